@@ -1,0 +1,31 @@
+"""Find, measure and follow skin lesions in images.
+
+>>> import dermseg
+>>> model = dermseg.load_model()
+>>> result = model.segment(image)  # uint8 (H, W, 3) RGB
+>>> result.mask  # bool (H, W)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dermseg.inference.predictor import Model, Result, load_model
+
+__version__ = "0.1.0"
+__all__ = ["Model", "Result", "__version__", "load_model"]
+
+# Heavy imports (cv2, onnxruntime) happen at first use, so that `import dermseg` costs nothing.
+_LAZY = {
+    "load_model": "dermseg.inference.predictor",
+    "Model": "dermseg.inference.predictor",
+    "Result": "dermseg.inference.predictor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'dermseg' has no attribute '{name}'")

@@ -1,0 +1,39 @@
+"""What every verb shares: where text goes, how errors look, how JSON is printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import typer
+
+from dermseg.errors import DermsegError
+
+
+def print_error(error: DermsegError) -> None:
+    """One or two lines on stderr: what was wrong, and what to do."""
+    where = f"{error.file}: " if error.file else ""
+    sys.stderr.write(f"error: {where}{error.message}\n")
+    if error.hint:
+        sys.stderr.write(f"  try: {error.hint}\n")
+
+
+def print_json(data: Any) -> None:
+    """The one machine-readable object on stdout. NaN is refused: unknown is null."""
+    sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr, so that stdout stays machine-readable."""
+    sys.stderr.write(text + "\n")
+
+
+def new_app() -> typer.Typer:
+    """A Typer application with the project's settings; every verb module has one called ``app``."""
+    return typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,  # errors are turned into text by ``main``
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )

@@ -1,0 +1,95 @@
+"""The ``dermseg`` program: a table of verbs, each loaded only when it is asked for.
+
+Loading lazily keeps ``dermseg segment`` fast and lets the verbs that need torch stay unimported.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from importlib import import_module
+
+import typer
+
+from dermseg import __version__
+from dermseg.apps.cli.common import print_error
+from dermseg.errors import DermsegError, MissingExtraError, UsageError
+
+# verb -> (module that holds ``app``, one line of help)
+VERBS: dict[str, tuple[str, str]] = {
+    "segment": ("dermseg.apps.cli.segment", "Find the lesion in images: masks, overlays, table, report."),
+    "score": ("dermseg.apps.cli.score", "Compare masks with reference masks."),
+    "evaluate": ("dermseg.apps.cli.evaluate", "Run a model on a data set and score it."),
+    "measure": ("dermseg.apps.cli.measure", "Measure the lesions in masks."),
+    "data": ("dermseg.apps.cli.data", "Import, split, check, download and generate data."),
+    "train": ("dermseg.apps.cli.train", "Train a network from a configuration file."),
+    "export": ("dermseg.apps.cli.export", "Turn a training run into a model bundle."),
+    "models": ("dermseg.apps.cli.models", "List, show and verify architectures and bundles."),
+    "doctor": ("dermseg.apps.cli.doctor", "Say what is installed and whether it works."),
+}
+# Third-party modules a verb may miss, and the extra that brings them.
+_EXTRAS = {
+    "torch": "train",
+    "safetensors": "train",
+    "onnx": "train",
+    "onnxscript": "train",
+    "scipy": "train",
+    "matplotlib": "train",
+    "tensorboard": "train",
+}
+
+
+def load_verb(verb: str) -> typer.Typer:
+    """Import the module of a verb and return its ``app``.
+
+    Raises
+    ------
+    MissingExtraError
+        The verb needs an extra that is not installed.
+    """
+    try:
+        app: typer.Typer = import_module(VERBS[verb][0]).app
+    except ModuleNotFoundError as error:
+        root = (error.name or "").partition(".")[0]
+        if root in _EXTRAS:
+            raise MissingExtraError(f"'dermseg {verb}' ({root})", _EXTRAS[root]) from None
+        raise
+    return app
+
+
+def usage() -> str:
+    """The text of ``dermseg --help``."""
+    width = max(map(len, VERBS)) + 2
+    verbs = "\n".join(f"  {name:<{width}}{text}" for name, (_, text) in VERBS.items())
+    return (
+        "Usage: dermseg VERB [OPTIONS] ...\n\n"
+        "Find, measure and follow skin lesions in images. Not a medical device.\n\n"
+        f"Verbs:\n{verbs}\n\n"
+        "dermseg VERB --help explains a verb; dermseg --version prints the version.\n"
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: runs a verb, turns errors into one line on stderr and an exit code."""
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help", "help"):
+        sys.stdout.write(usage())
+        sys.exit(0 if args else 2)
+    if args[0] == "--version":
+        sys.stdout.write(f"dermseg {__version__}\n")
+        sys.exit(0)
+    try:
+        if args[0] not in VERBS:
+            close = difflib.get_close_matches(args[0], VERBS, n=1)
+            hint = f"did you mean 'dermseg {close[0]}'?" if close else "dermseg --help lists the verbs"
+            raise UsageError(f"unknown verb '{args[0]}'", hint=hint)
+        load_verb(args[0])(args=args[1:], prog_name=f"dermseg {args[0]}")
+    except DermsegError as error:
+        print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Building blocks that several networks share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ConvBnRelu(nn.Sequential):
+    """3x3 (or ``kernel``) convolution without bias, batch norm, ReLU; keeps the size."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class DoubleConv(nn.Sequential):
+    """Two ``ConvBnRelu`` in a row, the unit of the U-Net family."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(
+            ConvBnRelu(in_channels, out_channels), ConvBnRelu(out_channels, out_channels)
+        )
+
+
+def resize_to(x: Tensor, reference: Tensor) -> Tensor:
+    """Resize ``x`` bilinearly to the height and width of ``reference``.
+
+    Used before every skip connection so that odd sizes need no padding by the caller.
+    """
+    if x.shape[-2:] == reference.shape[-2:]:
+        return x
+    return F.interpolate(x, size=reference.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def init_weights(module: nn.Module) -> None:
+    """He initialisation (He 2015, doi:10.1109/ICCV.2015.123) for every convolution below it."""
+    for m in module.modules():
+        if isinstance(m, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+
+
+def focal_bias_(head: nn.Conv2d, prior: float = 0.2) -> None:
+    """Start the output at the share of lesion pixels, so that training does not begin by unlearning 0.5."""
+    if head.bias is not None:
+        with torch.no_grad():
+            head.bias.fill_(float(torch.logit(torch.tensor(prior))))

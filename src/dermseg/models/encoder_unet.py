@@ -1,0 +1,89 @@
+"""U-Net with a pretrained EfficientNet-Lite encoder and a slim decoder: the default network.
+
+Design decisions:
+
+- The decoder stops at stride 2 and its output is upsampled bilinearly. A lesion outline is smooth
+  compared with two pixels, and the last full-resolution stage of a stock decoder would cost more than
+  the whole encoder.
+- Each skip is concatenated, then two 3x3 convolutions: dense convolutions are what CPUs run best.
+- Dropout sits only at the bottleneck and in the lowest decoder stage, so Monte-Carlo dropout can
+  repeat the cheap rest of the network while the encoder runs once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dermseg.models.blocks import ConvBnRelu, DoubleConv, focal_bias_, init_weights, resize_to
+from dermseg.models.encoders import EfficientNetLite, load_imagenet_weights
+
+
+class EncoderUNet(nn.Module):
+    """EfficientNet-Lite encoder, U-Net decoder down to stride 2.
+
+    Parameters
+    ----------
+    classes
+        Number of output channels (logits).
+    encoder
+        ``efficientnet_lite0`` / ``1`` / ``2``.
+    decoder_widths
+        Channels at strides 32 (bottleneck), 16, 8, 4 and 2.
+    dropout
+        Probability of dropping a whole channel at strides 32 and 16.
+    pretrained
+        Start from ImageNet weights (needs the weight package).
+    """
+
+    def __init__(
+        self,
+        classes: int = 1,
+        encoder: str = "efficientnet_lite0",
+        decoder_widths: Sequence[int] = (128, 96, 64, 32, 16),
+        dropout: float = 0.2,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(decoder_widths) != 5:
+            raise ValueError(f"decoder_widths needs 5 numbers (strides 32 to 2), got {decoder_widths}")
+        self.encoder = EfficientNetLite(encoder)
+        c2, c4, c8, c16, c32 = self.encoder.channels
+        w32, *widths = decoder_widths
+        self.bottleneck = ConvBnRelu(c32, w32, kernel=1)
+        self.dropout = nn.Dropout2d(dropout)
+        self.decoder = nn.ModuleList()
+        below = w32
+        for skip, width in zip((c16, c8, c4, c2), widths, strict=True):
+            self.decoder.append(DoubleConv(below + skip, width))
+            below = width
+        self.head = nn.Conv2d(below, classes, 1)
+        for part in (self.bottleneck, self.decoder, self.head):
+            init_weights(part)
+        if pretrained:
+            load_imagenet_weights(self.encoder)
+        else:
+            init_weights(self.encoder)
+        focal_bias_(self.head)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Feature maps at strides 2, 4, 8, 16, 32."""
+        features: list[Tensor] = self.encoder(x)
+        return features
+
+    def decode(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
+        """Logits ``(N, classes, *size)`` from the maps of ``encode``."""
+        *skips, x = features
+        x = self.dropout(self.bottleneck(x))
+        for i, (block, skip) in enumerate(zip(self.decoder, reversed(skips), strict=True)):
+            x = block(torch.cat([resize_to(x, skip), skip], dim=1))
+            if i == 0:
+                x = self.dropout(x)
+        return F.interpolate(self.head(x), size=size, mode="bilinear", align_corners=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(N, classes, H, W)`` for images ``(N, 3, H, W)``."""
+        return self.decode(self.encode(x), (x.shape[-2], x.shape[-1]))

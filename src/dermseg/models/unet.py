@@ -1,0 +1,74 @@
+"""The classic U-Net (Ronneberger, Fischer and Brox 2015, doi:10.1007/978-3-319-24574-4_28).
+
+As it is commonly trained today: padded convolutions, batch norm, transposed convolutions for
+upsampling. With widths 64-128-256-512-1024 and one output it has 31,037,633 parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dermseg.models.blocks import DoubleConv, focal_bias_, init_weights, resize_to
+
+
+class UNet(nn.Module):
+    """U-Net with configurable widths.
+
+    Parameters
+    ----------
+    classes
+        Number of output channels (logits).
+    widths
+        Channels per level, full resolution first.
+    dropout
+        Probability of dropping a whole channel at the bottleneck and in the lowest decoder stage.
+    """
+
+    def __init__(
+        self,
+        classes: int = 1,
+        widths: Sequence[int] = (64, 128, 256, 512, 1024),
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        if len(widths) < 2:
+            raise ValueError(f"widths needs at least 2 levels, got {widths}")
+        self.down = nn.ModuleList(
+            DoubleConv(cin, cout) for cin, cout in zip((3, *widths), widths, strict=False)
+        )
+        self.pool = nn.MaxPool2d(2)
+        self.dropout = nn.Dropout2d(dropout)
+        self.up = nn.ModuleList()
+        self.merge = nn.ModuleList()
+        for below, level in zip(widths[:0:-1], widths[-2::-1], strict=True):
+            self.up.append(nn.ConvTranspose2d(below, level, 2, stride=2))
+            self.merge.append(DoubleConv(2 * level, level))
+        self.head = nn.Conv2d(widths[0], classes, 1)
+        init_weights(self)
+        focal_bias_(self.head)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Feature maps from full resolution to the bottleneck."""
+        features = []
+        for i, block in enumerate(self.down):
+            x = block(x if i == 0 else self.pool(x))
+            features.append(x)
+        return features
+
+    def decode(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
+        """Logits ``(N, classes, *size)`` from the maps of ``encode``."""
+        *skips, x = features
+        x = self.dropout(x)
+        for i, (up, merge, skip) in enumerate(zip(self.up, self.merge, reversed(skips), strict=True)):
+            x = merge(torch.cat([skip, resize_to(up(x), skip)], dim=1))
+            if i == 0:
+                x = self.dropout(x)
+        logits: Tensor = self.head(x)
+        return logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(N, classes, H, W)`` for images ``(N, 3, H, W)``."""
+        return self.decode(self.encode(x), (x.shape[-2], x.shape[-1]))
