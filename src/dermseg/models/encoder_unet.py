@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dermseg.errors import ConfigError
 from dermseg.models.blocks import ConvBnRelu, DoubleConv, focal_bias_, init_weights, resize_to
 from dermseg.models.encoders import EfficientNetLite, load_imagenet_weights
 
@@ -49,7 +50,8 @@ class EncoderUNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(decoder_widths) != 5:
-            raise ValueError(f"decoder_widths needs 5 numbers (strides 32 to 2), got {decoder_widths}")
+            raise ConfigError(f"decoder_widths needs 5 numbers (strides 32 to 2), got {list(decoder_widths)}")
+        self.size_multiple = 1
         self.encoder = EfficientNetLite(encoder)
         c2, c4, c8, c16, c32 = self.encoder.channels
         w32, *widths = decoder_widths

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from dermseg.errors import ConfigError
 from dermseg.models.blocks import DoubleConv, focal_bias_, init_weights, resize_to
 
 
@@ -35,7 +36,9 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(widths) < 2:
-            raise ValueError(f"widths needs at least 2 levels, got {widths}")
+            raise ConfigError(f"unet needs at least 2 widths, got {list(widths)}")
+        # exported graphs take sizes that are multiples of this; in torch any size works
+        self.size_multiple = 2 ** (len(widths) - 1)
         self.down = nn.ModuleList(
             DoubleConv(cin, cout) for cin, cout in zip((3, *widths), widths, strict=False)
         )

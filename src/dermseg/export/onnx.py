@@ -1,0 +1,107 @@
+"""From a torch network to an ONNX file.
+
+The graph takes ``image`` float32 ``(N, 3, H, W)``, normalised, and gives ``logits`` float32
+``(N, C, H, W)``; batch, height and width are dynamic. Batch norms are folded into the convolutions
+before export, so the file holds what is computed and nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+INPUT_NAME, OUTPUT_NAME = "image", "logits"
+OPSET = 18
+
+
+def fold_batch_norm(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` in evaluation mode with every convolution-norm pair folded into one."""
+    model = copy.deepcopy(model).eval()
+    for module in model.modules():
+        if not isinstance(module, nn.Sequential):
+            continue
+        for i in range(len(module) - 1):
+            conv, norm = module[i], module[i + 1]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[i] = fuse_conv_bn_eval(conv, norm)
+                module[i + 1] = nn.Identity()
+    return model
+
+
+def to_onnx(model: nn.Module, size: int = 256, opset: int = OPSET) -> bytes:
+    """Export ``model`` as fp32 ONNX with dynamic batch, height and width.
+
+    Parameters
+    ----------
+    model
+        Network that maps ``(N, 3, H, W)`` to ``(N, C, H, W)``.
+    size
+        Side of the example image; any size works afterwards.
+    """
+    folded = fold_batch_norm(model).cpu()
+    example = torch.zeros(2, 3, size, size)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    shapes = ({0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations are not the user's business
+        program: Any = torch.onnx.export(
+            folded,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=shapes,
+            opset_version=opset,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            verbose=False,
+        )
+    buffer = io.BytesIO()
+    program.save(buffer)
+    proto = onnx.load_from_string(buffer.getvalue())
+    _strip_metadata(proto)
+    onnx.checker.check_model(proto, full_check=True)
+    data: bytes = proto.SerializeToString()
+    return data
+
+
+def _strip_metadata(proto: onnx.ModelProto) -> None:
+    """Remove stack traces and file paths of the exporting machine; they are half of the graph's size."""
+    proto.doc_string = ""
+    del proto.metadata_props[:]
+    del proto.graph.metadata_props[:]
+    for item in (*proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+        item.doc_string = ""
+        del item.metadata_props[:]
+    del proto.graph.value_info[:]
+
+
+def store_as_fp16(data: bytes, min_elements: int = 256) -> bytes:
+    """The same graph with large weights kept in half precision and cast back when it is loaded.
+
+    Halves the file; arithmetic stays fp32 (runtimes fold the casts once). Returns serialized ONNX.
+    """
+    proto = onnx.load_from_string(data)
+    graph = proto.graph
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < min_elements:
+            continue
+        half = numpy_helper.to_array(tensor).astype(np.float16)
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_fp16"))
+        casts.append(helper.make_node("Cast", [f"{name}_fp16"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(proto)
+    out: bytes = proto.SerializeToString()
+    return out

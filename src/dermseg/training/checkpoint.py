@@ -1,0 +1,70 @@
+"""Checkpoints: whole or not at all, and without pickle on the way in.
+
+``last.pt`` holds everything that an exact continuation needs and is read with ``weights_only=True``;
+``best.safetensors`` holds the weights of the best validation.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from dermseg.errors import ModelError, TrainingError
+from dermseg.images.masks import atomic_write
+
+LAST, BEST = "last.pt", "best.safetensors"
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write the state of a run under a temporary name and move it into place."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    atomic_write(path, buffer.getvalue())
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read the state of a run.
+
+    Raises
+    ------
+    TrainingError
+        The file is missing or damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise TrainingError("there is no checkpoint to resume from", file=path) from None
+    except Exception as error:
+        raise TrainingError(f"the checkpoint cannot be read: {error}", file=path) from None
+    return state
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write the weights of a network as safetensors."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    atomic_write(path, save_tensors(tensors))
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Fill ``model`` from a safetensors file.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, damaged, or of another network.
+    """
+    if path.is_dir():
+        path = path / BEST
+    try:
+        tensors: dict[str, Tensor] = load_tensors(path.read_bytes())
+        model.load_state_dict(tensors)
+    except OSError as error:
+        raise ModelError(f"weights cannot be read: {error.strerror}", file=path) from None
+    except Exception as error:
+        raise ModelError(f"weights do not fit: {str(error).splitlines()[0]}", file=path) from None

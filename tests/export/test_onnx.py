@@ -1,0 +1,56 @@
+"""The exported graph is the trained network, at any batch and size it promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from dermseg.export.onnx import fold_batch_norm, store_as_fp16, to_onnx
+from dermseg.models import build_model
+
+CASES: list[tuple[str, dict[str, Any], list[tuple[int, int]]]] = [
+    ("encoder_unet", {"decoder_widths": (16, 16, 8, 8, 8)}, [(64, 64), (97, 131)]),
+    ("unet", {"widths": (8, 16, 32)}, [(64, 64), (96, 32)]),
+]
+
+
+def trained_looking(name: str, options: dict[str, Any]) -> torch.nn.Module:
+    """A network whose batch norms are not the identity."""
+    torch.manual_seed(0)
+    model = build_model(name, **options).train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.randn(4, 3, 64, 64) * 2 + 1)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("name", "options", "sizes"), CASES, ids=[c[0] for c in CASES])
+def test_onnx_equals_torch(name: str, options: dict[str, Any], sizes: list[tuple[int, int]]) -> None:
+    model = trained_looking(name, options)
+    data = to_onnx(model, 64)
+    half = store_as_fp16(data)
+    assert len(half) < 0.62 * len(data)
+    graph = onnx.load_from_string(data).graph
+    assert all(node.op_type != "BatchNormalization" for node in graph.node)
+    assert not any(node.doc_string or node.metadata_props for node in graph.node)
+    for batch, size in ((1, sizes[0]), (3, sizes[1])):
+        x = torch.randn(batch, 3, *size)
+        with torch.inference_mode():
+            expected = model(x).numpy()
+        for content, tolerance in ((data, 1e-4), (half, 3e-2)):
+            session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+            (logits,) = session.run(["logits"], {"image": x.numpy()})
+            assert logits.shape == expected.shape
+            assert np.abs(logits - expected).max() < tolerance * max(1.0, float(np.abs(expected).max()))
+
+
+def test_folding_batch_norm_keeps_the_function() -> None:
+    model = trained_looking("unet", {"widths": (8, 16)})
+    x = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.allclose(model(x), fold_batch_norm(model)(x), atol=1e-4)

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import numpy as np
+
+from dermseg.export.tune import Labelled, tune
+
+
+def item(rng: np.random.Generator, best: float, speck: bool, hole: bool) -> Labelled:
+    """A square whose probability crosses ``best`` at the reference's edge, with faults to be cleaned."""
+    reference = np.zeros((64, 64), bool)
+    reference[16:48, 16:48] = True
+    y, x = np.mgrid[:64, :64] - 31.5
+    depth = 16 - np.maximum(abs(x), abs(y))  # > 0 inside
+    probability = np.clip(best + 0.02 * depth, 0, 1).astype(np.float32)
+    if speck:
+        probability[2:8, 2:8] = 0.99
+    if hole:
+        probability[28:36, 28:36] = 0.01
+    return Labelled("squares", probability, reference)
+
+
+def test_the_threshold_is_where_the_edges_are() -> None:
+    rng = np.random.default_rng(0)
+    post, trials = tune([item(rng, 0.4, False, False) for _ in range(3)])
+    assert post.threshold == 0.4
+    assert not post.fill_holes
+    assert post.smooth_radius == 0
+    assert {t["step"] for t in trials} == {"threshold", "keep_largest", "fill_holes", "smooth"}
+
+
+def test_a_step_is_taken_where_it_gains() -> None:
+    rng = np.random.default_rng(0)
+    post, trials = tune([item(rng, 0.5, True, True) for _ in range(3)])
+    assert post.fill_holes
+    assert post.keep_largest
+    best = max(t["objective"] for t in trials)
+    assert best > next(t["objective"] for t in trials if t["step"] == "threshold" and t["threshold"] == 0.5)

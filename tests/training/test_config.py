@@ -1,0 +1,56 @@
+"""Wrong settings end before any work starts, with one line that says what to change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dermseg.errors import ConfigError
+from dermseg.training.config import TrainingConfig, expand, load_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.name)
+def test_every_shipped_configuration_loads(path: Path) -> None:
+    assert load_config(path).data.train
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epoch=3", "did you mean 'epochs'"),
+        ("training.lr=-1", "greater than 0"),
+        ("data.train.0.indx=a", "did you mean 'index'"),
+        ("training.phases=[{epochs: 9, image_size: 64}]", "none is left"),
+        ("training.loss={bce: 0, dice: 0}", "at least one loss"),
+        ("training.schedule=linear", "one_cycle"),
+        ("training", "key=value"),
+    ],
+)
+def test_wrong_settings_are_named(tiny_config: tuple[Path, Any], override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(tiny_config[0], [override])
+
+
+def test_overrides_are_yaml(tiny_config: tuple[Path, Any]) -> None:
+    config = load_config(tiny_config[0], ["training.lr=5e-4", "augmentation.scale=[0.5, 2]", "seed=3"])
+    assert (config.training.lr, config.augmentation.scale, config.seed) == (5e-4, (0.5, 2.0), 3)
+
+
+def test_paths_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOMEWHERE", "/data")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    assert expand("${SOMEWHERE}/a.csv") == Path("/data/a.csv")
+    assert expand("${NOWHERE:-/fallback}/a") == Path("/fallback/a")
+    with pytest.raises(ConfigError, match="NOWHERE"):
+        expand("${NOWHERE}/a")
+
+
+def test_phases_decide_the_image_size() -> None:
+    t = TrainingConfig(
+        epochs=4, image_size=64, batch_size=8, phases=[{"epochs": 2, "image_size": 32, "batch_size": 16}]
+    )
+    assert [t.at_epoch(e) for e in range(4)] == [(32, 16), (32, 16), (64, 8), (64, 8)]

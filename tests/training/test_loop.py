@@ -1,0 +1,112 @@
+"""A run end to end on tiny data: it learns, and an interruption changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dermseg.errors import TrainingError, UsageError
+from dermseg.training.checkpoint import BEST, LAST, load_state
+from dermseg.training.config import load_config
+from dermseg.training.loop import Trainer, train
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_state(run / LAST)["model"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_run_learns_and_leaves_what_is_promised(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:
+    config = load_config(tiny_config[0], ["training.epochs=12", "training.ema_decay=0.8"])
+    progress = train(config, tmp_path / "run", quiet=True)
+    assert progress.best_dice > 0.8
+    run = tmp_path / "run"
+    assert {p.name for p in run.iterdir()} >= {"config.yaml", "environment.json", "metrics.jsonl", LAST, BEST}
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    validations = [e for e in events if e["event"] == "val"]
+    assert len(validations) == 12
+    assert max(e["dice"] for e in validations) == progress.best_dice
+    with pytest.raises(UsageError, match="holds a run already"):
+        train(config, run, quiet=True)
+
+
+def test_resuming_after_each_checkpoint_ends_with_the_same_weights(
+    tiny_config: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(tiny_config[0])
+    train(config, tmp_path / "whole", quiet=True)
+
+    class StopError(Exception):
+        pass
+
+    save = Trainer._save
+
+    def save_and_stop(self: Trainer) -> None:
+        save(self)
+        raise StopError
+
+    monkeypatch.setattr(Trainer, "_save", save_and_stop)
+    broken = tmp_path / "broken"
+    stops = 0
+    while True:
+        try:
+            train(config, broken, resume=stops > 0, quiet=True)
+            break
+        except StopError:
+            stops += 1
+    assert stops >= 5  # in the middle of epochs and at their ends
+    assert same(weights(tmp_path / "whole"), weights(broken))
+    assert same(load_file(tmp_path / "whole" / BEST), load_file(broken / BEST))
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "broken")]
+    assert logs[0] == logs[1]
+
+
+def test_sigkill_and_resume_through_the_command_line(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:
+    config, _ = tiny_config
+    command = [sys.executable, "-m", "dermseg.apps.cli.main", "train"]
+    run = tmp_path / "run"
+    process = subprocess.Popen([*command, str(config), "-o", str(run)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (run / LAST).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
+    process.wait()
+    subprocess.run([*command, "--resume", str(run)], check=True, capture_output=True)
+    train(load_config(config), tmp_path / "whole", quiet=True)
+    assert same(weights(tmp_path / "whole"), weights(run))
+
+
+def test_early_stopping_counts_validations(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:
+    settings = ["training.lr=1e-12", "training.epochs=9", "training.early_stopping_patience=2"]
+    progress = train(load_config(tiny_config[0], settings), tmp_path / "run", quiet=True)
+    assert progress.finished
+    assert progress.epoch < 9
+
+
+def test_what_is_missing_is_said_before_work_starts(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:
+    path, content = tiny_config
+    with pytest.raises(UsageError, match="no image has split 'held-out'"):
+        train(load_config(path, ["data.train.0.split=held-out"]), tmp_path / "a", quiet=True)
+    with pytest.raises(UsageError, match="no run here"):
+        train(load_config(path), tmp_path / "b", resume=True, quiet=True)
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="no GPU"):
+            train(load_config(path, ["training.device=cuda"]), tmp_path / "c", quiet=True)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "config.yaml").write_text(path.read_text())
+    (tmp_path / "d" / LAST).write_bytes(b"not a checkpoint")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        train(load_config(path), tmp_path / "d", resume=True, quiet=True)
