@@ -42,7 +42,10 @@ def import_data(data: Path, index: Path) -> None:
     index.mkdir(parents=True, exist_ok=True)
     meta = data / "isic2018_metadata.csv"
     splits = ("--splits", data / "splits.csv")
-    official = (data / "ISIC2018_Task1-2_Training_Input.zip", data / "ISIC2018_Task1_Training_GroundTruth.zip")
+    official = (
+        data / "ISIC2018_Task1-2_Training_Input.zip",
+        data / "ISIC2018_Task1_Training_GroundTruth.zip",
+    )
     ham = (data / "HAM10000_images.zip", data / "HAM10000_segmentations_lesion_tschandl.zip")
     crop = data / "ISIC2018_crop512.zip"
     wanted: dict[str, tuple[object, ...]] = {
@@ -58,9 +61,13 @@ def import_data(data: Path, index: Path) -> None:
 
 def main() -> None:
     """Run every step that has not been done yet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     home = Path.home() / "dermseg-runs"
-    parser.add_argument("--data", type=Path, default=os.environ.get("DERMSEG_DATA"), help="folder of the data")
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("DERMSEG_DATA"), help="folder of the data"
+    )
     parser.add_argument("--runs", type=Path, default=Path(os.environ.get("DERMSEG_RUNS", home)))
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "default.yaml")
     parser.add_argument("--run", type=Path, help="run folder; default RUNS/<name of the config>")
@@ -105,7 +112,12 @@ def main() -> None:
         assert isinstance(protocol, dict)
         metrics.append(
             Metric.model_validate(
-                {"dataset": name, "split": split, "protocol": protocol["text"], **{k: result[k] for k in keep}}
+                {
+                    "dataset": name,
+                    "split": split,
+                    "protocol": protocol["text"],
+                    **{k: result[k] for k in keep},
+                }
             )
         )
     card = add_metrics(args.bundle, load_bundle(args.bundle).card, metrics)

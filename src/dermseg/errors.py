@@ -36,9 +36,7 @@ class DermsegError(Exception):
         return (_rebuild, (type(self), self.message, self.file, self.hint))
 
 
-def _rebuild(
-    cls: type[DermsegError], message: str, file: str | None, hint: str | None
-) -> DermsegError:
+def _rebuild(cls: type[DermsegError], message: str, file: str | None, hint: str | None) -> DermsegError:
     return cls(message, file=file, hint=hint)
 
 
@@ -77,9 +75,7 @@ class MissingExtraError(UsageError):
 
     def __init__(self, feature: str, extra: str) -> None:
         self.extra = extra
-        super().__init__(
-            f"{feature} needs an optional dependency", hint=f'pip install "dermseg[{extra}]"'
-        )
+        super().__init__(f"{feature} needs an optional dependency", hint=f'pip install "dermseg[{extra}]"')
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild_missing, (self.message.removesuffix(" needs an optional dependency"), self.extra))

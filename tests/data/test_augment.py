@@ -28,7 +28,9 @@ def test_nothing_switched_on_changes_nothing() -> None:
 
 def test_image_and_mask_move_together() -> None:
     image, mask = disc()
-    geometry = Augmentation(**{**vars(STILL), "rotate_degrees": 180, "scale": (0.6, 1.6), "shift": 0.2, "flip": True})
+    geometry = Augmentation(
+        **{**vars(STILL), "rotate_degrees": 180, "scale": (0.6, 1.6), "shift": 0.2, "flip": True}
+    )
     for seed in range(20):
         out_image, out_mask = geometry(np.random.default_rng(seed), image, mask, 80)
         dark, lesion = out_image[..., 0] < 130, out_mask >= 128

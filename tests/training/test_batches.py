@@ -26,9 +26,7 @@ def test_batches_do_not_depend_on_threads_or_on_where_an_epoch_is_entered() -> N
     sources = [Source(cache(9)), Source(cache(5))]
 
     def run(**options: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        return list(
-            Batches(sources, Augmentation(), seed=3, epoch=2, image_size=24, batch_size=4, **options)
-        )
+        return list(Batches(sources, Augmentation(), seed=3, epoch=2, image_size=24, batch_size=4, **options))
 
     whole, threaded, late = run(workers=1), run(workers=3, ahead=2), run(start_step=1)
     assert len(whole) == 3

@@ -97,7 +97,7 @@ def test_early_stopping_counts_validations(tiny_config: tuple[Path, Any], tmp_pa
 
 
 def test_what_is_missing_is_said_before_work_starts(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:
-    path, content = tiny_config
+    path, _ = tiny_config
     with pytest.raises(UsageError, match="no image has split 'held-out'"):
         train(load_config(path, ["data.train.0.split=held-out"]), tmp_path / "a", quiet=True)
     with pytest.raises(UsageError, match="no run here"):

@@ -38,9 +38,7 @@ class Augmentation:
     ruler: float = 0.04
     bubbles: float = 0.04
 
-    def __call__(
-        self, rng: np.random.Generator, image: Image, mask: Image, size: int
-    ) -> tuple[Image, Image]:
+    def __call__(self, rng: np.random.Generator, image: Image, mask: Image, size: int) -> tuple[Image, Image]:
         """Transform ``image (H, W, 3)`` and ``mask (H, W)`` together to ``(size, size)``."""
         matrix = self._matrix(rng, image.shape[0], image.shape[1], size)
         # reflection keeps skin beside skin; black corners come from the vignette instead

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 from collections import Counter
@@ -25,7 +26,7 @@ from dermseg.images.masks import atomic_write, load_mask
 from dermseg.inference.card import Metric, ModelCard, Preprocessing, Variant
 from dermseg.inference.preprocess import to_input
 from dermseg.models import build_model, count_parameters
-from dermseg.training.checkpoint import BEST, load_weights
+from dermseg.training.checkpoint import BEST, LAST, load_state, load_weights
 from dermseg.training.config import RunConfig, load_config
 from dermseg.training.loop import select_rows
 
@@ -77,13 +78,15 @@ def export_run(
     if output.exists() and any(output.iterdir()) and not (output / "card.json").exists():
         raise UsageError("the folder holds something that is not a bundle", file=output)
     config = load_config(run / "config.yaml")
-    options = {**config.model.options, "pretrained": False} if "pretrained" in config.model.options else dict(
-        config.model.options
+    options = (
+        {**config.model.options, "pretrained": False}
+        if "pretrained" in config.model.options
+        else dict(config.model.options)
     )
     model = build_model(config.model.architecture, **options)
     load_weights(run / BEST, model)
     model = fold_batch_norm(model)
-    size = config.training.image_size
+    size = best_image_size(run, config)
     preprocessing = Preprocessing(
         height=size,
         width=size,
@@ -146,6 +149,12 @@ def export_run(
     )
     write_bundle(output, card, {"model.onnx": data})
     return card
+
+
+def best_image_size(run: Path, config: RunConfig) -> int:
+    """The image size at which the best weights were validated: the network must be run at that size."""
+    progress: dict[str, Any] = json.loads(load_state(run / LAST)["progress"])
+    return config.training.at_epoch(progress["best_epoch"])[0]
 
 
 def write_bundle(output: Path, card: ModelCard, files: dict[str, bytes]) -> None:

@@ -64,7 +64,7 @@ def tune(items: Sequence[Labelled], min_gain: float = 1e-4) -> tuple[Postprocess
     best = max(plain, key=lambda t: plain[t])
     post = PLAIN.model_copy(update={"threshold": best, "keep_largest": True})
     current = attempt("keep_largest", post)
-    steps = [("fill_holes", {"fill_holes": True})]
+    steps: list[tuple[str, dict[str, Any]]] = [("fill_holes", {"fill_holes": True})]
     steps += [("smooth", {"smooth_radius": radius}) for radius in SMOOTH_RADII]
     for step, change in steps:
         candidate = post.model_copy(update=change)

@@ -1,1 +1,38 @@
+"""Images in, safely; masks, outlines and overlays out. Needs NumPy, OpenCV and Pillow only.
 
+>>> from dermseg.images import find_images, load_image
+>>> for source in find_images(["photos", "more.zip"]):
+...     image = load_image(source, min_side=512)
+"""
+
+from __future__ import annotations
+
+from dermseg.images.contours import Polygon, mask_to_polygons, polygons_to_mask
+from dermseg.images.load import ImageInfo, LoadedImage, load_image
+from dermseg.images.masks import LoadedMask, atomic_write, encode_mask, load_mask, read_mask, save_mask
+from dermseg.images.overlay import draw_overlay, encode_jpeg
+from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS, ImageSource, as_source, find_images
+from dermseg.images.zips import close_zips
+
+__all__ = [
+    "DICOM_EXTENSIONS",
+    "IMAGE_EXTENSIONS",
+    "ImageInfo",
+    "ImageSource",
+    "LoadedImage",
+    "LoadedMask",
+    "Polygon",
+    "as_source",
+    "atomic_write",
+    "close_zips",
+    "draw_overlay",
+    "encode_jpeg",
+    "encode_mask",
+    "find_images",
+    "load_image",
+    "load_mask",
+    "mask_to_polygons",
+    "polygons_to_mask",
+    "read_mask",
+    "save_mask",
+]

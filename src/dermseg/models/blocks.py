@@ -22,9 +22,7 @@ class DoubleConv(nn.Sequential):
     """Two ``ConvBnRelu`` in a row, the unit of the U-Net family."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(
-            ConvBnRelu(in_channels, out_channels), ConvBnRelu(out_channels, out_channels)
-        )
+        super().__init__(ConvBnRelu(in_channels, out_channels), ConvBnRelu(out_channels, out_channels))
 
 
 def resize_to(x: Tensor, reference: Tensor) -> Tensor:

@@ -87,9 +87,7 @@ class EfficientNetLite(nn.Module):
             raise ModelError(f"unknown encoder '{variant}'", hint=f"use one of {sorted(VARIANTS)}")
         width, depth = VARIANTS[variant]
         self.variant = variant
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, 32, 3, 2, 1, bias=False), _norm(32), nn.ReLU6(inplace=True)
-        )
+        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1, bias=False), _norm(32), nn.ReLU6(inplace=True))
         self.stages = nn.ModuleList()
         cin = 32
         widths = []

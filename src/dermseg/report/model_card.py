@@ -21,10 +21,10 @@ def render_model_card(card: ModelCard) -> str:
         "## Network",
         f"`{card.architecture}`, {card.parameters:,} parameters, {variant.bytes / 1e6:.1f} MB "
         f"({variant.precision}). sha256 `{variant.sha256}`.",
-        f"An image is stretched to {p.width} x {p.height} pixels ({p.resize}), scaled to [0, 1] and normalised "
-        f"with mean {list(p.mean)} and standard deviation {list(p.std)}. A pixel is lesion where its "
-        f"probability is at least {q.threshold}. Largest component kept: {_yes(q.keep_largest)}; holes filled: "
-        f"{_yes(q.fill_holes)}; smoothing radius: {q.smooth_radius:g} of the side.",
+        f"An image is stretched to {p.width} x {p.height} pixels ({p.resize}), scaled to [0, 1] and "
+        f"normalised with mean {list(p.mean)} and deviation {list(p.std)}. A pixel is lesion where its "
+        f"probability is at least {q.threshold}. Largest component kept: {_yes(q.keep_largest)}; "
+        f"holes filled: {_yes(q.fill_holes)}; smoothing radius: {q.smooth_radius:g} of the side.",
         "## Results",
         _results(card),
         "Per image, at the masks' own resolution; means with 95 % t-intervals. Failed: Jaccard below 0.65.",
@@ -36,8 +36,8 @@ def render_model_card(card: ModelCard) -> str:
         "## Export",
         _parity(variant.parity or {}),
         "## Threshold and post-processing",
-        f"Chosen on {card.training.get('threshold_chosen_on', 'validation images')}; objective is the mean of "
-        "Dice, Jaccard and thresholded Jaccard, each data set counting the same.",
+        f"Chosen on {card.training.get('threshold_chosen_on', 'validation images')}; objective is the mean "
+        "of Dice, Jaccard and thresholded Jaccard, each data set counting the same.",
         _trials(card.training.get("postprocessing_trials", [])),
     ]
     return "\n\n".join(_join_lists(parts)) + "\n"

@@ -28,8 +28,10 @@ class SourceConfig(_Frozen):
 
     index: str
     split: str = "train"
-    limit: int | None = Field(None, ge=1, description="use only this many images, drawn once by seed")
-    per_epoch: int | None = Field(None, ge=1, description="images drawn per epoch; None is all of them")
+    limit: int | None = Field(default=None, ge=1, description="use only this many images, drawn once by seed")
+    per_epoch: int | None = Field(
+        default=None, ge=1, description="images drawn per epoch; None is all of them"
+    )
 
 
 class DataConfig(_Frozen):
@@ -38,8 +40,10 @@ class DataConfig(_Frozen):
     train: tuple[SourceConfig, ...] = Field(min_length=1)
     val: tuple[SourceConfig, ...] = Field(min_length=1)
     cache_dir: str = "${DERMSEG_CACHE:-~/.cache/dermseg}"
-    cache_size: int = Field(256, ge=32, le=2048, description="side in pixels at which images are kept")
-    decode_workers: int = Field(2, ge=1)
+    cache_size: int = Field(
+        default=256, ge=32, le=2048, description="side in pixels at which images are kept"
+    )
+    decode_workers: int = Field(default=2, ge=1)
 
 
 class ModelConfig(_Frozen):
@@ -49,27 +53,27 @@ class ModelConfig(_Frozen):
     options: dict[str, Any] = Field(default_factory=dict)
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    init_from: str | None = Field(None, description="run folder or .safetensors to start from")
+    init_from: str | None = Field(default=None, description="run folder or .safetensors to start from")
 
 
 class AugmentationConfig(_Frozen):
     """Strengths of the joint image-and-mask transform; 0 switches a step off."""
 
-    rotate_degrees: float = Field(180.0, ge=0, le=180)
+    rotate_degrees: float = Field(default=180.0, ge=0, le=180)
     scale: tuple[float, float] = (0.85, 1.4)
-    aspect: float = Field(0.1, ge=0, le=0.5)
-    shift: float = Field(0.1, ge=0, le=0.5, description="share of the side")
+    aspect: float = Field(default=0.1, ge=0, le=0.5)
+    shift: float = Field(default=0.1, ge=0, le=0.5, description="share of the side")
     flip: bool = True
-    brightness: float = Field(0.12, ge=0, le=1)
-    contrast: float = Field(0.25, ge=0, le=1)
-    gamma: float = Field(0.2, ge=0, le=1)
-    colour_cast: float = Field(0.08, ge=0, le=1)
-    saturation: float = Field(0.3, ge=0, le=1)
-    blur: float = Field(0.1, ge=0, le=1, description="probability")
-    hair: float = Field(0.12, ge=0, le=1, description="probability")
-    vignette: float = Field(0.12, ge=0, le=1, description="probability")
-    ruler: float = Field(0.04, ge=0, le=1, description="probability")
-    bubbles: float = Field(0.04, ge=0, le=1, description="probability")
+    brightness: float = Field(default=0.12, ge=0, le=1)
+    contrast: float = Field(default=0.25, ge=0, le=1)
+    gamma: float = Field(default=0.2, ge=0, le=1)
+    colour_cast: float = Field(default=0.08, ge=0, le=1)
+    saturation: float = Field(default=0.3, ge=0, le=1)
+    blur: float = Field(default=0.1, ge=0, le=1, description="probability")
+    hair: float = Field(default=0.12, ge=0, le=1, description="probability")
+    vignette: float = Field(default=0.12, ge=0, le=1, description="probability")
+    ruler: float = Field(default=0.04, ge=0, le=1, description="probability")
+    bubbles: float = Field(default=0.04, ge=0, le=1, description="probability")
 
 
 class PhaseConfig(_Frozen):
@@ -77,14 +81,14 @@ class PhaseConfig(_Frozen):
 
     epochs: int = Field(ge=1)
     image_size: int = Field(ge=32)
-    batch_size: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
 
 
 class LossConfig(_Frozen):
     """Weights of the parts of the loss."""
 
-    bce: float = Field(1.0, ge=0)
-    dice: float = Field(1.0, ge=0)
+    bce: float = Field(default=1.0, ge=0)
+    dice: float = Field(default=1.0, ge=0)
 
     @model_validator(mode="after")
     def _not_all_zero(self) -> LossConfig:
@@ -96,24 +100,24 @@ class LossConfig(_Frozen):
 class TrainingConfig(_Frozen):
     """The optimisation itself."""
 
-    epochs: int = Field(20, ge=1)
-    image_size: int = Field(256, ge=32)
-    batch_size: int = Field(16, ge=1)
+    epochs: int = Field(default=20, ge=1)
+    image_size: int = Field(default=256, ge=32)
+    batch_size: int = Field(default=16, ge=1)
     phases: tuple[PhaseConfig, ...] = ()
-    lr: float = Field(1e-3, gt=0)
-    encoder_lr_factor: float = Field(1.0, gt=0, description="for parameters below model.encoder")
-    weight_decay: float = Field(1e-2, ge=0)
+    lr: float = Field(default=1e-3, gt=0)
+    encoder_lr_factor: float = Field(default=1.0, gt=0, description="for parameters below model.encoder")
+    weight_decay: float = Field(default=1e-2, ge=0)
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the run")
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the run")
     loss: LossConfig = LossConfig()
-    grad_clip: float | None = Field(1.0, gt=0)
-    ema_decay: float | None = Field(0.998, gt=0, lt=1)
+    grad_clip: float | None = Field(default=1.0, gt=0)
+    ema_decay: float | None = Field(default=0.998, gt=0, lt=1)
     autocast: Literal["auto", "off", "bf16", "fp16"] = "auto"
     device: str = "auto"
-    threads: int | None = Field(None, ge=1)
-    early_stopping_patience: int = Field(15, ge=1, description="validations without improvement")
-    validate_every: int = Field(1, ge=1, description="epochs")
-    checkpoint_every_steps: int = Field(100, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    early_stopping_patience: int = Field(default=15, ge=1, description="validations without improvement")
+    validate_every: int = Field(default=1, ge=1, description="epochs")
+    checkpoint_every_steps: int = Field(default=100, ge=1)
 
     @model_validator(mode="after")
     def _phases_fit(self) -> TrainingConfig:
@@ -134,7 +138,7 @@ class RunConfig(_Frozen):
     """Everything that decides a run."""
 
     name: str = "run"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     data: DataConfig
     model: ModelConfig = ModelConfig()
     augmentation: AugmentationConfig = AugmentationConfig()

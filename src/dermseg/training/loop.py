@@ -28,7 +28,7 @@ from dermseg.images.masks import atomic_write
 from dermseg.models import build_model, count_parameters
 from dermseg.training.batches import Batches, Source
 from dermseg.training.checkpoint import BEST, LAST, load_state, load_weights, save_state, save_weights
-from dermseg.training.config import RunConfig, SourceConfig, TrainingConfig, expand
+from dermseg.training.config import RunConfig, SourceConfig, expand
 from dermseg.training.environment import describe_environment
 from dermseg.training.log import Board, LiveLine, MetricsFile
 from dermseg.training.losses import segmentation_loss
@@ -74,16 +74,14 @@ class Trainer:
         self.device = pick_device(t.device)
         self.autocast_dtype = pick_autocast(t.autocast, self.device)
         self.line = LiveLine(0, 0, quiet)
-        self.train_sources = [
-            Source(self._cache(source), source.per_epoch) for source in config.data.train
-        ]
+        self.train_sources = [Source(self._cache(source), source.per_epoch) for source in config.data.train]
         self.val_caches = [(source, self._cache(source)) for source in config.data.val]
         self.augmentation = Augmentation(**config.augmentation.model_dump())
         torch.manual_seed(config.seed)
         model = build_model(config.model.architecture, **config.model.options)
         if config.model.init_from:
             load_weights(expand(config.model.init_from), model)
-        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.model, t)
         self.average = WeightAverage(self.model, t.ema_decay) if t.ema_decay else None
         self.scaler = torch.amp.GradScaler(enabled=self.autocast_dtype is torch.float16)
@@ -146,9 +144,7 @@ class Trainer:
                 self.average.update(self.model, p.step)
             p.seconds += time.monotonic() - start
             val = f"val Dice {p.best_dice:.4f} (best)" if p.best_epoch >= 0 else "val Dice -"
-            self.line.update(
-                p.step, len(images), f"{p.epoch + 1}/{t.epochs}", p.loss_sum / p.epoch_step, val
-            )
+            self.line.update(p.step, len(images), f"{p.epoch + 1}/{t.epochs}", p.loss_sum / p.epoch_step, val)
             if p.step % 20 == 0:
                 self.metrics.write(event="train", step=p.step, epoch=p.epoch, loss=loss, lr=lr, size=size)
                 self.board.scalars(p.step, train__loss=loss, train__lr=lr)
@@ -248,7 +244,7 @@ def validation_dice(model: nn.Module, cache: Cache, normalize: Any, size: int, b
     """
     scores: list[float] = []
     for i in range(0, len(cache), batch):
-        images = torch.from_numpy(np.ascontiguousarray(cache.images[i : i + batch])).permute(0, 3, 1, 2)
+        images = torch.from_numpy(np.array(cache.images[i : i + batch])).permute(0, 3, 1, 2)
         reference = torch.from_numpy(cache.masks[i : i + batch] >= 128)
         x = normalize(images)
         if x.shape[-1] != size:

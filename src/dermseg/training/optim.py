@@ -67,9 +67,7 @@ class WeightAverage:
         """Move the average towards ``model`` after optimizer step ``step`` (1-based)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         ours, theirs = [], []
-        for mine, new in zip(
-            self.model.state_dict().values(), model.state_dict().values(), strict=True
-        ):
+        for mine, new in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
             if mine.dtype.is_floating_point:
                 ours.append(mine)
                 theirs.append(new)

@@ -16,6 +16,7 @@ app = new_app()
 
 @app.command()
 def export(
+    *,
     run: Annotated[Path, typer.Argument(help="Run folder of 'dermseg train'.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the bundle.")],
     name: Annotated[str | None, typer.Option(help="Name in the card; default: the folder's name.")] = None,
@@ -29,7 +30,9 @@ def export(
     validation images and write card.json."""
     from dermseg.export.bundle import Named, export_run
 
-    card = export_run(run, output, Named(name or output.name, version, licence, summary), opset=opset, report=say)
+    card = export_run(
+        run, output, Named(name or output.name, version, licence, summary), opset=opset, report=say
+    )
     variant = card.variants[card.default_variant]
     say(f"{output}: {variant.bytes / 1e6:.1f} MB, threshold {card.postprocessing.threshold}")
     if as_json:

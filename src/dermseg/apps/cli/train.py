@@ -32,7 +32,9 @@ def train(
 
     if resume:
         if config or output or set_:
-            raise UsageError("--resume takes its settings from the run", hint="leave CONFIG, -o and --set out")
+            raise UsageError(
+                "--resume takes its settings from the run", hint="leave CONFIG, -o and --set out"
+            )
         folder, settings = resume, load_config(resume / "config.yaml")
     else:
         if config is None:

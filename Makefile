@@ -1,0 +1,75 @@
+# What people and continuous integration run. Nothing here needs root. GNU make, a POSIX shell, Python >= 3.11.
+#
+#   make demo                          sample images, or IMAGES=<folder, zip or glob>
+#   make test TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
+#   make test VENV=~/my-venv           a virtual environment of your own; missing packages are installed in it
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+IMAGES ?=
+MODEL ?=
+JOBS ?= 2
+ARGS ?=
+
+# Given: used as it is, and filled. Not given: made here.
+VENV ?= .venv-test
+# Windows keeps a virtual environment's programs in Scripts, everyone else in bin.
+BIN = $(abspath $(VENV))/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+READY = $(VENV)/.dermseg-ready
+IN_VENV = PATH="$(BIN):$$PATH"
+
+export PYTHON IMAGES MODEL
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo venv lint format test model bench soak clean
+
+help: ## List the targets
+	@echo "make TARGET   (see the top of the Makefile for what can be set)"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: ## Install the everyday package in .demo/venv and outline lesions (IMAGES=folder, zip or glob)
+	@sh scripts/demo.sh
+
+venv: $(READY) ## Make the development environment
+
+# The stamp is newer than the requirements, or pip runs again. The package itself is installed editable.
+$(READY): pyproject.toml $(wildcard constraints.txt)
+	@echo "== development environment in $(VENV)"
+	@test -d "$(VENV)" || $(PYTHON) -m venv "$(VENV)"
+	@$(IN_VENV) python -m pip install -qq --upgrade "pip>=25.1"
+	@$(IN_VENV) python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) $(TORCH)
+	@$(IN_VENV) python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) \
+		--group dev -e ".[train]"
+	@touch "$@"
+
+lint: $(READY) ## ruff, mypy and the direction of imports
+	@echo "== lint"
+	@$(IN_VENV) ruff check .
+	@$(IN_VENV) ruff format --check .
+	@$(IN_VENV) mypy
+	@$(IN_VENV) lint-imports
+
+format: $(READY) ## Format the code
+	@$(IN_VENV) ruff check --fix .
+	@$(IN_VENV) ruff format .
+
+test: lint ## Lint, then the tests; real images are used where DERMSEG_DATA names their folder
+	@echo "== tests"
+	@$(IN_VENV) python -m pytest -n $(JOBS) $(ARGS)
+
+model: $(READY) ## Rebuild the bundled model from data to card
+	@$(IN_VENV) python benchmarks/make_model.py $(ARGS)
+
+bench: $(READY) ## Regenerate the figures in README from benchmarks/
+	@$(IN_VENV) python benchmarks/throughput.py $(ARGS)
+	@$(IN_VENV) python benchmarks/augmentation.py
+
+soak: $(READY) ## 2,000 damaged inputs, and SIGKILL at random moments with --resume
+	@$(IN_VENV) python benchmarks/damaged.py --segment $(ARGS)
+	@$(IN_VENV) python benchmarks/kill_resume.py
+	@$(IN_VENV) python benchmarks/kill_resume_train.py
+
+clean: ## Remove what the targets made
+	rm -rf .demo .venv-test build dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,54 @@
+"""What the benchmarks share: the machine and versions behind a figure, and where results go."""
+
+from __future__ import annotations
+
+import json
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dermseg import __version__
+from dermseg.inference.machine import cpu_name
+from dermseg.inference.threads import available_cpus
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+_PACKAGES = ("torch", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
+
+
+def describe() -> dict[str, Any]:
+    """Date, machine and versions; every result starts with these."""
+    return {
+        "schema_version": 1,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": {
+            "cpu": cpu_name(),
+            "threads": available_cpus(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "bf16_in_hardware": bool(
+                torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+            ),
+        },
+        "versions": {
+            "dermseg": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _PACKAGES},
+        },
+    }
+
+
+def one_line(about: dict[str, Any]) -> str:
+    """The content of `describe` as a line below a table."""
+    machine = about["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return f"{machine['cpu']}, {machine['threads']} threads; {versions}; {about['date']}"
+
+
+def save(result: dict[str, Any], path: Path) -> None:
+    """Write a result as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,85 @@
+#!/bin/sh
+# From a fresh clone to outlined lesions: a virtual environment with the everyday install (no torch), images,
+# masks, overlays and a report. All of it stays in .demo.
+#
+# IMAGES  a folder, a zip or a glob of your own images (default: a dozen synthetic ones with exact masks);
+#         a folder or zip with images/ and masks/ is scored too
+# MODEL   a bundle to use instead of the one inside the package
+# PYTHON  the Python to use, 3.11 or newer (default: python3)
+set -eu
+cd "$(dirname "$0")/.."
+
+python=${PYTHON:-python3}
+images=${IMAGES:-}
+model=${MODEL:-default}
+demo=.demo
+venv=$demo/venv
+stamp=$venv/.dermseg-ready
+count=12
+seed=2026
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "error: $python is older than Python 3.11; try: make demo PYTHON=python3.12" >&2
+    exit 2
+}
+
+# Installed once, and again when the sources or requirements are newer than that.
+stale=yes
+if [ -e "$stamp" ]; then
+    stale=$(find src pyproject.toml -type f ! -name '*.pyc' -newer "$stamp" | head -n 1)
+fi
+if [ -n "$stale" ]; then
+    echo "== installing dermseg in $venv"
+    mkdir -p "$demo"
+    [ -d "$venv" ] || "$python" -m venv "$venv"
+fi
+bin=$venv/bin
+[ -d "$bin" ] || bin=$venv/Scripts # Windows
+if [ -n "$stale" ]; then
+    constraints=
+    [ ! -f constraints.txt ] || constraints="-c constraints.txt"
+    # shellcheck disable=SC2086  # two words on purpose
+    "$bin/python" -m pip install -qq --disable-pip-version-check $constraints .
+    : >"$stamp"
+fi
+
+exact=
+if [ -z "$images" ]; then
+    echo "== drawing $count synthetic images with exact masks"
+    "$bin/dermseg" data synth -o "$demo/synthetic" -n "$count" --seed "$seed" --overwrite
+    images=$demo/synthetic/images
+    exact=$demo/synthetic/masks
+fi
+
+# Images that come with reference masks beside them: outline the images, score against the masks.
+if [ -z "$exact" ] && [ -d "$images/images" ] && [ -d "$images/masks" ]; then
+    exact=$images/masks
+    images=$images/images
+elif [ -z "$exact" ] && "$bin/python" - "$images" <<'END'; then
+import sys, zipfile
+if not zipfile.is_zipfile(sys.argv[1]):
+    sys.exit(1)
+with zipfile.ZipFile(sys.argv[1]) as archive:
+    sys.exit(not {"images", "masks"} <= {name.split("/")[0] for name in archive.namelist()})
+END
+    exact=$images!masks/*
+    images=$images!images/*
+fi
+
+echo "== segmenting $images"
+rm -rf "$demo/out" # so that no earlier result is taken for this one's
+status=0
+"$bin/dermseg" segment "$images" -o "$demo/out" --overwrite --model "$model" || status=$?
+[ -f "$demo/out/report.html" ] || exit "$status" # some images may have failed: the report lists them
+
+if [ -n "$exact" ]; then
+    echo "== scoring against the masks in $exact"
+    "$bin/dermseg" score "$demo/out" "$exact"
+fi
+
+echo
+echo "masks     $demo/out/masks"
+echo "overlays  $demo/out/overlays"
+echo "table     $demo/out/results.csv"
+echo "report    $demo/out/report.html"
+exit "$status"

@@ -1,0 +1,249 @@
+"""``dermseg data``: import, split, stats, check, download and synth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.data_common import (
+    JsonOption,
+    OverwriteOption,
+    WorkersOption,
+    count_splits,
+    leaks_json,
+    may_write,
+    progress,
+    say_leaks,
+)
+from dermseg.apps.cli.data_import import download_, import_
+from dermseg.errors import DataError, UsageError
+
+app = new_app()
+
+
+@app.callback()
+def data() -> None:
+    """Import, split, check, download and generate data."""
+
+
+app.command("import")(import_)
+app.command("download")(download_)
+
+
+@app.command("split")
+def split_(
+    *,
+    indexes: Annotated[list[Path], typer.Argument(metavar="INDEX...", help="Indexes; several become one.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The index to write.")],
+    ratios: Annotated[
+        str, typer.Option("--ratios", help="Shares of train, val, test; or name=share,...")
+    ] = "0.70,0.15,0.15",
+    k_folds: Annotated[
+        int | None, typer.Option("--k-folds", help="Write K indexes, <output>-fold0.csv and so on.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed, another split.")] = 0,
+    splits: Annotated[Path | None, typer.Option("--splits", help="Use the splits of this CSV.")] = None,
+    split_column: Annotated[str, typer.Option("--split-column", help="Its column with the split.")] = "split",
+    exclude_leaks: Annotated[
+        bool, typer.Option("--exclude-leaks", help="With --splits: take leaking images out of training.")
+    ] = False,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates/--no-duplicates", help="Look for near-duplicates.")
+    ] = True,
+    overwrite: OverwriteOption = False,
+    workers: WorkersOption = 2,
+    json_: JsonOption = False,
+) -> None:
+    """Split by patient, else lesion, else near-duplicate group, and check that nothing leaks."""
+    from dermseg.data.duplicates import find_duplicates, fingerprint_rows
+    from dermseg.data.index import merge, read_index, write_index
+    from dermseg.data.sources.tables import read_splits
+    from dermseg.data.splits import (
+        apply_splits,
+        assign_groups,
+        find_leaks,
+        fold_groups,
+        split_groups,
+    )
+    from dermseg.data.splits import exclude_leaks as mark_leaks
+
+    if k_folds is not None and splits is not None:
+        raise UsageError("--k-folds and --splits were given", hint="use one of them")
+    folds = [output.with_name(f"{output.stem}-fold{i}{output.suffix}") for i in range(k_folds or 0)]
+    for target in folds or [output]:
+        may_write(target, overwrite, "--overwrite")
+    rows = merge(*(read_index(path) for path in indexes))
+    if not rows:
+        raise DataError("the index is empty", file=indexes[0])
+    pairs = []
+    if duplicates:
+        with progress("fingerprints") as step:
+            prints = fingerprint_rows(rows, workers=workers, progress=step)
+        with progress("near-duplicates") as step:
+            pairs = find_duplicates(prints, progress=step)
+    if splits is not None:
+        rows = apply_splits(rows, read_splits(splits, split_column))
+    rows = assign_groups(rows, pairs)
+    if k_folds is not None:
+        tables = fold_groups(rows, k_folds, seed=seed)
+    elif splits is None:
+        tables = [split_groups(rows, _parse_ratios(ratios), seed=seed)]
+    else:
+        tables = [mark_leaks(rows)[0] if exclude_leaks else rows]
+    leaks = [leak for table in tables for leak in find_leaks(table)]
+    result = []
+    for target, table in zip(folds or [output], tables, strict=True):
+        write_index(table, target)
+        counts = count_splits(table)
+        result.append({"index": str(target), "splits": counts})
+        say(f"{target}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
+    say_leaks(leaks, "--exclude-leaks takes them out of training")
+    if json_:
+        print_json(
+            {
+                "images": len(rows),
+                "groups": len({row.group for row in rows}),
+                "near_duplicate_pairs": len(pairs) if duplicates else None,
+                "indexes": result,
+                "leaks": leaks_json(leaks),
+            }
+        )
+    if leaks:
+        raise typer.Exit(1)
+
+
+@app.command("stats")
+def stats_(
+    index: Annotated[Path, typer.Argument(help="The index.")],
+    areas: Annotated[bool, typer.Option("--areas/--no-areas", help="Read the masks.")] = True,
+    workers: WorkersOption = 2,
+    json_: JsonOption = False,
+) -> None:
+    """Show what is in an index: counts, sizes, lesion areas, licences."""
+    from dermseg.data.index import read_index
+    from dermseg.data.stats import describe
+
+    with progress("reading masks") as step:
+        figures = describe(read_index(index), areas=areas, workers=workers, progress=step)
+    if json_:
+        print_json(figures)
+    else:
+        _show_stats(figures)
+
+
+@app.command("check")
+def check_(
+    index: Annotated[Path, typer.Argument(help="The index.")],
+    workers: WorkersOption = 2,
+    json_: JsonOption = False,
+) -> None:
+    """Check that files, masks and splits are as the index says; exit code 1 when they are not."""
+    from dermseg.data.check import check_rows
+    from dermseg.data.index import read_index
+
+    with progress("checking") as step:
+        report = check_rows(read_index(index), workers=workers, progress=step)
+    for trouble in report.troubles[:20]:
+        say(f"{trouble.dataset}/{trouble.image_id}: {trouble.file}: {trouble.reason}")
+    if len(report.troubles) > 20:
+        say(f"... and {len(report.troubles) - 20} more (--json lists all)")
+    say_leaks(report.leaks, "'dermseg data split' makes splits that do not leak")
+    verdict = "as the index says" if report.ok else "NOT as the index says"
+    say(f"{report.images} images and {report.masks} masks: {verdict}; {len(report.leaks)} groups leak")
+    if json_:
+        print_json(
+            {
+                "ok": report.ok,
+                "images": report.images,
+                "masks": report.masks,
+                "troubles": [vars(trouble) for trouble in report.troubles],
+                "leaks": leaks_json(report.leaks),
+            }
+        )
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _parse_ratios(text: str) -> dict[str, float]:
+    """``0.7,0.15,0.15`` or ``train=0.8,test=0.2``."""
+    parts = [part.strip() for part in text.split(",")]
+    names = ["train", "val", "test"] if len(parts) == 3 else ["train", "val"]
+    try:
+        if all("=" in part for part in parts):
+            named = (part.split("=", 1) for part in parts)
+            return {key.strip(): float(value) for key, value in named}
+        return {key: float(value) for key, value in zip(names, parts, strict=True)}
+    except ValueError:
+        raise UsageError(f"--ratios '{text}' is not understood", hint="0.70,0.15,0.15") from None
+
+
+def _show_stats(figures: dict[str, Any]) -> None:
+    lines = _align(
+        [
+            ("data set", "split", "images", "groups"),
+            *(
+                (dataset or "-", split, str(counts["images"]), str(counts["groups"]))
+                for dataset, splits in figures["datasets"].items()
+                for split, counts in splits.items()
+            ),
+        ]
+    )
+    measured = {"width (px)": figures["width"], "height (px)": figures["height"]}
+    measured |= {f"lesion share, {name}": value for name, value in (figures["area_fraction"] or {}).items()}
+    spread: list[tuple[str, ...]] = [("", "mean", "min", "5 %", "25 %", "median", "75 %", "95 %", "max")]
+    spread += [
+        (title, *(f"{value:.4g}" for value in values.values()))
+        for title, values in measured.items()
+        if values
+    ]
+    lines += [
+        "",
+        f"{figures['images']} images, {figures['masks']} masks, {figures['groups']} groups, "
+        f"{figures['subjects']} known patients, {figures['lesions']} known lesions",
+        "",
+        *_align(spread),
+        "",
+        *(f"{number} images: {licence}" for licence, number in figures["licences"].items()),
+    ]
+    typer.echo("\n".join(lines))
+    if figures["unreadable"]:
+        say(f"{figures['unreadable']} masks could not be read; 'dermseg data check' says why")
+
+
+def _align(rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns of equal width; words to the left, figures to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if rows[-1][i][:1].isdigit() else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+@app.command("synth")
+def synth_(
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write.")],
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many images.")] = 20,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the first image.")] = 0,
+    size: Annotated[str, typer.Option("--size", help="WIDTHxHEIGHT in pixels.")] = "768x576",
+    overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Draw synthetic dermoscopic images with exact masks, and an index of them."""
+    from dermseg.data.sources.synthetic import write_synthetic
+
+    may_write(output / "index.csv", overwrite, "--overwrite")
+    width, _, height = size.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 16):
+        raise UsageError(f"--size '{size}' is not understood", hint="--size 768x576, at least 16x16")
+    with progress("drawing") as step:
+        rows = write_synthetic(output, number, seed=seed, size=(int(height), int(width)), progress=step)
+    say(f"{output}: {len(rows)} images with masks, and index.csv")
+    if json_:
+        print_json({"images": len(rows), "index": str(output / "index.csv"), "seed": seed})

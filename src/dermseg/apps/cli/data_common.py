@@ -1,0 +1,76 @@
+"""What the verbs of ``dermseg data`` share: options, progress bars, and how leaks are told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dermseg.apps.cli.common import say
+from dermseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from dermseg.data.index import IndexRow
+    from dermseg.data.splits import Leak
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Threads that decode.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+
+
+@contextmanager
+def progress(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr; nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def bytes_progress() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A bar per file on stderr; nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def update(name: str, done: int, total: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=done, total=total)
+
+        yield update
+
+
+def may_write(path: Path, allowed: bool, option: str) -> None:
+    if path.exists() and not allowed:
+        raise UsageError("there is a file already", file=path, hint=f"{option}, or another -o")
+    if path.suffix.lower() != ".csv":
+        raise UsageError(f"an index is a .csv file, not '{path.name}'", hint=f"-o {path.stem or 'index'}.csv")
+
+
+def count_splits(rows: Sequence[IndexRow]) -> dict[str, int]:
+    return dict(sorted(Counter(row.split or "unassigned" for row in rows).items()))
+
+
+def leaks_json(leaks: Sequence[Leak]) -> list[dict[str, Any]]:
+    return [{"group": x.group, "splits": list(x.splits), "images": list(x.images)} for x in leaks]
+
+
+def say_leaks(leaks: Sequence[Leak], hint: str) -> None:
+    for leak in leaks[:10]:
+        say(f"leak: group {leak.group} lies in {' and '.join(leak.splits)}: {', '.join(leak.images)}")
+    if leaks:
+        say(f"{len(leaks)} groups lie in several splits; {hint}")

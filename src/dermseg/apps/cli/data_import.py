@@ -1,0 +1,188 @@
+"""``dermseg data import`` and ``dermseg data download``: how data come in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dermseg.apps.cli.common import print_json, say
+from dermseg.apps.cli.data_common import (
+    JsonOption,
+    OverwriteOption,
+    WorkersOption,
+    bytes_progress,
+    count_splits,
+    leaks_json,
+    may_write,
+    progress,
+    say_leaks,
+)
+from dermseg.errors import DataError, UsageError
+
+
+def import_(
+    *,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KIND] INPUT...",
+            help="Folders and zips; a first word auto, isic2016, isic2017, isic2018, ham10000, ph2 or folder "
+            "says what they hold.",
+        ),
+    ] = None,
+    images: Annotated[list[Path] | None, typer.Option("--images", help="Folder or zip of images.")] = None,
+    masks: Annotated[list[Path] | None, typer.Option("--masks", help="Folder or zip of masks.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The index to write.")] = Path("index.csv"),
+    name: Annotated[str | None, typer.Option("--name", help="Data set name in the index.")] = None,
+    metadata: Annotated[
+        Path | None, typer.Option("--metadata", help="CSV with patient, lesion and licence per image.")
+    ] = None,
+    splits: Annotated[Path | None, typer.Option("--splits", help="CSV with the split per image.")] = None,
+    split_column: Annotated[str, typer.Option("--split-column", help="Its column with the split.")] = "split",
+    split: Annotated[str, typer.Option("--split", help="One split for all images, e.g. test.")] = "",
+    licence: Annotated[str, typer.Option("--licence", help="Licence where the metadata name none.")] = "",
+    append: Annotated[bool, typer.Option("--append", help="Add to the index that is there.")] = False,
+    overwrite: OverwriteOption = False,
+    exclude_leaks: Annotated[
+        bool,
+        typer.Option("--exclude-leaks", help="Mark as excluded what shares a group with test, val or calib."),
+    ] = False,
+    allow_unmasked: Annotated[
+        bool, typer.Option("--allow-unmasked", help="Keep images that have no mask yet.")
+    ] = False,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates/--no-duplicates", help="Look for near-duplicates.")
+    ] = True,
+    workers: WorkersOption = 2,
+    json_: JsonOption = False,
+) -> None:
+    """Make an index of the image-mask pairs of a data set; nothing is copied or unpacked.
+
+    Every pair is opened and checked. What is left out is listed in <index>.rejected.csv.
+    """
+    from dermseg.data.duplicates import fingerprint_rows
+    from dermseg.data.index import merge, read_index, write_index
+    from dermseg.data.sources import KINDS
+    from dermseg.data.sources.importer import import_dataset, write_rejected
+    from dermseg.data.sources.tables import read_metadata, read_splits
+    from dermseg.data.splits import exclude_leaks as mark_leaks
+    from dermseg.data.splits import find_leaks, group_rows
+
+    given = list(inputs or [])
+    kind = given.pop(0) if given and given[0] in ("auto", *KINDS) else "auto"
+    paths = [*map(Path, given), *(images or [])]
+    if not paths:
+        raise UsageError("nothing to import", hint="name folders or zips, or give --images and --masks")
+    if given and images and masks:
+        raise UsageError("inputs and --images with --masks were given", hint="use one way or the other")
+    may_write(output, overwrite or append, "--append or --overwrite")
+    old = read_index(output) if append and output.exists() else []
+    with progress("checking pairs") as step:
+        imported = import_dataset(
+            paths,
+            kind=kind,
+            masks=masks or (),
+            name=name,
+            metadata=read_metadata(metadata) if metadata else None,
+            splits=read_splits(splits, split_column) if splits else None,
+            split=split,
+            licence=licence,
+            allow_unmasked=allow_unmasked,
+            workers=workers,
+            progress=step,
+        )
+    rejected_path = output.with_suffix(".rejected.csv")
+    write_rejected(imported.rejected, rejected_path)
+    for item in imported.rejected[:5]:
+        say(f"left out: {item.file}: {item.reason}")
+    if len(imported.rejected) > 5:
+        say(f"... and {len(imported.rejected) - 5} more, all in {rejected_path}")
+    if not imported.rows:
+        raise DataError("no usable image-mask pair", file=rejected_path, hint="the file lists the reasons")
+    rows = merge(old, imported.rows)
+    prints = None
+    if duplicates:
+        fresh = {row.key: item for row, item in zip(imported.rows, imported.fingerprints, strict=True)}
+        missing = [row for row in rows if row.key not in fresh]
+        with progress("fingerprints") as step:
+            found = fingerprint_rows(missing, workers=workers, progress=step)
+        fresh.update((row.key, item) for row, item in zip(missing, found, strict=True))
+        prints = [fresh[row.key] for row in rows]
+    rows = group_rows(rows, prints)
+    excluded = 0
+    if exclude_leaks:
+        rows, changed = mark_leaks(rows)
+        excluded = len(changed)
+    leaks = find_leaks(rows)
+    write_index(rows, output)
+    summary: dict[str, Any] = {
+        "index": str(output),
+        "kind": imported.kind,
+        "imported": len(imported.rows),
+        "rejected": len(imported.rejected),
+        "rejected_list": str(rejected_path),
+        "images": len(rows),
+        "groups": len({row.group for row in rows}),
+        "excluded_leaks": excluded,
+        "leaks": leaks_json(leaks),
+        "not_in_data": imported.not_in_data,
+        "without_split": imported.without_split,
+        "splits": count_splits(rows),
+    }
+    say(
+        f"{output}: {len(imported.rows)} pairs of '{imported.kind}' imported, "
+        f"{len(imported.rejected)} left out; "
+        f"{summary['images']} images in {summary['groups']} groups"
+    )
+    if imported.without_split:
+        say(f"{imported.without_split} images are not in the split file and belong to no split")
+    say_leaks(leaks, "--exclude-leaks takes them out of training")
+    if json_:
+        print_json(summary)
+
+
+def download_(
+    *,
+    source: Annotated[str, typer.Argument(help="isic2016, isic2017, isic2018, ham10000, or isic-archive.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to fill.")],
+    part: Annotated[
+        list[str] | None, typer.Option("--part", help="Only training, validation, test or metadata.")
+    ] = None,
+    mirror: Annotated[
+        str | None, typer.Option("--mirror", help="Address of a folder with the same files.")
+    ] = None,
+    search: Annotated[str, typer.Option("--search", help="isic-archive: its query language.")] = "",
+    collections: Annotated[str, typer.Option("--collections", help="isic-archive: collection ids.")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=0, help="isic-archive: at most so many.")] = 0,
+    retries: Annotated[int, typer.Option("--retries", min=0, help="Failures in a row to bear.")] = 8,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds without a byte.")] = 30.0,
+    backoff_s: Annotated[float, typer.Option("--backoff", help="Seconds before the second try.")] = 1.0,
+    json_: JsonOption = False,
+) -> None:
+    """Download a data set, with its licence; run again to go on after an interruption."""
+    from dermseg.data.download import download, download_archive
+
+    if source == "isic-archive":
+        report = download_archive(output, search=search, collections=collections, limit=limit)
+        say(f"{output}: {report['images']} images, {report['bytes'] / 1e6:.0f} MB")
+        if json_:
+            print_json(report)
+        return
+    with bytes_progress() as step:
+        files = download(
+            source,
+            output,
+            parts=part or (),
+            mirror=mirror,
+            retries=retries,
+            timeout_s=timeout_s,
+            backoff_s=backoff_s,
+            progress=step,
+        )
+    for file in files:
+        say(f"{file.path}: {file.size:,} bytes, {'fetched' if file.fetched else 'already there'}")
+    say(f"licence and citation: {output / 'LICENCE.txt'}; then: dermseg data import {source} {output}")
+    if json_:
+        print_json({"files": [{**vars(file), "path": str(file.path)} for file in files]})

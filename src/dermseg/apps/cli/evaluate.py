@@ -1,0 +1,174 @@
+"""``dermseg evaluate``: a model on a split of an index."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dermseg.apps.cli.common import new_app, print_json, say
+
+if TYPE_CHECKING:
+    from dermseg.data.index import IndexRow
+    from dermseg.inference.predictor import Model
+
+app = new_app()
+
+
+class Reference(StrEnum):
+    """Which masks of an image count, where there are several."""
+
+    first = "first"
+    all = "all"
+
+
+@app.command()
+def evaluate(
+    *,
+    data: Annotated[Path, typer.Option("--data", help="Index of the data set (from 'dermseg data import').")],
+    split: Annotated[str, typer.Option(help="Split to score; 'all' takes all but 'excluded'.")] = "test",
+    model: Annotated[str, typer.Option(help="Name, folder or zip of a bundle.")] = "default",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for per_image.csv, metrics.json and examples.png."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Probability that counts as lesion; default: the model's."),
+    ] = None,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over flips and quarter turns: up to 8 times slower.")
+    ] = False,
+    reference: Annotated[
+        Reference, typer.Option(help="Compare with the first mask of an image, or with all of them.")
+    ] = Reference.first,
+    log_test: Annotated[
+        Path | None, typer.Option(help="CSV file to which one line on this evaluation is appended.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an evaluation in the folder.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Run a model over a split of a data set and compare with its masks, at the masks' own size.
+
+    Images that cannot be scored are listed and are in no mean; the exit code is then 1.
+    """
+    from dermseg.apps.cli.counter import ImageCounter
+    from dermseg.data.index import read_index
+    from dermseg.evaluation.evaluate import evaluate_rows, select_split
+    from dermseg.evaluation.output import (
+        FIGURE,
+        append_test_log,
+        check_test_log,
+        format_summary,
+        prepare_folder,
+        write_folder,
+    )
+    from dermseg.inference.predictor import load_model
+
+    rows, without_mask = select_split(read_index(data), split)
+    loaded = load_model(model)
+    if log_test is not None:
+        check_test_log(log_test)
+    if output is not None:
+        prepare_folder(output, overwrite=overwrite)
+    with ImageCounter("evaluating", len(rows)) as progress:
+        evaluation = evaluate_rows(
+            loaded,
+            rows,
+            references=reference.value,
+            threshold=threshold,
+            tta=tta,
+            progress=progress.advance,
+        )
+    described = describe_model(loaded)
+    protocol = _protocol(
+        loaded,
+        rows,
+        n=evaluation.n,
+        index=data,
+        split=split,
+        reference=reference.value,
+        threshold=threshold,
+        tta=tta,
+    )
+    protocol["images_without_mask"] = without_mask
+    summary = {
+        **evaluation.summary(),
+        "protocol": protocol,
+        "model": described,
+    }
+    if log_test is not None:
+        append_test_log(
+            log_test,
+            summary,
+            command=["dermseg", "evaluate", *sys.argv[2:]],
+            model_sha256=described["sha256"],
+            index=data,
+            split=split,
+        )
+    if output is not None:
+        from dermseg.evaluation.figure import draw_examples, encode_png
+        from dermseg.images.masks import atomic_write
+
+        figure = draw_examples(loaded, rows, evaluation, threshold=threshold, tta=tta)
+        atomic_write(output / FIGURE, encode_png(figure))
+        write_folder(output, evaluation, summary)
+    if as_json:
+        print_json(summary)
+    else:
+        say(f"{described['name']} {described['version']}: {protocol['text']}\n")
+        say(format_summary(summary))
+    if without_mask:
+        say(f"{without_mask} images of the split have no mask and were left out")
+    for failure in evaluation.failures:
+        say(f"failed: {failure.image_id}: {failure.reason}")
+    if evaluation.failures:
+        raise typer.Exit(1)
+
+
+def describe_model(model: Model) -> dict[str, Any]:
+    """Name, version, variant and hash: what the figures belong to."""
+    return {
+        "name": model.card.name,
+        "version": model.card.version,
+        "architecture": model.card.architecture,
+        "variant": model.variant,
+        "sha256": model.sha256,
+    }
+
+
+def _protocol(
+    model: Model,
+    rows: list[IndexRow],
+    *,
+    n: int,
+    index: Path,
+    split: str,
+    reference: str,
+    threshold: float | None,
+    tta: bool,
+) -> dict[str, Any]:
+    """What was compared with what, and how: the words to quote beside the figures."""
+    datasets = sorted({row.dataset or index.stem for row in rows})
+    used = model.card.postprocessing.threshold if threshold is None else threshold
+    masks = "first mask of each" if reference == "first" else "mean over all masks of each"
+    text = (
+        f"{n} images of {', '.join(datasets)}, split {split}, {masks}, at the mask's own size, threshold "
+        f"{used:g}{', test-time augmentation' if tta else ''}, means over images"
+    )
+    return {
+        "text": text,
+        "datasets": datasets,
+        "index": f"{index.absolute().parent.name}/{index.name}",
+        "split": split,
+        "reference": reference,
+        "resolution": "reference",
+        "averaging": "metrics: mean over images; pooled: all pixels together",
+        "threshold": used,
+        "tta": tta,
+    }

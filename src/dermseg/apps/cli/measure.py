@@ -1,0 +1,143 @@
+"""``dermseg measure``: area, perimeter, diameters and circularity of the lesions in masks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.errors import DermsegError, UsageError
+
+if TYPE_CHECKING:
+    from dermseg.measure.geometry import Reading
+
+app = new_app()
+
+# Columns of the table; bbox and centroid become one column per number.
+COLUMNS = (
+    "file",
+    "status",
+    "message",
+    "width",
+    "height",
+    "area_px",
+    "area_fraction",
+    "perimeter_px",
+    "feret_max_px",
+    "feret_min_px",
+    "equivalent_diameter_px",
+    "circularity",
+    "bbox_x",
+    "bbox_y",
+    "bbox_width",
+    "bbox_height",
+    "centroid_x",
+    "centroid_y",
+    "touches_border",
+    "components",
+    "spacing_row_mm",
+    "spacing_column_mm",
+    "area_mm2",
+    "perimeter_mm",
+    "feret_max_mm",
+    "feret_min_mm",
+    "equivalent_diameter_mm",
+)
+_DIGITS = 6
+
+
+@app.command()
+def measure(
+    masks: Annotated[list[str], typer.Argument(help="Mask files, folders, globs or zips.")],
+    spacing_mm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROW[,COLUMN]",
+            help="Millimetres between pixel centres: one number, or row and column spacing as in DICOM.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the table to this CSV file.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Measure the lesion in each mask. Millimetres appear only where the spacing is given.
+
+    Without --output and --json the table goes to stdout as CSV.
+    """
+    from dermseg.images.masks import atomic_write, load_mask
+    from dermseg.images.sources import find_images
+    from dermseg.measure.geometry import measure_mask
+
+    spacing = None if spacing_mm is None else parse_spacing(spacing_mm)
+    rows: list[dict[str, Any]] = []
+    for source in find_images(masks):
+        row: dict[str, Any] = dict.fromkeys(COLUMNS)
+        row["file"] = source.name
+        try:
+            reading = measure_mask(load_mask(source), spacing)
+        except DermsegError as error:
+            row |= {"status": "failed", "message": error.message}
+            say(f"{source.name}: {error.message}")
+        else:
+            row |= reading_columns(reading)
+        rows.append(row)
+    failed = sum(row["status"] == "failed" for row in rows)
+    table = to_csv(rows)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(output, table.encode())
+    if as_json:
+        print_json({"masks": len(rows), "failed": failed, "readings": rows})
+    elif output is None:
+        sys.stdout.write(table)
+    else:
+        say(f"{len(rows) - failed} of {len(rows)} masks measured: {output}")
+    raise typer.Exit(1 if failed else 0)
+
+
+def parse_spacing(text: str) -> tuple[float, float]:
+    """``"0.02"`` or ``"0.02,0.03"`` as (row, column) millimetres.
+
+    Raises
+    ------
+    UsageError
+        Not one or two positive numbers.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+        if len(numbers) not in (1, 2) or not all(0 < number < float("inf") for number in numbers):
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            f"--spacing-mm {text} is not one or two numbers above 0", hint="such as --spacing-mm 0.025"
+        ) from None
+    return numbers[0], numbers[-1]
+
+
+def reading_columns(reading: Reading) -> dict[str, Any]:
+    """A reading as values of the table's columns; unknown is None."""
+    flat: dict[str, Any] = reading.as_dict()
+    box = flat.pop("bbox") or (None,) * 4
+    center = flat.pop("centroid") or (None, None)
+    spacing = flat.pop("spacing_mm") or (None, None)
+    flat |= dict(zip(("bbox_x", "bbox_y", "bbox_width", "bbox_height"), box, strict=True))
+    flat |= {"centroid_x": center[0], "centroid_y": center[1]}
+    flat |= {"spacing_row_mm": spacing[0], "spacing_column_mm": spacing[1]}
+    flat["status"] = "ok" if reading.area_px else "no_lesion"
+    return {key: round(value, _DIGITS) if isinstance(value, float) else value for key, value in flat.items()}
+
+
+def to_csv(rows: list[dict[str, Any]]) -> str:
+    """The rows as CSV text; unknown is an empty cell, truth is ``true`` or ``false``."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: str(v).lower() if isinstance(v, bool) else v for k, v in row.items()})
+    return buffer.getvalue()

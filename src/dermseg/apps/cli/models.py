@@ -1,0 +1,146 @@
+"""``dermseg models``: the architectures and bundles there are, what a card says, whether files are whole."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.errors import ModelError
+
+if TYPE_CHECKING:
+    from dermseg.inference.bundle import Bundle
+
+app = new_app()
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
+BundleArgument = Annotated[str, typer.Argument(help="A bundle's name, folder or zip.")]
+
+
+@app.callback()
+def root() -> None:
+    """List, show and verify architectures and model bundles."""
+
+
+@app.command("list")
+def list_models(as_json: JsonOption = False) -> None:
+    """List the architectures that can be trained and the bundles inside the package."""
+    from dermseg.inference.bundle import list_bundles
+    from dermseg.registry import ARCHITECTURES
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": a.name,
+            "kind": "architecture",
+            "parameters": a.parameters,
+            "summary": a.summary,
+            "pretrained": a.pretrained,
+            "source": a.source,
+        }
+        for a in ARCHITECTURES
+    ]
+    rows += [
+        {
+            "name": bundle.path.name,
+            "kind": "bundle",
+            "parameters": bundle.card.parameters,
+            "summary": bundle.card.summary,
+            "version": bundle.card.version,
+            "architecture": bundle.card.architecture,
+            "variants": sorted(bundle.card.variants),
+            "path": str(bundle.path),
+        }
+        for bundle in list_bundles()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        sys.stdout.write(
+            f"{row['name']:<{width}}  {row['kind']:<12}  {row['parameters']:>11,}  {row['summary']}\n"
+        )
+
+
+@app.command()
+def info(bundle: BundleArgument = "default", as_json: JsonOption = False) -> None:
+    """Show the card of a bundle: what it is for, what it was trained on, what it reaches."""
+    from dermseg.inference.bundle import load_bundle
+
+    found = load_bundle(bundle)
+    if as_json:
+        print_json(found.card.model_dump(mode="json") | {"path": str(found.path)})
+        return
+    sys.stdout.write("\n".join(_card_lines(found)) + "\n")
+
+
+@app.command()
+def verify(bundle: BundleArgument = "default", as_json: JsonOption = False) -> None:
+    """Check size, sha256 and tensors of every model file of a bundle."""
+    from dermseg.inference.bundle import load_bundle
+    from dermseg.inference.predictor import Model
+
+    found = load_bundle(bundle)
+    variants = found.verify()
+    for name, state in variants.items():
+        if state == "ok":
+            try:
+                Model(found, variant=name)
+            except ModelError as error:
+                variants[name] = error.message
+    ok = all(state == "ok" for state in variants.values())
+    if as_json:
+        print_json({"ok": ok, "name": found.card.name, "path": str(found.path), "variants": variants})
+    else:
+        for name, state in variants.items():
+            say(f"{found.card.name} {name}: {state}")
+    raise typer.Exit(0 if ok else 1)
+
+
+def _card_lines(bundle: Bundle) -> list[str]:
+    card = bundle.card
+    p, post = card.preprocessing, card.postprocessing
+    steps = [
+        name
+        for name, on in (
+            ("smoothing", post.smooth_radius > 0),
+            ("hole filling", post.fill_holes),
+            ("smallest area", post.min_area_fraction > 0),
+            ("largest component", post.keep_largest),
+        )
+        if on
+    ]
+    lines = [
+        f"{card.name} {card.version} ({card.created}), {card.licence}",
+        card.summary,
+        f"  where         {bundle.path}",
+        f"  network       {card.architecture}, {card.parameters:,} parameters, input {p.height} x {p.width}",
+        f"  threshold     {post.threshold:g} at temperature {post.temperature:g}",
+        f"  then          {', '.join(steps) or 'nothing'}",
+    ]
+    for name, v in card.variants.items():
+        chosen = " (default)" if name == card.default_variant else ""
+        lines.append(
+            f"  variant       {name}{chosen}: {v.precision}, {v.bytes / 1e6:.1f} MB, {v.sha256[:12]}"
+        )
+    for metric in card.metrics:
+        values = [
+            f"{label} {_interval(value)}"
+            for label, value in (
+                ("Dice", metric.dice),
+                ("Jaccard", metric.jaccard),
+                ("thresholded Jaccard", metric.threshold_jaccard),
+            )
+            if value
+        ]
+        lines.append(f"  {metric.dataset} {metric.split}, {metric.n} images: {', '.join(values)}")
+    lines += [f"  use           {card.intended_use}"] if card.intended_use else []
+    lines += [f"  limit         {text}" for text in card.limitations]
+    return [line for line in lines if line]
+
+
+def _interval(value: dict[str, Any]) -> str:
+    mean, interval = value.get("mean"), value.get("ci95")
+    text = f"{mean:.3f}" if isinstance(mean, int | float) else "unknown"
+    return f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else text

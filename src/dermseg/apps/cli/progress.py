@@ -1,0 +1,143 @@
+"""How a batch shows that it is getting on: a bar on a terminal, lines elsewhere, JSON lines on request.
+
+All of it goes to stderr; stdout belongs to ``--json``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from dermseg.apps.cli.common import say
+from dermseg.inference.journal import Entry
+
+_LINE_EVERY_S = 5.0
+
+
+class PlainProgress:
+    """A line every few seconds; the base of the other ways. It is the listener of ``run_batch``."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.before = 0  # done by an earlier session
+        self.done = 0
+        self.failed = 0
+        self._start = time.perf_counter()
+        self._last_line = self._start
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def __call__(self, entry: Entry | None, counts: Counter[str]) -> None:
+        """Take note of a finished image, or of where an earlier session stopped."""
+        self.done, self.failed = counts.total(), counts["failed"]
+        if entry is None:
+            self.before = self.done
+            self._start = time.perf_counter()
+        self.show(entry)
+
+    @property
+    def rate(self) -> float | None:
+        """Images per second of this session; None before the first."""
+        seconds = time.perf_counter() - self._start
+        return (self.done - self.before) / seconds if self.done > self.before and seconds > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate from the rate so far; None before the first image."""
+        return (self.total - self.done) / self.rate if self.rate else None
+
+    def show(self, entry: Entry | None) -> None:
+        """Say where things stand, if it is time to."""
+        now = time.perf_counter()
+        if entry is None and self.before:
+            say(f"resuming: {self.before} of {self.total} images are done")
+        if now - self._last_line >= _LINE_EVERY_S and self.done < self.total:
+            self._last_line = now
+            say(f"{self.done} of {self.total} images{self.details()}")
+
+    def details(self) -> str:
+        """Rate, time left and failures, as far as they are known."""
+        parts = []
+        if self.rate is not None and self.seconds_left is not None:
+            parts += [f"{self.rate:.1f} images/s", f"{format_seconds(self.seconds_left)} left"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        return "".join(f", {part}" for part in parts)
+
+
+class BarProgress(PlainProgress):
+    """A bar with the rate and the time left, for a terminal; it goes away when the batch ends."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        super().__init__(total)
+        self._bar = Progress(
+            TextColumn("segmenting"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[details]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=total, details="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, entry: Entry | None) -> None:
+        """Move the bar."""
+        self._bar.update(self._task, completed=self.done, details=self.details().removeprefix(", "))
+
+
+class JsonProgress(PlainProgress):
+    """One JSON object per line and event: ``start``, ``image`` (its row of the table), ``end``."""
+
+    def show(self, entry: Entry | None) -> None:
+        """Log the event."""
+        if entry is None:
+            self.log("start", images=self.total, done_before=self.before)
+        else:
+            row = {key: value for key, value in entry.row.as_dict().items() if value is not None}
+            self.log("image", done=self.done, **row, stages=entry.stages)
+
+    def log(self, event: str, **values: Any) -> None:
+        """Write one line."""
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **values}
+        sys.stderr.write(json.dumps(line) + "\n")
+        sys.stderr.flush()
+
+
+def make_progress(total: int, *, log_json: bool) -> PlainProgress:
+    """The way that fits: JSON where asked for, a bar on a terminal, lines elsewhere."""
+    if log_json:
+        return JsonProgress(total)
+    return BarProgress(total) if sys.stderr.isatty() else PlainProgress(total)
+
+
+def format_seconds(seconds: float) -> str:
+    """``8 s``, ``3 min 20 s``, ``2 h 05 min``: as exact as a person needs it."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

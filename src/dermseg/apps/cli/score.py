@@ -1,0 +1,79 @@
+"""``dermseg score``: masks against reference masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dermseg.apps.cli.common import new_app, print_json, say
+
+app = new_app()
+
+
+@app.command()
+def score(
+    predictions: Annotated[
+        Path,
+        typer.Argument(help="Folder or zip of predicted masks, or an output folder of 'dermseg segment'."),
+    ],
+    references: Annotated[Path, typer.Argument(help="Folder or zip of reference masks.")],
+    *,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for per_image.csv and metrics.json.")
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Count a missing prediction as an empty mask.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an evaluation in the folder.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Compare masks with reference masks: the metrics of the ISIC challenges and more.
+
+    Files are matched by name: X.png, X_segmentation.png and sub/X_mask.png are the same image. A mask of
+    another size than its reference is listed as failed and is in no mean; the exit code is then 1.
+    """
+    from dermseg.apps.cli.counter import ImageCounter
+    from dermseg.evaluation.output import format_summary, prepare_folder, write_folder
+    from dermseg.evaluation.score import match_paths, score_sources
+
+    if output is not None:
+        prepare_folder(output, overwrite=overwrite)
+    pairing = match_paths(predictions, references)
+    total = len(pairing.pairs) + len(pairing.missing)
+    with ImageCounter("scoring", total) as progress:
+        evaluation, notes = score_sources(pairing, missing_is_empty=allow_missing, progress=progress.advance)
+    summary = {
+        **evaluation.summary(),
+        "missing": [image_id for image_id, _ in pairing.missing],
+        "extra": pairing.extra,
+        "notes": notes,
+        "protocol": {
+            "text": f"{evaluation.n} images, masks compared at the references' own size, means over images"
+            + (f", {len(pairing.missing)} missing predictions counted as empty" if pairing.missing else ""),
+            "predictions": predictions.name,
+            "references": references.name,
+            "resolution": "reference",
+            "averaging": "metrics: mean over images; pooled: all pixels together",
+            "missing_predictions": "empty mask" if allow_missing else "refused",
+        },
+    }
+    if output is not None:
+        write_folder(output, evaluation, summary)
+    if as_json:
+        print_json(summary)
+    else:
+        say(format_summary(summary))
+    for failure in evaluation.failures:
+        say(f"failed: {failure.image_id}: {failure.reason}")
+    if pairing.missing:
+        say(f"{len(pairing.missing)} missing predictions were counted as empty masks")
+    if pairing.extra:
+        say(f"{len(pairing.extra)} predictions without a reference were left out, first: {pairing.extra[0]}")
+    if notes:
+        say(f"{len(notes)} notes on masks, first: {notes[0]}")
+    if evaluation.failures:
+        raise typer.Exit(1)

@@ -1,0 +1,206 @@
+"""``dermseg segment``: the main job, from images to masks, overlays, table and report."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from dermseg.inference.batch import BatchResult
+
+app = new_app()
+_SHOWN_FAILURES = 5
+
+
+@app.command()
+def segment(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Images, folders, zips or globs ('photos/*.jpg').")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="OUT", help="Folder for everything that is written.")
+    ],
+    *,
+    model: Annotated[
+        str, typer.Option(help="Name of a bundled model, or a bundle's folder or zip.")
+    ] = "default",
+    threshold: Annotated[
+        float | None,
+        typer.Option(metavar="P", help="Lesion is where the probability is at least P (0 to 1)."),
+    ] = None,
+    lesions: Annotated[
+        str, typer.Option(metavar="largest|all", help="Keep the largest lesion, or each with its own label.")
+    ] = "largest",
+    tta: Annotated[
+        bool,
+        typer.Option("--tta", help="Average over 8 flips and turns: steadier, 8 times the network time."),
+    ] = False,
+    save: Annotated[
+        str,
+        typer.Option(
+            metavar="KINDS",
+            help="Of mask (PNG, the input's size), overlay (JPEG to look at, at most 1800 px), "
+            "probability (16-bit PNG, the input's size).",
+        ),
+    ] = "mask,overlay",
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Threads that decode and write; default: the CPUs.")
+    ] = None,
+    max_megapixels: Annotated[float, typer.Option(metavar="MP", help="Refuse larger images.")] = 100.0,
+    allow_truncated: Annotated[
+        bool, typer.Option("--allow-truncated", help="Use what is there of files that are cut off.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in OUT; failed images are tried again.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove what an earlier run wrote in OUT, then start.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON on stdout.")] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Log as JSON lines on stderr, one per image, no progress bar.")
+    ] = False,
+) -> None:
+    """Find the lesion in images.
+
+    Writes masks/, overlays/, results.csv, report.html and run.json into OUT. Ctrl-C, or any other end,
+    loses nothing: the same command with --resume goes on. Exit code 0: all done; 1: some images failed
+    (the rest is done, results.csv has the reasons); 2: wrong usage. Not a medical device.
+    """
+    import cv2
+
+    from dermseg.apps.cli.progress import JsonProgress, make_progress
+    from dermseg.images.sources import find_images
+    from dermseg.inference.batch import BatchOptions, run_batch
+    from dermseg.inference.outputs import parse_save
+    from dermseg.inference.predictor import load_model
+
+    options = BatchOptions(
+        threshold, lesions, tta, parse_save(save), max_megapixels, allow_truncated  # type: ignore[arg-type]
+    )  # fmt: skip
+    if any(Path(given).is_dir() and Path(given).resolve() == output.resolve() for given in inputs):
+        raise UsageError("the output folder is an input too", file=output, hint="choose another one with -o")
+    sources = find_images(inputs, exclude=output)
+    network = load_model(model)
+    cv2.setNumThreads(1)  # images run side by side already; more threads would only wait for each other
+    with _stop_on_interrupt() as stop, make_progress(len(sources), log_json=log_json) as progress:
+        result = run_batch(
+            network,
+            sources,
+            output,
+            options,
+            workers=workers,
+            resume=resume,
+            overwrite=overwrite,
+            inputs=inputs,
+            listener=progress,
+            stop=stop,
+        )
+        if not result.interrupted:
+            _write_report(result)
+    summary = _summary(result)
+    if isinstance(progress, JsonProgress):
+        progress.log("end", **summary)
+    else:
+        _tell(result, options.save)
+    if as_json:
+        print_json(summary)
+    if result.interrupted:
+        raise typer.Exit(130)
+    if result.counts["failed"]:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[threading.Event]:
+    """The first Ctrl-C lets the images under way end, the second ends the program."""
+    stop = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(number: int, frame: Any) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is not threading.main_thread():  # only there are signals delivered
+        yield stop
+        return
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _write_report(result: BatchResult) -> None:
+    from dermseg.inference.journal import read_entries
+    from dermseg.inference.outputs import REPORT
+    from dermseg.report.html import write_report
+
+    record = result.record
+    model, options = record["model"], record["options"]
+    chosen = [f"lesions: {options['lesions']}"]
+    if options["threshold"] is not None:
+        chosen.append(f"threshold: {options['threshold']:g}")
+    chosen += [text for key, text in (("tta", "averaged over flips and turns"),) if options[key]]
+    chosen += [text for key, text in (("allow_truncated", "truncated files allowed"),) if options[key]]
+    write_report(
+        result.out / REPORT,
+        read_entries(result.out),
+        counts=result.counts,
+        about={
+            "Model": f"{model['name']} {model['version']} ({model['variant']}, {model['sha256'][:12]})",
+            "Options": "; ".join(chosen),
+            "Inputs": ", ".join(record["inputs"]),
+            "dermseg": record["versions"]["dermseg"],
+        },
+        finished=record["timing"]["ended"].replace("T", " ").replace("+00:00", " UTC"),
+    )
+
+
+def _summary(result: BatchResult) -> dict[str, Any]:
+    summary: dict[str, Any] = {
+        **result.counts,
+        "processed": result.processed,
+        "images_per_second": result.images_per_second,
+        "interrupted": result.interrupted,
+        "model": result.model,
+        "outputs": str(result.out),
+    }
+    return summary
+
+
+def _tell(result: BatchResult, save: Sequence[str]) -> None:
+    """What happened and where to look, in paths as the user gave them."""
+    from dermseg.inference.journal import read_entries
+    from dermseg.inference.outputs import LAYOUT, REPORT, RESULTS
+
+    counts, out = result.counts, result.out
+    if result.interrupted:
+        say(f"Stopped: {counts['images']} of {len(result.order)} images are done.")
+        say("  The same command with --resume goes on from there.")
+        return
+    images = f"{counts['images']} image{'' if counts['images'] == 1 else 's'}"
+    left = f", {result.processed} of them now" if result.processed < counts["images"] else ""
+    rate = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
+    say(f"{images}: {counts['ok']} with a lesion, {counts['no_lesion']} without, {counts['failed']} failed")
+    say(f"{result.seconds:.1f} s{left}{rate}")
+    kinds = [*save, *(["labels"] if result.record["options"]["lesions"] == "all" else [])]
+    places = {LAYOUT[kind][0]: LAYOUT[kind][0] for kind in kinds} | {"table": RESULTS, "report": REPORT}
+    for label, name in places.items():
+        say(f"  {label:<15}{out / name}")
+    if counts["failed"]:
+        say(f"{counts['failed']} failed:")
+        failed = (entry.row for entry in read_entries(out) if entry.row.status == "failed")
+        for row, _ in zip(failed, range(_SHOWN_FAILURES), strict=False):
+            say(f"  {row.file}: {row.message}")
+        if counts["failed"] > _SHOWN_FAILURES:
+            say(f"  ... and {counts['failed'] - _SHOWN_FAILURES} more, with their reasons in {RESULTS}")

@@ -1,0 +1,254 @@
+"""The index: one CSV table that says which image belongs to which masks, patient, lesion and split.
+
+Decisions
+- A location is a path relative to the folder of the index, or ``archive.zip!member``: data sets are
+  used as they were downloaded, nothing is unpacked, and a folder with its index can be moved as one.
+- Empty text means unknown. A row without masks is an image that nobody has drawn on yet.
+- Groups are what must never be torn apart by a split: patient, else lesion, else near-duplicates.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from dermseg.errors import DataError
+from dermseg.images.masks import atomic_write
+from dermseg.images.sources import ImageSource
+
+COLUMNS = (
+    "image_id",
+    "image",
+    "masks",
+    "dataset",
+    "subject",
+    "lesion",
+    "group",
+    "split",
+    "width",
+    "height",
+    "licence",
+    "sha256",
+)
+EXCLUDED = "excluded"  # rows that share a patient, lesion or near-duplicate with a held-out split
+
+_ARCHIVE = re.compile(r"\.zip!", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """One image with what is known about it.
+
+    Attributes
+    ----------
+    image_id
+        Name of the image, unique within its data set.
+    image, masks
+        Locations: a path relative to ``root``, or ``archive.zip!member``.
+    dataset, subject, lesion, licence
+        Empty text where unknown.
+    group
+        Rows of one group always share a split.
+    split
+        ``train``, ``val``, ``calib``, ``test``, ``excluded``, a fold name, or empty (not assigned).
+    width, height
+        Size of the oriented image in pixels.
+    sha256
+        Of the image file's bytes, lower-case hex.
+    root
+        Folder that locations are relative to (the folder of the index); not written to the file.
+    """
+
+    image_id: str
+    image: str
+    masks: tuple[str, ...] = ()
+    dataset: str = ""
+    subject: str = ""
+    lesion: str = ""
+    group: str = ""
+    split: str = ""
+    width: int = 0
+    height: int = 0
+    licence: str = ""
+    sha256: str = ""
+    root: Path = field(default=Path(), compare=False)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Data set and image id: what makes a row unique in an index."""
+        return self.dataset, self.image_id
+
+    def rebased(self, root: Path) -> IndexRow:
+        """The same row with locations relative to another folder."""
+        if self.root.resolve() == root.resolve():
+            return replace(self, root=root)
+        return replace(
+            self,
+            image=relocate(self.image, self.root, root),
+            masks=tuple(relocate(mask, self.root, root) for mask in self.masks),
+            root=root,
+        )
+
+
+def split_location(location: str) -> tuple[str, str | None]:
+    """``"a/b.zip!c/d.jpg"`` -> ``("a/b.zip", "c/d.jpg")``; a plain path has no member.
+
+    >>> split_location("a/b.zip!c/d.jpg")
+    ('a/b.zip', 'c/d.jpg')
+    >>> split_location("a/b.jpg")
+    ('a/b.jpg', None)
+    """
+    found = _ARCHIVE.search(location)
+    if found is None:
+        return location, None
+    return location[: found.end() - 1], location[found.end() :]
+
+
+def locate(source: ImageSource, root: Path) -> str:
+    """The location text of a source, as an index in the folder ``root`` writes it."""
+    path = _relative(Path(source.path), root)
+    return path if source.member is None else f"{path}!{source.member}"
+
+
+def relocate(location: str, old_root: Path, new_root: Path) -> str:
+    """A location relative to another folder."""
+    path, member = split_location(location)
+    moved = _relative(old_root / path, new_root)
+    return moved if member is None else f"{moved}!{member}"
+
+
+def _relative(path: Path, root: Path) -> str:
+    # normpath, not resolve: a symbolic link inside a data folder is the user's choice and stays.
+    absolute = os.path.normpath(Path.cwd() / path)
+    try:
+        return Path(os.path.relpath(absolute, os.path.normpath(Path.cwd() / root))).as_posix()
+    except ValueError:  # another drive (Windows): there is no relative path
+        return Path(absolute).as_posix()
+
+
+def open_image(row: IndexRow) -> ImageSource:
+    """The row's image, to be given to ``load_image``; its name is ``<dataset>/<image_id>.<ext>``."""
+    return _source(row, row.image, "")
+
+
+def open_mask(row: IndexRow, number: int = 0) -> ImageSource:
+    """One of the row's masks, to be given to ``load_mask``.
+
+    Raises
+    ------
+    DataError
+        The row has no mask of that number.
+    """
+    if not 0 <= number < len(row.masks):
+        raise DataError(f"image '{row.image_id}' has {len(row.masks)} masks, number {number} was asked for")
+    return _source(row, row.masks[number], "_segmentation")
+
+
+def _source(row: IndexRow, location: str, suffix: str) -> ImageSource:
+    path, member = split_location(location)
+    extension = PurePosixPath(member or path).suffix
+    name = f"{row.image_id}{suffix}{extension}"
+    return ImageSource(
+        name=f"{row.dataset}/{name}" if row.dataset else name, path=row.root / path, member=member
+    )
+
+
+def read_index(path: str | Path) -> list[IndexRow]:
+    """Read an index.
+
+    Raises
+    ------
+    DataError
+        The file is missing, lacks a column, or holds a row that cannot be right (line number given).
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError("no such index", file=file, hint="'dermseg data import' makes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the index cannot be read: {error}", file=file) from None
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise DataError(
+            f"not an index: no column {', '.join(missing)}", file=file, hint=f"columns: {','.join(COLUMNS)}"
+        )
+    rows: list[IndexRow] = []
+    seen: set[tuple[str, str]] = set()
+    try:
+        for record in reader:
+            row = _parse(record, file, reader.line_num)
+            if row.key in seen:
+                raise DataError(
+                    f"image '{row.image_id}' of '{row.dataset}' is listed twice (line {reader.line_num})",
+                    file=file,
+                )
+            seen.add(row.key)
+            rows.append(row)
+    except csv.Error as error:
+        raise DataError(f"line {reader.line_num}: {error}", file=file) from None
+    return rows
+
+
+def _parse(record: dict[str, str | None], file: Path, line: int) -> IndexRow:
+    # A key or value None is how the csv module reports a line with too many or too few fields.
+    if None in record or any(record[name] is None for name in COLUMNS):
+        raise DataError(f"line {line} does not have the columns of the header", file=file)
+    values = {name: (record[name] or "").strip() for name in COLUMNS}
+    if not values["image_id"] or not values["image"]:
+        raise DataError(f"line {line} has no image_id or no image", file=file)
+    size: dict[str, int] = {}
+    for name in ("width", "height"):
+        text = values.pop(name)
+        if text and not text.isdecimal():
+            raise DataError(f"line {line}: {name} '{text}' is not a number of pixels", file=file)
+        size[name] = int(text or 0)
+    masks = tuple(mask for mask in values.pop("masks").split(";") if mask)
+    return IndexRow(masks=masks, root=file.parent, width=size["width"], height=size["height"], **values)
+
+
+def write_index(rows: Iterable[IndexRow], path: str | Path) -> None:
+    """Write an index whole or not at all; locations become relative to its folder."""
+    file = Path(path)
+    table = [
+        (
+            row.image_id,
+            row.image,
+            ";".join(row.masks),
+            row.dataset,
+            row.subject,
+            row.lesion,
+            row.group,
+            row.split,
+            row.width or "",
+            row.height or "",
+            row.licence,
+            row.sha256,
+        )
+        for row in (row.rebased(file.parent) for row in rows)
+    ]
+    write_table(file, COLUMNS, table)
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV table whole or not at all (UTF-8, ``\\n`` line ends, one header line)."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, buffer.getvalue().encode("utf-8"))
+
+
+def merge(*tables: Sequence[IndexRow]) -> list[IndexRow]:
+    """Several indexes as one; of rows with the same data set and image id the later one stays."""
+    merged: dict[tuple[str, str], IndexRow] = {}
+    for table in tables:
+        merged.update((row.key, row) for row in table)
+    return list(merged.values())

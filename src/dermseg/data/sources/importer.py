@@ -1,0 +1,216 @@
+"""From files to index rows: every pair is opened and checked, and what is left out is listed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dermseg.data.duplicates import Fingerprint, fingerprint
+from dermseg.data.index import IndexRow, locate, write_table
+from dermseg.data.sources import FOLDER, KINDS, LAYOUTS, detect
+from dermseg.data.sources.base import Candidate, Entry, list_entries, pair_by_folder, pair_by_layout
+from dermseg.data.sources.tables import Facts, SplitTable
+from dermseg.errors import DataError, DermsegError, MaskError
+from dermseg.images.load import load_image
+from dermseg.images.masks import load_mask
+
+REJECTED_COLUMNS = ("dataset", "image_id", "file", "reason")
+_SEPARATORS = ";"  # joins masks in the index, so no location may hold it
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that did not come into the index, and why."""
+
+    dataset: str
+    image_id: str
+    file: str
+    reason: str
+
+
+@dataclass
+class Imported:
+    """What an import gave.
+
+    Attributes
+    ----------
+    rows
+        In the order of the image ids.
+    fingerprints
+        One per row, for the search for near-duplicates.
+    not_in_data
+        How many images the split file names that are not there.
+    without_split
+        How many images the split file does not name.
+    """
+
+    kind: str
+    rows: list[IndexRow] = field(default_factory=list)
+    fingerprints: list[Fingerprint] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    not_in_data: int = 0
+    without_split: int = 0
+
+
+def import_dataset(
+    inputs: Sequence[str | Path],
+    *,
+    kind: str = "auto",
+    masks: Sequence[str | Path] = (),
+    name: str | None = None,
+    metadata: Mapping[str, Facts] | None = None,
+    splits: SplitTable | None = None,
+    split: str = "",
+    licence: str = "",
+    allow_unmasked: bool = False,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Imported:
+    """Find the image-mask pairs among files, check each, and make index rows of the good ones.
+
+    Parameters
+    ----------
+    inputs
+        Folders, zips and files; with ``masks`` they hold the images only.
+    kind
+        One of ``KINDS``, or ``auto``: by the file names.
+    name
+        Data set name in the index; the kind's own (``folder``: the name of the input) when absent.
+    split
+        A split for all rows, e.g. ``test`` for a data set that is only ever tested on. ``splits`` goes
+        before it, and both before the part that an official layout names.
+    allow_unmasked
+        Keep images without a mask (to be labelled) instead of leaving them out.
+
+    Raises
+    ------
+    DataError
+        Nothing to import, an unknown kind, or a broken input. A broken image is a ``Rejected`` instead.
+    """
+    if kind not in ("auto", *KINDS):
+        raise DataError(f"unknown kind of data set '{kind}'", hint=f"one of: auto, {', '.join(KINDS)}")
+    entries = list_entries(inputs)
+    mask_entries = list_entries(masks) if masks else None
+    if kind == "auto":
+        kind = detect(entries, mask_entries)
+    layout = LAYOUTS.get(kind)
+    found = pair_by_layout(layout, entries, mask_entries) if layout else pair_by_folder(entries, mask_entries)
+    if not found.candidates:
+        raise DataError(
+            f"no image of a '{kind}' data set among {len(entries)} files",
+            file=Path(inputs[0]),
+            hint="--kind folder takes any images and masks",
+        )
+    dataset = name or (layout.name if layout else Path(inputs[0]).absolute().stem or FOLDER)
+    result = Imported(kind)
+    for image_id, entry, reason in found.rejected:
+        result.rejected.append(Rejected(dataset, image_id, _show(entry), reason))
+
+    def check(candidate: Candidate) -> tuple[IndexRow, Fingerprint] | Rejected:
+        try:
+            return _open(candidate, dataset, allow_unmasked)
+        except DermsegError as error:
+            bad = candidate.masks[0] if isinstance(error, MaskError) and candidate.masks else candidate.image
+            return Rejected(dataset, candidate.image_id, error.file or _show(bad), error.message)
+
+    default_licence = licence or (layout.licence if layout else "")
+    known = metadata or {}
+    candidates = sorted(found.candidates, key=lambda candidate: candidate.image_id)
+    with ThreadPoolExecutor(workers) as pool:
+        for number, (candidate, outcome) in enumerate(
+            zip(candidates, pool.map(check, candidates), strict=True), start=1
+        ):
+            if progress:
+                progress(number, len(candidates))
+            if isinstance(outcome, Rejected):
+                result.rejected.append(outcome)
+                continue
+            row, print_ = outcome
+            facts = known.get(row.image_id, Facts())
+            result.rows.append(
+                _complete(
+                    row,
+                    facts,
+                    part=candidate.part,
+                    splits=splits,
+                    split=split,
+                    licence=facts.licence or default_licence,
+                )
+            )
+            result.fingerprints.append(print_)
+    if splits is not None:
+        result.without_split = sum(not row.split for row in result.rows)
+        ids = {row.image_id for row in result.rows}
+        mine = {key for key in splits.rows if key[0] in ("", dataset)}
+        result.not_in_data = sum(image_id not in ids for _, image_id in mine)
+    return result
+
+
+def _complete(
+    row: IndexRow, facts: Facts, *, part: str, splits: SplitTable | None, split: str, licence: str
+) -> IndexRow:
+    chosen, group = split or part, ""
+    if splits is not None:
+        assignment = splits.find(row.dataset, row.image_id)
+        # With a split file, an image that it does not name is in no split: guessing could leak.
+        chosen = assignment.split if assignment else split
+        group = assignment.group if assignment else ""
+    return IndexRow(
+        image_id=row.image_id,
+        image=row.image,
+        masks=row.masks,
+        dataset=row.dataset,
+        subject=facts.subject,
+        lesion=facts.lesion,
+        group=group,  # only what the split file gives: ``assign_groups`` makes the rest
+        split=chosen,
+        width=row.width,
+        height=row.height,
+        licence=licence,
+        sha256=row.sha256,
+        root=row.root,
+    )
+
+
+def _open(candidate: Candidate, dataset: str, allow_unmasked: bool) -> tuple[IndexRow, Fingerprint]:
+    """Open one pair. Errors of the images room come out as they are."""
+    if not candidate.masks and not allow_unmasked:
+        raise MaskError("no mask for this image", file=_show(candidate.image))
+    root = Path.cwd()
+    locations = [locate(entry.source, root) for entry in (candidate.image, *candidate.masks)]
+    if any(_SEPARATORS in location for location in locations):
+        raise DataError("a file name with ';' does not fit into the index", file=_show(candidate.image))
+    data = candidate.image.source.read_bytes()
+    image = load_image(data)
+    size = (image.info.height, image.info.width)
+    for entry in candidate.masks:
+        try:
+            mask = load_mask(entry.source, size=size)
+        except DermsegError as error:
+            raise MaskError(error.message, file=_show(entry)) from None
+        if not mask.any():
+            raise MaskError("the mask is empty", file=_show(entry))
+    row = IndexRow(
+        image_id=candidate.image_id,
+        image=locations[0],
+        masks=tuple(locations[1:]),
+        dataset=dataset,
+        width=image.info.width,
+        height=image.info.height,
+        sha256=hashlib.sha256(data).hexdigest(),
+        root=root,
+    )
+    return row, fingerprint(image.pixels)
+
+
+def _show(entry: Entry) -> str:
+    source = entry.source
+    return f"{source.path}!{source.member}" if source.member is not None else str(source.path)
+
+
+def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
+    """Write the list of what was left out; an import that left nothing out writes only the header."""
+    write_table(path, REJECTED_COLUMNS, [(r.dataset, r.image_id, r.file, r.reason) for r in rejected])

@@ -1,0 +1,143 @@
+"""Tables that come with a data set: who is on the image, under which licence, and in which split."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dermseg.data.sources.base import GLOBAL_ID
+from dermseg.errors import DataError
+
+_ID = ("isic_id", "image_id", "image", "image_name", "filename", "file", "name")
+_SUBJECT = ("patient_id", "subject", "subject_id")
+_LESION = ("lesion_id", "lesion")
+_LICENCE = ("copyright_license", "licence", "license")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a metadata table says about one image; empty text where it says nothing."""
+
+    subject: str = ""
+    lesion: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a split file says about one image."""
+
+    split: str
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class SplitTable:
+    """A split file: by data set and image id, and by ids that are unique across data sets."""
+
+    file: Path
+    rows: Mapping[tuple[str, str], Assignment]
+    datasets: frozenset[str]
+
+    def find(self, dataset: str, image_id: str) -> Assignment | None:
+        """The assignment of an image.
+
+        A file without a data set column serves every data set. Another view of a data set (say crops
+        of the ISIC images under a name of their own) is found by its ISIC id.
+
+        Raises
+        ------
+        DataError
+            Several data sets of the file hold the id, in different splits.
+        """
+        for key in ((dataset, image_id), ("", image_id)):
+            if key in self.rows:
+                return self.rows[key]
+        if not GLOBAL_ID.fullmatch(image_id):
+            return None
+        others = {self.rows[name, image_id] for name in self.datasets if (name, image_id) in self.rows}
+        if len({other.split for other in others}) > 1:
+            raise DataError(f"image '{image_id}' is in several splits", file=self.file)
+        return next(iter(others), None)
+
+
+def read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Column names (lower case) and rows of a CSV or tab-separated file with a header.
+
+    Raises
+    ------
+    DataError
+        The file is missing or is not such a table.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError("no such file", file=file) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the table cannot be read: {error}", file=file) from None
+    header = text.partition("\n")[0]
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in header else ",")
+    columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
+    if len(columns) < 2:
+        raise DataError("not a table with a header line", file=file)
+    reader.fieldnames = columns
+    try:
+        return columns, [{k: (v or "").strip() for k, v in row.items() if k is not None} for row in reader]
+    except csv.Error as error:
+        raise DataError(f"line {reader.line_num}: {error}", file=file) from None
+
+
+def read_metadata(file: str | Path) -> dict[str, Facts]:
+    """Patient, lesion and licence per image id (columns as the ISIC archive and HAM10000 name them)."""
+    path = Path(file)
+    columns, rows = read_table(path)
+    image = _column(columns, _ID, path, "image id")
+    subject, lesion, licence = (_first(columns, names) for names in (_SUBJECT, _LESION, _LICENCE))
+    return {
+        Path(row[image]).stem: Facts(
+            subject=row[subject] if subject else "",
+            lesion=row[lesion] if lesion else "",
+            licence=row[licence] if licence else "",
+        )
+        for row in rows
+        if row[image]
+    }
+
+
+def read_splits(file: str | Path, column: str = "split") -> SplitTable:
+    """A split file: an image id column, ``column``, and perhaps ``dataset`` and ``group``.
+
+    Raises
+    ------
+    DataError
+        The file lacks the column, or puts one image into two splits.
+    """
+    path = Path(file)
+    columns, rows = read_table(path)
+    image = _column(columns, _ID, path, "image id")
+    if column.lower() not in columns:
+        raise DataError(f"no column '{column}'", file=path, hint=f"columns: {', '.join(columns)}")
+    found: dict[tuple[str, str], Assignment] = {}
+    for row in rows:
+        if not row[image] or not row[column.lower()]:
+            continue
+        key = (row.get("dataset", ""), Path(row[image]).stem)
+        assignment = Assignment(row[column.lower()], row.get("group", ""))
+        if found.setdefault(key, assignment) != assignment:
+            raise DataError(f"image '{key[1]}' is in the file twice, with different values", file=path)
+    return SplitTable(path, found, frozenset(dataset for dataset, _ in found))
+
+
+def _first(columns: Iterable[str], names: Iterable[str]) -> str | None:
+    known = set(columns)
+    return next((name for name in names if name in known), None)
+
+
+def _column(columns: list[str], names: Iterable[str], file: Path, what: str) -> str:
+    found = _first(columns, names)
+    if found is None:
+        raise DataError(f"no column with the {what}", file=file, hint=f"one of: {', '.join(names)}")
+    return found

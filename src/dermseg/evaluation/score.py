@@ -1,0 +1,245 @@
+"""Masks against masks: two folders or zips, matched by name.
+
+Decisions
+- Names are matched by stem without what marks a mask: ``ISIC_0000000.png``, ``ISIC_0000000_segmentation.png``
+  and ``sub/ISIC_0000000_mask.png`` are the same image. Folders count only where stems alone are ambiguous.
+- A reference without a prediction is refused, as the official scorer does, unless missing predictions are
+  asked to count as empty masks. Leaving them out would let a model skip what it finds hard.
+- A size mismatch is a failed row: resizing here would hide that the predictions are not in the references'
+  geometry.
+- A mask is cut like the official scorer cuts it (lesion above 128). Two-valued files such as 0/1 are read as
+  they are meant; the official scorer would see an empty mask there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.errors import DermsegError, MaskError, UsageError
+from dermseg.evaluation.counts import count_pixels
+from dermseg.evaluation.evaluate import area_facts
+from dermseg.evaluation.table import Evaluation, Fact, Failure, ImageScore
+from dermseg.images import masks
+from dermseg.images.load import load_image
+from dermseg.images.sources import ImageSource, find_images
+
+_MARKS = re.compile(
+    r"[_-](?:segmentation|seg|mask|lesion|prediction|predicted|pred|ground_?truth|gt)$", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Which prediction belongs to which reference.
+
+    Attributes
+    ----------
+    pairs
+        ``(image_id, prediction, reference)`` in the references' order.
+    missing
+        ``(image_id, reference)`` without a prediction.
+    extra
+        Names of predictions that no reference asks for; they are not scored.
+    ambiguous
+        ``(image_id, reason)`` where several files have the same name.
+    """
+
+    pairs: list[tuple[str, ImageSource, ImageSource]] = field(default_factory=list)
+    missing: list[tuple[str, ImageSource]] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+    ambiguous: list[tuple[str, str]] = field(default_factory=list)
+
+
+def image_id_of(name: str) -> str:
+    """The image a mask file is about: its stem without what marks it as a mask.
+
+    >>> image_id_of("masks/ISIC_0000000_segmentation.png")
+    'ISIC_0000000'
+    """
+    stem = PurePosixPath(name).stem
+    return _MARKS.sub("", stem) or stem
+
+
+def match_masks(predictions: Sequence[ImageSource], references: Sequence[ImageSource]) -> Pairing:
+    """Match two lists of mask files by name.
+
+    Parameters
+    ----------
+    predictions, references
+        As ``find_images`` gives them.
+    """
+    wanted, found = _by_stem(references), _by_stem(predictions)
+    if any(len(sources) > 1 for sources in wanted.values()):
+        wanted, found = _by_path(references), _by_path(predictions)
+    result = Pairing()
+    for image_id, sources in wanted.items():
+        candidates = found.pop(image_id, [])
+        if len(sources) > 1:
+            result.ambiguous.append((image_id, f"several references: {_names(sources)}"))
+        elif len(candidates) > 1:
+            result.ambiguous.append((image_id, f"several predictions: {_names(candidates)}"))
+        elif candidates:
+            result.pairs.append((image_id, candidates[0], sources[0]))
+        else:
+            result.missing.append((image_id, sources[0]))
+    result.extra.extend(source.name for sources in found.values() for source in sources)
+    return result
+
+
+def match_paths(predictions: str | Path, references: str | Path) -> Pairing:
+    """Match two folders or zips by name; two single files are a pair whatever their names.
+
+    Raises
+    ------
+    UsageError
+        A path does not exist or holds no image.
+    """
+    root = prediction_root(predictions)
+    found, wanted = find_images([root]), find_images([references])
+    if _is_single_file(root) and _is_single_file(Path(references)):
+        return Pairing(pairs=[(image_id_of(wanted[0].name), found[0], wanted[0])])
+    return match_masks(found, wanted)
+
+
+def score_sources(
+    pairing: Pairing, *, missing_is_empty: bool = False, progress: Callable[[int], None] | None = None
+) -> tuple[Evaluation, list[str]]:
+    """Read and compare matched masks.
+
+    Parameters
+    ----------
+    pairing
+        As `match_masks` gives it.
+    missing_is_empty
+        Score references without a prediction against an empty mask.
+    progress
+        Called with the number of images done since the last call.
+
+    Returns
+    -------
+    Evaluation, list of str
+        The table, and notes on masks that were not plainly binary.
+
+    Raises
+    ------
+    UsageError
+        Predictions are missing and that was not allowed.
+    """
+    if pairing.missing and not missing_is_empty:
+        names = ", ".join(image_id for image_id, _ in pairing.missing[:5])
+        raise UsageError(
+            f"{len(pairing.missing)} of {len(pairing.missing) + len(pairing.pairs) + len(pairing.ambiguous)} "
+            f"references have no prediction: {names}{', ...' if len(pairing.missing) > 5 else ''}",
+            hint="add them, or --allow-missing counts each as an empty mask",
+        )
+    scores: list[ImageScore] = []
+    failures = [Failure(image_id, reason) for image_id, reason in pairing.ambiguous]
+    notes: list[str] = []
+    work: list[tuple[str, ImageSource | None, ImageSource]] = [*pairing.pairs]
+    work += [(image_id, None, reference) for image_id, reference in pairing.missing]
+    for image_id, prediction_source, reference_source in sorted(work, key=lambda item: item[0]):
+        try:
+            reference, said = read_mask(reference_source)
+            notes += [f"reference {reference_source.name}: {note}" for note in said]
+            if prediction_source is None:
+                prediction = np.zeros_like(reference)
+            else:
+                prediction, said = read_mask(prediction_source)
+                notes += [f"prediction {prediction_source.name}: {note}" for note in said]
+            counts = count_pixels(prediction, reference)
+        except DermsegError as error:
+            failures.append(Failure(image_id, str(error)))
+        else:
+            facts: dict[str, Fact] = {
+                "width": reference.shape[1],
+                "height": reference.shape[0],
+                **area_facts(prediction, reference),
+                "missing": prediction_source is None,
+            }
+            scores.append(ImageScore(image_id, counts, facts=facts))
+        if progress is not None:
+            progress(1)
+    return Evaluation(scores, failures), notes
+
+
+def score_folders(
+    predictions: str | Path, references: str | Path, *, missing_is_empty: bool = False
+) -> Evaluation:
+    """Score two folders or zips of masks; see `match_paths` and `score_sources`.
+
+    Raises
+    ------
+    UsageError
+        A path is missing or holds no image, or predictions are missing and that was not allowed.
+    """
+    return score_sources(match_paths(predictions, references), missing_is_empty=missing_is_empty)[0]
+
+
+def prediction_root(predictions: str | Path) -> Path:
+    """The folder of masks where the output folder of ``dermseg segment`` was given, else the path itself."""
+    path = Path(predictions)
+    return path / "masks" if (path / "run.json").is_file() and (path / "masks").is_dir() else path
+
+
+def read_mask(source: ImageSource) -> tuple[NDArray[np.bool_], list[str]]:
+    """A mask file as bool ``(H, W)``, and what had to be decided to read it.
+
+    Grey values above 128 are lesion, as in the official scorer, so that probability maps and resized masks
+    score as they would there. A file of two values that never gets there (0/1) is read as it is meant.
+
+    Raises
+    ------
+    MaskError
+        The file is a colour image.
+    ImageError
+        It cannot be read.
+    """
+    pixels = load_image(source).pixels
+    grey = pixels[..., 0]
+    is_grey = np.array_equal(grey, pixels[..., 1]) and np.array_equal(grey, pixels[..., 2])
+    if is_grey and grey.max() > 128:
+        soft = np.count_nonzero((grey > 0) & (grey < 255))
+        return grey > 128, ["not only 0 and 255; lesion is what is above 128"] if soft else []
+    try:
+        loaded = masks.read_mask(source)
+    except MaskError:
+        if not is_grey:
+            raise
+        return grey > 128, ["no value is above 128: empty"]
+    notes = list(loaded.notes)
+    if is_grey and loaded.mask.any():
+        notes.append(f"its lesion has the value {grey.max()}; the official scorer would see an empty mask")
+    return loaded.mask, notes
+
+
+def _is_single_file(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() != ".zip"
+
+
+def _by_stem(sources: Sequence[ImageSource]) -> dict[str, list[ImageSource]]:
+    table: dict[str, list[ImageSource]] = {}
+    for source in sources:
+        table.setdefault(image_id_of(source.name), []).append(source)
+    return table
+
+
+def _by_path(sources: Sequence[ImageSource]) -> dict[str, list[ImageSource]]:
+    """By folder and stem, without the folders that all names share (the top folder of a zip)."""
+    folders = [PurePosixPath(source.name).parent.parts for source in sources]
+    shared = 0
+    while folders and all(len(f) > shared and f[shared] == folders[0][shared] for f in folders):
+        shared += 1
+    table: dict[str, list[ImageSource]] = {}
+    for source, folder in zip(sources, folders, strict=True):
+        table.setdefault("/".join((*folder[shared:], image_id_of(source.name))), []).append(source)
+    return table
+
+
+def _names(sources: Sequence[ImageSource]) -> str:
+    return ", ".join(source.name for source in sources[:3]) + (", ..." if len(sources) > 3 else "")

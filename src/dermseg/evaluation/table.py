@@ -1,0 +1,217 @@
+"""The per-image table, and the summary that is made from it and from nothing else.
+
+An image that could not be scored (unreadable, or of another size than its reference) stays in the table as a
+failed row with its reason. It is in no mean, so whoever quotes a mean quotes ``n`` and ``failed_images`` too.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.errors import DataError
+from dermseg.evaluation.counts import Counts
+from dermseg.evaluation.metrics import JACCARD_THRESHOLD, METRICS, jaccard, pooled_metrics
+from dermseg.evaluation.statistics import Interval, mean_interval, paired_difference, wilson_interval
+from dermseg.images.masks import atomic_write
+
+Fact = str | int | float | bool | None
+Key = tuple[str, str]
+_COUNTS = ("tp", "fp", "fn", "tn")
+_FIXED = ("image_id", "dataset", "group", "status", "message", *_COUNTS, *METRICS)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageScore:
+    """One prediction against one reference.
+
+    ``facts`` holds whatever else is known (confidence, size, area fractions ...); each becomes a column.
+    """
+
+    image_id: str
+    counts: Counts
+    dataset: str = ""
+    group: str = ""
+    facts: Mapping[str, Fact] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        """What the image is known by: names are unique within a data set only."""
+        return self.dataset, self.image_id
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every metric of `METRICS`."""
+        return {name: metric(self.counts) for name, metric in METRICS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An image that could not be scored, and why."""
+
+    image_id: str
+    reason: str
+    dataset: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All images of one evaluation.
+
+    Where an image was scored against several references, it has several rows in a sequence; means over
+    images take the mean over its references first, so that n counts images.
+    """
+
+    scores: Sequence[ImageScore]
+    failures: Sequence[Failure] = ()
+
+    @property
+    def n(self) -> int:
+        """Number of images that were scored."""
+        return len({score.key for score in self.scores})
+
+    @property
+    def pooled_counts(self) -> Counts:
+        """The confusion matrix over the pixels of all rows."""
+        return reduce(add, (score.counts for score in self.scores), Counts(0, 0, 0, 0))
+
+    def by_image(self, metric: str) -> dict[Key, float]:
+        """Value of a metric per image, in table order; ``failed`` is 1 for a Jaccard index below 0.65."""
+        if metric == "failed":
+            compute: Callable[[Counts], float] = _failed
+        elif metric in METRICS:
+            compute = METRICS[metric]
+        else:
+            raise DataError(f"there is no metric '{metric}'", hint=f"one of {', '.join(METRICS)}, failed")
+        values: dict[Key, list[float]] = {}
+        for score in self.scores:
+            values.setdefault(score.key, []).append(compute(score.counts))
+        return {key: math.fsum(each) / len(each) for key, each in values.items()}
+
+    def values(self, metric: str) -> NDArray[np.float64]:
+        """The values of `by_image`, float64 ``(n,)``."""
+        return np.fromiter(self.by_image(metric).values(), np.float64)
+
+    def mean(self, metric: str) -> Interval:
+        """Mean over images with its 95 % t-interval."""
+        return mean_interval(self.values(metric))
+
+    def difference(self, other: Evaluation, metric: str = "dice") -> Interval:
+        """Mean of ``self - other`` over the same images, with its 95 % t-interval.
+
+        Raises
+        ------
+        DataError
+            The two do not hold the same images.
+        """
+        mine, theirs = self.by_image(metric), other.by_image(metric)
+        if mine.keys() != theirs.keys():
+            names = sorted(image_id for _, image_id in mine.keys() ^ theirs.keys())
+            raise DataError(
+                f"{len(names)} images are in one evaluation only: {', '.join(names[:5])}",
+                hint="evaluate both models on the same split",
+            )
+        return paired_difference(list(mine.values()), [theirs[key] for key in mine])
+
+    def summary(self) -> dict[str, object]:
+        """The figures that ``evaluate --json`` and ``score --json`` print.
+
+        Metrics at the top level are means over images with 95 % t-intervals; ``pooled`` holds what follows
+        from the pixels of all images together. ``failed_below_065`` is the share of images whose Jaccard
+        index is below 0.65, with its Wilson interval.
+
+        Raises
+        ------
+        DataError
+            No image could be scored.
+        """
+        if not self.scores:
+            first = (
+                f", first: {self.failures[0].image_id}: {self.failures[0].reason}" if self.failures else ""
+            )
+            raise DataError(f"no image could be scored ({len(self.failures)} failed{first})")
+        failed = self.values("failed")
+        return {
+            "n": self.n,
+            **{name: self.mean(name).to_dict() for name in METRICS},
+            "failed_below_065": float(failed.mean()),
+            "failed_below_065_ci95": list(wilson_interval(round(float(failed.sum())), self.n)),
+            "pooled": pooled_metrics(self.pooled_counts),
+            "failed_images": len(self.failures),
+            "failures": [
+                {"image_id": f.image_id, "dataset": f.dataset, "reason": f.reason} for f in self.failures
+            ],
+        }
+
+    def write_csv(self, path: str | Path) -> None:
+        """Write ``per_image.csv``: one row per scored image (and reference), then the failed ones."""
+        extra = list(dict.fromkeys(name for score in self.scores for name in score.facts))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, [*_FIXED, *extra], restval="", lineterminator="\n")
+        writer.writeheader()
+        for s in self.scores:
+            row = {
+                "image_id": s.image_id,
+                "dataset": s.dataset,
+                "group": s.group,
+                "status": "ok",
+                "message": "",
+            }
+            counts = {name: getattr(s.counts, name) for name in _COUNTS}
+            facts = {name: _cell(value) for name, value in s.facts.items()}
+            writer.writerow({**row, **counts, **s.metrics, **facts})
+        for f in self.failures:
+            row = {"image_id": f.image_id, "dataset": f.dataset, "group": f.group, "status": "failed"}
+            writer.writerow({**row, "message": f.reason})
+        atomic_write(Path(path), text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def read_per_image(path: str | Path) -> Evaluation:
+    """Read a ``per_image.csv`` back; metrics are computed anew from the counts, other columns stay text.
+
+    Raises
+    ------
+    DataError
+        The file is missing or is not such a table.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read: {error}", file=file) from None
+    scores, failures = [], []
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    if missing := [name for name in _FIXED if name not in (reader.fieldnames or ())]:
+        raise DataError(f"not a per-image table: no column {', '.join(missing)}", file=file)
+    for row in reader:
+        who = (row["dataset"], row["group"])
+        if row["status"] == "failed":
+            failures.append(Failure(row["image_id"], row["message"], *who))
+            continue
+        try:
+            counts = Counts(*(int(row[name]) for name in _COUNTS))
+        except ValueError:
+            raise DataError(f"line {reader.line_num}: the counts are not whole numbers", file=file) from None
+        facts = {name: value for name, value in row.items() if name not in _FIXED}
+        scores.append(ImageScore(row["image_id"], counts, *who, facts=facts))
+    return Evaluation(scores, failures)
+
+
+def _failed(counts: Counts) -> float:
+    return float(jaccard(counts) < JACCARD_THRESHOLD)
+
+
+def _cell(value: Fact) -> Fact:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else value

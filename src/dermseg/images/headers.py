@@ -1,0 +1,126 @@
+"""What is known of an image file before it is decoded: its format, from the content, and its header."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dermseg.errors import ImageError
+
+Format = Literal["JPEG", "PNG", "TIFF", "BMP", "WEBP"]
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_EXTENSIONS: dict[str, tuple[str, ...]] = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp", ".dib"),
+    "WEBP": (".webp",),
+}
+_CONVERT = "save it as JPEG, PNG or TIFF"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header says, in the geometry of the stored pixels (before orientation).
+
+    Attributes
+    ----------
+    format
+        The format that the content has, whatever the file is called.
+    width, height
+        Pixels as stored.
+    bits
+        Bits per channel.
+    orientation
+        EXIF orientation, 1 to 8.
+    frames
+        Number of pictures in the file.
+    payload
+        The file without metadata: what a decoder is given.
+    truncated
+        Why the file is not complete; empty if it is.
+    notes
+        Remarks for the user.
+    samples, float_samples
+        Channels per pixel, and whether they are floating point (TIFF).
+    """
+
+    format: Format
+    width: int
+    height: int
+    bits: int
+    payload: bytes = field(repr=False)
+    orientation: int = 1
+    frames: int = 1
+    truncated: str = ""
+    notes: tuple[str, ...] = ()
+    samples: int = 0
+    float_samples: bool = False
+
+
+def sniff(head: bytes) -> Format:
+    """Tell the format from the first bytes (at least 132 where there are as many).
+
+    Raises
+    ------
+    ImageError
+        DICOM (needs an extra), a format that is known but not read, or no image at all.
+    """
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head.startswith(PNG_SIGNATURE):
+        return "PNG"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "TIFF"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head.startswith(b"BM") and len(head) > 18:
+        return "BMP"
+    if head[128:132] == b"DICM":
+        raise dicom_error()
+    for name, known in (
+        ("HEIC or AVIF", head[4:8] == b"ftyp"),
+        ("GIF", head.startswith(b"GIF8")),
+        ("JPEG 2000", head.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"))),
+        ("Photoshop", head.startswith(b"8BPS")),
+        ("PDF", head.startswith(b"%PDF")),
+    ):
+        if known:
+            raise ImageError(f"{name} files are not read", hint=_CONVERT)
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        raise ImageError("is a zip file, not an image", hint="name it with the extension .zip")
+    if not any(head):
+        raise ImageError("holds only zeros, not an image")
+    raise ImageError("is not an image that is read (JPEG, PNG, TIFF, BMP, WebP)")
+
+
+def dicom_error() -> ImageError:
+    """The error for DICOM files without the extra that reads them."""
+    return ImageError("reading DICOM needs an optional dependency", hint='pip install "dermseg[dicom]"')
+
+
+def extension_note(name: str, format_: Format) -> tuple[str, ...]:
+    """A note when a file's extension says another format than its content has."""
+    _, dot, extension = name.lower().rpartition(".")
+    own = f".{extension}"
+    named = next((key for key, values in _EXTENSIONS.items() if own in values), None)
+    if not dot or named in (None, format_):
+        return ()
+    return (f"named {own} but holds {format_}",)
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Refuse a picture of more than `max_pixels`.
+
+    Raises
+    ------
+    ImageError
+        Names the size, the limit and what to do.
+    """
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{width:,} x {height:,} pixels are {width * height / 1e6:,.1f} megapixels, "
+            f"over the limit of {max_pixels / 1e6:g}",
+            hint="raise the limit (max_pixels) if the picture is what you expect",
+        )

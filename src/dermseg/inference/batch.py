@@ -1,0 +1,252 @@
+"""A batch: many images in, one output folder out, interruptible at any moment.
+
+``run_batch`` claims the folder, sends what is not done yet through the pipeline, records every finished image
+in the journal, and at the end writes ``results.csv`` and ``run.json`` from the journal. The order of images
+in the tables is the order of the inputs, whatever was finished first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dermseg import __version__
+from dermseg.errors import UsageError
+from dermseg.images.masks import atomic_write
+from dermseg.images.sources import ImageSource
+from dermseg.inference.folder import claim_folder, done_names, plan_files
+from dermseg.inference.journal import Entry, Header, Journal, stamp_inputs
+from dermseg.inference.machine import describe_machine, library_versions
+from dermseg.inference.outputs import RESULTS, RUN, write_results
+from dermseg.inference.pipeline import run_pipeline
+from dermseg.inference.postprocess import Lesions
+from dermseg.inference.predictor import Model
+from dermseg.inference.stages import STAGES, ImageWork, Segmenter
+from dermseg.inference.threads import available_cpus
+
+NETWORK_BATCH = 4  # images per network call where that many wait
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """What the user chose. All of it shapes the results; ``--resume`` needs the same again.
+
+    Parameters
+    ----------
+    threshold
+        Instead of the model's, in (0, 1).
+    lesions
+        ``largest`` or ``all``.
+    tta
+        Average over flips and quarter turns.
+    save
+        Kinds of files, of ``outputs.SAVE_KINDS``.
+    max_megapixels
+        Larger images are refused.
+    allow_truncated
+        Use what is there of a file that is cut off.
+    """
+
+    threshold: float | None = None
+    lesions: Lesions = "largest"
+    tta: bool = False
+    save: tuple[str, ...] = ("mask", "overlay")
+    max_megapixels: float = 100.0
+    allow_truncated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0.0 < self.threshold < 1.0:
+            raise UsageError(f"--threshold must lie between 0 and 1, got {self.threshold}")
+        if self.lesions not in ("largest", "all"):
+            raise UsageError(f"--lesions: unknown value '{self.lesions}'", hint="largest or all")
+        if not 0 < self.max_megapixels <= 10_000:
+            raise UsageError(f"--max-megapixels must lie between 0 and 10000, got {self.max_megapixels}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The options as plain JSON values."""
+        return {**asdict(self), "save": list(self.save)}
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """How a batch ended.
+
+    ``counts`` has ``images``, ``ok``, ``no_lesion`` and ``failed`` over the whole run; ``processed`` is what
+    was done in this session, ``seconds`` the time that took, and ``images_per_second`` its rate (None where
+    nothing was left to do).
+    ``record`` is the content of ``run.json``, empty where the batch was interrupted.
+    """
+
+    out: Path
+    order: tuple[str, ...]
+    model: dict[str, Any]
+    counts: dict[str, int]
+    processed: int
+    seconds: float
+    images_per_second: float | None
+    interrupted: bool
+    record: dict[str, Any]
+
+
+# Called with each finished image; first, once, with None and what an earlier session has done.
+Listener = Callable[[Entry | None, "Counter[str]"], None]
+
+
+def run_batch(
+    model: Model,
+    sources: Sequence[ImageSource],
+    out: Path,
+    options: BatchOptions = BatchOptions(),
+    *,
+    workers: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    inputs: Sequence[str] = (),
+    listener: Listener | None = None,
+    stop: threading.Event | None = None,
+) -> BatchResult:
+    """Segment every source into the folder `out`.
+
+    Parameters
+    ----------
+    workers
+        Threads that decode and write; None takes the CPUs that the process may use.
+    inputs
+        What the user named, for the record.
+    listener
+        Told of progress: the finished image and the counts so far.
+    stop
+        Set it (from a signal handler, say) to end early: images under way are finished, the rest is left
+        to ``resume``.
+
+    Raises
+    ------
+    UsageError
+        `out` cannot be used: another run, other options than the run to resume, foreign files.
+    OutputError
+        The disk is full or `out` cannot be written to.
+    """
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers must be at least 1, got {workers}")
+    started = datetime.now(UTC)
+    clock = time.perf_counter()
+    threads = available_cpus() if workers is None else workers
+    header = Header(__version__, describe_model(model), options.as_dict(), stamp_inputs(sources))
+    order = tuple(source.name for source in sources)
+    journal = claim_folder(out, header, resume=resume, overwrite=overwrite)
+    try:
+        segmenter = Segmenter(
+            model,
+            out,
+            threshold=options.threshold,
+            lesions=options.lesions,
+            tta=options.tta,
+            max_pixels=round(options.max_megapixels * 1e6),
+            allow_truncated=options.allow_truncated,
+            overlays="overlay" in options.save,
+        )
+        counts, processed = _process(
+            segmenter,
+            sources,
+            journal,
+            workers=threads,
+            listener=listener,
+            stop=stop or threading.Event(),
+        )
+        wall = time.perf_counter() - clock
+        rate = round(processed / wall, 3) if processed else None
+        interrupted = counts["images"] < len(order)
+        record: dict[str, Any] = {}
+        if not interrupted:
+            journal.sort(order)
+            write_results(out / RESULTS, (entry.row for entry in journal.entries(order)))
+            record = {
+                "schema_version": 1,
+                "model": header.model,
+                "options": header.options,
+                "inputs": list(inputs),
+                "counts": counts,
+                "versions": library_versions(),
+                "machine": describe_machine(),
+                "timing": {
+                    "started": started.isoformat(timespec="seconds"),
+                    "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "wall_seconds": round(wall, 3),
+                    "images": processed,
+                    "images_per_second": rate,
+                    "workers": threads,
+                    "network_threads": model.session.threads,
+                    "stage_seconds": _stage_seconds(journal, order),
+                },
+            }
+            atomic_write(out / RUN, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+        return BatchResult(out, order, header.model, counts, processed, wall, rate, interrupted, record)
+    finally:
+        journal.close()
+
+
+def _process(
+    segmenter: Segmenter,
+    sources: Sequence[ImageSource],
+    journal: Journal,
+    *,
+    workers: int,
+    listener: Listener | None,
+    stop: threading.Event,
+) -> tuple[dict[str, int], int]:
+    """Send what is left through the pipeline; the counts over all that is done, and how many were left."""
+    plan = plan_files(journal.header)
+    done = done_names(journal, segmenter.out)
+    statuses = Counter(entry.row.status for entry in journal.entries(sorted(done)))
+    if listener is not None:
+        listener(None, statuses)
+    processed = 0
+    for work in run_pipeline(
+        (ImageWork(source, plan[source.name]) for source in sources if source.name not in done),
+        decode=segmenter.decode,
+        network=segmenter.network,
+        finish=segmenter.finish,
+        workers=workers,
+        batch=1 if segmenter.tta else NETWORK_BATCH,
+        stop=stop,
+    ):
+        assert work.entry is not None
+        journal.append(work.entry)
+        statuses[work.entry.row.status] += 1
+        processed += 1
+        if listener is not None:
+            listener(work.entry, statuses)
+    total = {"images": statuses.total(), **{key: statuses[key] for key in ("ok", "no_lesion", "failed")}}
+    return total, processed
+
+
+def describe_model(model: Model) -> dict[str, Any]:
+    """What tells one model from another: name, version, variant, hashes of the network file and the card.
+
+    The card has the threshold and the post-processing: with the same network it can give other masks.
+    """
+    card = model.card
+    return {
+        "name": card.name,
+        "version": card.version,
+        "variant": model.variant,
+        "sha256": model.sha256,
+        "card_sha256": hashlib.sha256(card.to_json().encode()).hexdigest(),
+    }
+
+
+def _stage_seconds(journal: Journal, order: Sequence[str]) -> dict[str, float]:
+    """Seconds per stage, summed over the images of all sessions; threads run side by side."""
+    total = dict.fromkeys(STAGES, 0.0)
+    for entry in journal.entries(order):
+        for stage, seconds in entry.stages.items():
+            total[stage] += seconds
+    return {stage: round(seconds, 3) for stage, seconds in total.items()}

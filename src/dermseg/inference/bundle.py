@@ -1,0 +1,155 @@
+"""A bundle: a folder or zip with ``card.json`` and the files it names, each held to its sha256.
+
+Design decisions:
+
+- A model's bytes are hashed every time they are read and handed on in memory, so what runs is what was
+  checked. 12 MB take 8 ms; a cache of hashes could be out of date.
+- Zips are read in place. Only names that the card lists are looked up; nothing is unpacked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from dermseg.errors import DermsegError, ModelError
+from dermseg.inference.card import CARD_NAME, MAX_CARD_BYTES, ModelCard, read_card
+
+DEFAULT = "default"
+# Bundles that travel inside the package; each is a folder here.
+BUNDLED = Path(__file__).resolve().parent.parent / "bundles"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model ready for use, on disk.
+
+    Parameters
+    ----------
+    path
+        The folder or zip.
+    card
+        Its checked card.
+    prefix
+        Inside a zip: the folder that holds the card, with its slash, or empty.
+    """
+
+    path: Path
+    card: ModelCard
+    prefix: str = ""
+
+    def read_model(self, variant: str | None = None) -> bytes:
+        """The content of a variant's file, after its size and sha256 have been checked.
+
+        Raises
+        ------
+        ModelError
+            No such variant, the file is missing, or it is not the file that the card describes.
+        """
+        entry = self.card.variant(variant)
+        data = _read(self.path, self.prefix + entry.file, entry.bytes)
+        if len(data) != entry.bytes:
+            raise ModelError(
+                f"'{entry.file}' has {len(data)} bytes or more, its card says {entry.bytes}",
+                file=self.path,
+                hint="the bundle is damaged; fetch or export it again",
+            )
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != entry.sha256:
+            raise ModelError(
+                f"'{entry.file}' has sha256 {digest[:12]}..., its card says {entry.sha256[:12]}...",
+                file=self.path,
+                hint="the bundle is damaged or was changed; fetch or export it again",
+            )
+        return data
+
+    def verify(self) -> dict[str, str]:
+        """Check every variant; the name of each with ``ok`` or what is wrong with it."""
+        found: dict[str, str] = {}
+        for name in self.card.variants:
+            try:
+                self.read_model(name)
+                found[name] = "ok"
+            except ModelError as error:
+                found[name] = error.message
+        return found
+
+
+def load_bundle(name_or_path: str | PathLike[str] = DEFAULT) -> Bundle:
+    """Open a bundle and check its card; model files are checked when they are read.
+
+    Parameters
+    ----------
+    name_or_path
+        The name of a bundle inside the package (``default``), or the path of a folder, of a zip, or of
+        a ``card.json``.
+
+    Raises
+    ------
+    ModelError
+        Nothing is there, or the card does not fit its schema.
+    """
+    path = Path(name_or_path)
+    if str(name_or_path) == path.name and not path.exists():
+        path = BUNDLED / path.name
+    if path.name == CARD_NAME:
+        path = path.parent
+    if not path.exists():
+        inside = ", ".join(bundled_names()) or "none"
+        raise ModelError(
+            f"there is no bundle '{name_or_path}'",
+            hint=f"give a folder, a zip, or the name of one inside the package: {inside}",
+        )
+    prefix = "" if path.is_dir() else _zip_prefix(path)
+    data = _read(path, prefix + CARD_NAME, MAX_CARD_BYTES)
+    return Bundle(path, read_card(data, file=path / CARD_NAME if path.is_dir() else path), prefix)
+
+
+def bundled_names() -> list[str]:
+    """Names of the bundles inside the package, ``default`` first."""
+    names = [card.parent.name for card in BUNDLED.glob(f"*/{CARD_NAME}")]
+    return sorted(names, key=lambda name: (name != DEFAULT, name))
+
+
+def list_bundles() -> list[Bundle]:
+    """The bundles inside the package whose cards can be read, ``default`` first."""
+    bundles = []
+    for name in bundled_names():
+        try:
+            bundles.append(load_bundle(BUNDLED / name))
+        except DermsegError:
+            continue  # `dermseg models verify` names it and says why
+    return bundles
+
+
+def _zip_prefix(path: Path) -> str:
+    """Where the card lies in the zip: at its top, or in its only folder."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise ModelError(f"not a folder and not a zip ({error})", file=path) from None
+    if CARD_NAME in names:
+        return ""
+    nested = [n for n in names if n.count("/") == 1 and n.endswith(f"/{CARD_NAME}")]
+    if len(nested) != 1:
+        raise ModelError(f"the zip holds no {CARD_NAME}", file=path)
+    return nested[0].removesuffix(CARD_NAME)
+
+
+def _read(path: Path, name: str, limit: int) -> bytes:
+    """At most ``limit + 1`` bytes of a file of the bundle, so that a bomb is never unpacked."""
+    try:
+        if path.is_dir():
+            with (path / name).open("rb") as stream:
+                return stream.read(limit + 1)
+        with zipfile.ZipFile(path) as archive, archive.open(name) as member:
+            return member.read(limit + 1)
+    except (OSError, KeyError):
+        raise ModelError(f"the bundle has no '{name}'", file=path) from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ModelError(f"'{name}' cannot be read from the zip ({error})", file=path) from None

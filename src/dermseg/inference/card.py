@@ -1,0 +1,220 @@
+"""``card.json``: everything a model needs besides its weights, and everything a reader should know.
+
+Design decisions:
+
+- The card is data, checked by a schema, and never code: no pickle, no import paths.
+- Fields that decide which pixels come out (``preprocessing``, ``postprocessing``, ``variants``) refuse
+  unknown keys: a step that this version would silently skip changes masks. Everywhere else unknown keys
+  are kept, so that a later version may add information without breaking this one. A change of meaning
+  raises ``schema_version``.
+- File names are plain names inside the bundle. A path that could leave it is refused here, before
+  anything is opened.
+"""
+
+from __future__ import annotations
+
+import re
+from os import PathLike
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from dermseg.errors import ModelError
+
+SCHEMA_VERSION: Final = 1
+CARD_NAME = "card.json"
+MAX_CARD_BYTES = 4_000_000
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+# Names that Windows gives to devices: opening "nul.onnx" there never reaches the bundle.
+_DEVICE_NAMES = {"con", "prn", "aux", "nul"} | {f"{n}{i}" for n in ("com", "lpt") for i in range(1, 10)}
+
+Triple = tuple[float, float, float]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Open(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+
+class Preprocessing(_Strict):
+    """From RGB pixels to the network's input.
+
+    The image is stretched to ``height x width`` (its aspect is not kept), scaled to [0, 1], and each
+    channel becomes ``(value - mean) / std``.
+    """
+
+    height: int = Field(ge=1, le=4096)
+    width: int = Field(ge=1, le=4096)
+    resize: Literal["area", "bilinear"] = "area"
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    input_name: str = "image"
+    output_name: str = "logits"
+    layout: Literal["NCHW"] = "NCHW"
+    output: Literal["logits"] = "logits"
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, std: Triple) -> Triple:
+        if min(std) <= 0:
+            raise ValueError(f"std must be above 0, got {std}")
+        return std
+
+
+class Postprocessing(_Strict):
+    """From logits to a mask; the steps and their order are defined in ``inference.postprocess``.
+
+    Parameters
+    ----------
+    threshold
+        A pixel is lesion where its probability is at least this.
+    temperature
+        ``probability = sigmoid(logit / temperature)``.
+    keep_largest
+        Keep only the largest connected component.
+    fill_holes
+        Fill background that the lesion encloses.
+    smooth_radius
+        Radius of the disc of a grey opening and closing, as a share of the network's shorter side; 0 is off.
+    min_area_fraction
+        Components below this share of the image are dropped.
+    """
+
+    threshold: float = Field(default=0.5, gt=0.0, lt=1.0)
+    temperature: float = Field(default=1.0, gt=0.0)
+    keep_largest: bool = True
+    fill_holes: bool = True
+    smooth_radius: float = Field(default=0.0, ge=0.0, le=0.25)
+    min_area_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+
+class Variant(_Strict):
+    """One stored form of the network: a file of the bundle, its hash, and how far it is from the original.
+
+    ``parity`` holds what was compared and the largest differences, as measured when it was exported.
+    """
+
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=1)
+    precision: str = "fp32"
+    parity: dict[str, Any] | None = None
+
+    @field_validator("file")
+    @classmethod
+    def _plain(cls, file: str) -> str:
+        stem = file.partition(".")[0].lower()
+        if not _PLAIN_NAME.fullmatch(file) or stem in _DEVICE_NAMES or file == CARD_NAME:
+            raise ValueError(f"'{file}' is not a plain file name inside the bundle")
+        return file
+
+
+class Metric(_Open):
+    """What the model reached on one split: means over images with 95 % intervals, and the protocol.
+
+    Each measure is a dict such as ``{"mean": 0.91, "ci95": [0.90, 0.92]}``; more measures may be present.
+    """
+
+    dataset: str
+    split: str
+    protocol: str
+    n: int = Field(ge=0)
+    dice: dict[str, Any] | None = None
+    jaccard: dict[str, Any] | None = None
+    threshold_jaccard: dict[str, Any] | None = None
+
+
+class ModelCard(_Open):
+    """The whole card. ``read_card`` and ``to_json`` are its two directions."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str = Field(min_length=1)
+    version: str
+    created: str
+    summary: str = ""
+    architecture: str
+    architecture_options: dict[str, Any] = {}
+    parameters: int = Field(ge=0)
+    licence: str
+    intended_use: str = ""
+    limitations: list[str] = []
+    preprocessing: Preprocessing
+    postprocessing: Postprocessing = Postprocessing()
+    variants: dict[str, Variant] = Field(min_length=1)
+    default_variant: str
+    training: dict[str, Any] = {}
+    metrics: list[Metric] = []
+
+    @model_validator(mode="after")
+    def _default_exists(self) -> ModelCard:
+        if self.default_variant not in self.variants:
+            raise ValueError(
+                f"default_variant '{self.default_variant}' is not one of {sorted(self.variants)}"
+            )
+        return self
+
+    def variant(self, name: str | None = None) -> Variant:
+        """The variant of that name, or the default one.
+
+        Raises
+        ------
+        ModelError
+            No such variant; the message lists those there are.
+        """
+        chosen = self.default_variant if name is None else name
+        if chosen not in self.variants:
+            raise ModelError(
+                f"model '{self.name}' has no variant '{chosen}'", hint=f"use one of {sorted(self.variants)}"
+            )
+        return self.variants[chosen]
+
+    def to_json(self) -> str:
+        """The text of ``card.json``: indented, with a final newline."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def read_card(data: bytes | str, *, file: str | PathLike[str] | None = None) -> ModelCard:
+    """Parse and check the text of a card.
+
+    Parameters
+    ----------
+    data
+        The content of ``card.json``.
+    file
+        Where it came from, for the message.
+
+    Raises
+    ------
+    ModelError
+        Too large, not JSON, another ``schema_version``, or a field that is missing or out of range. The
+        first wrong field is named.
+    """
+    if len(data) > MAX_CARD_BYTES:
+        raise ModelError(f"card of {len(data)} bytes is too large", file=file)
+    try:
+        return ModelCard.model_validate_json(data)
+    except ValidationError as error:
+        raise _explain(error, file) from None
+
+
+def _explain(error: ValidationError, file: str | PathLike[str] | None) -> ModelError:
+    """One readable line out of pydantic's list, and a remedy where there is one."""
+    problems = error.errors(include_url=False, include_context=False)
+    first = problems[0]
+    where = ".".join(str(part) for part in first["loc"])
+    # A card of another schema also fails elsewhere; its version is the reason worth telling.
+    for problem in problems:
+        if problem["loc"] == ("schema_version",):
+            return ModelError(
+                f"card has schema_version {problem['input']!r}, this dermseg reads {SCHEMA_VERSION}",
+                file=file,
+                hint="pip install --upgrade dermseg",
+            )
+    message = first["msg"].removeprefix("Value error, ")
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return ModelError(f"card field '{where}': {message}{more}" if where else f"card: {message}", file=file)

@@ -1,0 +1,155 @@
+"""The output folder of a batch: who owns it, what may be removed from it, what is already done in it.
+
+Only a folder with a journal holds a run of ours. What such a run wrote follows from its journal, so
+``--overwrite`` removes exactly that; a file that no run of ours can have written is never replaced and
+never removed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+from dermseg.errors import DermsegError, UsageError
+from dermseg.inference.journal import JOURNAL, Header, Journal
+from dermseg.inference.outputs import LAYOUT, REPORT, RESULTS, RUN, output_files, plan_stems
+
+TABLES = (RESULTS, REPORT, RUN)
+# A file that was being written when the run was killed: ".NAME.xxxxxxxxxxxx.tmp" of `atomic_write`, which
+# cuts NAME to 40 characters, or ".NAME.tmp" of the journal and the report.
+_TEMPORARY = re.compile(r"\.(.{1,40}?)(?:\.[0-9a-f]{12})?\.tmp", re.DOTALL)
+_NAME_CUT = 40
+
+
+def plan_files(header: Header) -> dict[str, dict[str, str]]:
+    """Input name -> kind -> path relative to OUT, as the header's inputs and options have it."""
+    names = [name for name, *_ in header.inputs]
+    options = header.options
+    return {
+        name: output_files(stem, options["save"], labels=options["lesions"] == "all")
+        for name, stem in plan_stems(names).items()
+    }
+
+
+def claim_folder(out: Path, header: Header, *, resume: bool, overwrite: bool) -> Journal:
+    """Make `out` the folder of this run and return its journal, locked.
+
+    Parameters
+    ----------
+    resume
+        Go on with the run in `out`; where there is none, start one.
+    overwrite
+        Remove the run in `out` first.
+
+    Raises
+    ------
+    UsageError
+        `out` holds another run, one that differs in model, options or inputs, or foreign files that this
+        run would replace.
+    """
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other", hint="leave one out")
+    path = out / JOURNAL
+    if out.exists() and not out.is_dir():
+        raise UsageError("the output is a file, not a folder", file=out, hint="choose another one with -o")
+    if path.is_file():
+        if resume:
+            return _resume(path, header)
+        if not overwrite:
+            raise UsageError(
+                "the output folder holds an earlier run",
+                file=out,
+                hint="go on with it (--resume), replace it (--overwrite), or choose another folder with -o",
+            )
+        _remove_run(path)
+    _refuse_foreign(out, plan_files(header))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return Journal.create(path, header)
+    except (OSError, DermsegError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        reason = getattr(cause, "strerror", None) or error
+        raise UsageError(
+            f"cannot be written: {reason}", file=out, hint="choose another one with -o"
+        ) from None
+
+
+def _resume(path: Path, header: Header) -> Journal:
+    journal = Journal.open(path)
+    differences = journal.header.differences(header)
+    if differences:
+        journal.close()
+        raise UsageError(
+            f"the earlier run cannot be resumed: {'; '.join(differences)}",
+            file=path.parent,
+            hint="run it as before, or start again with --overwrite or another folder",
+        )
+    _remove_leftovers(path.parent, plan_files(header))
+    return journal
+
+
+def done_names(journal: Journal, out: Path) -> set[str]:
+    """Inputs that need nothing more: recorded, not failed, and all their files are there.
+
+    Failed ones are tried again: the reason may have been a full memory or a drive that was away.
+    """
+    done = set()
+    for entry in journal.entries([name for name, *_ in journal.header.inputs]):
+        if entry.row.status != "failed" and all((out / file).is_file() for file in entry.files):
+            done.add(entry.row.file)
+    return done
+
+
+def _remove_run(path: Path) -> None:
+    """Remove what the run of this journal wrote, and the folders that are empty then."""
+    journal = Journal.open(path)  # takes the lock: a run that is still writing is not pulled away
+    journal.close()
+    out, plan = path.parent, plan_files(journal.header)
+    _remove_leftovers(out, plan)
+    for files in plan.values():
+        for file in files.values():
+            (out / file).unlink(missing_ok=True)
+    for name in TABLES:
+        (out / name).unlink(missing_ok=True)
+    folders = {parent for files in plan.values() for file in files.values() for parent in _parents(file)}
+    for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
+        with suppress(OSError):  # not empty: something foreign is in it
+            (out / folder).rmdir()
+    path.unlink()
+
+
+def _parents(file: str) -> Iterable[PurePosixPath]:
+    return (parent for parent in PurePosixPath(file).parents if parent.parts)
+
+
+def _remove_leftovers(out: Path, plan: Mapping[str, Mapping[str, str]]) -> None:
+    """Remove the temporary files that a killed run left beside the files it was about to write."""
+    targets: dict[Path, set[str]] = {out: {name[:_NAME_CUT] for name in (*TABLES, JOURNAL)}}
+    for files in plan.values():
+        for file in files.values():
+            path = out / file
+            targets.setdefault(path.parent, set()).add(path.name[:_NAME_CUT])
+    for folder, names in targets.items():
+        if folder.is_dir():
+            for path in list(folder.glob(".*.tmp")):
+                match = _TEMPORARY.fullmatch(path.name)
+                if match and match[1] in names:
+                    path.unlink(missing_ok=True)
+
+
+def _refuse_foreign(out: Path, plan: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuse to replace files that are there although no run of ours is."""
+    if not out.is_dir():
+        return
+    found = [name for name in TABLES if (out / name).exists()]
+    if any((out / folder).exists() for folder, _ in LAYOUT.values()):
+        found += [file for files in plan.values() for file in files.values() if (out / file).exists()]
+    if found:
+        shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+        raise UsageError(
+            f"the output folder holds files that no run recorded there: {shown}",
+            file=out,
+            hint="choose another folder with -o, or move them away",
+        )

@@ -1,0 +1,281 @@
+"""The memory of a batch: an append-only file that says which images are done.
+
+Decisions
+---------
+- One JSON line per finished image, appended after its files are in place. Whatever is killed, the
+  journal never claims more than the disk holds; a torn last line is dropped when it is read.
+- The first line is the header: options that shape the result, model hash, inputs. ``--resume`` goes on
+  only where all of it agrees, because a table of two models' results would look like one.
+- The line carries the report's thumbnail too (a few kB), so that table and report of 10,000 images are
+  made from this one file, read line by line, without opening an output again.
+- When the batch is complete, the lines are put into input order, so that an interrupted and an
+  undisturbed run end with the same bytes (timings apart).
+- The file is locked while a batch writes it: two runs into one folder would undo each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dermseg.errors import UsageError
+from dermseg.images.masks import atomic_write
+from dermseg.images.sources import ImageSource
+from dermseg.inference.outputs import Row
+
+JOURNAL = "journal.jsonl"
+_FORMAT = 1
+_LOCK_AT = 1 << 40  # Windows locks bytes, not files: far beyond the end, so that reading stays possible
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One finished image: its row, its files (relative to OUT), seconds per stage, thumbnail."""
+
+    row: Row
+    files: tuple[str, ...]
+    stages: dict[str, float]
+    thumbnail: str = ""  # base64 of a JPEG, empty where there is no image to show
+
+    def to_line(self) -> bytes:
+        """The line of the journal, with its line break."""
+        data = {
+            "row": {key: value for key, value in self.row.as_dict().items() if value is not None},
+            "files": list(self.files),
+            "stages": {key: round(value, 5) for key, value in self.stages.items()},
+            "thumbnail": self.thumbnail,
+        }
+        return json.dumps(data, separators=(",", ":")).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Entry:
+        """The reverse of `to_line`; ValueError, KeyError or TypeError where the line is not one."""
+        data = json.loads(line)
+        return cls(Row(**data["row"]), tuple(data["files"]), data["stages"], data["thumbnail"])
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What two runs must have in common to be one run."""
+
+    version: str
+    model: dict[str, Any]
+    options: dict[str, Any]
+    inputs: list[list[Any]]  # [name, bytes, modification time in ns] in input order
+
+    def to_line(self) -> bytes:
+        """The first line of the journal."""
+        data = {
+            "dermseg_journal": _FORMAT,
+            "version": self.version,
+            "model": self.model,
+            "options": self.options,
+            "inputs": self.inputs,
+        }
+        return json.dumps(data, separators=(",", ":")).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Header:
+        """The reverse of `to_line`; ValueError where the line is not a header of this format."""
+        data = json.loads(line)
+        if not isinstance(data, dict) or data.get("dermseg_journal") != _FORMAT:
+            raise ValueError("not a journal")
+        return cls(data["version"], data["model"], data["options"], data["inputs"])
+
+    def differences(self, now: Header) -> list[str]:
+        """What keeps `now` from going on where this run stopped, in plain words; empty if nothing."""
+        found = []
+        if self.version != now.version:
+            found.append(f"dermseg was {self.version}, is {now.version}")
+        if self.model != now.model:
+            was, new = (f"{m['name']} {m['version']} ({m['sha256'][:12]})" for m in (self.model, now.model))
+            found.append(f"the model was {was}, is {new}")
+        found += [
+            f"{key} was {_plain(self.options.get(key))}, is {_plain(now.options.get(key))}"
+            for key in sorted(self.options.keys() | now.options.keys())
+            if self.options.get(key) != now.options.get(key)
+        ]
+        before = {name: stamp for name, *stamp in self.inputs}
+        after = {name: stamp for name, *stamp in now.inputs}
+        for label, names in (
+            ("new", [name for name in after if name not in before]),
+            ("missing", [name for name in before if name not in after]),
+            ("changed", [name for name in after if name in before and after[name] != before[name]]),
+        ):
+            if names:
+                shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+                found.append(f"{len(names)} {label} input{'s' if len(names) > 1 else ''} ({shown})")
+        return found
+
+
+def _plain(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def stamp_inputs(sources: Sequence[ImageSource]) -> list[list[Any]]:
+    """Name, size and modification time of each input; a member of a zip has those of the zip.
+
+    Content hashes would be safer and cost a second reading of everything at each resume.
+    """
+    seen: dict[Path, list[int]] = {}
+    for source in sources:
+        if source.path not in seen:
+            try:
+                info = source.path.stat()
+                seen[source.path] = [info.st_size, info.st_mtime_ns]
+            except OSError:  # gone since it was listed: the batch says so in its row
+                seen[source.path] = [-1, -1]
+    return [[source.name, *seen[source.path]] for source in sources]
+
+
+class Journal:
+    """The journal of one output folder: read once, then appended to under a lock.
+
+    Use `create` or `open`; `entries` streams what is recorded, the last line of a name counts.
+    """
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self.path = path
+        self.header = header
+        self._file: BinaryIO | None = None
+        self._places: dict[str, tuple[int, int]] = {}  # name -> (offset, length) of its last line
+
+    @classmethod
+    def create(cls, path: Path, header: Header) -> Journal:
+        """Start a new journal at `path`; the header is there whole or not at all."""
+        atomic_write(path, header.to_line())
+        journal = cls(path, header)
+        journal._lock()
+        return journal
+
+    @classmethod
+    def open(cls, path: Path) -> Journal:
+        """Go on with the journal at `path`; a torn or unreadable tail is cut off.
+
+        Raises
+        ------
+        UsageError
+            The file is not a journal, or another run is writing it.
+        """
+        journal = cls(path, read_header(path))
+        journal._lock()
+        assert journal._file is not None
+        end = journal._scan(journal._file)
+        journal._file.truncate(end)
+        return journal
+
+    def _scan(self, file: BinaryIO) -> int:
+        file.seek(0)
+        end = len(file.readline())
+        for line in file:
+            try:
+                if not line.endswith(b"\n"):
+                    break
+                name = Entry.from_line(line).row.file
+            except (ValueError, KeyError, TypeError):
+                break
+            self._places[name] = (end, len(line))
+            end += len(line)
+        return end
+
+    def _lock(self) -> None:
+        self._file = self.path.open("r+b")
+        try:
+            _lock_file(self._file)
+        except OSError:
+            self._file.close()
+            raise UsageError(
+                "another dermseg is writing into this folder",
+                file=self.path.parent,
+                hint="wait for it to end, or choose another folder with -o",
+            ) from None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The inputs that are recorded."""
+        return frozenset(self._places)
+
+    def append(self, entry: Entry) -> None:
+        """Record a finished image; returns when the operating system has the line."""
+        assert self._file is not None, "the journal is closed"
+        line = entry.to_line()
+        offset = self._file.seek(0, os.SEEK_END)
+        self._file.write(line)
+        self._file.flush()
+        self._places[entry.row.file] = (offset, len(line))
+
+    def entries(self, order: Sequence[str]) -> Iterator[Entry]:
+        """The recorded entries in the given order, read one at a time (flat memory)."""
+        with self.path.open("rb") as file:
+            for name in order:
+                if name in self._places:
+                    offset, length = self._places[name]
+                    file.seek(offset)
+                    yield Entry.from_line(file.read(length))
+
+    def sort(self, order: Sequence[str]) -> None:
+        """Rewrite the journal with one line per input in the given order, and go on with that."""
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        places: dict[str, tuple[int, int]] = {}
+        with self.path.open("rb") as old, temporary.open("wb") as new:
+            new.write(old.readline())
+            for name in order:
+                if name in self._places:
+                    offset, length = self._places[name]
+                    old.seek(offset)
+                    places[name] = (new.tell(), length)
+                    new.write(old.read(length))
+        self.close()  # Windows does not replace a file that is open
+        temporary.replace(self.path)
+        self._places = places
+        self._lock()
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def read_header(path: Path) -> Header:
+    """The header of the journal at `path`.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be read or is not a journal of this format.
+    """
+    try:
+        with path.open("rb") as file:
+            return Header.from_line(file.readline())
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"the journal of the earlier run cannot be read: {error}",
+            file=path,
+            hint="start again in another folder with -o, or with --overwrite",
+        ) from None
+
+
+def read_entries(out: Path) -> Iterator[Entry]:
+    """The entries of the complete run in the folder `out`, in input order, read one at a time."""
+    with (out / JOURNAL).open("rb") as file:
+        file.readline()
+        for line in file:
+            yield Entry.from_line(line)
+
+
+def _lock_file(file: BinaryIO) -> None:
+    """Lock without waiting; OSError where another process holds it. Ends with the process."""
+    if os.name == "nt":  # pragma: no cover - exercised on Windows only
+        import msvcrt
+
+        file.seek(_LOCK_AT)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,184 @@
+"""What a batch leaves behind: the names of its files, one row per image, and ``results.csv``.
+
+Names follow the input's relative path, so that a folder of predictions lies over the folder of images:
+``masks/<relative path>/<stem>_segmentation.png``, ``overlays/.../<stem>.jpg``,
+``probabilities/.../<stem>.png`` and, where each lesion is kept apart, ``labels/.../<stem>_labels.png``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from dermseg.errors import UsageError
+from dermseg.images.masks import atomic_write
+from dermseg.images.names import UniqueNames
+
+if TYPE_CHECKING:
+    from dermseg.inference.predictor import Result
+
+SAVE_KINDS = ("mask", "overlay", "probability")
+# kind of output -> (folder below OUT, what follows the stem)
+LAYOUT: dict[str, tuple[str, str]] = {
+    "mask": ("masks", "_segmentation.png"),
+    "overlay": ("overlays", ".jpg"),
+    "probability": ("probabilities", ".png"),
+    "labels": ("labels", "_labels.png"),
+}
+RESULTS, REPORT, RUN = "results.csv", "report.html", "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of ``results.csv``: everything that is known about one input; unknown is None.
+
+    ``area_fraction`` and ``confidence`` are in [0, 1]; the bounding box and the centroid are in pixels
+    of the upright input, x to the right and y down; ``seconds`` is the time spent on this image alone
+    (its share of a network batch included). ``mask``, ``overlay``, ``probability`` and ``labels`` are
+    paths relative to the output folder.
+    """
+
+    file: str
+    status: str
+    message: str = ""
+    width: int | None = None
+    height: int | None = None
+    area_fraction: float | None = None
+    area_px: int | None = None
+    bbox_x: int | None = None
+    bbox_y: int | None = None
+    bbox_width: int | None = None
+    bbox_height: int | None = None
+    centroid_x: float | None = None
+    centroid_y: float | None = None
+    touches_border: bool | None = None
+    components_removed: int | None = None
+    confidence: float | None = None
+    predicted_dice: float | None = None
+    verdict: str | None = None
+    seconds: float | None = None
+    lesions: int | None = None
+    mask: str | None = None
+    overlay: str | None = None
+    probability: str | None = None
+    labels: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row as plain values in the order of the columns."""
+        return asdict(self)
+
+
+COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))
+
+
+def failed_row(name: str, message: str, *, seconds: float | None = None) -> Row:
+    """The row of an image that could not be done; line breaks in the reason become spaces."""
+    return Row(file=name, status="failed", message=" ".join(message.split()), seconds=seconds)
+
+
+def result_row(
+    name: str, result: Result, *, files: dict[str, str], notes: Sequence[str] = (), seconds: float
+) -> Row:
+    """The row of a segmented image.
+
+    Values are rounded to what they mean (areas exact, confidence to four digits, centroid to a
+    hundredth of a pixel), so that the table, the journal and the report cannot disagree.
+    """
+    x, y, width, height = result.bbox or (None,) * 4
+    centroid_x, centroid_y = result.centroid or (None, None)
+    return Row(
+        file=name,
+        status=result.status,
+        message="; ".join(notes),
+        width=result.width,
+        height=result.height,
+        area_fraction=round(result.area_fraction, 6),
+        area_px=result.area_px,
+        bbox_x=x,
+        bbox_y=y,
+        bbox_width=width,
+        bbox_height=height,
+        centroid_x=_rounded(centroid_x, 2),
+        centroid_y=_rounded(centroid_y, 2),
+        touches_border=result.touches_border,
+        components_removed=result.components_removed,
+        confidence=round(result.confidence, 4),
+        seconds=round(seconds, 4),
+        lesions=int(result.labels.max()) if result.labels is not None else int(result.status == "ok"),
+        mask=files.get("mask"),
+        overlay=files.get("overlay"),
+        probability=files.get("probability"),
+        labels=files.get("labels"),
+    )
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(float(value), digits)
+
+
+def parse_save(text: str) -> tuple[str, ...]:
+    """``"mask,overlay"`` -> ("mask", "overlay"), in the order of `SAVE_KINDS`.
+
+    Raises
+    ------
+    UsageError
+        An unknown kind, with the list of the known ones.
+    """
+    asked = {part.strip().lower() for part in text.split(",") if part.strip()}
+    unknown = sorted(asked - set(SAVE_KINDS))
+    if unknown or not asked:
+        what = f"unknown value {', '.join(unknown)}" if unknown else "no value"
+        raise UsageError(f"--save: {what}", hint=f"choose from {', '.join(SAVE_KINDS)}, separated by commas")
+    return tuple(kind for kind in SAVE_KINDS if kind in asked)
+
+
+def plan_stems(names: Sequence[str]) -> dict[str, str]:
+    """Input name -> output path without suffix, unique also where upper and lower case are one.
+
+    Inputs of one folder that share a stem keep their extension: ``a.jpg`` and ``a.png`` give
+    ``a.jpg_segmentation.png`` and ``a.png_segmentation.png``. What still collides is numbered.
+    """
+    plain = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
+    shared = Counter(map(_fold, plain.values()))
+    stems: dict[str, str] = {}
+    unique = UniqueNames()
+    # Unshared stems first, so that "a.jpg.tif" beside "a.jpg" and "a.png" changes as little as possible.
+    for name in sorted(names, key=lambda name: shared[_fold(plain[name])] > 1):
+        stems[name] = unique.take(plain[name] if shared[_fold(plain[name])] == 1 else name)
+    return stems
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def output_files(stem: str, save: Iterable[str], *, labels: bool = False) -> dict[str, str]:
+    """Kind -> path relative to OUT, for the kinds in `save` and the label map where it is wanted."""
+    kinds = [*save, *(["labels"] if labels else [])]
+    return {kind: f"{LAYOUT[kind][0]}/{stem}{LAYOUT[kind][1]}" for kind in kinds}
+
+
+def write_results(path: Path, rows: Iterable[Row]) -> None:
+    """Write ``results.csv`` (UTF-8, RFC 4180, empty where unknown) in one move."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([_cell(value) for value in row.as_dict().values()])
+    atomic_write(path, text.getvalue().encode())
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.6f}".rstrip("0").rstrip(".") or "0"
+    return value

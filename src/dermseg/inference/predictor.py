@@ -1,0 +1,270 @@
+"""The main job: a model that is loaded once and finds the lesion in any number of images.
+
+>>> model = load_model()
+>>> result = model.segment("photo.jpg")
+>>> result.status, result.confidence, result.mask.shape
+
+``segment`` and ``segment_batch`` are made of ``prepare`` (pixels to network input), ``infer`` (one session
+call) and ``finish`` (logits to result). A batch runner may call these three from threads of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.errors import UsageError
+from dermseg.images.load import LoadedImage, load_image
+from dermseg.images.sources import ImageSource
+from dermseg.inference import postprocess
+from dermseg.inference.bundle import DEFAULT, Bundle, load_bundle
+from dermseg.inference.card import ModelCard
+from dermseg.inference.postprocess import Floats, Lesions
+from dermseg.inference.preprocess import check_image, to_input
+from dermseg.inference.session import OrtSession
+from dermseg.inference.tta import merge_views, stack_views
+from dermseg.measure.basics import Box, describe
+
+Image = NDArray[np.uint8] | LoadedImage | ImageSource | bytes | str | PathLike[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What the model found in one image. Arrays have the size of the input file, after EXIF orientation.
+
+    Parameters
+    ----------
+    mask
+        ``bool (H, W)``; all False where nothing was found.
+    status
+        ``ok`` or ``no_lesion``.
+    confidence
+        In [0, 1]; see ``postprocess.boundary_confidence``. 0 where nothing was found.
+    area_px, area_fraction
+        Number of mask pixels, and their share of the image.
+    width, height
+        Size of the image in pixels.
+    bbox, centroid
+        ``(x, y, width, height)`` and ``(x, y)`` in pixels; the centre of the top left pixel is (0, 0).
+        None where nothing was found.
+    components_removed
+        Components that the network found and post-processing dropped.
+    touches_border
+        Whether the mask reaches the edge of the image.
+    labels
+        With ``lesions="all"``: ``uint8 (H, W)``, 0 outside, 1 the largest lesion, 2 the next, at most 255.
+    threshold
+        The probability threshold that was used.
+    network_probability
+        ``float32 (h, w)``: what ``probability`` is interpolated from.
+    """
+
+    mask: NDArray[np.bool_]
+    status: Literal["ok", "no_lesion"]
+    confidence: float
+    area_px: int
+    area_fraction: float
+    width: int
+    height: int
+    bbox: Box | None
+    centroid: tuple[float, float] | None
+    components_removed: int
+    touches_border: bool
+    labels: NDArray[np.uint8] | None
+    threshold: float
+    network_probability: Floats = field(repr=False)
+
+    @cached_property
+    def probability(self) -> Floats:
+        """``float32 (H, W)`` in [0, 1] before post-processing; computed when it is first asked for."""
+        return postprocess.upsample(self.network_probability, (self.height, self.width))
+
+
+class Model:
+    """A bundle with its session. Create it with ``load_model``; threads may share it.
+
+    Parameters
+    ----------
+    bundle
+        The checked bundle.
+    variant
+        Which of its variants; None takes the card's default.
+    threads
+        Threads inside one session call; None takes what the process may use.
+    """
+
+    def __init__(self, bundle: Bundle, *, variant: str | None = None, threads: int | None = None) -> None:
+        self.bundle = bundle
+        self.variant = bundle.card.default_variant if variant is None else variant
+        self._threads = threads
+        self.session = OrtSession(
+            bundle.read_model(self.variant),
+            threads,
+            input_name=bundle.card.preprocessing.input_name,
+            output_name=bundle.card.preprocessing.output_name,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A session cannot be pickled; a worker process opens and checks the bundle again.
+        return partial(load_model, self.bundle.path, variant=self.variant, threads=self._threads), ()
+
+    def __repr__(self) -> str:
+        return f"Model({self.card.name} {self.card.version}, {self.variant}, {self.bundle.path})"
+
+    @property
+    def card(self) -> ModelCard:
+        """The bundle's card."""
+        return self.bundle.card
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the model file in use."""
+        return self.card.variant(self.variant).sha256
+
+    @property
+    def min_side(self) -> int:
+        """JPEGs may be decoded smaller as long as both sides keep at least this many pixels."""
+        return max(self.card.preprocessing.height, self.card.preprocessing.width)
+
+    def segment(
+        self,
+        image: Image,
+        *,
+        threshold: float | None = None,
+        lesions: Lesions | None = None,
+        tta: bool = False,
+    ) -> Result:
+        """Find the lesion in one image.
+
+        Parameters
+        ----------
+        image
+            ``uint8 (H, W, 3)`` RGB, or a path, or the bytes of an image file, or a ``LoadedImage``.
+        threshold
+            Instead of the card's, in (0, 1).
+        lesions
+            ``largest`` keeps one component; ``all`` keeps each and gives ``labels``; None does what the
+            card says.
+        tta
+            Average over flips and quarter turns (see ``tta``): up to 8 times the time.
+
+        Raises
+        ------
+        ImageError
+            The image cannot be read or is not an RGB image.
+        UsageError
+            ``threshold`` or ``lesions`` out of range.
+        """
+        return self.segment_batch([image], threshold=threshold, lesions=lesions, tta=tta)[0]
+
+    def segment_batch(
+        self,
+        images: Sequence[Image],
+        *,
+        threshold: float | None = None,
+        lesions: Lesions | None = None,
+        tta: bool = False,
+    ) -> list[Result]:
+        """``segment`` for several images with one session call (one per image with ``tta``)."""
+        if not len(images):
+            return []
+        size = self.card.preprocessing
+        batch = np.empty((len(images), 3, size.height, size.width), np.float32)
+        sizes = []
+        for slot, image in zip(batch, images, strict=True):
+            pixels, full = self._pixels(image)
+            self.prepare(pixels, out=slot)
+            sizes.append(full)
+        return [
+            self.finish(p, full, threshold=threshold, lesions=lesions)
+            for p, full in zip(self.infer(batch, tta=tta), sizes, strict=True)
+        ]
+
+    def prepare(self, pixels: NDArray[np.uint8], *, out: Floats | None = None) -> Floats:
+        """The network's input ``float32 (3, h, w)`` for ``uint8 (H, W, 3)`` RGB."""
+        return to_input(pixels, self.card.preprocessing, out=out)
+
+    def infer(self, batch: Floats, *, tta: bool = False) -> Floats:
+        """Probabilities of lesion ``float32 (N, h, w)`` for inputs ``float32 (N, 3, H, W)``.
+
+        One session call, or with ``tta`` one per image, whose views are the batch.
+        """
+        if tta:
+            return np.stack([merge_views(self.infer(stack_views(image))) for image in batch])
+        logits = self.session(batch)
+        return postprocess.to_probability(logits[:, 0], self.card.postprocessing.temperature)
+
+    def finish(
+        self,
+        probability: Floats,
+        size: tuple[int, int],
+        *,
+        threshold: float | None = None,
+        lesions: Lesions | None = None,
+    ) -> Result:
+        """From the network's map ``float32 (h, w)`` to the result at ``size = (height, width)``."""
+        if threshold is not None and not 0.0 < threshold < 1.0:
+            raise UsageError(f"threshold must be between 0 and 1, got {threshold}")
+        if lesions not in (None, "largest", "all"):
+            raise UsageError(f"lesions must be 'largest' or 'all', got '{lesions}'")
+        cleaned = postprocess.clean(
+            probability, self.card.postprocessing, threshold=threshold, lesions=lesions
+        )
+        mask = postprocess.upsample_mask(cleaned, size)
+        found = describe(mask)
+        height, width = size
+        return Result(
+            mask=mask,
+            status="ok" if found.area else "no_lesion",
+            confidence=postprocess.boundary_confidence(probability, cleaned) if found.area else 0.0,
+            area_px=found.area,
+            area_fraction=found.area / (height * width),
+            width=width,
+            height=height,
+            bbox=found.box,
+            centroid=found.centroid,
+            components_removed=cleaned.removed,
+            touches_border=found.touches_border,
+            labels=postprocess.upsample_labels(cleaned, mask) if lesions == "all" else None,
+            threshold=cleaned.threshold,
+            network_probability=probability,
+        )
+
+    def _pixels(self, image: Image) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        """Pixels, perhaps decoded at reduced scale, and the full ``(height, width)`` of the image."""
+        if isinstance(image, np.ndarray):
+            check_image(image)
+            return image, (image.shape[0], image.shape[1])
+        if not isinstance(image, LoadedImage):
+            source = Path(image) if isinstance(image, PathLike) else image
+            image = load_image(source, min_side=self.min_side)
+        return image.pixels, (image.info.height, image.info.width)
+
+
+def load_model(
+    name_or_path: str | PathLike[str] = DEFAULT, *, variant: str | None = None, threads: int | None = None
+) -> Model:
+    """Open a bundle, check the hash of its model and make it ready to run.
+
+    Parameters
+    ----------
+    name_or_path
+        The name of a bundle inside the package, or the path of a folder or zip.
+    variant
+        Which variant of the bundle; None takes the card's default.
+    threads
+        Threads inside one session call; None takes what the process may use.
+
+    Raises
+    ------
+    ModelError
+        The bundle is missing or damaged, or its model cannot run.
+    """
+    return Model(load_bundle(name_or_path), variant=variant, threads=threads)

@@ -1,0 +1,90 @@
+"""From RGB pixels to the network's input."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.errors import ImageError
+from dermseg.inference.card import Preprocessing
+
+
+def resize_image(
+    pixels: NDArray[np.uint8], height: int, width: int, resize: str = "area"
+) -> NDArray[np.uint8]:
+    """Stretch an image to ``height x width``; ``uint8 (H, W, C)`` in, the same kind out.
+
+    ``area`` averages where it shrinks and interpolates where it enlarges, each axis on its own, so that
+    a 10000 x 20 image is treated right in both directions.
+    """
+    h, w = pixels.shape[:2]
+    if (h, w) == (height, width):
+        return pixels
+    if resize == "bilinear":
+        return _resize(pixels, height, width, cv2.INTER_LINEAR)
+    shrunk = _resize(pixels, min(h, height), min(w, width), cv2.INTER_AREA)
+    return _resize(shrunk, height, width, cv2.INTER_LINEAR)
+
+
+def to_input(
+    pixels: NDArray[np.uint8], preprocessing: Preprocessing, *, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """The network's view of an image.
+
+    The image is resized as ``uint8``, so floats are made only for the few pixels that the network sees.
+
+    Parameters
+    ----------
+    pixels
+        ``uint8 (H, W, 3)`` RGB of any size from one pixel up.
+    preprocessing
+        Size and normalisation, from the model's card.
+    out
+        ``float32 (3, height, width)`` to fill, such as one slot of a batch.
+
+    Returns
+    -------
+    ndarray
+        ``float32 (3, height, width)``, C-contiguous.
+
+    Raises
+    ------
+    ImageError
+        Not ``uint8 (H, W, 3)`` with at least one pixel.
+    """
+    check_image(pixels)
+    p = preprocessing
+    small = resize_image(pixels, p.height, p.width, p.resize)
+    if out is None:
+        out = np.empty((3, p.height, p.width), np.float32)
+    for c, (mean, std) in enumerate(zip(p.mean, p.std, strict=True)):
+        # (v / 255 - mean) / std as one multiplication and one addition, straight into the batch
+        np.multiply(small[..., c], np.float32(1.0 / (255.0 * std)), out=out[c], dtype=np.float32)
+        out[c] -= np.float32(mean / std)
+    return out
+
+
+def check_image(pixels: NDArray[np.uint8]) -> None:
+    """Refuse what is not an RGB image, with what was given.
+
+    Raises
+    ------
+    ImageError
+        Not ``uint8 (H, W, 3)`` with at least one pixel.
+    """
+    if not isinstance(pixels, np.ndarray):
+        raise ImageError(f"an image is an array uint8 (H, W, 3), got {type(pixels).__name__}")
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
+        raise ImageError(
+            f"an image is uint8 (H, W, 3) RGB, got {pixels.dtype} {pixels.shape}",
+            hint="convert grey with np.stack([grey] * 3, -1), and floats in [0, 1] with "
+            "(x * 255).round().astype('uint8')",
+        )
+
+
+def _resize(pixels: NDArray[np.uint8], height: int, width: int, method: int) -> NDArray[np.uint8]:
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    resized: NDArray[np.uint8] = cv2.resize(pixels, (width, height), interpolation=method)  # type: ignore[assignment]
+    return resized

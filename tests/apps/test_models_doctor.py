@@ -1,0 +1,82 @@
+"""``dermseg models`` and ``dermseg doctor``, with a whole and a damaged bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dermseg.apps.cli.main import main
+from dermseg.registry import ARCHITECTURES, ENCODERS
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main(list(args))
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+@pytest.fixture
+def damaged(tiny_bundle: Path, tmp_path: Path) -> Path:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "damaged"))
+    data = bytearray((folder / "model.onnx").read_bytes())
+    data[-1] ^= 1
+    (folder / "model.onnx").write_bytes(data)
+    return folder
+
+
+def test_the_list_names_every_architecture(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "models", "list", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert {a.name for a in ARCHITECTURES} == {r["name"] for r in rows if r["kind"] == "architecture"}
+    assert all(row["parameters"] > 0 and row["summary"] for row in rows)
+    code, out, _ = run(capsys, "models", "list")
+    assert code == 0 and "31,037,633" in out
+
+
+def test_the_registry_says_what_the_networks_are() -> None:
+    pytest.importorskip("torch")
+    from dermseg.models import build_model, count_parameters
+
+    for architecture in ARCHITECTURES:
+        assert count_parameters(build_model(architecture.name)) == architecture.parameters
+    for encoder in ENCODERS:
+        assert count_parameters(build_model("encoder_unet", encoder=encoder.name)) == encoder.parameters
+
+
+def test_info_shows_the_card(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "models", "info", str(tiny_bundle), "--json")
+    assert code == 0 and json.loads(out)["name"] == "darkness"
+    code, out, _ = run(capsys, "models", "info", str(tiny_bundle))
+    assert code == 0 and "input 64 x 64" in out and "hole filling" in out
+
+
+def test_verify_tells_a_whole_bundle_from_a_damaged_one(
+    tiny_bundle: Path, damaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, "models", "verify", str(tiny_bundle), "--json")
+    assert code == 0 and json.loads(out)["variants"] == {"fp32": "ok"}
+    code, out, _ = run(capsys, "models", "verify", str(damaged), "--json")
+    assert code == 1 and "sha256" in json.loads(out)["variants"]["fp32"]
+    code, _, err = run(capsys, "models", "verify", str(damaged / "nothing"))
+    assert code == 1 and "no bundle" in err
+
+
+def test_doctor_runs_the_model(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "doctor", "--model", str(tiny_bundle), "--json")
+    report = json.loads(out)
+    assert code == 0 and report["ok"]
+    assert report["model"]["status"] == "ok" and report["model"]["dice"] > 0.9
+    assert report["cpu"]["usable"] >= 1 and "CPUExecutionProvider" in report["providers"]
+    assert {"numpy", "onnxruntime"} <= {check["name"] for check in report["checks"]}
+
+
+def test_doctor_says_what_is_broken(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "doctor", "--model", str(damaged))
+    assert code == 1 and "BROKEN" in out and "sha256" in out
+    code, out, _ = run(capsys, "doctor", "--model", str(damaged), "--json")
+    assert code == 1 and not json.loads(out)["ok"]

@@ -1,0 +1,264 @@
+"""Official layouts, folders and zips become rows; what is wrong is left out with its reason."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dermseg.data.check import check_rows
+from dermseg.data.index import IndexRow, open_image, open_mask, read_index, write_index
+from dermseg.data.sources import detect
+from dermseg.data.sources.base import list_entries
+from dermseg.data.sources.importer import Imported, import_dataset
+from dermseg.data.sources.tables import read_metadata, read_splits
+from dermseg.data.splits import assign_groups
+from dermseg.data.stats import describe
+from dermseg.errors import DataError
+from dermseg.images.load import load_image
+from dermseg.images.masks import load_mask
+
+SIZE = (24, 32)  # height, width
+
+
+def picture(seed: int, extension: str = ".jpg") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (*SIZE, 3), np.uint8)
+    return cv2.imencode(extension, pixels)[1].tobytes()
+
+
+def outline(size: tuple[int, int] = SIZE, extension: str = ".png", value: int = 255) -> bytes:
+    mask = np.zeros(size, np.uint8)
+    mask[6:18, 8:24] = value
+    return cv2.imencode(extension, mask)[1].tobytes()
+
+
+def fill(target: Path, files: dict[str, bytes]) -> Path:
+    """Write files into a folder, or into a zip when the name says so."""
+    if target.suffix == ".zip":
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(target, "w") as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+    else:
+        for name, data in files.items():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes(data)
+    return target
+
+
+ISIC = {
+    "isic2016": ("ISBI2016_ISIC_Part1_{}_Data", "ISBI2016_ISIC_Part1_{}_GroundTruth", "_Segmentation.png", "Test"),  # noqa: E501
+    "isic2017": ("ISIC-2017_{}_Data", "ISIC-2017_{}_Part1_GroundTruth", "_segmentation.png", "Test_v2"),
+    "isic2018": ("ISIC2018_Task1-2_{}_Input", "ISIC2018_Task1_{}_GroundTruth", "_segmentation.png", "Test"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["{}", "{}.zip", "flat"])
+@pytest.mark.parametrize("kind", ISIC)
+def test_isic_challenges(tmp_path: Path, kind: str, form: str) -> None:
+    """As folders, as zips with the folder inside, and as zips without it; the superpixels are not images."""
+    images, masks, suffix, test = ISIC[kind]
+    for number, part in enumerate(["Training", test]):
+        for name, files in (
+            (
+                images,
+                {f"ISIC_000000{number}.jpg": picture(number), f"ISIC_000000{number}_superpixels.png": b"x"},
+            ),
+            (masks, {f"ISIC_000000{number}{suffix}": outline()}),
+        ):
+            folder = name.format(part)
+            if form == "flat":
+                fill(tmp_path / f"{folder}.zip", files)
+            elif form == "{}":
+                fill(tmp_path / folder, files)
+            else:
+                fill(tmp_path / f"{folder}.zip", {f"{folder}/{file}": data for file, data in files.items()})
+    assert detect(list_entries([tmp_path])) == kind
+    result = import_dataset([tmp_path])
+    assert (result.kind, result.rejected) == (kind, [])
+    assert [(r.image_id, r.split, r.width, r.height) for r in result.rows] == [
+        ("ISIC_0000000", "train", 32, 24),
+        ("ISIC_0000001", "test", 32, 24),
+    ]
+    assert {r.licence for r in result.rows} == {"CC-BY-NC-4.0" if kind == "isic2018" else "CC-0"}
+
+
+def test_ham10000_with_metadata_and_given_splits(tmp_path: Path) -> None:
+    """The Dataverse serves the images as two flat zips."""
+    images = [
+        fill(tmp_path / f"HAM10000_images_part_{n}.zip", {f"ISIC_002430{n}.jpg": picture(n)}) for n in (1, 2)
+    ]
+    masks = fill(
+        tmp_path / "HAM10000_segmentations_lesion_tschandl.zip",
+        {
+            f"HAM10000_segmentations_lesion_tschandl/ISIC_002430{n}_segmentation.png": outline()
+            for n in (1, 2)
+        },
+    )
+    metadata, splits = tmp_path / "HAM10000_metadata.tab", tmp_path / "splits.csv"
+    metadata.write_text("lesion_id\timage_id\tdx\nHAM_0000001\tISIC_0024301\tnv\n")
+    splits.write_text("dataset,image_id,split\nham10000,ISIC_0024301,val\nham10000,ISIC_0099999,val\n")
+    result = import_dataset([*images, masks], metadata=read_metadata(metadata), splits=read_splits(splits))
+    rows = assign_groups(result.rows)
+    assert [(r.lesion, r.group, r.split) for r in rows] == [
+        ("HAM_0000001", "HAM_0000001", "val"),
+        ("", "ISIC_0024302", ""),  # not in the split file: in no split
+    ]
+    assert (result.without_split, result.not_in_data) == (1, 1)
+
+
+def test_ph2(tmp_path: Path) -> None:
+    base = "PH2Dataset/PH2 Dataset images/IMD013/IMD013"
+    fill(
+        tmp_path / "PH2Dataset.zip",
+        {
+            f"{base}_Dermoscopic_Image/IMD013.bmp": picture(1, ".bmp"),
+            f"{base}_lesion/IMD013_lesion.bmp": outline(extension=".bmp"),
+            f"{base}_lesion/IMD013_lesion.jpg": outline(extension=".jpg"),
+            f"{base}_roi/IMD013_R1_Label4.bmp": outline(extension=".bmp"),
+        },
+    )
+    result = import_dataset([tmp_path / "PH2Dataset.zip"], split="test")
+    (row,) = result.rows
+    assert (result.kind, row.dataset, row.image_id, row.split) == ("ph2", "ph2", "IMD013", "test")
+    assert row.masks[0].endswith("IMD013_lesion.bmp")
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("images/a.jpg", "masks/a.png"),
+        ("images/sub/a.jpg", "masks/sub/a_segmentation.png"),
+        ("train/images/a.jpg", "train/labels/a-mask.png"),
+        ("a.jpg", "a_mask.png"),
+        ("photos/a.jpg", "gt/a.png"),
+    ],
+)
+@pytest.mark.parametrize("form", ["data", "data.zip"])
+def test_any_folder(tmp_path: Path, image: str, mask: str, form: str) -> None:
+    result = import_dataset([fill(tmp_path / form, {image: picture(1), mask: outline(), "notes.txt": b"x"})])
+    assert result.rejected == []
+    (row,) = result.rows
+    assert (result.kind, row.dataset, row.image_id, len(row.masks)) == ("folder", "data", "a", 1)
+
+
+def test_names_that_meet_in_several_folders(tmp_path: Path) -> None:
+    files = {f"{visit}/images/1.jpg": picture(n) for n, visit in enumerate("ab")}
+    files |= {f"{visit}/masks/1.png": outline() for visit in "ab"}
+    assert [r.image_id for r in import_dataset([fill(tmp_path / "d", files)]).rows] == ["a/1", "b/1"]
+
+
+def test_several_masks_of_one_image(tmp_path: Path) -> None:
+    files = {"images/1.jpg": picture(1)} | {f"masks/1_segmentation_{n}.png": outline() for n in (1, 2)}
+    (row,) = import_dataset([fill(tmp_path / "d.zip", files)]).rows
+    assert [mask.rpartition("/")[2] for mask in row.masks] == ["1_segmentation_1.png", "1_segmentation_2.png"]
+
+
+def test_images_and_masks_given_apart_under_any_name(tmp_path: Path) -> None:
+    images = fill(tmp_path / "x.zip", {"ISIC_0000001.jpg": picture(1), "ISIC_0000002.jpg": picture(2)})
+    masks = fill(tmp_path / "y", {"ISIC_0000001_segmentation.png": outline()})
+    result = import_dataset([images], kind="isic2018", masks=[masks])
+    assert [r.image_id for r in result.rows] == ["ISIC_0000001"]
+    assert [r.reason for r in result.rejected] == ["no mask for this image"]
+    kept = import_dataset([images], kind="isic2018", masks=[masks], allow_unmasked=True)
+    assert [len(r.masks) for r in kept.rows] == [1, 0]
+
+
+def bad_pairs(tmp_path: Path) -> Imported:
+    grey = np.linspace(0, 255, SIZE[0] * SIZE[1]).reshape(SIZE).astype(np.uint8)
+    images = {f"images/{n}.jpg": picture(n) for n in range(1, 7)}
+    images["images/2.jpg"] = images["images/2.jpg"][:200]
+    return import_dataset(
+        [
+            fill(
+                tmp_path / "bad.zip",
+                images
+                | {
+                    "masks/1.png": outline(),
+                    "masks/2.png": outline(),
+                    "masks/3.png": outline(value=0),
+                    "masks/4.png": outline((32, 32)),
+                    "masks/5.png": cv2.imencode(".png", grey)[1].tobytes(),
+                    "masks/6.png": b"not a picture",
+                    "masks/7.png": outline(),
+                },
+            )
+        ]
+    )
+
+
+def test_every_reason_is_listed(tmp_path: Path) -> None:
+    result = bad_pairs(tmp_path)
+    assert [r.image_id for r in result.rows] == ["1"]
+    assert sorted(r.image_id for r in result.rejected) == ["2", "3", "4", "5", "6", "7"]
+    reasons = {r.image_id: r.reason for r in result.rejected}
+    assert "empty" in reasons["3"]
+    assert "without an image" in reasons["7"]
+    files = {r.image_id: r.file.rpartition("!")[2] for r in result.rejected}
+    assert files["2"] == "images/2.jpg"
+    assert {files[n] for n in "34567"} == {f"masks/{n}.png" for n in range(3, 8)}
+
+
+def test_nothing_to_import(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        import_dataset([tmp_path / "gone"])
+    with pytest.raises(DataError, match="no image"):
+        import_dataset([fill(tmp_path / "d", {"readme.txt": b"x"})])
+    with pytest.raises(DataError, match="unknown kind"):
+        import_dataset([tmp_path], kind="isic2099")
+    (tmp_path / "broken.zip").write_bytes(b"PK not really")
+    with pytest.raises(DataError, match=r"broken\.zip"):
+        import_dataset([tmp_path / "broken.zip"])
+
+
+def test_names_in_a_zip_lead_nowhere(tmp_path: Path) -> None:
+    """A stored path with .. or backslashes is read in place and never becomes a path on disk."""
+    files = {"..\\..\\images\\a.jpg": picture(1), "../../masks/a.png": outline()}
+    archive = fill(tmp_path / "evil.zip", files)
+    (row,) = assign_groups(import_dataset([archive]).rows)
+    assert (row.image_id, open_image(row).name) == ("a", "evil/a.jpg")
+    assert load_mask(open_mask(row), size=SIZE).any()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.zip"]
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> list[IndexRow]:
+    files = {f"images/{n}.png": picture(n, ".png") for n in range(4)}
+    files |= {f"masks/{n}_segmentation.png": outline() for n in range(4)}
+    rows = assign_groups(import_dataset([fill(tmp_path / "set", files)]).rows)
+    write_index(rows, tmp_path / "index.csv")
+    return read_index(tmp_path / "index.csv")
+
+
+def test_check_finds_what_changed(tmp_path: Path, good: list[IndexRow]) -> None:
+    assert check_rows(good).ok
+    (tmp_path / "set/images/0.png").write_bytes(picture(9, ".png"))
+    (tmp_path / "set/images/1.png").unlink()
+    (tmp_path / "set/masks/2_segmentation.png").write_bytes(outline(value=0))
+    (tmp_path / "set/masks/3_segmentation.png").write_bytes(outline((32, 24)))
+    report = check_rows(good)
+    assert not report.ok
+    assert {t.image_id for t in report.troubles} == {"0", "1", "2", "3"}
+    assert "sha256" in next(t.reason for t in report.troubles if t.image_id == "0")
+
+
+def test_stats(good: list[IndexRow]) -> None:
+    figures = describe(good)
+    assert (figures["images"], figures["masks"], figures["unreadable"]) == (4, 4, 0)
+    assert figures["datasets"] == {"set": {"unassigned": {"images": 4, "groups": 4}}}
+    assert figures["width"]["q50"] == 32
+    assert figures["area_fraction"]["all"]["mean"] == pytest.approx(12 * 16 / (24 * 32))
+    assert figures["licences"] == {"unknown": 4}
+    assert describe([])["width"] is None
+
+
+@pytest.mark.data
+def test_real_ph2(data_dir: Path) -> None:
+    result = import_dataset([data_dir / "PH2Dataset_20.zip"])
+    assert (result.kind, len(result.rows), result.rejected) == ("ph2", 20, [])
+    row = result.rows[0]
+    image = load_image(open_image(row))
+    assert (image.info.height, image.info.width) == load_mask(open_mask(row)).shape == (row.height, row.width)

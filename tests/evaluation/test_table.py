@@ -1,0 +1,73 @@
+"""The per-image table, its summary and its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dermseg.errors import DataError
+from dermseg.evaluation.counts import Counts
+from dermseg.evaluation.table import Evaluation, Failure, ImageScore, read_per_image
+
+
+def table(*counts: tuple[str, Counts]) -> Evaluation:
+    return Evaluation([ImageScore(name, c, dataset="d") for name, c in counts])
+
+
+GOOD, BAD = Counts(80, 10, 10, 900), Counts(10, 20, 70, 900)
+
+
+def test_summary_names_means_and_pooled_apart() -> None:
+    summary = table(("a", GOOD), ("b", BAD)).summary()
+    assert summary["n"] == 2
+    assert summary["jaccard"]["mean"] == pytest.approx((0.8 + 0.1) / 2)  # type: ignore[index]
+    assert summary["threshold_jaccard"]["mean"] == pytest.approx(0.4)  # type: ignore[index]
+    assert summary["failed_below_065"] == 0.5
+    pooled = summary["pooled"]
+    assert pooled["lesion"]["iou"] == pytest.approx(90 / 200)  # type: ignore[index]
+
+
+def test_several_references_are_one_image() -> None:
+    evaluation = table(("a", GOOD), ("a", BAD), ("b", GOOD))
+    assert evaluation.n == 2
+    assert evaluation.values("jaccard") == pytest.approx([0.45, 0.8])
+    assert evaluation.summary()["failed_below_065"] == 0.25
+
+
+def test_one_name_in_two_data_sets_is_two_images() -> None:
+    assert Evaluation([ImageScore("a", GOOD, "x"), ImageScore("a", GOOD, "y")]).n == 2
+
+
+def test_difference_pairs_by_name_not_by_order() -> None:
+    a = table(("1", GOOD), ("2", BAD))
+    b = table(("2", BAD), ("1", BAD))
+    assert a.difference(b, "jaccard").mean == pytest.approx(0.35)
+    assert a.difference(a).mean == 0.0
+    with pytest.raises(DataError, match="1 images are in one evaluation only: 3"):
+        a.difference(table(("1", GOOD), ("2", BAD), ("3", BAD)))
+
+
+def test_csv_comes_back(tmp_path: Path) -> None:
+    scores = [ImageScore("a,1", GOOD, "d", "g", {"confidence": np.float64(0.5), "touches_border": True})]
+    evaluation = Evaluation([*scores, ImageScore("b", BAD)], [Failure("c", "too\nlarge", "d", "g")])
+    evaluation.write_csv(tmp_path / "per_image.csv")
+    header = (tmp_path / "per_image.csv").read_text().splitlines()[0].split(",")
+    assert header[:9] == ["image_id", "dataset", "group", "status", "message", "tp", "fp", "fn", "tn"]
+    assert header[-2:] == ["confidence", "touches_border"]
+    back = read_per_image(tmp_path / "per_image.csv")
+    assert back.summary() == evaluation.summary()
+    assert back.scores[0].facts == {"confidence": "0.5", "touches_border": "true"}
+    assert list(back.failures) == list(evaluation.failures)
+
+
+def test_nothing_scored_says_why() -> None:
+    with pytest.raises(DataError, match=r"no image could be scored \(1 failed, first: c: too large"):
+        Evaluation([], [Failure("c", "too large")]).summary()
+
+
+def test_refuses_another_table(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="no column image_id"):
+        read_per_image(tmp_path / "x.csv")

@@ -1,0 +1,274 @@
+"""Image files of every kind come out as RGB uint8, or as an ImageError that says why."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from struct import pack
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from dermseg.errors import ImageError
+from dermseg.images import ImageSource, find_images, load_image
+from dermseg.images.decode import reduction
+
+RGB = cv2.resize(
+    np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8), (83, 61), interpolation=cv2.INTER_LINEAR
+)
+PICTURE = Image.fromarray(RGB)
+GREY = RGB[..., 0]
+PALETTE = PICTURE.quantize(16)
+BILEVEL = Image.fromarray(GREY > 99)
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def cv_encode(extension: str, array: np.ndarray) -> bytes:
+    return cv2.imencode(extension, array)[1].tobytes()
+
+
+def grey3(grey: np.ndarray) -> np.ndarray:
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def with_alpha(alpha: int) -> Image.Image:
+    image = PICTURE.copy()
+    image.putalpha(alpha)
+    return image
+
+
+ON_WHITE = np.rint(RGB * (128 / 255) + 255 * (127 / 255))
+FLOATS = (RGB / 255).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected", "mode", "note"),
+    [
+        (encode(PICTURE, "PNG"), RGB, "RGB", ""),
+        (encode(PICTURE, "BMP"), RGB, "RGB", ""),
+        (encode(PICTURE, "TIFF", compression="tiff_lzw"), RGB, "RGB", ""),
+        (encode(PICTURE, "TIFF", big_tiff=True), RGB, "RGB", ""),
+        (encode(PICTURE, "WEBP", lossless=True), RGB, "RGB", ""),
+        (encode(Image.fromarray(GREY), "PNG"), grey3(GREY), "L", "grey"),
+        (
+            encode(PALETTE, "PNG"),
+            np.asarray(PALETTE.convert("RGB")),
+            "P",
+            "palette",
+        ),
+        (encode(BILEVEL, "PNG"), grey3((GREY > 99) * 255), "1", "black and white"),
+        (
+            encode(BILEVEL, "TIFF", compression="group4"),
+            grey3((GREY > 99) * 255),
+            "1",
+            "black",
+        ),
+        (encode(with_alpha(128), "PNG"), ON_WHITE, "RGBA", "white"),
+        (encode(with_alpha(255), "TIFF"), RGB, "RGBA", "opaque"),
+        (encode(with_alpha(0), "PNG"), RGB, "RGBA", "hides everything"),
+        (encode(PICTURE.convert("CMYK"), "TIFF"), RGB, "CMYK", "CMYK"),
+        (cv_encode(".png", GREY.astype(np.uint16) * 257), grey3(GREY), "I;16", "16-bit"),
+        (cv_encode(".png", RGB[..., ::-1].astype(np.uint16) * 257), RGB, "RGB", "16 bits"),
+        (cv_encode(".tif", RGB[..., ::-1].astype(np.uint16) * 257), RGB, "RGB", "16 bits"),
+        (cv_encode(".tif", FLOATS[..., 0]), grey3(GREY), "F", "floating point"),
+        (cv_encode(".tif", FLOATS[..., ::-1]), RGB, "RGB", "32 bits"),
+        (encode(PICTURE, "TIFF", save_all=True, append_images=[PICTURE, PICTURE]), RGB, "RGB", "first of 3"),
+    ],
+)
+def test_every_layout_becomes_rgb(data: bytes, expected: np.ndarray, mode: str, note: str) -> None:
+    image = load_image(data)
+    assert image.pixels.dtype == np.uint8
+    assert image.pixels.shape == expected.shape
+    assert np.abs(image.pixels.astype(int) - expected).max() <= 1
+    assert image.info.mode == mode
+    assert note in "; ".join(image.info.notes)
+    assert (image.info.spacing_mm, image.scale) == (None, 1.0)
+
+
+def test_adobe_cmyk_jpeg_is_not_a_negative() -> None:
+    data = encode(PICTURE.convert("CMYK"), "JPEG", quality=95)
+    assert b"Adobe" in data
+    assert np.abs(load_image(data).pixels.astype(int) - RGB).mean() < 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(PICTURE, kind, exif=exif)
+    with Image.open(io.BytesIO(data)) as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    image = load_image(data)
+    assert np.array_equal(image.pixels, expected)
+    assert (image.info.height, image.info.width) == expected.shape[:2]
+    assert image.info.orientation == orientation
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_reduced_jpeg_keeps_full_size_in_info(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(PICTURE.resize((1001, 600)), "JPEG", exif=exif)
+    full, small = load_image(data), load_image(data, min_side=150)
+    assert sorted(small.pixels.shape[:2]) == [150, 251]
+    assert (small.info.width, small.info.height) == (full.info.width, full.info.height)
+    assert small.scale == pytest.approx(small.pixels.shape[1] / full.pixels.shape[1])
+    reduced = cv2.resize(full.pixels, small.pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(reduced.astype(int) - small.pixels).mean() < 3  # not turned the wrong way, not shifted
+
+
+@given(st.integers(1, 9000), st.integers(1, 9000), st.integers(1, 3000))
+def test_reduction_never_goes_below_min_side(width: int, height: int, min_side: int) -> None:
+    divisor = reduction(width, height, min_side)
+    assert divisor == 1 or min(-(-width // divisor), -(-height // divisor)) >= min_side
+    assert divisor == 8 or min(-(-width // (2 * divisor)), -(-height // (2 * divisor))) < min_side
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "WEBP"])
+def test_one_pixel(kind: str) -> None:
+    image = load_image(encode(Image.new("RGB", (1, 1), (200, 100, 50)), kind), min_side=256)
+    assert image.pixels.shape == (1, 1, 3)
+    assert np.abs(image.pixels[0, 0].astype(int) - (200, 100, 50)).max() < 8
+
+
+FILES = {kind: encode(PICTURE, kind) for kind in ("JPEG", "PNG", "TIFF", "BMP", "WEBP")}
+FILES["progressive"] = encode(PICTURE, "JPEG", progressive=True)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_every_truncation_is_refused(kind: str) -> None:
+    data = FILES[kind]
+    for length in [*range(1, len(data), max(1, len(data) // 60)), len(data) - 2, len(data) - 1]:
+        with pytest.raises(ImageError):
+            load_image(data[:length])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "progressive", "PNG", "BMP"])
+def test_truncated_is_read_when_allowed(kind: str) -> None:
+    data = FILES[kind]
+    for length in [*range(len(data) * 3 // 4, len(data) - 1, 1 + len(data) // 300), len(data) - 2]:
+        image = load_image(data[:length], allow_truncated=True)
+        assert image.pixels.shape == RGB.shape
+        assert "truncated" in "; ".join(image.info.notes)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(FILES)), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=8))
+def test_damage_gives_pixels_or_image_error(kind: str, changes: list[tuple[float, int]]) -> None:
+    data = bytearray(FILES[kind])
+    for place, value in changes:
+        data[int(place * (len(data) - 1))] = value
+    try:
+        pixels = load_image(bytes(data), max_pixels=10_000_000).pixels
+    except ImageError:
+        return
+    assert pixels.dtype == np.uint8
+    assert pixels.shape[2] == 3
+
+
+def test_png_checksum_is_checked() -> None:
+    data = bytearray(FILES["PNG"])
+    data[len(data) // 2] ^= 1
+    with pytest.raises(ImageError, match="checksum"):
+        load_image(bytes(data))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP", "WEBP"])
+def test_size_limit_holds_before_decoding(kind: str) -> None:
+    with pytest.raises(ImageError, match="over the limit"):
+        load_image(FILES[kind], max_pixels=83 * 61 - 1)
+    load_image(FILES[kind], max_pixels=83 * 61)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return pack(">I", len(body)) + kind + body + pack(">I", zlib.crc32(kind + body))
+
+
+def test_bombs_do_not_go_off() -> None:
+    start = b"\x89PNG\r\n\x1a\n"
+    huge = start + _chunk(b"IHDR", pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+    with pytest.raises(ImageError, match=r"3,600\.0 megapixels"):
+        load_image(huge + _chunk(b"IDAT", b"") + _chunk(b"IEND", b""))
+    head, rest = FILES["PNG"][:33], FILES["PNG"][33:]
+    text = _chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(20_000_000)))
+    assert np.array_equal(load_image(head + text + rest).pixels, RGB)  # metadata is not even looked at
+    progressive = FILES["progressive"]
+    scan = progressive.rfind(b"\xff\xda")
+    with pytest.raises(ImageError, match="scans"):
+        load_image(progressive[:scan] + progressive[scan:-2] * 200 + b"\xff\xd9")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "no bytes"),
+        (bytes(500), "zeros"),
+        (b"<html>not found</html>", "not an image"),
+        (encode(PICTURE, "GIF"), "GIF"),
+        (bytes(128) + b"DICM" + bytes(9), r"pip install \"dermseg\[dicom\]\""),
+        (b"PK\x03\x04" + bytes(200), "zip"),
+    ],
+)
+def test_what_is_not_read_says_so(data: bytes, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        load_image(data)
+
+
+def test_errors_and_notes_name_the_file(tmp_path: Path) -> None:
+    wrong = tmp_path / "picture.png"
+    wrong.write_bytes(FILES["JPEG"])
+    assert load_image(wrong).info.notes == ("named .png but holds JPEG",)
+    (tmp_path / "scan.dcm").write_bytes(b"anything")
+    with pytest.raises(ImageError, match=r"dermseg\[dicom\]") as caught:
+        load_image(tmp_path / "scan.dcm")
+    assert caught.value.file == str(tmp_path / "scan.dcm")
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(ImageError, match="0 bytes"):
+        load_image(tmp_path / "empty.jpg")
+    with pytest.raises(ImageError, match="does not exist"):
+        load_image(tmp_path / "none.jpg")
+    with pytest.raises(ImageError, match="folder"):
+        load_image(tmp_path)
+
+
+def test_threads_agree() -> None:
+    kinds = sorted(FILES) * 20
+    with ThreadPoolExecutor(8) as pool:
+        pictures = list(pool.map(lambda kind: load_image(FILES[kind]).pixels, kinds))
+    for kind, pixels in zip(kinds, pictures, strict=True):
+        assert np.array_equal(pixels, pictures[kinds.index(kind)])
+
+
+def test_import_is_light() -> None:
+    code = "import sys, dermseg.images; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "onnxruntime", "scipy", "pandas", "pydantic", "typer"} & set(done.stdout.split())
+
+
+@pytest.mark.data
+def test_native_images_match_opencv(data_dir: Path) -> None:
+    sources = find_images([f"{data_dir / 'ISIC_native_resolution.zip'}!images/*"])
+    assert len(sources) == 49
+    source: ImageSource
+    for source in sources[::12]:
+        data = np.frombuffer(source.read_bytes(), np.uint8)
+        expected = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        assert np.array_equal(load_image(source).pixels, expected)
+        small = load_image(source, min_side=256)
+        assert min(small.pixels.shape[:2]) >= 256
+        assert (small.info.height, small.info.width) == expected.shape[:2]

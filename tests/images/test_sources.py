@@ -1,0 +1,223 @@
+"""What the user names becomes a list of sources; names from zips are never trusted."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from struct import pack
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from dermseg.errors import ImageError, UsageError
+from dermseg.images import ImageSource, as_source, close_zips, encode_mask, find_images, load_image
+from dermseg.images.names import UniqueNames, natural_key, portable_name
+from dermseg.images.zips import open_zip
+
+PNG = encode_mask(np.eye(5, dtype=bool))
+
+
+def names(*inputs: str | Path, exclude: Path | None = None) -> list[str]:
+    return [source.name for source in find_images(inputs, exclude=exclude)]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("a10.png", "a2.png", "sub/b.JPG", "sub/deep/c.tif", "notes.txt", "._a2.png", "out/x.png"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PNG)
+    return tmp_path / "photos"
+
+
+def write_zip(path: Path, *members: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for member in members:
+            info = zipfile.ZipInfo("x")
+            info.filename = member
+            archive.writestr(info, PNG)
+    return path
+
+
+def test_folder_is_recursive_sorted_and_filtered(tree: Path) -> None:
+    assert names(tree, exclude=tree / "out") == ["a2.png", "a10.png", "sub/b.JPG", "sub/deep/c.tif"]
+
+
+def test_named_file_is_always_taken_and_only_once(tree: Path) -> None:
+    assert names(tree / "notes.txt", tree / "sub", tree / "sub" / "b.JPG") == [
+        "b.JPG",
+        "deep/c.tif",
+        "notes.txt",
+    ]
+
+
+def test_globs_keep_what_varies(tree: Path) -> None:
+    assert names(f"{tree}/**/*.*") == ["a2.png", "a10.png", "out/x.png", "sub/b.JPG", "sub/deep/c.tif"]
+    assert names(f"{tree}/su*") == ["sub/b.JPG", "sub/deep/c.tif"]
+
+
+def test_same_names_from_two_inputs_stay_apart(tmp_path: Path) -> None:
+    for folder in ("left", "right"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(PNG)
+    last = write_zip(tmp_path / "right.zip", "A.png")
+    assert names(tmp_path / "left", tmp_path / "right", last) == ["a.png", "right/A-2.png", "right/a.png"]
+
+
+def test_nothing_found_is_a_usage_error(tmp_path: Path) -> None:
+    for given_ in ([tmp_path], [tmp_path / "none"], [f"{tmp_path}/*.jpg"], []):
+        with pytest.raises(UsageError):
+            find_images(given_)
+
+
+def test_links_and_pipes_give_a_reason_and_do_not_hang(tmp_path: Path) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no named pipes here")
+    (tmp_path / "self").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "broken.jpg").symlink_to("nowhere")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    sources = find_images([tmp_path])
+    assert [source.name for source in sources] == ["broken.jpg", "loop.jpg", "pipe.jpg"]
+    for source in sources:
+        with pytest.raises(ImageError):
+            load_image(source)
+
+
+def test_zip_names_are_made_safe_and_unique(tmp_path: Path) -> None:
+    path = write_zip(
+        tmp_path / "x.zip", "../../up.png", "/abs.png", "C:\\win\\d.png", "..\\e.png", "__MACOSX/._f.png",
+        "twice.png", "con.png", "folder.png/", "more.zip",
+    )  # fmt: skip
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("twice.png", encode_mask(np.ones((2, 2), bool)))
+    sources = find_images([path])
+    assert [source.name for source in sources] == [
+        "_con.png", "abs.png", "e.png", "twice.png", "up.png", "win/d.png", "x/twice.png",
+    ]  # fmt: skip
+    sizes = {source.name: load_image(pickle.loads(pickle.dumps(source))).info.width for source in sources}
+    assert sizes.pop("x/twice.png") == 2
+    assert set(sizes.values()) == {5}
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["x.zip"]
+
+
+@given(st.text(alphabet=st.characters() | st.sampled_from("./\\:"), max_size=60))
+def test_portable_name_is_relative_everywhere(stored: str) -> None:
+    name = portable_name(stored)
+    assert name
+    assert portable_name(name) == name
+    for path in (PurePosixPath(name), PureWindowsPath(name)):
+        assert not path.is_absolute()
+        assert not path.drive
+        assert ".." not in path.parts
+    name.encode()
+
+
+def test_long_names_keep_their_extension() -> None:
+    name = portable_name("x/" * 2000 + "ä" * 3000 + ".jpg")
+    assert name.endswith(".jpg")
+    assert len(name) < 700
+    assert all(len(part.encode()) <= 200 for part in name.split("/"))
+
+
+@given(st.lists(st.text("aA1.é/", min_size=1, max_size=4), max_size=30))
+def test_names_are_unique_whatever_the_case(wanted: list[str]) -> None:
+    unique = UniqueNames()
+    given_ = [unique.take(name, "p").casefold() for name in wanted]
+    assert len(set(given_)) == len(given_)
+
+
+def test_natural_order() -> None:
+    shuffled = ["x10", "x9b", "x09", "x1", "x" + "9" * 5000]
+    assert sorted(shuffled, key=natural_key) == ["x1", "x09", "x9b", "x10", "x" + "9" * 5000]
+
+
+def patch_directory(path: Path, offset: int, value: bytes) -> None:
+    """Change a field of the last entry in the central directory (APPNOTE 4.3.12)."""
+    data = bytearray(path.read_bytes())
+    place = data.rfind(b"PK\x01\x02") + offset
+    data[place : place + len(value)] = value
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "reason"),
+    [
+        (8, pack("<H", 1), "encrypted"),
+        (10, pack("<H", 9), "packed in a way"),
+        (16, b"\1\2\3\4", "damaged here"),
+        (24, pack("<I", 4_000_000_000), "more than"),
+        (38, pack("<I", 0o120777 << 16), "symbolic link"),
+        (42, pack("<I", 3), "damaged here"),
+    ],
+)
+def test_bad_members_say_why(tmp_path: Path, offset: int, value: bytes, reason: str) -> None:
+    path = write_zip(tmp_path / "x.zip", "a.png")
+    patch_directory(path, offset, value)
+    with pytest.raises(ImageError, match=reason) as caught:
+        load_image(find_images([path])[0])
+    assert caught.value.file == f"{path}!a.png"
+
+
+def test_zip_bomb_stops_at_the_real_size(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.jpg", bytes(3_000_000))
+    source = find_images([path])[0]
+    with pytest.raises(ImageError, match="zeros"):
+        load_image(source)
+    with pytest.raises(ImageError, match="3,000,000 bytes"):
+        source.read_bytes(max_bytes=100_000)
+
+
+def test_damaged_zip_is_one_failing_source(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.zip", "a.png")
+    path.write_bytes(path.read_bytes()[:-30])
+    (source,) = find_images([path])
+    with pytest.raises(ImageError):
+        load_image(source)
+
+
+def test_part_of_a_zip(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.ZIP", "images/a.png", "masks/a.png")
+    assert names(f"{path}!images/*") == names(f"{path}!images") == ["images/a.png"]
+    assert as_source(f"{path}!masks/a.png") == ImageSource("masks/a.png", path, "masks/a.png")
+
+
+def test_one_handle_for_all_threads_and_members(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.zip", *(f"{number}.png" for number in range(200)))
+    sources = find_images([path])
+    handle = open_zip(path)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda source: source.read_bytes(), sources)) == {PNG}
+    assert open_zip(path) is handle
+    write_zip(path, "other.png", "more.png")  # a changed file is opened anew
+    assert names(path) == ["more.png", "other.png"]
+    close_zips()
+    assert sources[0].path == path
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_forked_process_opens_its_own_handle(tmp_path: Path) -> None:
+    import multiprocessing
+
+    path = write_zip(tmp_path / "x.zip", "a.png")
+    (source,) = find_images([path])
+    context = multiprocessing.get_context("fork")
+    reader, writer = context.Pipe()
+    child = context.Process(target=lambda: writer.send(source.read_bytes() == PNG))
+    child.start()
+    assert reader.poll(20)
+    assert reader.recv() is True
+    child.join()
+
+
+def test_grey_picture_opens(tree: Path) -> None:
+    with Image.open(tree / "a2.png") as image:
+        assert image.mode == "L"

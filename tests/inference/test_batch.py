@@ -1,0 +1,257 @@
+"""A batch keeps its promises: names, rows, journal, resume, refusals."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dermseg.errors import DermsegError, UsageError
+from dermseg.images.sources import find_images
+from dermseg.inference import stages
+from dermseg.inference.batch import BatchOptions, BatchResult, run_batch
+from dermseg.inference.journal import JOURNAL, read_entries
+from dermseg.inference.outputs import COLUMNS, parse_save, plan_stems
+from dermseg.inference.predictor import Model, load_model
+
+Batch = Callable[..., BatchResult]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bundle: Path) -> Model:
+    return load_model(tiny_bundle, threads=1)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Seven files: five with a dark disc, one without, one that is no image."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for index, name in enumerate(["a.png", "a.bmp", "b.jpg", "sub/c.png", "sub/d.png"]):
+        write_disc(folder / name, radius=12 + 3 * index)
+    cv2.imwrite(str(folder / "skin.png"), np.full((60, 90, 3), 210, np.uint8))
+    (folder / "broken.jpg").write_bytes(b"not an image at all")
+    return folder
+
+
+def write_disc(path: Path, *, radius: int, size: tuple[int, int] = (90, 120)) -> None:
+    image = np.full((*size, 3), 210, np.uint8)
+    cv2.circle(image, (size[1] // 2, size[0] // 2), radius, (20, 30, 40), -1)
+    assert cv2.imwrite(str(path), image)
+
+
+@pytest.fixture
+def batch(model: Model, photos: Path, tmp_path: Path) -> Batch:
+    def run(out: str = "out", **arguments: object) -> BatchResult:
+        options = arguments.pop("options", BatchOptions())
+        return run_batch(model, find_images([photos]), tmp_path / out, options, workers=2, **arguments)  # type: ignore[arg-type]
+
+    return run
+
+
+def snapshot(out: Path) -> dict[str, bytes]:
+    """Every file and its content, with what is a time taken out."""
+    found = {}
+    for path in sorted(out.rglob("*")):
+        if path.is_file():
+            data = path.read_bytes()
+            if path.name == "results.csv":
+                rows = list(csv.DictReader(data.decode().splitlines()))
+                data = json.dumps([{**row, "seconds": ""} for row in rows]).encode()
+            elif path.name == "run.json":
+                data = json.dumps({**json.loads(data), "timing": None}).encode()
+            elif path.name == JOURNAL:
+                lines = [json.loads(line) for line in data.splitlines()]
+                for line in lines[1:]:
+                    line["stages"], line["row"]["seconds"] = None, None
+                data = json.dumps(lines).encode()
+            found[path.relative_to(out).as_posix()] = data
+    return found
+
+
+def test_one_row_per_input_in_input_order(batch: Batch, tmp_path: Path) -> None:
+    result = batch()
+    assert result.counts == {"images": 7, "ok": 5, "no_lesion": 1, "failed": 1}
+    with (tmp_path / "out/results.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["file"] for row in rows] == list(result.order)
+    by_name = {row["file"]: row for row in rows}
+    broken, skin, c = by_name["broken.jpg"], by_name["skin.png"], by_name["sub/c.png"]
+    assert broken["status"] == "failed" and broken["message"] and not broken["mask"] and not broken["width"]
+    assert (skin["status"], skin["area_px"], skin["bbox_x"]) == ("no_lesion", "0", "")
+    assert (c["status"], c["width"], c["height"], c["touches_border"]) == ("ok", "120", "90", "false")
+    mask = cv2.imread(str(tmp_path / "out" / c["mask"]), cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (90, 120) and set(np.unique(mask)) == {0, 255}
+    assert int(c["area_px"]) == np.count_nonzero(mask)
+    assert int(c["area_px"]) == pytest.approx(np.pi * 21**2, rel=0.1)
+    assert not cv2.imread(str(tmp_path / "out" / skin["mask"]), cv2.IMREAD_UNCHANGED).any()
+
+
+def test_shared_stems_keep_their_extension(batch: Batch, tmp_path: Path) -> None:
+    batch()
+    names = {path.name for path in (tmp_path / "out/masks").iterdir() if path.is_file()}
+    assert names == {"a.png_segmentation.png", "a.bmp_segmentation.png", "b_segmentation.png"} | {
+        "skin_segmentation.png"
+    }
+
+
+def test_stems_are_unique_where_case_does_not_count() -> None:
+    names = ["A.jpg", "a.JPG", "a.jpg.tif", "x/a.png", "b.png"]
+    stems = plan_stems(names)
+    assert len({stem.casefold() for stem in stems.values()}) == len(names)
+    assert (stems["x/a.png"], stems["b.png"], stems["A.jpg"]) == ("x/a", "b", "A-2.jpg")
+
+
+def test_masks_lie_where_the_python_interface_puts_them(batch: Batch, model: Model, photos: Path) -> None:
+    result = batch(options=BatchOptions(save=("mask", "probability"), lesions="all", tta=True))
+    source = photos / "sub/d.png"
+    expected = model.segment(source, lesions="all", tta=True)
+    read = {
+        kind: cv2.imread(str(result.out / kind / f"sub/{stem}.png"), cv2.IMREAD_UNCHANGED)
+        for kind, stem in (("masks", "d_segmentation"), ("probabilities", "d"), ("labels", "d_labels"))
+    }
+    assert np.array_equal(read["masks"] == 255, expected.mask)
+    assert np.array_equal(read["labels"], expected.labels)
+    assert read["probabilities"].dtype == np.uint16
+    assert np.allclose(read["probabilities"] / 65535, expected.probability, atol=1e-4)
+    assert not (result.out / "overlays").exists()
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_resume_ends_with_the_files_of_an_undisturbed_run(
+    batch: Batch, tmp_path: Path, stop_after: int
+) -> None:
+    batch("whole")
+    stop, seen = threading.Event(), []
+
+    def listener(entry: object, counts: object) -> None:
+        seen.append(entry)
+        if len(seen) > stop_after:
+            stop.set()
+
+    first = batch("cut", listener=listener, stop=stop)
+    out = tmp_path / "cut"
+    # What a kill leaves: a torn line, an unfinished file, a mask that no line knows of.
+    with (out / JOURNAL).open("ab") as file:
+        file.write(b'{"row":{"file":"sub/c.p')
+    (out / "masks" / ".b_segmentation.png.0123456789ab.tmp").write_bytes(b"half")
+    (out / "masks/sub").mkdir(exist_ok=True)
+    second = batch("cut", resume=True)
+    # (an early stop may find everything in flight already: then the images are simply done)
+    assert second.counts["images"] == 7 and not second.interrupted
+    assert second.processed <= 7 - first.processed + first.counts["failed"]
+    assert snapshot(out) == snapshot(tmp_path / "whole")
+
+
+def test_resume_redoes_what_is_missing_and_nothing_else(batch: Batch, tmp_path: Path) -> None:
+    batch()
+    out = tmp_path / "out"
+    before = snapshot(out)
+    (out / "overlays/b.jpg").unlink()
+    kept = (out / "masks/sub/c_segmentation.png").stat().st_mtime_ns
+    seen = []
+    result = batch(resume=True, listener=lambda entry, counts: seen.append(entry))
+    assert {entry.row.file for entry in seen if entry} == {"b.jpg", "broken.jpg"}  # failed: tried again
+    assert result.processed == 2
+    assert (out / "masks/sub/c_segmentation.png").stat().st_mtime_ns == kept
+    assert snapshot(out) == before
+
+
+def test_resume_refuses_another_run(batch: Batch, photos: Path) -> None:
+    batch()
+    with pytest.raises(UsageError, match=r"threshold was None, is 0\.3"):
+        batch(resume=True, options=BatchOptions(threshold=0.3))
+    write_disc(photos / "new.png", radius=9)
+    with pytest.raises(UsageError, match=r"1 new input \(new\.png\)"):
+        batch(resume=True)
+    (photos / "new.png").unlink()
+    write_disc(photos / "b.jpg", radius=30)
+    with pytest.raises(UsageError, match=r"1 changed input \(b\.jpg\)"):
+        batch(resume=True)
+
+
+def test_overwrite_removes_what_we_wrote_and_nothing_else(batch: Batch, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    batch()
+    with pytest.raises(UsageError, match="holds an earlier run"):
+        batch()
+    (out / "masks/sub/my notes.txt").write_text("keep")
+    (out / ".mine.tmp").write_text("keep")
+    batch(overwrite=True, options=BatchOptions(save=("mask",)))
+    assert (out / "masks/sub/my notes.txt").read_text() == (out / ".mine.tmp").read_text() == "keep"
+    assert not (out / "overlays").exists()
+
+
+def test_foreign_files_are_never_replaced(batch: Batch, tmp_path: Path) -> None:
+    mask = tmp_path / "out/masks/b_segmentation.png"
+    mask.parent.mkdir(parents=True)
+    mask.write_bytes(b"drawn by hand")
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match=r"no run recorded there: masks/b_segmentation\.png"):
+            batch(overwrite=overwrite)
+    assert mask.read_bytes() == b"drawn by hand"
+
+
+def test_two_runs_cannot_share_a_folder(batch: Batch) -> None:
+    refused = []
+
+    def listener(entry: object, counts: object) -> None:
+        if entry is None:
+            with pytest.raises(UsageError, match="another dermseg"):
+                batch(resume=True)
+            refused.append(True)
+
+    batch(listener=listener)
+    assert refused
+
+
+def test_an_error_in_one_image_stays_there(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(image: np.ndarray, mask: np.ndarray, **options: object) -> np.ndarray:
+        if mask.sum() > 1_600:
+            raise MemoryError
+        return image
+
+    monkeypatch.setattr(stages, "draw_overlay", draw)
+    result = batch()
+    rows = {entry.row.file: entry.row for entry in read_entries(result.out)}
+    assert rows["sub/d.png"].status == "failed"
+    assert rows["sub/d.png"].message == "not enough memory for this image"
+    assert not (result.out / "masks/sub/d_segmentation.png").exists()
+    assert rows["a.png"].status == "ok"
+
+
+def test_a_full_disk_ends_the_batch_and_resume_goes_on(
+    batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = stages.atomic_write, []
+
+    def full(path: Path, data: bytes) -> None:
+        calls.append(path)
+        if len(calls) > 5:
+            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise DermsegError("cannot be written: No space left on device", file=path) from error
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "atomic_write", full)
+        with pytest.raises(stages.OutputError, match="No space left"):
+            batch()
+    batch(resume=True)
+    batch("whole")
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "whole")
+
+
+def test_save_lists_what_exists() -> None:
+    assert parse_save("overlay, MASK") == ("mask", "overlay")
+    with pytest.raises(UsageError, match="labelme") as caught:
+        parse_save("mask,labelme")
+    assert "mask, overlay, probability" in str(caught.value)

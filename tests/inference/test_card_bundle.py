@@ -1,0 +1,126 @@
+"""Cards and bundles: what is whole loads, everything else is refused with a reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dermseg.errors import ModelError
+from dermseg.inference.bundle import load_bundle
+from dermseg.inference.card import read_card
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+def edit(bundle: Path, **changes: Any) -> str:
+    card = json.loads((bundle / "card.json").read_text())
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        part = card
+        for step in path:
+            part = part[step]
+        part[last] = value
+    return json.dumps(card)
+
+
+def test_a_card_survives_the_round_trip_and_keeps_fields_of_later_versions(bundle: Path) -> None:
+    card = read_card(edit(bundle, citation={"doi": "10.1/x"}))
+    assert read_card(card.to_json()) == card
+    assert json.loads(card.to_json())["citation"] == {"doi": "10.1/x"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema_version": 2}, "schema_version 2"),
+        ({"variants__fp32__file": "../model.onnx"}, "plain file name"),
+        ({"variants__fp32__file": "C:\\model.onnx"}, "plain file name"),
+        ({"variants__fp32__file": "/etc/passwd"}, "plain file name"),
+        ({"variants__fp32__file": "nul.onnx"}, "plain file name"),
+        ({"variants__fp32__sha256": "0" * 63}, "variants.fp32.sha256"),
+        ({"default_variant": "int8"}, "default_variant"),
+        ({"preprocessing__std": [0.2, 0.0, 0.2]}, "std"),
+        ({"postprocessing__sharpen": True}, "postprocessing.sharpen"),
+        ({"postprocessing__threshold": float("nan")}, "threshold"),
+        ({"name": ""}, "name"),
+    ],
+)
+def test_a_wrong_field_is_named(bundle: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        read_card(edit(bundle, **changes), file="card.json")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", '"\\u0000"'])
+def test_what_is_not_a_card_is_refused(text: str) -> None:
+    with pytest.raises(ModelError):
+        read_card(text)
+
+
+def test_folder_card_path_and_zip_give_the_same_model(bundle: Path, tmp_path: Path) -> None:
+    flat, nested = tmp_path / "flat.zip", tmp_path / "nested.zip"
+    for path, prefix in ((flat, ""), (nested, "darkness/")):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in bundle.iterdir():
+                archive.write(file, prefix + file.name)
+    models = {load_bundle(p).read_model() for p in (bundle, bundle / "card.json", flat, nested)}
+    assert len(models) == 1
+
+
+def test_one_changed_byte_does_not_load(bundle: Path) -> None:
+    model = bundle / "model.onnx"
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    with pytest.raises(ModelError, match="sha256"):
+        load_bundle(bundle).read_model()
+    assert "sha256" in load_bundle(bundle).verify()["fp32"]
+
+
+def test_longer_shorter_and_missing_files_do_not_load(bundle: Path) -> None:
+    model = bundle / "model.onnx"
+    data = model.read_bytes()
+    for wrong in (data + b"\0", data[:-1]):
+        model.write_bytes(wrong)
+        with pytest.raises(ModelError, match="bytes"):
+            load_bundle(bundle).read_model()
+    model.unlink()
+    with pytest.raises(ModelError, match=r"no 'model\.onnx'"):
+        load_bundle(bundle).read_model()
+
+
+def test_a_zip_bomb_is_read_only_as_far_as_the_card_says(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(bundle / "card.json", "card.json")
+        archive.writestr("model.onnx", bytes(50_000_000))
+    with pytest.raises(ModelError, match="or more"):
+        load_bundle(path).read_model()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"\x80\x04K\x01."])
+def test_a_file_that_is_no_zip_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.zip"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="not a zip"):
+        load_bundle(path)
+
+
+def test_an_unknown_name_says_what_there_is() -> None:
+    with pytest.raises(ModelError, match="no bundle 'defualt'"):
+        load_bundle("defualt")
+    with pytest.raises(ModelError, match="no bundle"):
+        load_bundle("../images")
+
+
+def test_an_unknown_variant_lists_the_known(bundle: Path) -> None:
+    with pytest.raises(ModelError, match=r"\['fp32'\]"):
+        load_bundle(bundle).read_model("int8")
