@@ -48,15 +48,17 @@ def import_data(data: Path, index: Path) -> None:
     )
     ham = (data / "HAM10000_images.zip", data / "HAM10000_segmentations_lesion_tschandl.zip")
     crop = data / "ISIC2018_crop512.zip"
+    # crop512 shows the same photographs: it takes its splits from isic.csv, so that two views never part
+    views = (crop, "--name", "isic2018_crop512", "--metadata", meta, "--splits", index / "isic.csv")
     wanted: dict[str, tuple[object, ...]] = {
-        "isic": ("isic2018", *official, "--metadata", meta, *splits),
-        "crop512": ("folder", crop, "--name", "isic2018_crop512", "--metadata", meta, *splits),
-        "ham": ("ham10000", *ham, "--metadata", data / "HAM10000_metadata.csv", *splits),
+        "isic": ("isic2018", *official, "--metadata", meta, *splits, "--exclude-leaks"),
+        "ham": ("ham10000", *ham, "--metadata", data / "HAM10000_metadata.csv", *splits, "--exclude-leaks"),
+        "crop512": ("folder", *views),
         "ph2": ("ph2", data / "PH2Dataset_20.zip", "--split", "test"),
     }
     for name, arguments in wanted.items():
         if not (index / f"{name}.csv").exists():
-            dermseg("data", "import", *arguments, "--no-duplicates", "-o", index / f"{name}.csv")
+            dermseg("data", "import", *arguments, "-o", index / f"{name}.csv")
 
 
 def main() -> None:
@@ -75,6 +77,7 @@ def main() -> None:
     parser.add_argument("--name", default="default")
     parser.add_argument("--version", default="1")
     parser.add_argument("--summary", default=SUMMARY)
+    parser.add_argument("--note", action="append", default=[], help="for the card: what a reader should know")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for dermseg train")
     args = parser.parse_args()
     if args.data is None:
@@ -91,7 +94,8 @@ def main() -> None:
         dermseg("train", args.config, "-o", run, *overrides)
 
     words = ("--name", args.name, "--version", args.version, "--licence", LICENCE, "--summary", args.summary)
-    dermseg("export", run, "-o", args.bundle, *words)
+    notes = [word for note in args.note for word in ("--note", note)]
+    dermseg("export", run, "-o", args.bundle, *words, *notes)
 
     synthetic = args.runs / "synthetic-200"
     if not (synthetic / "index.csv").exists():

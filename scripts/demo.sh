@@ -51,19 +51,11 @@ if [ -z "$images" ]; then
     exact=$demo/synthetic/masks
 fi
 
-# Images that come with reference masks beside them: outline the images, score against the masks.
-if [ -z "$exact" ] && [ -d "$images/images" ] && [ -d "$images/masks" ]; then
+# Reference masks beside the images are left out by `segment`; the result is scored against them.
+if [ -z "$exact" ] && [ -d "$images/masks" ]; then
     exact=$images/masks
-    images=$images/images
-elif [ -z "$exact" ] && "$bin/python" - "$images" <<'END'; then
-import sys, zipfile
-if not zipfile.is_zipfile(sys.argv[1]):
-    sys.exit(1)
-with zipfile.ZipFile(sys.argv[1]) as archive:
-    sys.exit(not {"images", "masks"} <= {name.split("/")[0] for name in archive.namelist()})
-END
+elif [ -z "$exact" ] && [ -f "$images" ] && "$bin/python" -m zipfile -l "$images" 2>/dev/null | grep -q '^masks/'; then
     exact=$images!masks/*
-    images=$images!images/*
 fi
 
 echo "== segmenting $images"

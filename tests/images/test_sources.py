@@ -18,6 +18,7 @@ from PIL import Image
 from dermseg.errors import ImageError, UsageError
 from dermseg.images import ImageSource, as_source, close_zips, encode_mask, find_images, load_image
 from dermseg.images.names import UniqueNames, natural_key, portable_name
+from dermseg.images.sources import split_off_masks
 from dermseg.images.zips import open_zip
 
 PNG = encode_mask(np.eye(5, dtype=bool))
@@ -150,7 +151,7 @@ def patch_directory(path: Path, offset: int, value: bytes) -> None:
     ("offset", "value", "reason"),
     [
         (8, pack("<H", 1), "encrypted"),
-        (10, pack("<H", 9), "packed in a way"),
+        (10, pack("<H", 97), "packed in a way"),
         (16, b"\1\2\3\4", "damaged here"),
         (24, pack("<I", 4_000_000_000), "more than"),
         (38, pack("<I", 0o120777 << 16), "symbolic link"),
@@ -221,3 +222,11 @@ def test_forked_process_opens_its_own_handle(tmp_path: Path) -> None:
 def test_grey_picture_opens(tree: Path) -> None:
     with Image.open(tree / "a2.png") as image:
         assert image.mode == "L"
+
+
+def test_reference_masks_beside_their_images_are_told_apart(tmp_path: Path) -> None:
+    names = ["images/a.jpg", "masks/a_segmentation.png", "b_lesion.png", "c.png", "c_mask.PNG"]
+    sources = [ImageSource(name, tmp_path / name) for name in names]
+    images, masks = split_off_masks(sources)
+    assert [s.name for s in images] == ["images/a.jpg", "b_lesion.png", "c.png"]
+    assert [s.name for s in masks] == ["masks/a_segmentation.png", "c_mask.PNG"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -39,8 +40,12 @@ def page(tmp_path: Path) -> tuple[str, Elements]:
     row = Row(EVIL, "ok", width=40, height=30, confidence=0.5, area_fraction=0.1, mask="masks/x.png")
     entries = [Entry(row, (), {}, "QUJD"), Entry(failed_row("b.jpg", "no\nimage"), (), {})]
     counts = {"images": 2, "ok": 1, "no_lesion": 0, "failed": 1}
+
+    def read(order: Sequence[str] | None) -> list[Entry]:
+        return [entry for entry in entries if order is None or entry.row.file in order]
+
     write_report(
-        tmp_path / "report.html", entries, counts=counts, about={"Inputs": EVIL}, finished="<now>", title=EVIL
+        tmp_path / "report.html", read, counts=counts, about={"Inputs": EVIL}, finished="<now>", title=EVIL
     )
     text = (tmp_path / "report.html").read_text("utf-8")
     elements = Elements()
@@ -55,6 +60,7 @@ def test_names_stay_text(page: tuple[str, Elements]) -> None:
     rows = json.loads(elements.scripts["rows"])
     assert [row["file"] for row in rows] == [EVIL, "b.jpg"]
     assert rows[1] == {"file": "b.jpg", "status": "failed", "message": "no image"}
+    assert rows[0]["picture"]
     assert elements.scripts["t0"].strip() == "QUJD"
 
 

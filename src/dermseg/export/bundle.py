@@ -52,6 +52,7 @@ class Named:
     version: str
     licence: str
     summary: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def export_run(
@@ -132,7 +133,7 @@ def export_run(
         parameters=count_parameters(model),
         licence=named.licence,
         intended_use=INTENDED_USE,
-        limitations=LIMITATIONS,
+        limitations=[*LIMITATIONS, *named.notes],
         preprocessing=preprocessing,
         postprocessing=postprocessing,
         variants={
@@ -191,7 +192,7 @@ def _load(
     inputs = np.empty((len(rows), 3, preprocessing.height, preprocessing.width), np.float32)
     references = []
     for slot, row in zip(inputs, rows, strict=True):
-        image = load_image(open_image(row), min_side=max(preprocessing.height, preprocessing.width))
+        image = load_image(open_image(row), min_side=2 * max(preprocessing.height, preprocessing.width))
         to_input(image.pixels, preprocessing, out=slot)
         references.append(load_mask(open_mask(row), size=(image.info.height, image.info.width)))
     return inputs, references

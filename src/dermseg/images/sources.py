@@ -10,13 +10,14 @@ from __future__ import annotations
 import glob
 import lzma
 import os
+import re
 import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from dermseg.errors import ImageError, UsageError
@@ -31,6 +32,7 @@ DICOM_EXTENSIONS = frozenset([".dcm", ".dicom"])
 MAX_BYTES = 1 << 30  # 1 GiB: 100 megapixels of RGB with 16 bits are 600 MB uncompressed
 HEAD_BYTES = 1 << 16
 _CHUNK = 1 << 20
+_MASK_NAME = re.compile(r"(.+)_(?:segmentation|mask|lesion)")
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,20 @@ def find_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
             f"no image found in {listed}", hint=f"name files, folders or zips with {kinds} images"
         )
     return sorted(found, key=lambda source: natural_key(source.name))
+
+
+def split_off_masks(sources: Sequence[ImageSource]) -> tuple[list[ImageSource], list[ImageSource]]:
+    """The photographs, and the reference masks that lie among them.
+
+    Data sets come as images beside masks. ``X_segmentation``, ``X_mask`` or ``X_lesion`` is a reference mask
+    where an image ``X`` is there too, in whatever folder; a file of such a name on its own is a photograph.
+    """
+    stems = {PurePosixPath(source.name).stem.lower() for source in sources}
+    images, masks = [], []
+    for source in sources:
+        base = _MASK_NAME.fullmatch(PurePosixPath(source.name).stem.lower())
+        (masks if base and base[1] in stems else images).append(source)
+    return images, masks
 
 
 _Found = Iterator[tuple[str, str, ImageSource]]  # name, folder to put in front if taken, source

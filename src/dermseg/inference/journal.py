@@ -260,12 +260,13 @@ def read_header(path: Path) -> Header:
         ) from None
 
 
-def read_entries(out: Path) -> Iterator[Entry]:
-    """The entries of the complete run in the folder `out`, in input order, read one at a time."""
-    with (out / JOURNAL).open("rb") as file:
-        file.readline()
-        for line in file:
-            yield Entry.from_line(line)
+def read_entries(out: Path, order: Sequence[str] | None = None) -> Iterator[Entry]:
+    """The entries of the complete run in the folder `out`, one at a time, in input order or in `order`."""
+    path = out / JOURNAL
+    journal = Journal(path, read_header(path))
+    with path.open("rb") as file:
+        journal._scan(file)
+    return journal.entries(order or list(journal._places))
 
 
 def _lock_file(file: BinaryIO) -> None:

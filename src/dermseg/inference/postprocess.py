@@ -167,6 +167,8 @@ def upsample_mask(cleaned: Cleaned, size: tuple[int, int]) -> NDArray[np.bool_]:
     column, _ = _positions(width, w)
     top, bottom = np.searchsorted(row, (y - 1, y + box_height))
     left, right = np.searchsorted(column, (x - 1, x + box_width))
+    if top == bottom or left == right:  # an output coarser than the lesion is large: no pixel meets it
+        return mask
     # bilinear is two linear steps: along x here for the few rows of nodes, along y below
     first = max(y - 1, 0)
     strip = np.ascontiguousarray(cleaned.map[first : y + box_height + 1])

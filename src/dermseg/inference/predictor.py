@@ -130,8 +130,13 @@ class Model:
 
     @property
     def min_side(self) -> int:
-        """JPEGs may be decoded smaller as long as both sides keep at least this many pixels."""
-        return max(self.card.preprocessing.height, self.card.preprocessing.width)
+        """JPEGs may be decoded smaller as long as both sides keep at least this many pixels.
+
+        Twice the network's size: on 49 native ISIC images the masks then agree with those of a full
+        decode to Dice 0.997 (0.984 at once the size, and 0.8 points further from the references), for
+        2.4 ms more.
+        """
+        return 2 * max(self.card.preprocessing.height, self.card.preprocessing.width)
 
     def segment(
         self,

@@ -2,9 +2,10 @@
 
 Decisions
 ---------
-- Overlays are looked at on a screen: they are made at most 1800 pixels wide or high, and a large JPEG is
-  decoded at the smallest scale that leaves 600 pixels (12 megapixels: a quarter, 1072 x 712). Without
-  overlays only the network's size is needed. Masks always have the input's own size.
+- JPEGs are decoded at the scale the model asks for, whatever is saved, so that masks depend neither on
+  ``--save`` nor on whether the command or the Python interface made them. Overlays are for the screen:
+  they are drawn on these pixels (1072 x 712 for 12 megapixels), at most 1800 wide or high. Masks always
+  have the input's own size.
 - Whatever goes wrong with one image, running out of memory included, becomes its row. Only a disk that
   cannot be written to ends the batch: every further image would fail for the same reason.
 - Files of an image that fails half way are taken away again, so that a file on disk means a done image.
@@ -39,8 +40,7 @@ from dermseg.inference.preprocess import resize_image
 from dermseg.inference.tta import merge_views, stack_views
 
 OVERLAY_SIDE = 1800  # overlays are at most this wide and high
-OVERLAY_DECODE_SIDE = 600  # a JPEG may be decoded smaller for an overlay while both sides keep this
-THUMBNAIL_SIDE, THUMBNAIL_QUALITY = 200, 68
+THUMBNAIL_SIDE, THUMBNAIL_QUALITY = 200, 60
 STAGES = ("decode", "network", "postprocess", "write")
 # Pictures above this are decoded one at a time: a worker needs up to 8 bytes a pixel.
 _BIG_PIXELS = 40_000_000
@@ -93,7 +93,6 @@ class Segmenter:
         self.tta = tta
         self.max_pixels = max_pixels
         self.allow_truncated = allow_truncated
-        self._min_side = max(model.min_side, OVERLAY_DECODE_SIDE if overlays else THUMBNAIL_SIDE)
         self._view_side = OVERLAY_SIDE if overlays else THUMBNAIL_SIDE
         self._big = threading.Lock()
 
@@ -108,7 +107,7 @@ class Segmenter:
     def _load(self, source: ImageSource) -> LoadedImage:
         def load(limit: int) -> LoadedImage:
             return load_image(
-                source, min_side=self._min_side, max_pixels=limit, allow_truncated=self.allow_truncated
+                source, min_side=self.model.min_side, max_pixels=limit, allow_truncated=self.allow_truncated
             )
 
         if self.max_pixels <= _BIG_PIXELS:

@@ -2,9 +2,11 @@
 
 Decisions
 ---------
-- Thumbnails (about 4 kB each) are inside the page as inert text, one ``<script type="text/plain">`` per
-  image, and become an ``<img>`` only while their row is shown: the page of 10,000 images is large but
-  opens at once, because nothing is parsed or decoded but the 50 rows in view.
+- Thumbnails (about 5 kB each) are inside the page as inert text, one ``<script type="text/plain">`` per
+  image, and become an ``<img>`` only while their row is shown: 10,000 images are some 70 MB on disk and
+  10 MB of the program's memory.
+- The table and its program come before the thumbnails, and these in the order in which the table is first
+  shown (least confident first): the first page stands while the browser still reads the rest.
 - The page cannot reach the network: its Content-Security-Policy allows inline data only.
 - File names and messages reach the page as JSON with ``<`` escaped and are shown as text nodes.
 - The page is written piece by piece beside its place and then moved, so memory stays flat and a
@@ -14,7 +16,7 @@ Decisions
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -28,11 +30,12 @@ _FIELDS = (
     "file", "status", "message", "width", "height", "area_fraction", "confidence",
     "touches_border", "lesions", "mask", "overlay", "probability", "labels",
 )  # fmt: skip
+Reader = Callable[[Sequence[str] | None], Iterable[Entry]]
 
 
 def write_report(
     path: Path,
-    entries: Iterable[Entry],
+    read: Reader,
     *,
     counts: Mapping[str, int],
     about: Mapping[str, str],
@@ -45,8 +48,9 @@ def write_report(
     ----------
     path
         Where ``report.html`` goes; links in it are relative to its folder.
-    entries
-        The finished images in input order, read once.
+    read
+        Gives the finished images, in input order for None, else in the order of the names. Called twice,
+        so that no more than a row of each image is ever held.
     counts
         ``images``, ``ok``, ``no_lesion`` and ``failed``, for the sentence at the top.
     about
@@ -63,20 +67,27 @@ def write_report(
         )
         + f"<div><dt>Finished</dt><dd><time>{escape(finished)}</time></dd></div>",
     }
-    head, tail = (resources.files("dermseg.report") / "report.html").read_text("utf-8").split("@@DATA@@")
+    template = (resources.files("dermseg.report") / "report.html").read_text("utf-8")
     for key, text in values.items():
-        head = head.replace(f"@@{key}@@", text)
-    rows: list[dict[str, Any]] = []
+        template = template.replace(f"@@{key}@@", text)
+    head, tail = template.split("@@ROWS@@")
+    program, end = tail.split("@@THUMBNAILS@@")
+    rows, places, pictured = [], {}, []
+    for index, entry in enumerate(read(None)):
+        row = entry.row.as_dict()
+        rows.append({key: row[key] for key in _FIELDS if row[key] is not None})
+        if entry.thumbnail:
+            rows[-1]["picture"] = True
+            places[entry.row.file] = index
+            pictured.append((1.0 if entry.row.confidence is None else entry.row.confidence, index))
+    order = [rows[index]["file"] for _, index in sorted(pictured)]
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
-        file.write(head.encode())
-        for index, entry in enumerate(entries):
-            row = entry.row.as_dict()
-            rows.append({key: row[key] for key in _FIELDS if row[key] is not None})
-            if entry.thumbnail:
-                file.write(f'<script type="text/plain" id="t{index}">{entry.thumbnail}</script>\n'.encode())
-        file.write(f'<script type="application/json" id="rows">{_json(rows)}</script>'.encode())
-        file.write(tail.encode())
+        file.write(head.encode() + _json(rows).encode() + program.encode())
+        for entry in read(order) if order else ():
+            text = f'<script type="text/plain" id="t{places[entry.row.file]}">{entry.thumbnail}</script>\n'
+            file.write(text.encode())
+        file.write(end.encode())
     temporary.replace(path)
 
 

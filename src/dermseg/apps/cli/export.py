@@ -23,6 +23,9 @@ def export(
     version: Annotated[str, typer.Option(help="Version in the card.")] = "1",
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "unspecified",
     summary: Annotated[str, typer.Option(help="One line about the model.")] = "",
+    note: Annotated[
+        list[str] | None, typer.Option(help="Something a reader of the card should know, repeatable.")
+    ] = None,
     opset: Annotated[int, typer.Option(help="ONNX opset.")] = 18,
     as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
 ) -> None:

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,7 @@ _SHOWN_FAILURES = 5
 @app.command()
 def segment(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Images, folders, zips or globs ('photos/*.jpg').")
+        list[str], typer.Argument(metavar="INPUT", help="Images, folders, zips or globs ('photos/*.jpg').")
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="OUT", help="Folder for everything that is written.")
@@ -79,7 +80,7 @@ def segment(
     import cv2
 
     from dermseg.apps.cli.progress import JsonProgress, make_progress
-    from dermseg.images.sources import find_images
+    from dermseg.images.sources import find_images, split_off_masks
     from dermseg.inference.batch import BatchOptions, run_batch
     from dermseg.inference.outputs import parse_save
     from dermseg.inference.predictor import load_model
@@ -89,7 +90,9 @@ def segment(
     )  # fmt: skip
     if any(Path(given).is_dir() and Path(given).resolve() == output.resolve() for given in inputs):
         raise UsageError("the output folder is an input too", file=output, hint="choose another one with -o")
-    sources = find_images(inputs, exclude=output)
+    sources, masks = split_off_masks(find_images(inputs, exclude=output))
+    if masks and not log_json:
+        say(f"{len(masks)} files are left out: by their names they are masks of other inputs")
     network = load_model(model)
     cv2.setNumThreads(1)  # images run side by side already; more threads would only wait for each other
     with _stop_on_interrupt() as stop, make_progress(len(sources), log_json=log_json) as progress:
@@ -154,7 +157,7 @@ def _write_report(result: BatchResult) -> None:
     chosen += [text for key, text in (("allow_truncated", "truncated files allowed"),) if options[key]]
     write_report(
         result.out / REPORT,
-        read_entries(result.out),
+        partial(read_entries, result.out),
         counts=result.counts,
         about={
             "Model": f"{model['name']} {model['version']} ({model['variant']}, {model['sha256'][:12]})",

@@ -1,0 +1,133 @@
+"""What people install: a whole wheel that starts without torch and finds its model anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import dermseg
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLE = "dermseg/bundles/default/"
+BUNDLE_LIMIT = 12_000_000
+
+# Imports every module of the everyday install in an interpreter where what only [train] and the dev group
+# bring cannot be imported.
+IMPORT_CORE = """
+import importlib, pkgutil, sys
+for name in "torch safetensors onnx onnxscript scipy matplotlib tensorboard pandas pytest".split():
+    sys.modules[name] = None
+import dermseg
+rooms = "models", "training", "export", "apps.cli.train", "apps.cli.export"
+skipped = tuple(f"dermseg.{room}" for room in rooms)
+names = [m.name for m in pkgutil.walk_packages(dermseg.__path__, "dermseg.", onerror=lambda name: None)]
+for name in names:
+    if not name.startswith(skipped):
+        importlib.import_module(name)
+print(len(names))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built by the build backend itself: no network, no isolated environment."""
+    pytest.importorskip("hatchling", reason="hatchling (dev group) builds the wheel")
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's content in a folder outside the repository; dependencies come from this environment."""
+    folder = tmp_path_factory.mktemp("installed")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def run_installed(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the unpacked package's program in an empty place."""
+    code = "import sys; sys.modules['torch'] = None; from dermseg.apps.cli.main import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=installed.parent,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+        assert {"dermseg/py.typed", "dermseg/report/report.html", f"{BUNDLE}card.json"} <= names
+        card = json.loads(archive.read(f"{BUNDLE}card.json"))
+        for variant in card["variants"].values():
+            content = archive.read(BUNDLE + variant["file"])
+            assert hashlib.sha256(content).hexdigest() == variant["sha256"]
+    information = next(name.split("/")[0] for name in names if ".dist-info/" in name)
+    assert {f"{information}/licenses/{name}" for name in ("LICENSE", "THIRD_PARTY_LICENSES.md")} <= names
+    assert all(name.startswith(("dermseg/", f"{information}/")) for name in names)
+    assert not [name for name in names if name.endswith((".pyc", ".pt", ".safetensors", ".tmp"))]
+    assert sum(size for name, size in sizes.items() if name.startswith(BUNDLE)) <= BUNDLE_LIMIT
+
+
+def test_the_installed_package_finds_its_model_outside_the_repository(installed: Path) -> None:
+    done = run_installed(installed, "doctor", "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 0, report
+    assert Path(report["model"]["path"]).is_relative_to(installed)
+    assert report["model"]["dice"] > 0.5  # on a drawn lesion: the model is one, not noise
+
+
+def test_everyday_modules_do_not_import_torch() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORT_CORE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 40
+
+
+def test_help_and_version_agree_with_the_metadata() -> None:
+    program = [sys.executable, "-m", "dermseg.apps.cli.main"]
+    text = subprocess.run([*program, "--help"], capture_output=True, text=True, check=True).stdout
+    assert all(verb in text for verb in ("segment", "train", "doctor"))
+    version = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True).stdout
+    assert version == f"dermseg {dermseg.__version__}\n"
+    assert metadata.version("dermseg") == dermseg.__version__
+
+
+def test_versions_in_the_documents_agree() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {dermseg.__version__}\n" in citation
+
+
+def test_the_everyday_install_does_not_require_torch() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = " ".join(project["dependencies"])
+    assert not [name for name in ("torch", "scipy", "pandas", "matplotlib") if name in required]
+
+
+def test_constraints_hold_a_plain_version_for_every_requirement() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(pin.count("==") == 1 and "+" not in pin and "/" not in pin for pin in pins)
+    pinned = {pin.partition("==")[0].lower().replace("_", "-") for pin in pins}
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = [*document["project"]["dependencies"], *document["project"]["optional-dependencies"]["train"]]
+    wanted += document["dependency-groups"]["dev"]
+    names = {wish.partition(">")[0].lower().replace("_", "-") for wish in wanted}
+    assert names <= pinned
