@@ -70,7 +70,7 @@ class Unet:
         """Time of one forward pass of one batch."""
         layout = torch.channels_last if setting.channels_last else torch.contiguous_format
         if layout != self._layout:
-            self.model.to(memory_format=layout)
+            self.model.to(memory_format=layout)  # type: ignore[call-overload]
             self._layout = layout
         x = torch.from_numpy(repeat(inputs, setting.batch)).to(memory_format=layout)
         half = setting.precision == "bf16"

@@ -42,10 +42,10 @@ class Augmentation:
         """Transform ``image (H, W, 3)`` and ``mask (H, W)`` together to ``(size, size)``."""
         matrix = self._matrix(rng, image.shape[0], image.shape[1], size)
         # reflection keeps skin beside skin; black corners come from the vignette instead
-        image = cv2.warpAffine(
+        image = cv2.warpAffine(  # type: ignore[assignment]
             image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
         )
-        mask = cv2.warpAffine(
+        mask = cv2.warpAffine(  # type: ignore[assignment]
             mask, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
         )
         return self._appearance(rng, image), mask
@@ -76,10 +76,10 @@ class Augmentation:
         if self.saturation:
             keep = 1 + rng.uniform(-self.saturation, self.saturation)
             grey = np.array([0.299, 0.587, 0.114]) * (1 - keep)
-            image = cv2.transform(image, np.eye(3) * keep + grey)
-        image = cv2.LUT(image, self._table(rng))
+            image = cv2.transform(image, np.eye(3) * keep + grey)  # type: ignore[assignment]
+        image = cv2.LUT(image, self._table(rng))  # type: ignore[assignment]
         if self.blur and rng.random() < self.blur:
-            image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, max(0.5, 0.008 * image.shape[0])))
+            image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, max(0.5, 0.008 * image.shape[0])))  # type: ignore[assignment]
         return image
 
     def _table(self, rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -139,4 +139,4 @@ def load_pair(row: IndexRow, size: int) -> tuple[NDArray[np.uint8], NDArray[np.u
     shrinks = image.pixels.shape[0] > size or image.pixels.shape[1] > size
     pixels = cv2.resize(image.pixels, shape, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     soft = cv2.resize(mask.astype(np.uint8) * 255, shape, interpolation=cv2.INTER_AREA)
-    return pixels, soft
+    return pixels.astype(np.uint8, copy=False), soft.astype(np.uint8, copy=False)

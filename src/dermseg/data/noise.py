@@ -47,7 +47,7 @@ def line_noise(
     scale = min(size) / reach
     straight = _stretched(rng, (reach, reach), width * scale, length * scale)
     matrix = cv2.getRotationMatrix2D((reach / 2, reach / 2), float(np.degrees(angle)), 1.0)
-    matrix[:, 2] += ((wide - reach) / 2, (height - reach) / 2)
+    matrix[:, 2] += np.array([(wide - reach) / 2, (height - reach) / 2])
     turned: Field = cv2.warpAffine(straight, matrix, (wide, height), borderMode=cv2.BORDER_REFLECT)  # type: ignore[assignment]
     return turned
 

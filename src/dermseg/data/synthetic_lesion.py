@@ -107,7 +107,7 @@ def draw_outline(rng: np.random.Generator, size: tuple[int, int], *, streaks: bo
     level = np.quantile(inside[::step, ::step], 1.0 - area)
     mask = _one_component(inside > level)
     solid = mask.astype(np.uint8)
-    distance = cv2.distanceTransform(solid, cv2.DIST_L2, cv2.DIST_MASK_5)
+    distance: Field = cv2.distanceTransform(solid, cv2.DIST_L2, cv2.DIST_MASK_5)  # type: ignore[assignment]
     distance -= cv2.distanceTransform(1 - solid, cv2.DIST_L2, cv2.DIST_MASK_5)
     distance -= np.where(mask, np.float32(0.5), np.float32(-0.5))
     share = float(np.sqrt(np.count_nonzero(mask) / np.pi)) / min(size)
@@ -211,7 +211,8 @@ def _pattern(rng: np.random.Generator, outline: Outline, core: Field, pattern: s
     if pattern == "network":
         cells = honeycomb(rng, size, spacing, rng.uniform(0.5, 0.9))
         lines = np.float32(1.0) - np.float32(2.0) * ramp(cells, -0.45, 0.55)
-        return strength * uneven * lines * (1 - np.float32(0.5) * core)
+        network: Field = strength * uneven * lines * (1 - np.float32(0.5) * core)
+        return network
     if pattern == "cobblestone":
         cells = honeycomb(rng, size, 1.5 * spacing, rng.uniform(0.6, 0.9))
         return (
@@ -253,4 +254,5 @@ def _one_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     filled = cv2.drawContours(part.copy(), outer, -1, 1, cv2.FILLED)
     solid = filled.astype(bool)
     # Filling a ring around the frame would leave no skin; an outline with a hole is the lesser evil.
-    return part.astype(bool) if solid.all() else solid
+    chosen: NDArray[np.bool_] = part.astype(bool) if solid.all() else solid
+    return chosen

@@ -203,7 +203,8 @@ def split_off_masks(sources: Sequence[ImageSource]) -> tuple[list[ImageSource], 
     where an image ``X`` is there too, in whatever folder; a file of such a name on its own is a photograph.
     """
     stems = {PurePosixPath(source.name).stem.lower() for source in sources}
-    images, masks = [], []
+    images: list[ImageSource] = []
+    masks: list[ImageSource] = []
     for source in sources:
         base = _MASK_NAME.fullmatch(PurePosixPath(source.name).stem.lower())
         (masks if base and base[1] in stems else images).append(source)

@@ -111,6 +111,6 @@ def _parity(parity: dict[str, Any]) -> str:
 
 
 def _trials(trials: list[dict[str, Any]]) -> str:
-    keys = ("step", "threshold", "keep_largest", "fill_holes", "smooth_radius")
-    keys += ("dice", "jaccard", "threshold_jaccard", "objective")
+    settings = ("step", "threshold", "keep_largest", "fill_holes", "smooth_radius")
+    keys = (*settings, "dice", "jaccard", "threshold_jaccard", "objective")
     return _table([k.replace("_", " ") for k in keys], [[str(t[k]) for k in keys] for t in trials])
