@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from dermseg.errors import DataError
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
 
-_FORMAT = 1
+_FORMAT = 2
+_STALE_S = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def cache_key(rows: Sequence[IndexRow], size: int) -> str:
     """Name of the cache of these rows at this size."""
     digest = hashlib.sha256(f"{_FORMAT}:{size}".encode())
     for row in rows:
-        digest.update(f"\0{row.dataset}\0{row.image_id}\0{row.sha256}\0{row.masks[0]}".encode())
+        digest.update(f"\0{row.dataset}\0{row.image_id}\0{row.sha256}\0{row.masks[:1]}".encode())
     return digest.hexdigest()[:20]
 
 
@@ -95,6 +97,9 @@ def _build(
             file=target.parent,
             hint="set data.cache_dir or a smaller data.cache_size",
         )
+    for left in target.parent.glob("*.tmp"):  # of builds that were killed; a live one is never this old
+        if time.time() - left.stat().st_mtime > _STALE_S:
+            shutil.rmtree(left, ignore_errors=True)
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()

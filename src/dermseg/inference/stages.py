@@ -247,10 +247,11 @@ def resize_mask(mask: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bo
 
 
 def _legend(result: Result, model: Model) -> list[str]:
+    name = f"model {model.card.name} {model.card.version}"
     if result.status == "no_lesion":
-        return ["no lesion found", model.card.name]
+        return ["no lesion found", name]
     share = 100 * result.area_fraction
-    return [f"lesion {share:.1f} % of image", f"confidence {result.confidence:.2f}", model.card.name]
+    return [f"lesion {share:.1f} % of image", f"confidence {result.confidence:.2f}", name]
 
 
 def encode_probability(probability: Floats) -> bytes:

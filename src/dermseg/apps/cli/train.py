@@ -27,6 +27,8 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a network. Ctrl-C or a kill loses nothing: --resume RUN goes on where it stopped."""
+    import cv2
+
     from dermseg.training.config import load_config
     from dermseg.training.loop import train as run_training
 
@@ -41,6 +43,7 @@ def train(
             raise UsageError("a configuration file is needed", hint="dermseg train configs/default.yaml")
         settings = load_config(config, set_ or ())
         folder = output or Path("runs") / settings.name
+    cv2.setNumThreads(1)  # batches are made side by side already; more threads would take torch's
     progress = run_training(settings, folder, resume=resume is not None)
     say(f"best val Dice {progress.best_dice:.4f} in epoch {progress.best_epoch + 1}; run folder: {folder}")
     if as_json:

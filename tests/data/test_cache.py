@@ -1,0 +1,68 @@
+"""The cache holds what the files hold, is shared, and is whole or not there."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dermseg.data.cache import build_cache, cache_key
+from dermseg.data.index import IndexRow
+from dermseg.errors import DataError, ImageError
+
+
+def make_rows(folder: Path, n: int = 3) -> list[IndexRow]:
+    rows = []
+    for i in range(n):
+        image = np.full((40, 60, 3), (0, 0, 40 * i), np.uint8)  # BGR for OpenCV: red
+        mask = np.zeros((40, 60), np.uint8)
+        mask[:, :30] = 255
+        cv2.imwrite(str(folder / f"{i}.png"), image)
+        cv2.imwrite(str(folder / f"{i}_mask.png"), mask)
+        rows.append(IndexRow(str(i), f"{i}.png", (f"{i}_mask.png",), "d", sha256=f"{i:064x}", root=folder))
+    return rows
+
+
+def test_images_are_rgb_and_masks_hold_shares(tmp_path: Path) -> None:
+    rows = make_rows(tmp_path)
+    cache = build_cache(rows, 32, tmp_path / "cache")
+    assert cache.images.shape == (3, 32, 32, 3)
+    assert cache.image_ids == ("0", "1", "2")
+    assert (cache.images[2] == (80, 0, 0)).all()
+    assert (cache.masks[:, :, :15] == 255).all()
+    assert (cache.masks[:, :, 17:] == 0).all()
+    again = build_cache(rows, 32, tmp_path / "cache")
+    assert np.array_equal(cache.images, again.images)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_the_name_depends_on_content_order_and_size(tmp_path: Path) -> None:
+    rows = make_rows(tmp_path)
+    assert (
+        len({cache_key(rows, 32), cache_key(rows, 64), cache_key(rows[::-1], 32), cache_key(rows[1:], 32)})
+        == 4
+    )
+
+
+def test_a_failed_or_killed_build_leaves_nothing_that_counts(tmp_path: Path) -> None:
+    rows = make_rows(tmp_path)
+    folder = tmp_path / "cache"
+    killed = folder / "abc.1.tmp"
+    killed.mkdir(parents=True)
+    long_ago = time.time() - 2 * 24 * 3600
+    os.utime(killed, (long_ago, long_ago))
+    (tmp_path / "1.png").write_bytes(b"not a png")
+    with pytest.raises(ImageError, match=r"1\.png"):
+        build_cache(rows, 32, folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_rows_without_masks_and_empty_selections_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no images"):
+        build_cache([], 32, tmp_path)
+    with pytest.raises(DataError, match="'x' has no mask"):
+        build_cache([IndexRow("x", "x.png", root=tmp_path)], 32, tmp_path)
