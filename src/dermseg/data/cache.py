@@ -138,7 +138,7 @@ def load_pair(row: IndexRow, size: int) -> tuple[NDArray[np.uint8], NDArray[np.u
     """
     if not row.masks:
         raise DataError(f"image '{row.image_id}' has no mask", hint="dermseg data check finds all such rows")
-    image = load_image(open_image(row), min_side=size)
+    image = load_image(open_image(row), min_side=2 * size)  # as at inference
     mask = load_mask(open_mask(row), size=(image.info.height, image.info.width))
     shape = (size, size)
     shrinks = image.pixels.shape[0] > size or image.pixels.shape[1] > size

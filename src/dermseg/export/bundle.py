@@ -86,6 +86,7 @@ def export_run(
     )
     model = build_model(config.model.architecture, **options)
     load_weights(run / BEST, model)
+    parameters = count_parameters(model)  # as trained; folding batch norms makes a few fewer
     model = fold_batch_norm(model)
     size = best_image_size(run, config)
     preprocessing = Preprocessing(
@@ -130,7 +131,7 @@ def export_run(
         summary=named.summary,
         architecture=config.model.architecture,
         architecture_options=options,
-        parameters=count_parameters(model),
+        parameters=parameters,
         licence=named.licence,
         intended_use=INTENDED_USE,
         limitations=[*LIMITATIONS, *named.notes],

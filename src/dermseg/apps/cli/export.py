@@ -33,9 +33,8 @@ def export(
     validation images and write card.json."""
     from dermseg.export.bundle import Named, export_run
 
-    card = export_run(
-        run, output, Named(name or output.name, version, licence, summary), opset=opset, report=say
-    )
+    named = Named(name or output.name, version, licence, summary, tuple(note or ()))
+    card = export_run(run, output, named, opset=opset, report=say)
     variant = card.variants[card.default_variant]
     say(f"{output}: {variant.bytes / 1e6:.1f} MB, threshold {card.postprocessing.threshold}")
     if as_json:

@@ -1,0 +1,102 @@
+"""From a finished run to a bundle that the everyday install can use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from dermseg.apps.cli.main import main
+from dermseg.errors import UsageError
+from dermseg.export.bundle import Named, export_run, write_bundle
+from dermseg.inference.bundle import load_bundle
+from dermseg.inference.card import read_card
+from dermseg.inference.predictor import load_model
+from dermseg.models import build_model, count_parameters
+from dermseg.training.config import load_config
+from dermseg.training.loop import train
+
+
+def write_discs(folder: Path, n: int = 8, size: int = 64) -> Path:
+    """Dark discs on light skin with an index: 4 train, 4 val."""
+    folder.mkdir()
+    lines = ["image_id,image,masks,dataset,subject,lesion,group,split,width,height,licence,sha256"]
+    for i in range(n):
+        rng = np.random.default_rng(i)
+        image = np.full((size, size, 3), (150, 180, 215), np.uint8)
+        mask = np.zeros((size, size), np.uint8)
+        cv2.circle(mask, tuple(int(v) for v in rng.integers(22, 42, 2)), int(rng.integers(10, 18)), 255, -1)
+        image[mask > 0] = (40, 60, 100)
+        cv2.imwrite(str(folder / f"{i}.png"), image)
+        cv2.imwrite(str(folder / f"{i}_mask.png"), mask)
+        split = "train" if i < 4 else "val"
+        lines.append(f"{i},{i}.png,{i}_mask.png,discs,,,{i},{split},{size},{size},CC0-1.0,{i:064x}")
+    (folder / "index.csv").write_text("\n".join(lines) + "\n")
+    return folder / "index.csv"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export")
+    index = str(write_discs(folder / "discs"))
+    config = {
+        "data": {
+            "train": [{"index": index}],
+            "val": [{"index": index, "split": "val"}],
+            "cache_dir": str(folder / "cache"),
+            "cache_size": 64,
+        },
+        "model": {"architecture": "unet", "options": {"widths": [8, 16, 32]}},
+        "training": {
+            "epochs": 25, "image_size": 64, "batch_size": 2, "lr": 0.01, "device": "cpu", "ema_decay": 0.8,
+            "phases": [{"epochs": 1, "image_size": 32}],
+        },
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    train(load_config(folder / "config.yaml"), folder / "run", quiet=True)
+    return folder / "run"
+
+
+def test_a_run_becomes_a_bundle_that_finds_what_it_was_taught(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["export", str(run), "-o", str(tmp_path / "discs"), "--note", "only discs", "--json"]
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    assert not ended.value.code
+    card = read_card(capsys.readouterr().out)
+    bundle = load_bundle(tmp_path / "discs")
+    assert bundle.verify() == {"fp32": "ok"}
+    assert bundle.card == card
+    assert card.preprocessing.height == 64
+    assert card.parameters == count_parameters(build_model("unet", widths=(8, 16, 32)))
+    assert card.limitations[-1] == "only discs"
+    assert card.training["data"][0]["licences"] == {"CC0-1.0": 4}
+    parity = card.variants["fp32"].parity
+    assert parity is not None
+    assert parity["flipped_pixels"] < 0.01
+    image = cv2.imread(str(run.parent / "discs/5.png"))[..., ::-1]
+    reference = cv2.imread(str(run.parent / "discs/5_mask.png"), cv2.IMREAD_GRAYSCALE) > 0
+    mask = load_model(tmp_path / "discs").segment(np.ascontiguousarray(image)).mask
+    assert 2 * (mask & reference).sum() / (mask.sum() + reference.sum()) > 0.8
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "a.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not a bundle"):
+        export_run(run, tmp_path / "letters", Named("x", "1", "CC0-1.0"))
+    assert (tmp_path / "letters" / "a.txt").read_text() == "mine"
+
+
+def test_a_bundle_is_replaced_whole(tiny_bundle: Path, tmp_path: Path) -> None:
+    card = load_bundle(tiny_bundle).card
+    data = (tiny_bundle / "model.onnx").read_bytes()
+    for version in ("1", "2"):
+        write_bundle(tmp_path / "b", card.model_copy(update={"version": version}), {"model.onnx": data})
+    assert json.loads((tmp_path / "b" / "card.json").read_text())["version"] == "2"
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
