@@ -45,6 +45,15 @@ from dermseg.models import build_model, count_parameters
 NATIVE = "ISIC_native_resolution.zip!images/*"  # below $DERMSEG_DATA; the zip holds masks as well
 SAVES = {"masks": "mask", "masks and overlays": "mask,overlay"}
 Inputs = NDArray[np.float32]
+# Linux counts the memory of the parent at the fork as the child's peak, so a small process stands between.
+_MEASURE = """
+import subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+if sys.platform != "win32":
+    import resource
+    print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
 
 
 @dataclass(frozen=True)
@@ -140,17 +149,13 @@ def run_segment(images: str, model: str, kinds: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "dermseg.apps.cli.main", "segment", images]
         command += ["-o", str(out), "--model", model, "--save", kinds, "--log-json"]
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        assert process.stderr is not None
-        log = process.stderr.read()
-        peak = None
-        if hasattr(os, "wait4"):  # not on Windows
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        done = subprocess.run(
+            [sys.executable, "-c", _MEASURE, *command], capture_output=True, text=True, check=False
+        )
         wall = time.perf_counter() - start
-        if process.wait() != 0:
-            raise SystemExit(f"{' '.join(command)} failed:\n{log}")
+        if done.returncode != 0:
+            raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+        peak = int(done.stdout) * (1 if sys.platform == "darwin" else 1024) if done.stdout else None
         record = json.loads((out / "run.json").read_text())
     timing = record["timing"]
     return {
