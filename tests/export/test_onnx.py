@@ -14,7 +14,7 @@ from dermseg.export.onnx import fold_batch_norm, store_as_fp16, to_onnx
 from dermseg.models import build_model
 
 CASES: list[tuple[str, dict[str, Any], list[tuple[int, int]]]] = [
-    ("encoder_unet", {"decoder_widths": (16, 16, 8, 8, 8)}, [(64, 64), (97, 131)]),
+    ("encoder_unet", {"decoder_widths": (16, 16, 8, 8)}, [(64, 64), (97, 131)]),
     ("unet", {"widths": (8, 16, 32)}, [(64, 64), (96, 32)]),
 ]
 

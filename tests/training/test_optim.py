@@ -18,7 +18,7 @@ def test_schedules_start_low_peak_and_end_near_zero() -> None:
 
 
 def test_norms_and_biases_are_not_decayed_and_the_encoder_learns_more_slowly() -> None:
-    model = build_model("encoder_unet", decoder_widths=(8, 8, 8, 8, 8))
+    model = build_model("encoder_unet", decoder_widths=(8, 8, 8, 8))
     optimizer = make_optimizer(model, TrainingConfig(encoder_lr_factor=0.1, weight_decay=0.5))
     set_lr(optimizer, 1.0)
     of = {id(p): group for group in optimizer.param_groups for p in group["params"]}

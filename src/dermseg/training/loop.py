@@ -29,7 +29,7 @@ from dermseg.models import build_model, count_parameters
 from dermseg.training.batches import Batches, Source
 from dermseg.training.checkpoint import BEST, LAST, load_state, load_weights, save_state, save_weights
 from dermseg.training.config import RunConfig, SourceConfig, expand
-from dermseg.training.environment import describe_environment
+from dermseg.training.environment import describe_environment, keep_freed_memory
 from dermseg.training.log import Board, LiveLine, MetricsFile
 from dermseg.training.losses import segmentation_loss
 from dermseg.training.optim import WeightAverage, lr_factor, make_optimizer, set_lr
@@ -72,6 +72,8 @@ class Trainer:
         if t.threads:
             torch.set_num_threads(t.threads)
         self.device = pick_device(t.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.autocast_dtype = pick_autocast(t.autocast, self.device)
         self.line = LiveLine(0, 0, quiet)
         self.train_sources = [Source(self._cache(source), source.per_epoch) for source in config.data.train]
