@@ -22,11 +22,11 @@ export PYTHON IMAGES MODEL
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo venv lint format test model bench soak clean
+.PHONY: help demo venv lint format test test-system web model bench soak clean
 
 help: ## List the targets
 	@echo "make TARGET   (see the top of the Makefile for what can be set)"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: ## Install the everyday package in .demo/venv and outline lesions (IMAGES=folder, zip or glob)
 	@sh scripts/demo.sh
@@ -56,7 +56,15 @@ format: $(READY) ## Format the code
 
 test: lint ## Lint, then the tests; real images are used where DERMSEG_DATA names their folder
 	@echo "== tests"
-	@$(IN_VENV) python -m pytest -n $(JOBS) $(ARGS)
+	@$(IN_VENV) python -m pytest -n $(JOBS) --ignore=tests/system $(ARGS)
+
+test-system: $(READY) ## Tests in real programs: a browser (installs Debian packages where it may)
+	@sh scripts/system-packages.sh
+	@$(IN_VENV) python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) --group system
+	@$(IN_VENV) python -m pytest tests/system $(ARGS)
+
+web: ## Build the static page in web/dist (needs npm)
+	@cd web && npm ci --no-audit --no-fund && npm run build
 
 model: $(READY) ## Rebuild the bundled model from data to card
 	@$(IN_VENV) python benchmarks/make_model.py $(ARGS)

@@ -4,6 +4,7 @@
 >>> model = dermseg.load_model()
 >>> result = model.segment(image)  # uint8 (H, W, 3) RGB
 >>> result.mask  # bool (H, W)
+>>> dermseg.evaluate("index.csv", split="test").summary()["dice"]
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dermseg.api import evaluate, segment
     from dermseg.inference.predictor import Model, Result, load_model
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Result", "__version__", "load_model"]
+__all__ = ["Model", "Result", "__version__", "evaluate", "load_model", "segment"]
 
 # Heavy imports (cv2, onnxruntime) happen at first use, so that `import dermseg` costs nothing.
 _LAZY = {
+    "segment": "dermseg.api",
+    "evaluate": "dermseg.api",
     "load_model": "dermseg.inference.predictor",
     "Model": "dermseg.inference.predictor",
     "Result": "dermseg.inference.predictor",

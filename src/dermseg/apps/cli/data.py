@@ -237,11 +237,12 @@ def synth_(
 ) -> None:
     """Draw synthetic dermoscopic images with exact masks, and an index of them."""
     from dermseg.data.sources.synthetic import write_synthetic
+    from dermseg.data.synthetic import SMALLEST_SIDE
 
     may_write(output / "index.csv", overwrite, "--overwrite")
     width, _, height = size.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 16):
-        raise UsageError(f"--size '{size}' is not understood", hint="--size 768x576, at least 16x16")
+    if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= SMALLEST_SIDE):
+        raise UsageError(f"--size '{size}' is not understood", hint=f"--size 768x576, at least {SMALLEST_SIDE}x{SMALLEST_SIDE}")
     with progress("drawing") as step:
         rows = write_synthetic(output, number, seed=seed, size=(int(height), int(width)), progress=step)
     say(f"{output}: {len(rows)} images with masks, and index.csv")

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Debian packages that 'make test-system' needs and that are not there yet. Installs them where it may
+# (root, or sudo without a password), else says the command.
+set -eu
+missing=
+want() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
+want chromium chromium
+want node nodejs
+want npm npm
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else
+    echo "missing:$missing; install them with: sudo apt-get install -y --no-install-recommends$missing" >&2
+    exit 1
+fi
+echo "== installing$missing"
+$sudo apt-get update -qq
+# shellcheck disable=SC2086
+DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null

@@ -1,0 +1,59 @@
+"""The short way from Python: one call from an image to a mask, one from an index to figures."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from dermseg.data.index import read_index
+from dermseg.evaluation.evaluate import evaluate_rows, select_split
+from dermseg.evaluation.table import Evaluation
+from dermseg.inference.postprocess import Lesions
+from dermseg.inference.predictor import Image, Model, Result, load_model
+
+_loaded = lru_cache(maxsize=2)(load_model)
+
+
+def segment(
+    image: Image,
+    *,
+    model: str | Path | Model = "default",
+    threshold: float | None = None,
+    lesions: Lesions | None = None,
+    tta: bool = False,
+) -> Result:
+    """Find the lesion in one image; the model is loaded at the first call and kept.
+
+    Parameters
+    ----------
+    image
+        ``uint8 (H, W, 3)`` RGB, or a path, or the bytes of an image file.
+    model
+        Name of a bundled model, path of a bundle, or what ``load_model`` gave.
+    threshold, lesions, tta
+        As in ``Model.segment``.
+    """
+    chosen = model if isinstance(model, Model) else _loaded(model)
+    return chosen.segment(image, threshold=threshold, lesions=lesions, tta=tta)
+
+
+def evaluate(
+    index: str | Path,
+    *,
+    split: str = "test",
+    model: str | Path | Model = "default",
+    threshold: float | None = None,
+    tta: bool = False,
+) -> Evaluation:
+    """Compare a model with the reference masks of one split of an index, as ``dermseg evaluate`` does.
+
+    ``Evaluation.summary()`` holds means with intervals and pooled figures, ``Evaluation.scores`` each image.
+
+    Raises
+    ------
+    DataError
+        The index cannot be read or the split has no masks.
+    """
+    rows, _ = select_split(read_index(index), split)
+    chosen = model if isinstance(model, Model) else _loaded(model)
+    return evaluate_rows(chosen, rows, threshold=threshold, tta=tta)

@@ -1,0 +1,44 @@
+// Builds the static page into dist/: the sources, ONNX Runtime from node_modules, one bundle of dermseg.
+//
+//   npm ci && npm run build [-- BUNDLE_FOLDER]
+//
+// Any static server can serve dist/ (a secure origin is needed for the camera and for offline use).
+import { createHash } from "node:crypto";
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const bundles = join(here, "..", "src", "dermseg", "bundles");
+const bundle = process.argv[2] ?? join(bundles, existsSync(join(bundles, "fast")) ? "fast" : "default");
+const out = join(here, "dist");
+
+const card = JSON.parse(readFileSync(join(bundle, "card.json"), "utf8"));
+if (card.postprocessing.smooth_radius > 0) {
+  throw new Error(`${bundle}: the page does not do smooth_radius; use a bundle without it`);
+}
+const variant = card.variants[card.default_variant];
+const model = readFileSync(join(bundle, variant.file));
+if (createHash("sha256").update(model).digest("hex") !== variant.sha256) {
+  throw new Error(`${bundle}/${variant.file} is not the file its card describes`);
+}
+
+rmSync(out, { recursive: true, force: true });
+mkdirSync(out);
+cpSync(join(here, "src"), out, { recursive: true });
+writeFileSync(join(out, "model.onnx"), model);
+writeFileSync(join(out, "card.json"), JSON.stringify({ ...card, metrics: [] }));
+const runtime = join(here, "node_modules", "onnxruntime-web", "dist");
+for (const name of ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"]) {
+  cpSync(join(runtime, name), join(out, name));
+}
+
+// The service worker keeps exactly these files; its version changes with any of them.
+const files = readdirSync(out).filter((name) => name !== "sw.js").sort();
+const hash = createHash("sha256");
+for (const name of files) hash.update(name).update(readFileSync(join(out, name)));
+const worker = readFileSync(join(out, "sw.js"), "utf8")
+  .replace("__VERSION__", hash.digest("hex").slice(0, 16))
+  .replace("__FILES__", JSON.stringify(["./", ...files]));
+writeFileSync(join(out, "sw.js"), worker);
+console.log(`dist/: ${files.length + 1} files, model ${card.name} ${card.version}`);

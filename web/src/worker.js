@@ -1,0 +1,58 @@
+// The network in a thread of its own, so that the page never freezes.
+import * as ort from "./ort.wasm.min.mjs";
+import { clean, confidence, maskAt, outline, toInput } from "./lesion.js";
+
+ort.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
+ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, 4) : 1;
+
+const ready = (async () => {
+  const [card, model] = await Promise.all([
+    fetch("card.json").then((r) => r.json()),
+    fetch("model.onnx").then((r) => r.arrayBuffer()),
+  ]);
+  return { card, session: await ort.InferenceSession.create(model) };
+})();
+
+ready.then(
+  ({ card }) => postMessage({ kind: "ready", name: `${card.name} ${card.version}`, threshold: card.postprocessing.threshold }),
+  (error) => postMessage({ kind: "broken", message: String(error.message ?? error) }),
+);
+
+let last = null; // logits of the image on show: another threshold needs no network
+
+onmessage = async ({ data }) => {
+  try {
+    const { card, session } = await ready;
+    if (data.kind === "image") last = await run(card, session, data);
+    if (last && data.kind !== "mask") post(card, data.threshold);
+    if (last && data.kind === "mask") {
+      const mask = maskAt(cleaned(card, data.threshold), last.width, last.height);
+      postMessage({ kind: "mask", mask, width: last.width, height: last.height }, [mask.buffer]);
+    }
+  } catch (error) {
+    postMessage({ kind: "failed", message: String(error.message ?? error) });
+  }
+};
+
+async function run(card, session, { pixels, width, height }) {
+  const p = card.preprocessing, begin = performance.now();
+  const input = new ort.Tensor("float32", toInput(pixels, width, height, p), [1, 3, p.height, p.width]);
+  const result = await session.run({ [p.input_name]: input });
+  const { data, dims } = result[p.output_name];
+  return { logits: data, h: dims[2], w: dims[3], width, height, milliseconds: performance.now() - begin };
+}
+
+const cleaned = (card, threshold) => clean(last.logits, last.w, last.h, card.postprocessing, threshold);
+
+function post(card, threshold) {
+  const found = cleaned(card, threshold);
+  const inside = maskAt(found, 512, 512).reduce((sum, v) => sum + v, 0) / 512 ** 2;
+  postMessage({
+    kind: "result",
+    segments: outline(found),
+    status: found.count ? "ok" : "no_lesion",
+    areaFraction: inside,
+    confidence: confidence(last.logits, card.postprocessing.temperature, found),
+    milliseconds: last.milliseconds,
+  });
+}
