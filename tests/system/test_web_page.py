@@ -8,13 +8,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
 import dermseg
 from dermseg.data.sources.synthetic import write_synthetic
 from dermseg.images import find_images
+from dermseg.images.masks import load_mask
 
 WEB = Path(__file__).resolve().parents[2] / "web"
 
@@ -96,8 +96,7 @@ def outline(page: Any, path: Path, folder: Path) -> np.ndarray:
     target = folder / "mask.png"
     download.value.save_as(target)
     assert download.value.suggested_filename == f"{path.stem}_segmentation.png"
-    mask: np.ndarray = cv2.imread(str(target), cv2.IMREAD_GRAYSCALE)
-    return mask >= 128
+    return load_mask(target)
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,16 +1,19 @@
-"""Overlap metrics as pure functions of pixel counts.
+"""Overlap metrics as pure functions of pixel counts, and the empty-mask rule of every metric.
 
-The empty-mask rule, for every metric here: **0/0 is 1**. A ratio whose denominator has no pixels has
-nothing to get wrong. So
+The empty-mask rule: **what there is nothing of cannot be wrong, and what is missed whole is as wrong as
+can be.** In formulas, for every metric of the package:
 
-- dice and jaccard of two empty masks are 1; an empty prediction of a lesion scores 0, and so does a
-  prediction where the reference is empty;
-- sensitivity is 1 where the reference has no lesion, specificity is 1 where it has no skin;
-- precision is 1 where nothing was predicted, also if that missed a lesion (read it beside sensitivity).
+- a ratio 0/0 is 1. Dice, Jaccard, surface Dice and boundary IoU of two empty masks are 1; an empty
+  prediction of a lesion scores 0, and so does a prediction where the reference is empty. Sensitivity is 1
+  where the reference has no lesion, specificity is 1 where it has no skin; precision is 1 where nothing was
+  predicted, also if that missed a lesion (read it beside sensitivity);
+- a distance between two empty outlines is 0; where only one of them is empty it is the diagonal of the
+  image, the longest distance there is, so that a missed lesion stays in the mean;
+- what is measured near the reference's boundary is unknown (None, and in no mean) where there is none.
 
-This is what `isic-challenge-scoring` 5.6, the official scorer of the ISIC challenges, does in
-``metrics.py`` (``binary_dice``, ``binary_jaccard``, ``binary_sensitivity``, ``binary_specificity``,
-``binary_ppv``).
+For the overlap metrics this is what `isic-challenge-scoring` 5.6, the official scorer of the ISIC
+challenges, does in ``metrics.py`` (``binary_dice``, ``binary_jaccard``, ``binary_sensitivity``,
+``binary_specificity``, ``binary_ppv``).
 """
 
 from __future__ import annotations
@@ -23,18 +26,26 @@ JACCARD_THRESHOLD = 0.65
 """Below this Jaccard index an image counts as failed (ISIC 2018 Task 1: two readers agree at about this)."""
 
 
-def _ratio(part: int, whole: int) -> float:
+def ratio(part: float, whole: float) -> float:
+    """``part / whole``, and 1 for 0/0: the empty-mask rule of every share."""
     return part / whole if whole else 1.0
+
+
+def empty_distance(prediction_empty: bool, reference_empty: bool, diagonal: float) -> float | None:
+    """The empty-mask rule of every distance: 0, the image's diagonal, or None where both outlines exist."""
+    if prediction_empty and reference_empty:
+        return 0.0
+    return diagonal if prediction_empty or reference_empty else None
 
 
 def dice(counts: Counts) -> float:
     """Dice coefficient, ``2 tp / (2 tp + fp + fn)``, in [0, 1] (Dice 1945, doi 10.2307/1932409)."""
-    return _ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
+    return ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
 
 
 def jaccard(counts: Counts) -> float:
     """Jaccard index or intersection over union, ``tp / (tp + fp + fn)``, in [0, 1]."""
-    return _ratio(counts.tp, counts.tp + counts.fp + counts.fn)
+    return ratio(counts.tp, counts.tp + counts.fp + counts.fn)
 
 
 def threshold_jaccard(counts: Counts) -> float:
@@ -45,22 +56,22 @@ def threshold_jaccard(counts: Counts) -> float:
 
 def sensitivity(counts: Counts) -> float:
     """Share of the reference's lesion that was found (recall), ``tp / (tp + fn)``."""
-    return _ratio(counts.tp, counts.tp + counts.fn)
+    return ratio(counts.tp, counts.tp + counts.fn)
 
 
 def specificity(counts: Counts) -> float:
     """Share of the reference's skin that was left alone, ``tn / (tn + fp)``."""
-    return _ratio(counts.tn, counts.tn + counts.fp)
+    return ratio(counts.tn, counts.tn + counts.fp)
 
 
 def precision(counts: Counts) -> float:
     """Share of the predicted lesion that is lesion (positive predictive value), ``tp / (tp + fp)``."""
-    return _ratio(counts.tp, counts.tp + counts.fp)
+    return ratio(counts.tp, counts.tp + counts.fp)
 
 
 def accuracy(counts: Counts) -> float:
     """Share of pixels that agree, ``(tp + tn) / all``."""
-    return _ratio(counts.tp + counts.tn, counts.total)
+    return ratio(counts.tp + counts.tn, counts.total)
 
 
 METRICS: dict[str, Callable[[Counts], float]] = {
