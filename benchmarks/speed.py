@@ -1,0 +1,306 @@
+"""Everything side by side in one run: the bundles, U-Net and UNet++; network only, one image, a folder.
+
+- **Network only**, at 256 and 512 px: each bundled network in ONNX Runtime; U-Net (Ronneberger 2015) and
+  UNet++ (Zhou 2018) with random weights, which do not change speed, in eager PyTorch (fp32; bf16 autocast,
+  at 512 px only where the CPU has it) and in ONNX Runtime. Eager networks get the faster memory layout and the best batch of 1 to 8; ONNX
+  Runtime gets the better of one call with all threads and one call per CPU with one thread each, which is how
+  ``dermseg segment`` uses it. Measured in turns, medians over the rounds.
+- **One image**: milliseconds from the bytes of a native JPEG to its mask, p50 and p95.
+- **A folder**: ``dermseg segment --save mask`` on the native images, beside what its parts allow:
+  ``1 / (1/decode + 1/network + 1/write)``, each part measured alone on all CPUs in the same run.
+
+Writes ``results/speed.json`` and the tables of ``docs/performance.md``.
+
+    python benchmarks/speed.py [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from common import RESULTS, ROOT, describe, one_line, save
+from dermseg.export.onnx import to_onnx
+from dermseg.images.load import load_image
+from dermseg.images.masks import save_mask
+from dermseg.images.sources import ImageSource, find_images
+from dermseg.inference.bundle import list_bundles
+from dermseg.inference.predictor import Model, load_model
+from dermseg.inference.session import OrtSession
+from dermseg.inference.threads import available_cpus
+from dermseg.models import build_model
+from throughput import NATIVE, run_segment
+
+SIZES = (256, 512)
+PEERS = ("unet", "unetpp")
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
+Inputs = NDArray[np.float32]
+
+
+@dataclass
+class Runner:
+    """One way to run one network: seconds for one call, images per call."""
+
+    name: str
+    runtime: str
+    size: int
+    images: int
+    call: Callable[[], object]
+    setting: str = ""
+
+    def rate(self) -> float:
+        """Images/s of one timed call."""
+        begin = time.perf_counter()
+        self.call()
+        return self.images / (time.perf_counter() - begin)
+
+
+def inputs_of(n: int, size: int) -> Inputs:
+    """Network inputs of one size; noise, because speed does not depend on what is in them."""
+    return np.random.default_rng(0).standard_normal((n, 3, size, size), np.float32)
+
+
+def onnx_runner(name: str, data: bytes, size: int, pool: ThreadPoolExecutor, cpus: int) -> Runner:
+    """The better of one call with every thread and one single-threaded call per CPU."""
+    x = inputs_of(4, size)
+    wide, narrow = OrtSession(data, cpus), OrtSession(data, 1)
+    options = [
+        Runner(name, "ONNX Runtime", size, 4, lambda: wide(x), f"batch 4, {cpus} threads"),
+        Runner(
+            name,
+            "ONNX Runtime",
+            size,
+            4 * cpus,
+            lambda: list(pool.map(lambda _: [narrow(x[:1]) for _ in range(4)], range(cpus))),
+            f"{cpus} calls at a time, 1 thread each",
+        ),
+    ]
+    for option in options:
+        option.rate()
+    return max(options, key=lambda option: max(option.rate() for _ in range(3)))
+
+
+def eager_runner(
+    name: str, model: torch.nn.Module, size: int, precision: str, *, batches: Iterable[int], budget_s: float
+) -> Runner | None:
+    """The fastest layout and batch in eager PyTorch; None where a single image outlasts the budget."""
+    begin = time.perf_counter()
+    best: tuple[float, Runner] | None = None
+    for channels_last in (True, False):
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        for batch in batches:
+            if best and batch / best[0] > budget_s - (time.perf_counter() - begin):
+                continue
+            x = torch.from_numpy(inputs_of(batch, size)).to(memory_format=layout)
+
+            def call(x: torch.Tensor = x, layout: Any = layout) -> None:
+                model.to(memory_format=layout)  # type: ignore[call-overload]
+                half = precision == "bf16"
+                with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
+                    model(x)
+
+            setting = f"batch {batch}{', channels last' if channels_last else ''}"
+            runner = Runner(name, f"PyTorch eager {precision}", size, batch, call, setting)
+            rate = runner.rate()
+            if best is None or rate > best[0]:
+                best = (rate, runner)
+    return best[1] if best else None
+
+
+def network_only(
+    bundles: list[Model], *, rounds: int, batches: list[int], budget_s: float
+) -> list[dict[str, Any]]:
+    """Images/s of every network at every size."""
+    cpus = available_cpus()
+    pool = ThreadPoolExecutor(cpus)
+    runners: list[Runner] = []
+    bf16 = describe()["machine"]["bf16_in_hardware"]
+    for size in SIZES:
+        runners += [
+            onnx_runner(m.card.name, m.bundle.read_model(m.variant), size, pool, cpus) for m in bundles
+        ]
+        for peer in PEERS:
+            torch.manual_seed(0)
+            network = build_model(peer).eval()
+            runners.append(onnx_runner(peer, to_onnx(network, size), size, pool, cpus))
+            for precision in ("fp32", "bf16") if size == SIZES[0] or bf16 else ("fp32",):
+                found = eager_runner(peer, network, size, precision, batches=batches, budget_s=budget_s)
+                runners += [found] if found else []
+    rates: dict[int, list[float]] = {i: [] for i in range(len(runners))}
+    for _ in range(rounds):
+        for i, runner in enumerate(runners):
+            # short calls are repeated, so that each is timed over a second or so; long ones once
+            known = max(rates[i], default=runner.rate())
+            rates[i] += [runner.rate() for _ in range(max(1, min(8, round(known / runner.images))))]
+    return [
+        {
+            "network": runner.name,
+            "runtime": runner.runtime,
+            "size": runner.size,
+            "setting": runner.setting,
+            "images_per_second": round(median(rates[i]), 3),
+        }
+        for i, runner in enumerate(runners)
+    ]
+
+
+def one_image(model: Model, sources: list[ImageSource], repeats: int) -> dict[str, float]:
+    """Milliseconds from the bytes of an image to its mask, everything loaded."""
+    data = [source.read_bytes() for source in sources]
+    times = []
+    for i in range(repeats + 1):
+        begin = time.perf_counter()
+        _ = model.segment(data[i % len(data)]).mask
+        times.append(1000 * (time.perf_counter() - begin))
+    p50, p95 = np.percentile(times[1:], [50, 95])
+    return {"p50_ms": round(float(p50), 1), "p95_ms": round(float(p95), 1)}
+
+
+def parts(model_name: str, sources: list[ImageSource]) -> dict[str, float]:
+    """Images/s of decoding, the network and writing, each alone on all CPUs."""
+    cpus = available_cpus()
+    model = load_model(model_name, threads=1)
+    small = [model.prepare(load_image(source, min_side=model.min_side).pixels)[None] for source in sources]
+    masks = [model.segment(source).mask for source in sources]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(cpus) as pool:
+
+        def rate(work: Callable[[int], object]) -> float:
+            begin = time.perf_counter()
+            list(pool.map(work, range(len(sources))))
+            return len(sources) / (time.perf_counter() - begin)
+
+        return {
+            "decode": rate(lambda i: load_image(sources[i], min_side=model.min_side)),
+            "network": rate(lambda i: model.session(small[i])),
+            "write": rate(lambda i: save_mask(masks[i], Path(folder) / f"{i}.png")),
+        }
+
+
+def folder(images: str, model_name: str, sources: list[ImageSource], rounds: int) -> dict[str, Any]:
+    """``dermseg segment --save mask`` beside what its parts allow."""
+    runs, alone = [], []
+    for _ in range(rounds):
+        alone.append(parts(model_name, sources))
+        runs.append(run_segment(images, model_name, "mask"))
+    allowed = [1 / sum(1 / rate for rate in p.values()) for p in alone]
+    shares = [run["images_per_second"] / limit for run, limit in zip(runs, allowed, strict=True)]
+    peaks = [run["peak_memory_bytes"] for run in runs if run["peak_memory_bytes"]]
+    return {
+        "images_per_second": round(median(run["images_per_second"] for run in runs), 2),
+        "parts_images_per_second": {k: round(median(p[k] for p in alone), 1) for k in alone[0]},
+        "allowed_images_per_second": round(median(allowed), 2),
+        "share_of_allowed": round(median(shares), 3),
+        "peak_memory_mib": round(max(peaks) / 2**20, 1) if peaks else None,
+    }
+
+
+def tables(result: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    base = {
+        (row["size"], precision): row["images_per_second"]
+        for row in result["network"]
+        for precision in ("fp32", "bf16")
+        if row["network"] == "unet" and row["runtime"] == f"PyTorch eager {precision}"
+    }
+    lines = [
+        "| network only | runtime | px | images/s | beside U-Net fp32 | beside U-Net bf16 | how |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    for row in sorted(result["network"], key=lambda row: (row["size"], -row["images_per_second"])):
+        ratios = [
+            f"{row['images_per_second'] / base[row['size'], p]:.1f} x" if (row["size"], p) in base else ""
+            for p in ("fp32", "bf16")
+        ]
+        lines.append(
+            f"| {row['network']} | {row['runtime']} | {row['size']} | {row['images_per_second']:.2f} | "
+            f"{ratios[0]} | {ratios[1]} | {row['setting']} |"
+        )
+    lines += [
+        "",
+        "| bundle | px | size | one image p50 / p95 | folder, masks only | of what its parts allow | memory |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in result["bundles"].items():
+        one, many = row["one_image"], row["folder"]
+        lines.append(
+            f"| {name} | {row['input']} | {row['bytes'] / 1e6:.1f} MB | "
+            f"{one['p50_ms']:.0f} / {one['p95_ms']:.0f} ms | "
+            f"{many['images_per_second']:.1f} images/s | {100 * many['share_of_allowed']:.0f} % | "
+            f"{many['peak_memory_mib']:.0f} MiB |"
+        )
+    lines += [
+        "",
+        f"{result['images']} native ISIC images; {result['rounds']} rounds in turns; {one_line(result)}.",
+    ]
+    if not result["machine"]["bf16_in_hardware"]:
+        lines.append("This CPU has no bf16 instructions: PyTorch emulates them.")
+    return "\n".join(lines)
+
+
+def write_page(text: str) -> None:
+    """Replace the tables between the markers of the page."""
+    page = PAGE.read_text(encoding="utf-8")
+    head, rest = page.split(BEGIN)
+    tail = rest.split(END)[1]
+    PAGE.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
+
+
+def main() -> None:
+    """Measure, write the JSON and the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", help=f"what to segment; default: {NATIVE} below $DERMSEG_DATA")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="a check that it runs, not a figure")
+    args = parser.parse_args()
+    if args.images is None and not os.environ.get("DERMSEG_DATA"):
+        parser.error("DERMSEG_DATA must name the folder with the data sets, or give --images")
+    images = args.images or str(Path(os.environ["DERMSEG_DATA"]) / NATIVE)
+    rounds = 1 if args.quick else args.rounds
+    sources = find_images([images])
+    names = [bundle.card.name for bundle in list_bundles()]
+    bundles = [load_model(name) for name in names]
+    result: dict[str, Any] = {
+        **describe(),
+        "rounds": rounds,
+        "images": len(sources),
+        "network": network_only(
+            bundles,
+            rounds=rounds,
+            batches=[1] if args.quick else [1, 2, 4, 8],
+            budget_s=5 if args.quick else 60,
+        ),
+        "bundles": {
+            model.card.name: {
+                "input": model.card.preprocessing.height,
+                "bytes": sum(f.stat().st_size for f in Path(model.bundle.path).iterdir()),
+                "one_image": one_image(model, sources, 5 if args.quick else 3 * len(sources)),
+                "folder": folder(images, model.card.name, sources, rounds),
+            }
+            for model in bundles
+        },
+    }
+    text = tables(result)
+    print(text)
+    if not args.quick:
+        save(result, RESULTS / "speed.json")
+        write_page(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""``dermseg explain``: Grad-CAM overlays and arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.errors import DermsegError, UsageError
+
+app = new_app()
+
+
+@app.command()
+def explain(
+    inputs: Annotated[list[str], typer.Argument(help="Image files, folders, globs or zips.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for overlays and arrays.")],
+    *,
+    layer: Annotated[
+        list[str] | None, typer.Option("--layer", help="Layer by name, repeatable; default: the bottleneck.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="Bundled model or path of a bundle.")] = "default",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write into a folder that is there.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Show which parts of an image the outline rests on: Grad-CAM (needs the extra 'train').
+
+    Writes NAME.LAYER.jpg (overlay) and NAME.LAYER.npy (float32, the layer's own size) for each image.
+    """
+    from dermseg.explain.network import feature_layers, torch_network
+    from dermseg.explain.picture import explain_image
+    from dermseg.images import find_images
+    from dermseg.inference.predictor import load_model
+
+    if output.exists() and any(output.iterdir()) and not overwrite:
+        raise UsageError("the folder is not empty", file=output, hint="--overwrite, or another -o")
+    loaded = load_model(model)
+    network = torch_network(loaded.bundle)
+    names = list(feature_layers(network))
+    chosen = layer or [default_layer(names)]
+    for name in chosen:
+        if name not in names:
+            raise UsageError(f"the network has no layer '{name}'", hint=f"it has {', '.join(names)}")
+    sources = find_images(inputs, exclude=output)
+    failed = []
+    for source in sources:
+        try:
+            explain_image(loaded, network, source, chosen, output)
+        except DermsegError as error:
+            failed.append({"file": source.name, "message": str(error)})
+            say(f"failed: {source.name}: {error}")
+    say(f"{output}: {len(sources) - len(failed)} images, layers {', '.join(chosen)}")
+    if json_:
+        print_json(
+            {
+                "images": len(sources),
+                "failed": failed,
+                "layers": chosen,
+                "known": names,
+                "outputs": str(output),
+            }
+        )
+    if failed:
+        raise typer.Exit(1)
+
+
+def default_layer(names: list[str]) -> str:
+    """The bottleneck: the coarsest features, which see the whole image."""
+    return "bottleneck" if "bottleneck" in names else names[0]

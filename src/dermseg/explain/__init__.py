@@ -1,0 +1,1 @@
+"""What in an image the network's answer rests on (needs torch)."""

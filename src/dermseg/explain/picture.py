@@ -1,0 +1,73 @@
+"""From an image file to Grad-CAM overlays and arrays."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from dermseg.explain.gradcam import grad_cam
+from dermseg.images import ImageSource, load_image
+from dermseg.images.masks import atomic_write
+from dermseg.images.overlay import draw_overlay, encode_jpeg
+from dermseg.inference.predictor import Model
+
+_MAX_SIDE = 1024
+
+
+def explain_image(
+    model: Model, network: nn.Module, source: ImageSource, layers: Sequence[str], folder: Path
+) -> None:
+    """Write ``NAME.LAYER.jpg`` and ``NAME.LAYER.npy`` for one image.
+
+    Raises
+    ------
+    ImageError
+        The image cannot be read.
+    """
+    loaded = load_image(source, min_side=max(model.min_side, _MAX_SIDE // 2))
+    result = model.segment(loaded.pixels)
+    x = torch.from_numpy(model.prepare(loaded.pixels)[None])
+    region = (
+        cv2.resize(result.mask.view(np.uint8), (x.shape[3], x.shape[2]), interpolation=cv2.INTER_AREA) > 0
+    )
+    stem = str(PurePosixPath(source.name).with_suffix(""))
+    for layer in layers:
+        cam = grad_cam(network, x, layer, region if region.any() else None)
+        data = io.BytesIO()
+        np.save(data, cam)
+        base = folder / f"{stem}.{layer}"
+        base.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(base.with_name(base.name + ".npy"), data.getvalue())
+        picture = draw_overlay(
+            heat(loaded.pixels, cam),
+            result.mask,
+            legend=(f"Grad-CAM, {layer}", "outline"),
+            max_side=_MAX_SIDE,
+        )
+        atomic_write(base.with_name(base.name + ".jpg"), encode_jpeg(picture))
+
+
+def heat(image: NDArray[np.uint8], cam: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A map laid over an image: transparent where it is 0, viridis up to its largest value.
+
+    Parameters
+    ----------
+    image
+        ``uint8 (H, W, 3)`` RGB.
+    cam
+        ``float32 (h, w)``, not negative.
+    """
+    peak = float(cam.max())
+    share = cam / peak if peak > 0 else cam
+    wide = cv2.resize(share, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    colour = cv2.applyColorMap((wide * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
+    alpha = (0.75 * np.minimum(1.0, 1.5 * wide))[..., None]
+    out: NDArray[np.uint8] = (image * (1 - alpha) + colour * alpha).round().astype(np.uint8)
+    return out
