@@ -1,10 +1,10 @@
 """Everything side by side in one run: the bundles, U-Net and UNet++; network only, one image, a folder.
 
 - **Network only**, at 256 and 512 px: each bundled network in ONNX Runtime; U-Net (Ronneberger 2015) and
-  UNet++ (Zhou 2018) with random weights, which do not change speed, in eager PyTorch (fp32; bf16 autocast,
-  at 512 px only where the CPU has it) and in ONNX Runtime. Eager networks get the faster memory layout and the best batch of 1 to 8; ONNX
-  Runtime gets the better of one call with all threads and one call per CPU with one thread each, which is how
-  ``dermseg segment`` uses it. Measured in turns, medians over the rounds.
+  UNet++ (Zhou 2018) with random weights, which do not change speed, in ONNX Runtime and in eager PyTorch
+  (fp32; bf16 autocast, at 512 px only where the CPU has it). Eager networks get the faster memory layout
+  and the best batch of 1 to 8; ONNX Runtime gets the better of one call with all threads and one call per
+  CPU with one thread each, which is how ``dermseg segment`` uses it. Median of calls in turns.
 - **One image**: milliseconds from the bytes of a native JPEG to its mask, p50 and p95.
 - **A folder**: ``dermseg segment --save mask`` on the native images, beside what its parts allow:
   ``1 / (1/decode + 1/network + 1/write)``, each part measured alone on all CPUs in the same run.
@@ -231,7 +231,7 @@ def tables(result: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "| bundle | px | size | one image p50 / p95 | folder, masks only | of what its parts allow | memory |",
+        "| bundle | px | size | one image p50 / p95 | folder, masks only | of its parts | memory |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, row in result["bundles"].items():

@@ -9,9 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from operator import add
 from pathlib import Path
 
@@ -19,14 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.errors import DataError
+from dermseg.evaluation.boundary import BOUNDARY_METRICS
+from dermseg.evaluation.calibration import CALIBRATION_METRICS, Calibration, Reliability, pool
 from dermseg.evaluation.counts import Counts
+from dermseg.evaluation.intervals import Estimate, bca_interval, estimate, has_bootstrap
 from dermseg.evaluation.metrics import JACCARD_THRESHOLD, METRICS, jaccard, pooled_metrics
 from dermseg.evaluation.statistics import Interval, mean_interval, paired_difference, wilson_interval
 from dermseg.images.masks import atomic_write
 
 Fact = str | int | float | bool | None
 Key = tuple[str, str]
+Cluster = tuple[str, str, str]
 _COUNTS = ("tp", "fp", "fn", "tn")
+MEASURES = (*BOUNDARY_METRICS, *CALIBRATION_METRICS)
+"""Metrics that counts do not hold; None where unknown (no scale, no probability map, no boundary)."""
 _FIXED = ("image_id", "dataset", "group", "status", "message", *_COUNTS, *METRICS)
 
 
@@ -34,7 +40,20 @@ _FIXED = ("image_id", "dataset", "group", "status", "message", *_COUNTS, *METRIC
 class ImageScore:
     """One prediction against one reference.
 
-    ``facts`` holds whatever else is known (confidence, size, area fractions ...); each becomes a column.
+    Attributes
+    ----------
+    image_id, dataset
+        What the image is known by.
+    counts
+        Agreeing and disagreeing pixels.
+    group
+        The patient, lesion or group of near-duplicates that the image belongs to; empty where unknown.
+    facts
+        Whatever else is known (confidence, size, area fractions ...); each becomes a column.
+    measures
+        Metrics of `MEASURES`; one that is missing or None is unknown and in no mean.
+    calibration
+        The reliability of the probability map behind the prediction; not written to the table.
     """
 
     image_id: str
@@ -42,6 +61,8 @@ class ImageScore:
     dataset: str = ""
     group: str = ""
     facts: Mapping[str, Fact] = field(default_factory=dict)
+    measures: Mapping[str, float | None] = field(default_factory=dict)
+    calibration: Calibration | None = field(default=None, compare=False, repr=False)
 
     @property
     def key(self) -> Key:
@@ -64,7 +85,7 @@ class Failure:
     group: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evaluation:
     """All images of one evaluation.
 
@@ -85,26 +106,56 @@ class Evaluation:
         """The confusion matrix over the pixels of all rows."""
         return reduce(add, (score.counts for score in self.scores), Counts(0, 0, 0, 0))
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that at least one image has, in the order of tables."""
+        known = {name for s in self.scores for name, value in s.measures.items() if value is not None}
+        return (*METRICS, *(name for name in MEASURES if name in known))
+
     def by_image(self, metric: str) -> dict[Key, float]:
-        """Value of a metric per image, in table order; ``failed`` is 1 for a Jaccard index below 0.65."""
-        if metric == "failed":
-            compute: Callable[[Counts], float] = _failed
-        elif metric in METRICS:
-            compute = METRICS[metric]
-        else:
-            raise DataError(f"there is no metric '{metric}'", hint=f"one of {', '.join(METRICS)}, failed")
+        """Value of a metric per image that has one, in table order.
+
+        ``failed`` is 1 for a Jaccard index below 0.65. An image with several references has their mean.
+        """
         values: dict[Key, list[float]] = {}
         for score in self.scores:
-            values.setdefault(score.key, []).append(compute(score.counts))
+            value = score_value(score, metric)
+            if value is not None:
+                values.setdefault(score.key, []).append(value)
         return {key: math.fsum(each) / len(each) for key, each in values.items()}
 
     def values(self, metric: str) -> NDArray[np.float64]:
         """The values of `by_image`, float64 ``(n,)``."""
         return np.fromiter(self.by_image(metric).values(), np.float64)
 
+    @cached_property
+    def clusters(self) -> dict[Key, Cluster]:
+        """Which patient, lesion or group each image belongs to; an image without one is its own."""
+        return {s.key: ("group", s.dataset, s.group) if s.group else ("image", *s.key) for s in self.scores}
+
     def mean(self, metric: str) -> Interval:
         """Mean over images with its 95 % t-interval."""
         return mean_interval(self.values(metric))
+
+    def estimate(self, metric: str) -> Estimate:
+        """Mean over images with every interval: t over images, t over clusters, BCa over clusters."""
+        values = self.by_image(metric)
+        return estimate(list(values.values()), [self.clusters[key] for key in values])
+
+    def subset(self, keys: Container[Key]) -> Evaluation:
+        """The images with these keys, without failures."""
+        return Evaluation([score for score in self.scores if score.key in keys])
+
+    def reliability(self) -> dict[str, object] | None:
+        """Calibration over the pixels of all images, each image weighing the same; None without maps.
+
+        ``all`` looks at every pixel, ``band`` (None if no image has one) near the references' boundaries.
+        """
+        known = [s.calibration for s in self.scores if s.calibration is not None]
+        if not known:
+            return None
+        near = [c.band for c in known if c.band is not None]
+        return {"all": _pooled([c.everywhere for c in known]), "band": _pooled(near) if near else None}
 
     def difference(self, other: Evaluation, metric: str = "dice") -> Interval:
         """Mean of ``self - other`` over the same images, with its 95 % t-interval.
@@ -126,9 +177,10 @@ class Evaluation:
     def summary(self) -> dict[str, object]:
         """The figures that ``evaluate --json`` and ``score --json`` print.
 
-        Metrics at the top level are means over images with 95 % t-intervals; ``pooled`` holds what follows
-        from the pixels of all images together. ``failed_below_065`` is the share of images whose Jaccard
-        index is below 0.65, with its Wilson interval.
+        Metrics at the top level are means over images with 95 % intervals (`Estimate.to_dict`); ``pooled``
+        holds what follows from the pixels of all images together, ``calibration`` what `reliability` gives.
+        ``failed_below_065`` is the share of images whose Jaccard index is below 0.65, with its Wilson
+        interval over images and its BCa interval over clusters.
 
         Raises
         ------
@@ -140,13 +192,17 @@ class Evaluation:
                 f", first: {self.failures[0].image_id}: {self.failures[0].reason}" if self.failures else ""
             )
             raise DataError(f"no image could be scored ({len(self.failures)} failed{first})")
-        failed = self.values("failed")
+        failed = self.estimate("failed")
+        hits = round(float(self.values("failed").sum()))
         return {
             "n": self.n,
-            **{name: self.mean(name).to_dict() for name in METRICS},
-            "failed_below_065": float(failed.mean()),
-            "failed_below_065_ci95": list(wilson_interval(round(float(failed.sum())), self.n)),
+            "clusters": len(set(self.clusters.values())),
+            **{name: self.estimate(name).to_dict() for name in self.metrics},
+            "failed_below_065": failed.mean,
+            "failed_below_065_ci95": list(wilson_interval(hits, self.n)),
+            "failed_below_065_bca95": None if failed.bca is None else list(failed.bca),
             "pooled": pooled_metrics(self.pooled_counts),
+            "calibration": self.reliability(),
             "failed_images": len(self.failures),
             "failures": [
                 {"image_id": f.image_id, "dataset": f.dataset, "reason": f.reason} for f in self.failures
@@ -155,7 +211,8 @@ class Evaluation:
 
     def write_csv(self, path: str | Path) -> None:
         """Write ``per_image.csv``: one row per scored image (and reference), then the failed ones."""
-        extra = list(dict.fromkeys(name for score in self.scores for name in score.facts))
+        measured = [name for name in MEASURES if any(name in score.measures for score in self.scores)]
+        extra = [*measured, *dict.fromkeys(name for score in self.scores for name in score.facts)]
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, [*_FIXED, *extra], restval="", lineterminator="\n")
         writer.writeheader()
@@ -168,7 +225,7 @@ class Evaluation:
                 "message": "",
             }
             counts = {name: getattr(s.counts, name) for name in _COUNTS}
-            facts = {name: _cell(value) for name, value in s.facts.items()}
+            facts = {name: _cell(value) for name, value in {**s.measures, **s.facts}.items()}
             writer.writerow({**row, **counts, **s.metrics, **facts})
         for f in self.failures:
             row = {"image_id": f.image_id, "dataset": f.dataset, "group": f.group, "status": "failed"}
@@ -202,13 +259,47 @@ def read_per_image(path: str | Path) -> Evaluation:
             counts = Counts(*(int(row[name]) for name in _COUNTS))
         except ValueError:
             raise DataError(f"line {reader.line_num}: the counts are not whole numbers", file=file) from None
-        facts = {name: value for name, value in row.items() if name not in _FIXED}
-        scores.append(ImageScore(row["image_id"], counts, *who, facts=facts))
+        facts = {name: value for name, value in row.items() if name not in (*_FIXED, *MEASURES)}
+        try:
+            measures = {name: float(row[name]) if row[name] else None for name in MEASURES if name in row}
+        except (TypeError, ValueError):
+            raise DataError(f"line {reader.line_num}: a metric is not a number", file=file) from None
+        scores.append(ImageScore(row["image_id"], counts, *who, facts=facts, measures=measures))
     return Evaluation(scores, failures)
 
 
-def _failed(counts: Counts) -> float:
-    return float(jaccard(counts) < JACCARD_THRESHOLD)
+def score_value(score: ImageScore, metric: str) -> float | None:
+    """Value of a metric, or of ``failed``, for one prediction; None where it is unknown.
+
+    Raises
+    ------
+    DataError
+        There is no such metric.
+    """
+    if metric in METRICS:
+        return METRICS[metric](score.counts)
+    if metric == "failed":
+        return float(jaccard(score.counts) < JACCARD_THRESHOLD)
+    if metric in MEASURES:
+        return score.measures.get(metric)
+    raise DataError(
+        f"there is no metric '{metric}'", hint=f"one of {', '.join((*METRICS, *MEASURES))}, failed"
+    )
+
+
+def _pooled(parts: Sequence[Reliability]) -> dict[str, object]:
+    """The pooled curve with the BCa interval of its calibration error; images are drawn one by one."""
+    gaps = np.stack([part.probability - part.lesion for part in parts])
+    interval = None
+    if has_bootstrap():
+        interval = bca_interval(
+            lambda drawn: np.abs(gaps[drawn].mean(axis=-2)).sum(axis=-1), len(parts), width=gaps.shape[1]
+        )
+    return {
+        "n": len(parts),
+        **pool(parts).to_dict(),
+        "ece_bca95": None if interval is None else list(interval),
+    }
 
 
 def _cell(value: Fact) -> Fact:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from dermseg.errors import ConfigError
 
 
 class ConvBnRelu(nn.Sequential):
@@ -39,6 +44,27 @@ class SeparableConv(nn.Sequential):
         )
 
 
+Upsampling = Literal["transposed", "bilinear"]
+
+
+def upsampler(below: int, level: int, mode: Upsampling) -> tuple[nn.Module, int]:
+    """The layer from ``below`` channels to twice the size, and how many channels it gives.
+
+    ``transposed`` learns a 2x2 transposed convolution to ``level`` channels. ``bilinear`` has nothing to
+    learn and keeps the channels: ``resize_to`` before the skip connection does all of it.
+
+    Raises
+    ------
+    ConfigError
+        Another mode.
+    """
+    if mode == "transposed":
+        return nn.ConvTranspose2d(below, level, 2, stride=2), level
+    if mode == "bilinear":
+        return nn.Identity(), below
+    raise ConfigError(f"upsample is '{mode}'", hint="use transposed or bilinear")
+
+
 def resize_to(x: Tensor, reference: Tensor) -> Tensor:
     """Resize ``x`` bilinearly to the height and width of ``reference``.
 
@@ -62,4 +88,4 @@ def focal_bias_(head: nn.Conv2d, prior: float = 0.2) -> None:
     """Start the output at the share of lesion pixels, so that training does not begin by unlearning 0.5."""
     if head.bias is not None:
         with torch.no_grad():
-            head.bias.fill_(float(torch.logit(torch.tensor(prior))))
+            head.bias.fill_(math.log(prior / (1 - prior)))

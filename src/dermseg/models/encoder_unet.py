@@ -20,18 +20,20 @@ from torch.nn import functional as F
 
 from dermseg.errors import ConfigError
 from dermseg.models.blocks import ConvBnRelu, SeparableConv, focal_bias_, init_weights, resize_to
-from dermseg.models.encoders import EfficientNetLite, load_imagenet_weights
+from dermseg.models.encoders import Encoder, EfficientNetLite, load_imagenet_weights
+from dermseg.models.network import SegmentationNetwork
 
 
-class EncoderUNet(nn.Module):
-    """EfficientNet-Lite encoder, U-Net decoder down to stride 4 (or 2, or 8).
+class EncoderUNet(SegmentationNetwork):
+    """A pretrained encoder, U-Net decoder down to stride 4 (or 2, or 8).
 
     Parameters
     ----------
     classes
         Number of output channels (logits).
     encoder
-        ``efficientnet_lite0`` / ``1`` / ``2``.
+        ``efficientnet_lite0`` / ``1`` / ``2``, or ``timm:NAME`` for any encoder of timm that gives feature
+        maps (needs ``dermseg[timm]``).
     decoder_widths
         Channels at strides 32 (bottleneck), 16, 8, 4 and 2; three to five numbers, the decoder stops where
         they end.
@@ -40,7 +42,7 @@ class EncoderUNet(nn.Module):
     dropout
         Probability of dropping a whole channel at strides 32 and 16.
     pretrained
-        Start from ImageNet weights (needs the weight package).
+        Start from ImageNet weights (needs the weight package; timm fetches its own).
     """
 
     def __init__(
@@ -53,33 +55,60 @@ class EncoderUNet(nn.Module):
         pretrained: bool = False,
     ) -> None:
         super().__init__()
+        if encoder.startswith("timm:"):
+            from dermseg.models.timm_encoder import TimmEncoder
+
+            self._build(
+                TimmEncoder(encoder.removeprefix("timm:"), pretrained),
+                classes,
+                decoder_widths,
+                separable_strides,
+                dropout,
+            )
+            return
+        lite = EfficientNetLite(encoder)
+        self._build(lite, classes, decoder_widths, separable_strides, dropout)
+        if pretrained:
+            load_imagenet_weights(lite)
+        else:
+            init_weights(lite)
+
+    def _build(
+        self,
+        encoder: Encoder,
+        classes: int,
+        decoder_widths: Sequence[int],
+        separable_strides: int,
+        dropout: float,
+    ) -> None:
+        """Put the decoder behind ``encoder``."""
         if not 3 <= len(decoder_widths) <= 5:
             raise ConfigError(
                 f"decoder_widths needs 3 to 5 numbers (strides 32, 16, 8, 4, 2), got {list(decoder_widths)}"
             )
-        self.size_multiple = 1
-        self.encoder = EfficientNetLite(encoder)
-        c2, c4, c8, c16, c32 = self.encoder.channels
-        w32, *widths = decoder_widths
-        self.bottleneck = ConvBnRelu(c32, w32, kernel=1)
+        self.encoder = encoder
+        *skips, deepest = encoder.channels  # from the finest stride to stride 32
+        if len(decoder_widths) - 1 > len(skips):
+            raise ConfigError(
+                f"decoder_widths={list(decoder_widths)} reaches a stride that the encoder has no map of",
+                hint=f"give at most {len(skips) + 1} numbers",
+            )
+        first, *widths = decoder_widths
+        self.bottleneck = ConvBnRelu(deepest, first, kernel=1)
         self.dropout = nn.Dropout2d(dropout)
         self.decoder = nn.ModuleList()
-        below = w32
-        for stride, skip, width in zip((16, 8, 4, 2), (c16, c8, c4, c2), widths, strict=False):
+        below = first
+        for stride, skip, width in zip((16, 8, 4, 2), reversed(skips), widths, strict=False):
             conv = SeparableConv if stride <= separable_strides else ConvBnRelu
             self.decoder.append(nn.Sequential(conv(below + skip, width), conv(width, width)))
             below = width
         self.head = nn.Conv2d(below, classes, 1)
         for part in (self.bottleneck, self.decoder, self.head):
             init_weights(part)
-        if pretrained:
-            load_imagenet_weights(self.encoder)
-        else:
-            init_weights(self.encoder)
         focal_bias_(self.head)
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """Feature maps at strides 2, 4, 8, 16, 32."""
+        """Feature maps at strides 2 (where the encoder has one), 4, 8, 16, 32."""
         features: list[Tensor] = self.encoder(x)
         return features
 
@@ -93,6 +122,7 @@ class EncoderUNet(nn.Module):
                 x = self.dropout(x)
         return F.interpolate(self.head(x), size=size, mode="bilinear", align_corners=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(N, classes, H, W)`` for images ``(N, 3, H, W)``."""
-        return self.decode(self.encode(x), (x.shape[-2], x.shape[-1]))
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Bottleneck and decoder stages, from stride 32 up."""
+        named: dict[str, nn.Module] = {"bottleneck": self.bottleneck}
+        return named | {f"decoder_{i}": block for i, block in enumerate(self.decoder, start=1)}

@@ -54,13 +54,13 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and cin == cout
         layers: list[nn.Module] = []
         if expansion != 1:
-            layers += [nn.Conv2d(cin, mid, 1, bias=False), _norm(mid), nn.ReLU6(inplace=True)]
+            layers += [nn.Conv2d(cin, mid, 1, bias=False), batch_norm(mid), nn.ReLU6(inplace=True)]
         layers += [
             nn.Conv2d(mid, mid, kernel, stride, kernel // 2, groups=mid, bias=False),
-            _norm(mid),
+            batch_norm(mid),
             nn.ReLU6(inplace=True),
             nn.Conv2d(mid, cout, 1, bias=False),
-            _norm(cout),
+            batch_norm(cout),
         ]
         self.layers = nn.Sequential(*layers)
 
@@ -69,12 +69,21 @@ class InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
-    # eps and momentum of the published weights
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch norm with the eps and momentum of the published weights."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
 
 
-class EfficientNetLite(nn.Module):
+class Encoder(nn.Module):
+    """A feature pyramid: ``(N, 3, H, W)`` to maps from the finest stride (2 or 4) to stride 32.
+
+    ``channels`` lists their widths in that order.
+    """
+
+    channels: tuple[int, ...]
+
+
+class EfficientNetLite(Encoder):
     """Feature pyramid of an EfficientNet-Lite.
 
     ``forward`` takes float ``(N, 3, H, W)``, normalised with ``IMAGENET_MEAN/STD``, and returns
@@ -87,7 +96,7 @@ class EfficientNetLite(nn.Module):
             raise ModelError(f"unknown encoder '{variant}'", hint=f"use one of {sorted(VARIANTS)}")
         width, depth = VARIANTS[variant]
         self.variant = variant
-        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1, bias=False), _norm(32), nn.ReLU6(inplace=True))
+        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1, bias=False), batch_norm(32), nn.ReLU6(inplace=True))
         self.stages = nn.ModuleList()
         cin = 32
         widths = []

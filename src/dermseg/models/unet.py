@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from dermseg.errors import ConfigError
-from dermseg.models.blocks import DoubleConv, focal_bias_, init_weights, resize_to
+from dermseg.models.blocks import DoubleConv, Upsampling, focal_bias_, init_weights, resize_to, upsampler
+from dermseg.models.network import SegmentationNetwork
 
 
-class UNet(nn.Module):
+class UNet(SegmentationNetwork):
     """U-Net with configurable widths.
 
     Parameters
@@ -26,6 +27,8 @@ class UNet(nn.Module):
         Channels per level, full resolution first.
     dropout
         Probability of dropping a whole channel at the bottleneck and in the lowest decoder stage.
+    upsample
+        ``transposed`` (learnt 2x2 convolutions) or ``bilinear`` (nothing to learn).
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class UNet(nn.Module):
         classes: int = 1,
         widths: Sequence[int] = (64, 128, 256, 512, 1024),
         dropout: float = 0.2,
+        upsample: Upsampling = "transposed",
     ) -> None:
         super().__init__()
         if len(widths) < 2:
@@ -47,8 +51,9 @@ class UNet(nn.Module):
         self.up = nn.ModuleList()
         self.merge = nn.ModuleList()
         for below, level in zip(widths[:0:-1], widths[-2::-1], strict=True):
-            self.up.append(nn.ConvTranspose2d(below, level, 2, stride=2))
-            self.merge.append(DoubleConv(2 * level, level))
+            up, channels = upsampler(below, level, upsample)
+            self.up.append(up)
+            self.merge.append(DoubleConv(level + channels, level))
         self.head = nn.Conv2d(widths[0], classes, 1)
         init_weights(self)
         focal_bias_(self.head)
@@ -72,6 +77,9 @@ class UNet(nn.Module):
         logits: Tensor = self.head(x)
         return logits
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(N, classes, H, W)`` for images ``(N, 3, H, W)``."""
-        return self.decode(self.encode(x), (x.shape[-2], x.shape[-1]))
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Encoder levels, bottleneck, decoder levels."""
+        *levels, bottleneck = self.down
+        named: dict[str, nn.Module] = {f"encoder_{i}": block for i, block in enumerate(levels, start=1)}
+        named["bottleneck"] = bottleneck
+        return named | {f"decoder_{i}": block for i, block in enumerate(self.merge, start=1)}
