@@ -23,7 +23,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "measure": ("dermseg.apps.cli.measure", "Measure the lesions in masks."),
     "data": ("dermseg.apps.cli.data", "Import, split, check, download and generate data."),
     "train": ("dermseg.apps.cli.train", "Train a network from a configuration file."),
+    "suite": ("dermseg.apps.cli.suite", "Train and compare many models: fractions, folds, seeds."),
     "export": ("dermseg.apps.cli.export", "Turn a training run into a model bundle."),
+    "explain": ("dermseg.apps.cli.explain", "Show what an outline rests on: Grad-CAM."),
     "models": ("dermseg.apps.cli.models", "List, show and verify architectures and bundles."),
     "doctor": ("dermseg.apps.cli.doctor", "Say what is installed and whether it works."),
 }
@@ -36,6 +38,7 @@ _EXTRAS = {
     "scipy": "train",
     "matplotlib": "train",
     "tensorboard": "train",
+    "openvino": "openvino",
 }
 
 

@@ -1,0 +1,86 @@
+"""``dermseg suite``: many runs, one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch  # noqa: F401  (a missing [train] extra must show before anything else happens)
+import typer
+
+from dermseg.apps.cli.common import new_app, print_json, say
+
+app = new_app()
+SuiteArgument = Annotated[Path, typer.Argument(help="YAML file of the suite.")]
+OutputOption = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Folder of the suite; default runs/<name of the suite>.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command()
+def run(
+    suite: SuiteArgument,
+    output: OutputOption = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress line per run.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train and evaluate every cell that is not done; the same command goes on after any interruption."""
+    import cv2
+
+    from dermseg.experiments.report import write_report
+    from dermseg.experiments.run import run_suite
+    from dermseg.experiments.suite import cells, load_suite
+
+    config = load_suite(suite)
+    folder = output or Path("runs") / config.name
+    total = sum(1 for _ in cells(config))
+    cv2.setNumThreads(1)
+    failed = run_suite(config, suite, folder, quiet=quiet, report=say)
+    written = write_report(folder, config.name)
+    say(f"{folder}: {total - len(failed)} of {total} runs, {written[3].name}")
+    if as_json:
+        print_json({"runs": total, "failed": failed, "outputs": [str(path) for path in written]})
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(suite: SuiteArgument, output: OutputOption = None, as_json: JsonOption = False) -> None:
+    """Make tables, tests and pictures again from the run folders."""
+    from dermseg.experiments.report import write_report
+    from dermseg.experiments.suite import load_suite
+
+    config = load_suite(suite)
+    folder = output or Path("runs") / config.name
+    written = write_report(folder, config.name)
+    say("\n".join(map(str, written)))
+    if as_json:
+        print_json({"outputs": [str(path) for path in written]})
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Folder with runs anywhere below it.")],
+    data: Annotated[Path, typer.Option("--data", help="Index to evaluate on.")],
+    split: Annotated[str, typer.Option("--split")] = "test",
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate every run below a folder that has not been evaluated on this data set and split."""
+    from dermseg.errors import DermsegError
+    from dermseg.experiments.run import evaluate_run, find_runs
+    from dermseg.experiments.suite import TestConfig
+
+    test = TestConfig(name=f"{data.stem}-{split}", index=str(data.absolute()), split=split)
+    done, failed = [], []
+    for run_folder in find_runs(folder):
+        try:
+            done.append(str(evaluate_run(run_folder, test)))
+            say(done[-1])
+        except DermsegError as error:
+            failed.append([str(run_folder), str(error)])
+            say(f"failed: {run_folder}: {error}")
+    if as_json:
+        print_json({"evaluations": done, "failed": failed})
+    if failed:
+        raise typer.Exit(1)

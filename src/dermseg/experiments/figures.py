@@ -1,0 +1,127 @@
+"""Pictures of a suite: Dice against the last axis, and the worst images of all models side by side."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.data.index import IndexRow, open_image, open_mask, read_index
+from dermseg.experiments.predict import THRESHOLD, RunModel
+from dermseg.images import load_image
+from dermseg.images.masks import atomic_write, load_mask
+from dermseg.images.overlay import draw_overlay, encode_jpeg
+
+if TYPE_CHECKING:
+    from dermseg.experiments.report import Outcome
+
+_SIDE = 220
+
+
+def curves(outcomes: Sequence[Outcome], path: Path) -> Path | None:
+    """Dice with its 95 % interval against the variations of the last axis, one line for the others.
+
+    None where the suite has one axis only, or one variation on the last.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    tests = list(dict.fromkeys(o.test for o in outcomes))
+    if not outcomes or len(outcomes[0].variations) < 2:
+        return None
+    ticks = sorted({o.variations[-1][1] for o in outcomes}, key=_natural)
+    if len(ticks) < 2:
+        return None
+    figure, axes = plt.subplots(
+        1, len(tests), figsize=(6 * len(tests), 4.5), squeeze=False, layout="constrained", sharey=True
+    )
+    for axis, test in zip(axes[0], tests, strict=True):
+        lines: dict[str, dict[str, Outcome]] = defaultdict(dict)
+        for o in outcomes:
+            if o.test == test:
+                lines[", ".join(v for _, v in o.variations[:-1])][o.variations[-1][1]] = o
+        for label, members in lines.items():
+            places = [tick for tick in ticks if tick in members]
+            means = [members[t].evaluations[0].mean("dice") for t in places]
+            y = [float(np.mean(list(members[t].by_image().values()))) for t in places]
+            spread = [0.0 if m.low is None or m.high is None else (m.high - m.low) / 2 for m in means]
+            axis.errorbar(places, y, yerr=spread, marker="o", capsize=3, label=label)
+        axis.set(title=test, xlabel=outcomes[0].variations[-1][0], ylabel="Dice, mean over images")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path
+
+
+def worst_images(outcomes: Sequence[Outcome], path: Path, count: int = 5) -> Path | None:
+    """The images on which all models together do worst: reference first, then each run's outline."""
+    if not outcomes:
+        return None
+    test = outcomes[0].test
+    shown = [o for o in outcomes if o.test == test][-6:]
+    tables = [o.by_image() for o in shown]
+    common = [key for key in tables[0] if all(key in t for t in tables)]
+    keys = sorted(common, key=lambda key: float(np.mean([t[key] for t in tables])))[:count]
+    models = [RunModel(o.runs[0].parents[1]) for o in shown]
+    rows = _rows_of(models[0], {image_id for _, image_id in keys})
+    grid = []
+    for key in keys:
+        row = rows.get(key[1])
+        if row is None:
+            continue
+        pixels, reference = load_image(open_image(row)).pixels, load_mask(open_mask(row))
+        line = [_panel(pixels, reference, ("reference",))]
+        for model, outcome, table in zip(models, shown, tables, strict=True):
+            mask = _resize(model.probability(pixels), reference.shape) >= THRESHOLD
+            line.append(_panel(pixels, mask, (outcome.label[:26], f"Dice {table[key]:.2f}")))
+        grid.append(np.concatenate(line, axis=1))
+    if not grid:
+        return None
+    atomic_write(path, encode_jpeg(np.concatenate(grid, axis=0), 88))
+    return path
+
+
+def _rows_of(model: RunModel, wanted: set[str]) -> dict[str, IndexRow]:
+    """Rows of the images, from the indexes that the run knows."""
+    found: dict[str, IndexRow] = {}
+    for source in (*model.config.data.train, *model.config.data.val):
+        for row in read_index(source.index):
+            if row.image_id in wanted:
+                found.setdefault(row.image_id, row)
+    return found
+
+
+def _panel(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], legend: tuple[str, ...]) -> NDArray[np.uint8]:
+    h, w = pixels.shape[:2]
+    scale = _SIDE / max(h, w)
+    size = (max(1, round(w * scale)), max(1, round(h * scale)))
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    shape = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_AREA) > 0
+    drawn = draw_overlay(small.astype(np.uint8), shape, legend=legend)
+    canvas = np.full((_SIDE, _SIDE, 3), 245, np.uint8)
+    canvas[: size[1], : size[0]] = drawn
+    return canvas
+
+
+def _resize(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    out: NDArray[np.float32] = cv2.resize(  # type: ignore[assignment]
+        values, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR
+    )
+    return out
+
+
+def _natural(text: str) -> tuple[Any, ...]:
+    """Numbers by value, before words."""
+    number = text.replace("%", "").strip()
+    try:
+        return (0, float(number), text)
+    except ValueError:
+        return (1, 0.0, text)

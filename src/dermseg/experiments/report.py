@@ -1,0 +1,221 @@
+"""What a suite found: one table per data set, paired tests, curves; made from the run folders alone."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dermseg.evaluation.intervals import wilcoxon_p
+from dermseg.evaluation.output import METRICS_FILE, PER_IMAGE
+from dermseg.evaluation.statistics import paired_difference
+from dermseg.evaluation.table import Evaluation, read_per_image
+from dermseg.experiments.run import DONE
+from dermseg.images.masks import atomic_write
+
+METRICS = ("dice", "jaccard", "accuracy", "sensitivity", "precision")
+Variations = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All seeds of one cell on one data set."""
+
+    variations: Variations
+    test: str
+    runs: tuple[Path, ...]
+    evaluations: tuple[Evaluation, ...]
+    parameters: int
+    minutes: float
+    protocol: str
+
+    @property
+    def label(self) -> str:
+        """The variations in words."""
+        return ", ".join(variation for _, variation in self.variations)
+
+    def by_image(self, metric: str = "dice") -> dict[Any, float]:
+        """Per image, mean over seeds."""
+        seeds = [e.by_image(metric) for e in self.evaluations]
+        return {key: float(np.mean([s[key] for s in seeds])) for key in seeds[0]}
+
+    def row(self) -> dict[str, Any]:
+        """Means over images and seeds, spread over images and over seeds."""
+        means = [float(e.mean("dice").mean) for e in self.evaluations]
+        images = list(self.by_image().values())
+        return {
+            **dict(self.variations),
+            "test": self.test,
+            "n": self.evaluations[0].n,
+            "seeds": len(self.evaluations),
+            **{m: round(float(np.mean([e.mean(m).mean for e in self.evaluations])), 4) for m in METRICS},
+            "dice_sd_images": round(float(np.std(images, ddof=1)), 4) if len(images) > 1 else None,
+            "dice_sd_seeds": round(float(np.std(means, ddof=1)), 4) if len(means) > 1 else None,
+            "parameters": self.parameters,
+            "train_minutes": round(self.minutes, 1),
+        }
+
+
+def collect(output: Path) -> list[Outcome]:
+    """Every evaluated cell below a suite's folder, in the order of the runs' names."""
+    found: dict[tuple[Variations, str], list[tuple[Path, dict[str, Any]]]] = defaultdict(list)
+    for done in sorted((output / "runs").glob(f"*/{DONE}")):
+        record = json.loads(done.read_text(encoding="utf-8"))
+        for metrics in sorted(done.parent.glob(f"evaluation/*/{METRICS_FILE}")):
+            key = (tuple(record["variations"].items()), metrics.parent.name)
+            found[key].append((metrics.parent, record))
+    outcomes = []
+    for (variations, test), members in found.items():
+        summary = json.loads((members[0][0] / METRICS_FILE).read_text(encoding="utf-8"))
+        outcomes.append(
+            Outcome(
+                variations,
+                test,
+                tuple(folder for folder, _ in members),
+                tuple(read_per_image(folder / PER_IMAGE) for folder, _ in members),
+                int(summary["model"]["parameters"]),
+                float(np.mean([record["train_seconds"] for _, record in members])) / 60,
+                str(summary["protocol"]["text"]),
+            )
+        )
+    return outcomes
+
+
+def paired_tests(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Variations of the first axis against each other, all else equal, on the same images.
+
+    p is Wilcoxon's signed-rank test over images, corrected after Holm (1979) for all pairs of the table.
+    """
+    places: dict[tuple[str, Variations], list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        places[outcome.test, outcome.variations[1:]].append(outcome)
+    rows: list[dict[str, Any]] = []
+    for (test, rest), members in places.items():
+        for i, a in enumerate(members):
+            for b in members[i + 1 :]:
+                ours, theirs = a.by_image(), b.by_image()
+                keys = [key for key in ours if key in theirs]
+                if len(keys) < 2:
+                    continue
+                x, y = [ours[k] for k in keys], [theirs[k] for k in keys]
+                gap = paired_difference(x, y)
+                rows.append(
+                    {
+                        "test": test,
+                        "where": ", ".join(variation for _, variation in rest),
+                        "a": a.variations[0][1],
+                        "b": b.variations[0][1],
+                        "n": len(keys),
+                        "difference": round(gap.mean, 4),
+                        "low": None if gap.low is None else round(gap.low, 4),
+                        "high": None if gap.high is None else round(gap.high, 4),
+                        "p": wilcoxon_p(np.asarray(x) - np.asarray(y)),
+                    }
+                )
+    corrected = holm([1.0 if row["p"] is None else row["p"] for row in rows])
+    for row, p in zip(rows, corrected, strict=True):
+        row["p_holm"] = p
+    return rows
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (1979): adjusted p-values in the order given."""
+    m = len(p_values)
+    adjusted, running = [0.0] * m, 0.0
+    for rank, i in enumerate(sorted(range(m), key=lambda i: p_values[i])):
+        running = max(running, min(1.0, (m - rank) * p_values[i]))
+        adjusted[i] = running
+    return adjusted
+
+
+def write_report(output: Path, name: str) -> list[Path]:
+    """Write results.csv, tests.csv, report.md, report.html and the curves; returns what was written."""
+    from dermseg.experiments.figures import curves, worst_images
+
+    outcomes = collect(output)
+    rows, tests = [o.row() for o in outcomes], paired_tests(outcomes)
+    pictures = {
+        path.name: path
+        for path in (curves(outcomes, output / "curves.png"), worst_images(outcomes, output / "worst.jpg"))
+        if path is not None
+    }
+    protocols = sorted({o.protocol for o in outcomes})
+    tables = [("Results", rows), ("Paired differences in Dice, a minus b, with 95 % intervals", tests)]
+    written = []
+    for file, text in (
+        ("results.csv", _csv(rows)),
+        ("tests.csv", _csv(tests)),
+        ("report.md", _markdown(name, protocols, tables, list(pictures))),
+        ("report.html", _html(name, protocols, tables, list(pictures))),
+    ):
+        atomic_write(output / file, text.encode())
+        written.append(output / file)
+    return [*written, *pictures.values()]
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.2g}" if 0 < abs(value) < 0.001 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, _columns(rows), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def _markdown(
+    name: str, protocols: list[str], tables: list[tuple[str, list[dict[str, Any]]]], pictures: list[str]
+) -> str:
+    lines = [f"# {name}", "", *(f"- {text}" for text in protocols)]
+    for title, rows in tables:
+        columns = _columns(rows)
+        lines += ["", f"## {title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+        lines += ["| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in rows]
+    lines += ["", *(f"![{picture}]({picture})" for picture in pictures), ""]
+    return "\n".join(lines)
+
+
+_STYLE = (
+    "body{font:15px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1200px;padding:0 16px;color:#1b2430}"
+    "table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13px;display:block;overflow:auto}"
+    "th,td{padding:4px 10px;border-bottom:1px solid #d8dfe7;text-align:left}th{background:#f3f6f9}"
+    "img{max-width:100%;margin:16px 0}"
+)
+
+
+def _html(
+    name: str, protocols: list[str], tables: list[tuple[str, list[dict[str, Any]]]], pictures: list[str]
+) -> str:
+    escape = html.escape
+    parts = [f"<h1>{escape(name)}</h1>", *(f"<p>{escape(text)}</p>" for text in protocols)]
+    parts += [f'<img src="{escape(picture)}" alt="{escape(picture)}">' for picture in pictures]
+    for title, rows in tables:
+        columns = _columns(rows)
+        head = "".join(f"<th>{escape(c)}</th>" for c in columns)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(_cell(row.get(c)))}</td>" for c in columns) + "</tr>"
+            for row in rows
+        )
+        parts.append(f"<h2>{escape(title)}</h2><table><tr>{head}</tr>{body}</table>")
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(name)}</title>'
+        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>"
+    )

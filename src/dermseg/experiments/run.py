@@ -1,0 +1,126 @@
+"""Run a suite: train what is not trained, evaluate what is not evaluated; interrupted at any point, go on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dermseg.data.index import read_index
+from dermseg.errors import DermsegError, UsageError
+from dermseg.evaluation.evaluate import select_split
+from dermseg.evaluation.output import METRICS_FILE, write_folder
+from dermseg.experiments.predict import RunModel
+from dermseg.experiments.subsets import fold_index, fraction_index
+from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, cells, run_config
+from dermseg.images.masks import atomic_write
+from dermseg.training.checkpoint import BEST
+from dermseg.training.config import RunConfig, expand
+from dermseg.training.loop import train
+
+DONE = "suite.json"
+
+
+def run_suite(
+    suite: SuiteConfig, path: Path, output: Path, *, quiet: bool = False, report: Callable[[str], None]
+) -> list[tuple[str, str]]:
+    """Train and evaluate every cell; returns (run, reason) of those that failed.
+
+    A run that fails does not keep the others from running. Configurations are checked before any run.
+    """
+    work = [(cell, run_config(suite, path, cell)) for cell in cells(suite)]
+    failed = []
+    for number, (cell, config) in enumerate(work, 1):
+        folder = output / "runs" / cell.name
+        try:
+            if not (folder / DONE).exists():
+                report(f"[{number}/{len(work)}] {cell.name}")
+                _train(suite, cell, config, folder, output, quiet=quiet)
+            for test in suite.evaluate:
+                evaluate_run(folder, test)
+        except DermsegError as error:
+            failed.append((cell.name, str(error)))
+            report(f"failed: {cell.name}: {error}")
+    return failed
+
+
+def _train(
+    suite: SuiteConfig, cell: Cell, config: RunConfig, folder: Path, output: Path, *, quiet: bool
+) -> None:
+    begin = time.monotonic()
+    progress = train(
+        _with_subsets(suite, cell, config, output / "indexes"),
+        folder,
+        resume=(folder / "config.yaml").exists(),
+        quiet=quiet,
+    )
+    record = {
+        "variations": dict(cell.variations),
+        "seed": cell.seed,
+        "fraction": cell.fraction,
+        "fold": cell.fold,
+        "train_seconds": round(progress.seconds, 1),
+        "wall_seconds": round(time.monotonic() - begin, 1),
+        "best_val_dice": progress.best_dice,
+        "epochs": progress.epoch,
+    }
+    atomic_write(folder / DONE, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _with_subsets(suite: SuiteConfig, cell: Cell, config: RunConfig, folder: Path) -> RunConfig:
+    """The configuration with indexes of the cell's fraction or fold."""
+    data = config.data.model_dump()
+    for part in ("train", "val"):
+        for source in data[part]:
+            index = expand(source["index"]).absolute()
+            if cell.fold is not None and suite.folds is not None:
+                index = fold_index(index, cell.fold, suite.folds, folder)
+            if cell.fraction is not None and cell.fraction < 1 and part == "train":
+                index = fraction_index(index, source["split"], cell.fraction, folder)
+            source["index"] = str(index)
+    return config.model_copy(update={"data": type(config.data).model_validate(data)})
+
+
+def evaluate_run(folder: Path, test: TestConfig) -> Path:
+    """Evaluate one run on one data set, unless that is done; returns the folder of the evaluation."""
+    target = folder / "evaluation" / test.name.replace("/", "-")
+    if (target / METRICS_FILE).exists():
+        return target
+    model = RunModel(folder)
+    index = expand(test.index) if test.index else Path(model.config.data.train[0].index)
+    rows, _ = select_split(read_index(index), test.split)
+    begin = time.monotonic()
+    evaluation = model.evaluate(rows)
+    summary: dict[str, Any] = {
+        **evaluation.summary(),
+        "protocol": {
+            "text": f"{evaluation.n} images of {test.name}, split {test.split}, at the mask's own size, "
+            "threshold 0.5, no post-processing, means over images",
+            "split": test.split,
+        },
+        "model": {
+            "architecture": model.config.model.architecture,
+            "parameters": model.parameters,
+            "input": model.config.training.image_size,
+        },
+        "seconds": round(time.monotonic() - begin, 1),
+    }
+    target.mkdir(parents=True, exist_ok=True)
+    write_folder(target, evaluation, summary)
+    return target
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """Run folders below a folder, by their configuration and checkpoint.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    found = sorted(p.parent for p in folder.rglob(BEST) if (p.parent / "config.yaml").exists())
+    if not found:
+        raise UsageError("no runs below this folder", file=folder, hint=f"a run has config.yaml and {BEST}")
+    yield from found

@@ -1,0 +1,79 @@
+"""Parts of the training data: nested stratified fractions and folds, the same for every model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dermseg.data.index import IndexRow, open_mask, read_index, write_index
+from dermseg.data.splits import fold_groups
+from dermseg.images.masks import load_mask
+
+_SEED = 2018
+_STRATA = 5
+
+
+def take_fraction(rows: Sequence[IndexRow], areas: Sequence[float], fraction: float) -> list[IndexRow]:
+    """A share of ``rows``, in their order; a smaller share is a part of a larger one.
+
+    Groups (patients, lesions, near-duplicates) stay whole. Strata are data set and quintile of the lesion's
+    area, so a tenth of the data has small and large lesions in the same proportions.
+
+    Parameters
+    ----------
+    rows
+        Training images.
+    areas
+        Share of the image under the mask, one per row.
+    fraction
+        In (0, 1].
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        groups[row.group or f"{row.dataset}/{row.image_id}"].append(i)
+    names = sorted(groups)
+    first = [groups[name][0] for name in names]
+    edges = np.quantile([areas[i] for i in first], np.linspace(0, 1, _STRATA + 1)[1:-1])
+    strata: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for name, i in zip(names, first, strict=True):
+        strata[rows[i].dataset, int(np.searchsorted(edges, areas[i]))].append(name)
+    rng = np.random.default_rng(_SEED)
+    # every stratum is shuffled and spread evenly over [0, 1): any beginning has all in proportion
+    places: dict[str, float] = {}
+    for key in sorted(strata):
+        members = strata[key]
+        offset = rng.random()
+        for place, k in enumerate(rng.permutation(len(members))):
+            places[members[k]] = (place + offset) / len(members)
+    wanted, taken = round(fraction * len(rows)), set[int]()
+    for name in sorted(places, key=lambda name: (places[name], name)):
+        if len(taken) >= wanted:
+            break
+        taken.update(groups[name])
+    return [row for i, row in enumerate(rows) if i in taken]
+
+
+def fraction_index(index: Path, split: str, fraction: float, folder: Path) -> Path:
+    """An index whose ``split`` holds a fraction of that of ``index``; written once, then reused."""
+    target = folder / f"{index.stem}-{split}-{100 * fraction:g}pct.csv"
+    if not target.exists():
+        rows = read_index(index)
+        train = [row for row in rows if row.split == split]
+        areas = [float(load_mask(open_mask(row)).mean()) for row in train]
+        kept = {id(row) for row in take_fraction(train, areas, fraction)}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_index([row for row in rows if row.split != split or id(row) in kept], target)
+    return target
+
+
+def fold_index(index: Path, fold: int, folds: int, folder: Path) -> Path:
+    """The index of one fold of cross-validation over all images that are not excluded."""
+    target = folder / f"{index.stem}-fold{fold + 1}of{folds}.csv"
+    if not target.exists():
+        rows = [row for row in read_index(index) if row.split != "excluded"]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_index(fold_groups(rows, folds, seed=_SEED)[fold], target)
+    return target

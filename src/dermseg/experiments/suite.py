@@ -1,0 +1,127 @@
+"""What a suite is: a base configuration, axes of variations, seeds, and what is evaluated.
+
+The cells of a suite are the product of its axes. A variation is a set of overrides of the base configuration,
+spelt as for ``dermseg train --set``; ``fraction`` and ``fold`` in it choose among the training data.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dermseg.errors import ConfigError
+from dermseg.training.config import RunConfig, load_config
+
+FRACTION, FOLD = "fraction", "fold"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TestConfig(_Frozen):
+    """A data set that every run is evaluated on. Without an index it is the run's own, for folds."""
+
+    __test__ = False  # not a test, whatever pytest thinks of its name
+
+    name: str
+    index: str | None = None
+    split: str = "test"
+
+
+class SuiteConfig(_Frozen):
+    """A suite as its YAML file says it."""
+
+    name: str
+    base: str = Field(description="configuration of a run, relative to the suite's file")
+    set: dict[str, Any] = Field(default_factory=dict, description="overrides for every run")
+    axes: dict[str, dict[str, dict[str, Any]]] = Field(min_length=1)
+    seeds: tuple[int, ...] = (0,)
+    folds: int | None = Field(
+        default=None, ge=3, description="of cross-validation, where a variation has 'fold'"
+    )
+    evaluate: tuple[TestConfig, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _variations_fit(self) -> SuiteConfig:
+        for axis, variations in self.axes.items():
+            for name, overrides in variations.items():
+                fraction, fold = overrides.get(FRACTION), overrides.get(FOLD)
+                if fraction is not None and not 0 < fraction <= 1:
+                    raise ValueError(f"axes.{axis}.{name}: fraction {fraction} is not in (0, 1]")
+                if fold is not None and (self.folds is None or not 0 <= fold < self.folds):
+                    raise ValueError(
+                        f"axes.{axis}.{name}: fold {fold} needs 'folds' above it, which is {self.folds}"
+                    )
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a suite."""
+
+    variations: tuple[tuple[str, str], ...]  # (axis, variation), in the order of the axes
+    seed: int
+    overrides: Mapping[str, Any]
+    fraction: float | None
+    fold: int | None
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        words = [*(variation for _, variation in self.variations), f"seed{self.seed}"]
+        return "--".join(
+            re.sub(r"[^A-Za-z0-9.]+", "-", word.replace("%", "pct")).strip("-") for word in words
+        )
+
+
+def load_suite(path: Path) -> SuiteConfig:
+    """Read a suite's YAML file.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or not YAML, or a key or value is wrong.
+    """
+    try:
+        return SuiteConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=path) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"is not YAML: {error}", file=path) from None
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())
+        raise ConfigError("; ".join(problems), file=path) from None
+
+
+def cells(suite: SuiteConfig) -> Iterator[Cell]:
+    """Every run of the suite, seeds innermost."""
+    names = list(suite.axes)
+    for chosen in itertools.product(*suite.axes.values()):
+        overrides = dict(suite.set)
+        for axis, variation in zip(names, chosen, strict=True):
+            overrides |= suite.axes[axis][variation]
+        fraction, fold = overrides.pop(FRACTION, None), overrides.pop(FOLD, None)
+        for seed in suite.seeds:
+            yield Cell(tuple(zip(names, chosen, strict=True)), seed, overrides, fraction, fold)
+
+
+def run_config(suite: SuiteConfig, path: Path, cell: Cell) -> RunConfig:
+    """The configuration of one run, before its training data are cut down.
+
+    Raises
+    ------
+    ConfigError
+        An override does not fit.
+    """
+    values = {**cell.overrides, "seed": cell.seed, "name": cell.name}
+    words = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    return load_config(path.parent / suite.base, words)

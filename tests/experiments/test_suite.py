@@ -1,0 +1,119 @@
+"""A suite from YAML to report on drawn images, and its parts."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dermseg.data.index import IndexRow, read_index, write_index
+from dermseg.data.sources.synthetic import write_synthetic
+from dermseg.errors import ConfigError
+from dermseg.experiments.report import holm, write_report
+from dermseg.experiments.run import run_suite
+from dermseg.experiments.subsets import take_fraction
+from dermseg.experiments.suite import cells, load_suite
+
+
+@pytest.fixture
+def suite_file(tmp_path: Path) -> Path:
+    """Two models on half and all of twelve drawn images."""
+    write_synthetic(tmp_path / "data", 18, seed=3, size=(48, 64))
+    rows = read_index(tmp_path / "data" / "index.csv")
+    splits = ["train"] * 12 + ["val"] * 3 + ["test"] * 3
+    index = tmp_path / "index.csv"
+    write_index(_with_splits(rows, splits), index)
+    base = {
+        "data": {
+            "train": [{"index": str(index), "split": "train"}],
+            "val": [{"index": str(index), "split": "val"}],
+            "cache_dir": str(tmp_path / "cache"),
+            "cache_size": 32,
+        },
+        "training": {"epochs": 1, "image_size": 32, "batch_size": 4},
+    }
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    suite = {
+        "name": "tiny",
+        "base": "base.yaml",
+        "axes": {
+            "model": {
+                "narrow": {"model.architecture": "unet", "model.options": {"widths": [2, 4]}},
+                "wide": {"model.architecture": "unet", "model.options": {"widths": [4, 8]}},
+            },
+            "data": {"50 %": {"fraction": 0.5}, "100 %": {}},
+        },
+        "evaluate": [{"name": "drawn", "index": str(index), "split": "test"}],
+    }
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump(suite, sort_keys=False))
+    return path
+
+
+def _with_splits(rows: list[IndexRow], splits: list[str]) -> list[IndexRow]:
+    return [replace(row, split=split) for row, split in zip(rows, splits, strict=True)]
+
+
+def test_suite_runs_resumes_and_reports(suite_file: Path, tmp_path: Path) -> None:
+    suite, out, said = load_suite(suite_file), tmp_path / "out", list[str]()
+    assert run_suite(suite, suite_file, out, quiet=True, report=said.append) == []
+    assert next(cell.name for cell in cells(suite)) == "narrow--50-pct--seed0"
+    assert len(said) == 4
+    assert run_suite(suite, suite_file, out, quiet=True, report=said.append) == []
+    assert len(said) == 4, "finished runs are not repeated"
+
+    files = {path.name for path in write_report(out, suite.name)}
+    assert files == {"results.csv", "tests.csv", "report.md", "report.html", "curves.png", "worst.jpg"}
+    rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
+    assert [(row["model"], row["data"], row["n"]) for row in rows] == [
+        ("narrow", "100 %", "3"),
+        ("narrow", "50 %", "3"),
+        ("wide", "100 %", "3"),
+        ("wide", "50 %", "3"),
+    ]
+    tests = list(csv.DictReader((out / "tests.csv").read_text().splitlines()))
+    assert {(row["a"], row["b"], row["where"]) for row in tests} == {
+        ("narrow", "wide", "100 %"),
+        ("narrow", "wide", "50 %"),
+    }
+    subset = read_index(next((out / "indexes").glob("*50pct.csv")))
+    assert [row.split for row in subset].count("train") == 6
+
+
+def test_mistakes_in_a_suite_are_named(suite_file: Path) -> None:
+    good = yaml.safe_load(suite_file.read_text())
+    suite_file.write_text(yaml.safe_dump({**good, "axis": {}}))
+    with pytest.raises(ConfigError, match="axis"):
+        load_suite(suite_file)
+    suite_file.write_text(yaml.safe_dump({**good, "axes": {"data": {"none": {"fraction": 0}}}}))
+    with pytest.raises(ConfigError, match="fraction"):
+        load_suite(suite_file)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.floats(0, 1)), min_size=1, max_size=80))
+def test_fractions_are_nested_and_keep_groups_whole(images: list[tuple[int, float]]) -> None:
+    rows = [
+        IndexRow(image_id=f"i{i}", image=f"i{i}.png", masks=(f"m{i}.png",), dataset="d", group=f"g{group}")
+        for i, (group, _) in enumerate(images)
+    ]
+    areas = [area for _, area in images]
+    before: set[str] = set()
+    for fraction in (0.1, 0.25, 0.5, 1.0):
+        chosen = take_fraction(rows, areas, fraction)
+        ids = {row.image_id for row in chosen}
+        assert before <= ids
+        assert len(ids) >= round(fraction * len(rows))
+        groups = {row.group for row in chosen}
+        assert ids == {row.image_id for row in rows if row.group in groups}
+        before = ids
+    assert len(before) == len(rows)
+
+
+def test_holm_matches_the_definition() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
