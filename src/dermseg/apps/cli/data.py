@@ -1,4 +1,4 @@
-"""``dermseg data``: import, split, stats, check, download and synth."""
+"""``dermseg data``: import, split, stats, check, download, synth and export."""
 
 from __future__ import annotations
 
@@ -225,6 +225,34 @@ def _align(rows: list[tuple[str, ...]]) -> list[str]:
     ]
 
 
+@app.command("export")
+def export_(
+    *,
+    index: Annotated[Path, typer.Argument(help="The index.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write; it must be new.")],
+    format_: Annotated[str, typer.Option("--format", help="coco, webdataset or tfrecord.")],
+    split: Annotated[str, typer.Option("--split", help="Only this split.")] = "",
+    labels: Annotated[str, typer.Option("--labels", help="coco: the category of each mask.")] = "lesion",
+    shard_size: Annotated[int, typer.Option("--shard-size", min=1, help="Images in a shard.")] = 1000,
+    json_: JsonOption = False,
+) -> None:
+    """Write images and masks as COCO, WebDataset or TFRecord, one part for each split."""
+    from dermseg.data.export import export_rows
+    from dermseg.data.index import read_index
+
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError("the folder is not empty", file=output, hint="another -o")
+    rows = [row for row in read_index(index) if not split or row.split == split]
+    if not rows:
+        raise DataError(f"no image has split '{split}'" if split else "the index is empty", file=index)
+    names = [part.strip() for part in labels.split(",") if part.strip()]
+    with progress("writing") as step:
+        files = export_rows(rows, format_, output, labels=names, shard_size=shard_size, progress=step)
+    say(f"{output}: {len(rows)} images in {len(files)} files")
+    if json_:
+        print_json({"images": len(rows), "files": [str(file) for file in files]})
+
+
 @app.command("synth")
 def synth_(
     *,
@@ -242,7 +270,10 @@ def synth_(
     may_write(output / "index.csv", overwrite, "--overwrite")
     width, _, height = size.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= SMALLEST_SIDE):
-        raise UsageError(f"--size '{size}' is not understood", hint=f"--size 768x576, at least {SMALLEST_SIDE}x{SMALLEST_SIDE}")
+        raise UsageError(
+            f"--size '{size}' is not understood",
+            hint=f"--size 768x576, at least {SMALLEST_SIDE}x{SMALLEST_SIDE}",
+        )
     with progress("drawing") as step:
         rows = write_synthetic(output, number, seed=seed, size=(int(height), int(width)), progress=step)
     say(f"{output}: {len(rows)} images with masks, and index.csv")

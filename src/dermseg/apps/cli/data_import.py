@@ -28,8 +28,8 @@ def import_(
         list[str] | None,
         typer.Argument(
             metavar="[KIND] INPUT...",
-            help="Folders and zips; a first word auto, isic2016, isic2017, isic2018, ham10000, ph2 or folder "
-            "says what they hold.",
+            help="Folders and zips; a first word says what they hold: auto, isic2016, isic2017, isic2018, "
+            "isic2018-task2, ham10000, ph2, labelme, coco, shards (WebDataset, TFRecord) or folder.",
         ),
     ] = None,
     images: Annotated[list[Path] | None, typer.Option("--images", help="Folder or zip of images.")] = None,
@@ -52,15 +52,19 @@ def import_(
     allow_unmasked: Annotated[
         bool, typer.Option("--allow-unmasked", help="Keep images that have no mask yet.")
     ] = False,
+    labels: Annotated[
+        str, typer.Option("--labels", help="labelme, coco: a,b are two classes; a+b is one of two labels.")
+    ] = "",
     duplicates: Annotated[
         bool, typer.Option("--duplicates/--no-duplicates", help="Look for near-duplicates.")
     ] = True,
     workers: WorkersOption = 2,
     json_: JsonOption = False,
 ) -> None:
-    """Make an index of the image-mask pairs of a data set; nothing is copied or unpacked.
+    """Make an index of the image-mask pairs of a data set; images that are files are not copied.
 
-    Every pair is opened and checked. What is left out is listed in <index>.rejected.csv.
+    Outlines (LabelMe, COCO) and shards become files in the folder <index>-files. Every pair is opened and
+    checked. What is left out is listed in <index>.rejected.csv.
     """
     from dermseg.data.duplicates import fingerprint_rows
     from dermseg.data.index import merge, read_index, write_index
@@ -90,6 +94,8 @@ def import_(
             split=split,
             licence=licence,
             allow_unmasked=allow_unmasked,
+            labels=[part.strip() for part in labels.split(",") if part.strip()],
+            folder=output.with_name(f"{output.stem}-files"),
             workers=workers,
             progress=step,
         )

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from dermseg.data.sources.base import Entry, Layout, is_image_name
+from dermseg.data.sources.converted import CONVERTERS, detect_converted
 from dermseg.data.sources.ham10000 import HAM10000
-from dermseg.data.sources.isic import ISIC2016, ISIC2017, ISIC2018
+from dermseg.data.sources.isic import ISIC2016, ISIC2017, ISIC2018, ISIC2018_TASK2
 from dermseg.data.sources.ph2 import PH2
 from dermseg.errors import DataError
 
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (ISIC2016, ISIC2017, ISIC2018, HAM10000, PH2)}
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout for layout in (ISIC2016, ISIC2017, ISIC2018, ISIC2018_TASK2, HAM10000, PH2)
+}
 FOLDER = "folder"  # any images and masks
-KINDS: tuple[str, ...] = (*LAYOUTS, FOLDER)
+KINDS: tuple[str, ...] = (*LAYOUTS, *CONVERTERS, FOLDER)
 
 
 def detect(entries: Sequence[Entry], masks: Iterable[Entry] | None = None) -> str:
@@ -23,6 +26,9 @@ def detect(entries: Sequence[Entry], masks: Iterable[Entry] | None = None) -> st
     DataError
         No image among the files, or several data sets at once.
     """
+    converted = detect_converted(entries)
+    if converted and masks is None:
+        return converted
     if not any(is_image_name(entry.path) for entry in entries):
         raise DataError("there is no image among the inputs", hint="give a folder or a zip with images")
     both = list(entries) if masks is None else [*entries, *masks]

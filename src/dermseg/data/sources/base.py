@@ -54,6 +54,8 @@ class Layout:
         Licence of an image about which the metadata say nothing.
     citation
         Whom to cite.
+    classes
+        What the masks of an image show, in their order, where it is not the lesion.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Layout:
     licence: str
     citation: str
     id_columns: tuple[str, ...] = ("isic_id", "image_id", "image", "image_name", "name")
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

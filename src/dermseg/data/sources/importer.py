@@ -12,6 +12,7 @@ from dermseg.data.duplicates import Fingerprint, fingerprint
 from dermseg.data.index import IndexRow, locate, write_table
 from dermseg.data.sources import FOLDER, KINDS, LAYOUTS, detect
 from dermseg.data.sources.base import Candidate, Entry, list_entries, pair_by_folder, pair_by_layout
+from dermseg.data.sources.converted import CONVERTERS
 from dermseg.data.sources.tables import Facts, SplitTable
 from dermseg.errors import DataError, DermsegError, MaskError
 from dermseg.images.load import load_image
@@ -66,6 +67,8 @@ def import_dataset(
     split: str = "",
     licence: str = "",
     allow_unmasked: bool = False,
+    labels: Sequence[str] = (),
+    folder: Path = Path("dermseg-import"),
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Imported:
@@ -84,6 +87,10 @@ def import_dataset(
         before it, and both before the part that an official layout names.
     allow_unmasked
         Keep images without a mask (to be labelled) instead of leaving them out.
+    labels
+        LabelMe and COCO: the labels that become masks, one class each; ``a+b`` makes one mask of two.
+    folder
+        Where masks go that are no files yet (LabelMe, COCO, shards).
 
     Raises
     ------
@@ -97,7 +104,15 @@ def import_dataset(
     if kind == "auto":
         kind = detect(entries, mask_entries)
     layout = LAYOUTS.get(kind)
-    found = pair_by_layout(layout, entries, mask_entries) if layout else pair_by_folder(entries, mask_entries)
+    if labels and kind not in CONVERTERS:
+        raise DataError(f"masks of a '{kind}' data set have no labels", hint="leave --labels away")
+    if kind in CONVERTERS:
+        found = CONVERTERS[kind](entries, folder, labels)
+    elif layout:
+        found = pair_by_layout(layout, entries, mask_entries)
+    else:
+        found = pair_by_folder(entries, mask_entries)
+    several = len(labels) > 1 or bool(layout and layout.classes)
     if not found.candidates:
         raise DataError(
             f"no image of a '{kind}' data set among {len(entries)} files",
@@ -111,11 +126,18 @@ def import_dataset(
 
     def check(candidate: Candidate) -> tuple[IndexRow, Fingerprint] | Rejected:
         try:
-            return _open(candidate, dataset, allow_unmasked)
+            return _open(candidate, dataset, allow_unmasked, several)
         except DermsegError as error:
             bad = candidate.masks[0] if isinstance(error, MaskError) and candidate.masks else candidate.image
             return Rejected(dataset, candidate.image_id, error.file or _show(bad), error.message)
 
+    if layout and layout.classes:
+        whole = [c for c in found.candidates if len(c.masks) == len(layout.classes)]
+        for c in found.candidates:
+            if c not in whole:
+                reason = f"{len(c.masks)} masks instead of {len(layout.classes)}"
+                result.rejected.append(Rejected(dataset, c.image_id, _show(c.image), reason))
+        found.candidates = whole
     default_licence = licence or (layout.licence if layout else "")
     known = metadata or {}
     candidates = sorted(found.candidates, key=lambda candidate: candidate.image_id)
@@ -175,8 +197,13 @@ def _complete(
     )
 
 
-def _open(candidate: Candidate, dataset: str, allow_unmasked: bool) -> tuple[IndexRow, Fingerprint]:
-    """Open one pair. Errors of the images room come out as they are."""
+def _open(
+    candidate: Candidate, dataset: str, allow_unmasked: bool, several: bool
+) -> tuple[IndexRow, Fingerprint]:
+    """Open one pair. Errors of the images room come out as they are.
+
+    With several classes a mask may be empty: not every class is on every image.
+    """
     if not candidate.masks and not allow_unmasked:
         raise MaskError("no mask for this image", file=_show(candidate.image))
     root = Path.cwd()
@@ -191,7 +218,7 @@ def _open(candidate: Candidate, dataset: str, allow_unmasked: bool) -> tuple[Ind
             mask = load_mask(entry.source, size=size)
         except DermsegError as error:
             raise MaskError(error.message, file=_show(entry)) from None
-        if not mask.any():
+        if not mask.any() and not several:
             raise MaskError("the mask is empty", file=_show(entry))
     row = IndexRow(
         image_id=candidate.image_id,

@@ -34,3 +34,17 @@ ISIC2018 = Layout(
     licence="CC-BY-NC-4.0",
     citation="Codella et al. 2019, arXiv 1902.03368; Tschandl et al. 2018, doi 10.1038/sdata.2018.161",
 )
+ISIC2018_TASK2 = Layout(
+    name="isic2018-task2",
+    summary="ISIC 2018 challenge, Task 2: five dermoscopic attributes, most of them absent from an image",
+    image=ISIC2018.image,
+    # file names sort in the order of ``classes``
+    mask=re.compile(
+        r"(?:^|/)ISIC2018_Task2_(?:Training|Validation|Test)_GroundTruth[^/]*/(?:[^/]+/)*"
+        r"(?P<id>ISIC_\d{7})_attribute_\w+\.png$",
+        re.I,
+    ),
+    licence="CC-BY-NC-4.0",
+    citation=ISIC2018.citation,
+    classes=("globules", "milia_like_cyst", "negative_network", "pigment_network", "streaks"),
+)

@@ -1,0 +1,156 @@
+"""``dermseg label``: pre-labels, what to label next, and labels back into an index."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.data_common import JsonOption, OverwriteOption, may_write, progress
+from dermseg.errors import UsageError
+
+app = new_app()
+
+InputsArgument = Annotated[list[str], typer.Argument(help="Image files, folders, globs or zips.")]
+ModelOption = Annotated[str, typer.Option("--model", help="Bundled model or path of a bundle.")]
+
+
+@app.callback()
+def label() -> None:
+    """Propose outlines, say which images to label next, and take labels back."""
+
+
+@app.command("propose")
+def propose_(
+    inputs: InputsArgument,
+    *,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for the files; default: beside the images.")
+    ] = None,
+    model: ModelOption = "default",
+    name: Annotated[str, typer.Option("--label", help="Label of the outlines.")] = "lesion",
+    lesions: Annotated[str, typer.Option("--lesions", help="largest, or all: one group each.")] = "largest",
+    json_: JsonOption = False,
+) -> None:
+    """Write the model's outlines as LabelMe JSON, to be corrected; a file that a person saved is kept."""
+    from dermseg.images.sources import find_images, split_off_masks
+    from dermseg.inference.predictor import load_model
+    from dermseg.labeling.propose import propose
+
+    if lesions not in ("largest", "all"):
+        raise UsageError(f"--lesions '{lesions}' is not known", hint="largest or all")
+    sources, _ = split_off_masks(find_images(inputs, exclude=output))
+    loaded = load_model(model)
+    with progress("proposing") as step:
+        found = propose(loaded, sources, output, label=name, all_lesions=lesions == "all", progress=step)
+    for item in found:
+        if item.status != "proposed" or item.message:
+            say(f"{item.status}: {item.image}: {item.message}")
+    counts = {status: sum(p.status == status for p in found) for status in ("proposed", "kept", "failed")}
+    say(", ".join(f"{number} {status}" for status, number in counts.items()))
+    if json_:
+        print_json({**counts, "files": [vars(item) for item in found]})
+    if counts["failed"]:
+        raise typer.Exit(1)
+
+
+@app.command("rank")
+def rank_(
+    inputs: InputsArgument,
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="CSV table to write.")] = Path("rank.csv"),
+    strategy: Annotated[
+        str, typer.Option("--by", help="uncertainty, disagreement, diversity, mixed or random.")
+    ] = "mixed",
+    number: Annotated[int | None, typer.Option("-n", "--number", min=1, help="Only the first N.")] = None,
+    model: ModelOption = "default",
+    seed: Annotated[int, typer.Option("--seed", help="Of --by random.")] = 0,
+    overwrite: OverwriteOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Order images by how much a label would teach the model."""
+    from dermseg.images.masks import atomic_write
+    from dermseg.images.sources import find_images, split_off_masks
+    from dermseg.inference.predictor import load_model
+    from dermseg.labeling.rank import STRATEGIES, look_at_all, rank
+
+    chosen = next((known for known in STRATEGIES if known == strategy), None)
+    if chosen is None:
+        raise UsageError(f"--by '{strategy}' is not known", hint=f"one of: {', '.join(STRATEGIES)}")
+    may_write(output, overwrite, "--overwrite")
+    sources, _ = split_off_masks(find_images(inputs))
+    loaded = load_model(model)
+    with progress("looking") as step:
+        looks, good, failed = look_at_all(loaded, sources, progress=step)
+    for file, reason in failed:
+        say(f"failed: {file}: {reason}")
+    order = rank(looks, chosen, seed=seed)[:number]
+    table = [
+        {
+            "rank": place,
+            "file": good[i].name,
+            "uncertainty": round(looks[i].uncertainty, 4),
+            "disagreement": round(looks[i].disagreement, 4),
+        }
+        for place, i in enumerate(order, start=1)
+    ]
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, ["rank", "file", "uncertainty", "disagreement"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    atomic_write(output, buffer.getvalue().encode("utf-8"))
+    say(f"{output}: {len(table)} of {len(sources)} images by {chosen}")
+    if json_:
+        print_json({"by": chosen, "images": table, "failed": dict(failed)})
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("import")
+def import_(
+    inputs: Annotated[list[Path], typer.Argument(help="Folders with images and LabelMe files.")],
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The index to write.")] = Path("index.csv"),
+    labels: Annotated[
+        str, typer.Option("--labels", help="a,b are two classes; a+b is one of two labels.")
+    ] = "",
+    split: Annotated[str, typer.Option("--split", help="Split of the images.")] = "train",
+    append: Annotated[bool, typer.Option("--append", help="Add to the index that is there.")] = False,
+    overwrite: OverwriteOption = False,
+    proposals: Annotated[
+        bool, typer.Option("--proposals", help="Take proposals that nobody has corrected, too.")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Take LabelMe files back into an index, for training; what only the model has drawn is left out."""
+    from dermseg.data.index import merge, read_index, write_index
+    from dermseg.data.sources.importer import import_dataset, write_rejected
+    from dermseg.data.splits import group_rows
+    from dermseg.labeling.propose import untouched
+
+    may_write(output, overwrite or append, "--append or --overwrite")
+    old = read_index(output) if append and output.exists() else []
+    names = [part.strip() for part in labels.split(",") if part.strip()]
+    folder = output.with_name(f"{output.stem}-files")
+    with progress("reading") as step:
+        found = import_dataset(
+            list(inputs), kind="labelme", labels=names, split=split, folder=folder, progress=step
+        )
+    skipped = set() if proposals else untouched(inputs)
+    rows = [row for row in found.rows if row.image_id not in skipped]
+    write_rejected(found.rejected, output.with_suffix(".rejected.csv"))
+    for item in found.rejected[:5]:
+        say(f"left out: {item.file}: {item.reason}")
+    if not rows:
+        raise UsageError(
+            f"no label of a person among {len(found.rows)} files",
+            hint="save them in LabelMe or 'dermseg desktop' first; --proposals takes the model's outlines",
+        )
+    write_index(group_rows(merge(old, rows), None), output)
+    say(f"{output}: {len(rows)} images; {len(found.rows) - len(rows)} untouched proposals were left out")
+    if json_:
+        print_json({"index": str(output), "imported": len(rows), "proposals": len(found.rows) - len(rows)})

@@ -1,0 +1,151 @@
+"""An index as other programs read it: COCO, WebDataset and TFRecord, one part for each split.
+
+Written into a new folder under temporary names and moved into place when whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.data.coco import write_coco
+from dermseg.data.index import IndexRow, open_image, open_mask
+from dermseg.data.shards import Example, write_tar, write_tfrecord
+from dermseg.errors import DataError
+from dermseg.images.load import load_image
+from dermseg.images.masks import atomic_write, encode_mask, load_mask
+from dermseg.images.names import portable_name
+
+FORMATS = ("coco", "webdataset", "tfrecord")
+_UNASSIGNED = "unassigned"
+
+
+def export_rows(
+    rows: Sequence[IndexRow],
+    kind: str,
+    folder: Path,
+    *,
+    labels: Sequence[str] = ("lesion",),
+    shard_size: int = 1000,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Write rows in a format of others.
+
+    Parameters
+    ----------
+    kind
+        ``coco`` (``<split>.json`` and ``images/``), ``webdataset`` (``<split>-000000.tar``) or ``tfrecord``
+        (``<split>-00000-of-00003.tfrecord``).
+    labels
+        COCO: the category of each mask, in their order.
+    shard_size
+        Images in a shard.
+
+    Returns
+    -------
+    list of Path
+        The files written, images of COCO not counted.
+
+    Raises
+    ------
+    DataError
+        Unknown format, no rows, or rows whose numbers of masks differ from the labels.
+    ImageError, MaskError
+        A file cannot be read.
+    MissingExtraError
+        TFRecord needs the package google-crc32c.
+    """
+    if kind not in FORMATS:
+        raise DataError(f"unknown format '{kind}'", hint=f"one of: {', '.join(FORMATS)}")
+    if not rows:
+        raise DataError("the index is empty")
+    splits: dict[str, list[IndexRow]] = {}
+    for row in rows:
+        splits.setdefault(row.split or _UNASSIGNED, []).append(row)
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, len(rows))
+
+    for split, chosen in splits.items():
+        if kind == "coco":
+            written.append(_write_coco(split, chosen, folder, labels, step))
+            continue
+        count = -(-len(chosen) // shard_size)
+        for number in range(count):
+            part = chosen[number * shard_size : (number + 1) * shard_size]
+            examples = [_example(row, step) for row in part]
+            name = (
+                f"{split}-{number:06d}.tar"
+                if kind == "webdataset"
+                else (f"{split}-{number:05d}-of-{count:05d}.tfrecord")
+            )
+            temporary = folder / f".{name}.tmp"
+            try:
+                (write_tar if kind == "webdataset" else write_tfrecord)(examples, temporary)
+                temporary.replace(folder / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+            written.append(folder / name)
+    return written
+
+
+def _load(row: IndexRow) -> tuple[bytes, str, int, int, list[NDArray[np.bool_]]]:
+    source = open_image(row)
+    data = source.read_bytes()
+    info = load_image(data).info
+    if info.orientation > 1:
+        # readers of these formats do not all turn images by their EXIF tag, so masks would not lie on them
+        raise DataError(
+            f"image '{row.image_id}' is turned by its EXIF orientation",
+            file=source.label,
+            hint="save it upright first ('dermseg dicom deidentify' and image editors do so)",
+        )
+    size = (info.height, info.width)
+    masks = [load_mask(open_mask(row, i), size=size) for i in range(len(row.masks))]
+    return data, PurePosixPath(source.name).suffix.lstrip(".").lower(), info.width, info.height, masks
+
+
+def _key(row: IndexRow) -> str:
+    return portable_name(f"{row.dataset}_{row.image_id}" if row.dataset else row.image_id).replace("/", "_")
+
+
+def _example(row: IndexRow, step: Callable[[], None]) -> Example:
+    data, extension, width, height, masks = _load(row)
+    facts = {
+        name: getattr(row, name) for name in ("image_id", "dataset", "subject", "lesion", "licence", "sha256")
+    }
+    step()
+    return Example(_key(row), extension, data, tuple(map(encode_mask, masks)), width, height, facts)
+
+
+def _write_coco(
+    split: str, rows: Sequence[IndexRow], folder: Path, labels: Sequence[str], step: Callable[[], None]
+) -> Path:
+    images = []
+    for row in rows:
+        data, extension, width, height, masks = _load(row)
+        if len(masks) > len(labels):
+            raise DataError(
+                f"image '{row.image_id}' has {len(masks)} masks and {len(labels)} labels were given",
+                hint="--labels names the category of each mask",
+            )
+        name = f"{_key(row)}.{extension}"
+        (folder / "images").mkdir(exist_ok=True)
+        atomic_write(folder / "images" / name, data)
+        images.append((name, width, height, masks))
+        step()
+    licences = sorted({row.licence for row in rows if row.licence})
+    info = {"description": f"dermseg data export, split '{split}'", "licences": json.dumps(licences)}
+    path = folder / f"{split}.json"
+    atomic_write(path, write_coco(images, labels, info))
+    return path

@@ -1,0 +1,201 @@
+"""Data sets whose masks are not image files: LabelMe, COCO, WebDataset and TFRecord.
+
+Their masks (and images that lie inside of shards) are written once as files into a folder beside the index;
+from there on they are a data set like any other, checked by the same code.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.data.coco import read_coco
+from dermseg.data.labelme import draw_labels as draw_labelme
+from dermseg.data.labelme import read_labelme, union_of_labels
+from dermseg.data.shards import Example, read_tar, read_tfrecord
+from dermseg.data.sources.base import Candidate, Entry, Found, is_image_name
+from dermseg.errors import DataError
+from dermseg.images.masks import atomic_write, encode_mask
+from dermseg.images.names import portable_name
+from dermseg.images.sources import ImageSource
+
+Draw = Callable[[Sequence[str]], NDArray[np.bool_]]
+_TAR = re.compile(r"\.tar(?:\.gz)?$", re.I)
+_SHARDS = re.compile(r"\.(?:tfrecords?|tfrec)(?:-\d+-of-\d+)?$", re.I)
+
+
+def convert_labelme(entries: Sequence[Entry], folder: Path, labels: Sequence[str]) -> Found:
+    """Draw the masks of LabelMe files; images are found beside them, by name, or inside of them."""
+    found = Found()
+    images = {entry.path: entry for entry in entries if is_image_name(entry.path)}
+    read = []
+    for entry in entries:
+        if entry.path.suffix.lower() != ".json":
+            continue
+        try:
+            read.append((entry, read_labelme(entry.source.read_bytes(), entry.source.label)))
+        except DataError as error:
+            found.rejected.append((entry.path.stem, entry, error.message))
+    chosen = _choose(labels, union_of_labels([annotation for _, annotation in read]))
+    for entry, annotation in read:
+        image_id = entry_id(entry.path)
+        image = _beside(images, entry.path, annotation.image)
+        embedded = annotation.extra.get("imageData")
+        if image is None and isinstance(embedded, str):
+            suffix = PurePosixPath(annotation.image.replace("\\", "/")).suffix or ".png"
+            try:
+                data = base64.b64decode(embedded, validate=True)
+            except ValueError:
+                found.rejected.append((image_id, entry, "imageData is damaged"))
+                continue
+            image = _write(folder, f"images/{image_id}{suffix}", data)
+        if image is None:
+            found.rejected.append((image_id, entry, f"its image '{annotation.image}' is not among the files"))
+            continue
+        masks = [draw_labelme(annotation, names) for names in chosen]
+        found.candidates.append(Candidate(image_id, image, _write_masks(folder, image_id, masks)))
+    return found
+
+
+def convert_coco(entries: Sequence[Entry], folder: Path, labels: Sequence[str]) -> Found:
+    """Draw the masks of COCO files; images are found by the end of their path."""
+    found = Found()
+    by_name: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if is_image_name(entry.path):
+            by_name.setdefault(entry.path.name, []).append(entry)
+    read = []
+    for entry in entries:
+        if entry.path.suffix.lower() == ".json":
+            try:
+                read += [(entry, image) for image in read_coco(entry.source.read_bytes(), entry.source.label)]
+            except DataError as error:
+                found.rejected.append((entry.path.stem, entry, error.message))
+    chosen = _choose(labels, sorted({name for _, image in read for name, _ in image.regions}))
+    for entry, image in read:
+        path = PurePosixPath(portable_name(image.file_name))
+        places = [e for e in by_name.get(path.name, ()) if e.path.parts[-len(path.parts) :] == path.parts]
+        places = places or by_name.get(path.name, [])
+        if len(places) != 1:
+            reason = "is not among the files" if not places else "is there more than once"
+            found.rejected.append((path.stem, entry, f"its image '{image.file_name}' {reason}"))
+            continue
+        image_id = "_".join((*path.parts[:-1], path.stem))
+        try:
+            masks = [image.draw(names) for names in chosen]
+        except DataError as error:
+            found.rejected.append((image_id, entry, error.message))
+            continue
+        found.candidates.append(Candidate(image_id, places[0], _write_masks(folder, image_id, masks)))
+    return found
+
+
+def convert_shards(entries: Sequence[Entry], folder: Path, labels: Sequence[str]) -> Found:
+    """Take images and masks out of WebDataset and TFRecord shards.
+
+    Raises
+    ------
+    DataError
+        ``labels`` were given: shards do not name their masks.
+    """
+    if labels:
+        raise DataError("shards keep masks by number, not by label", hint="leave --labels away")
+    found = Found()
+    for entry in entries:
+        read: Callable[[Path], Iterable[Example]]
+        if _SHARDS.search(entry.path.name):
+            read = read_tfrecord
+        elif _TAR.search(entry.path.name):
+            read = read_tar
+        else:
+            continue
+        if entry.source.member is not None:
+            raise DataError(
+                "a shard inside of a zip is not read", file=entry.source.label, hint="unpack the zip"
+            )
+        try:
+            for example in read(entry.source.path):
+                image_id = portable_name(example.key).replace("/", "_")
+                image = _write(folder, f"images/{image_id}.{example.extension}", example.image)
+                names = [f"masks/{image_id}_{i}.png" for i in range(len(example.masks))]
+                masks = tuple(_write(folder, n, data) for n, data in zip(names, example.masks, strict=True))
+                found.candidates.append(Candidate(image_id, image, masks))
+        except DataError as error:
+            found.rejected.append((entry.path.stem, entry, error.message))
+    return found
+
+
+CONVERTERS: dict[str, Callable[[Sequence[Entry], Path, Sequence[str]], Found]] = {
+    "labelme": convert_labelme,
+    "coco": convert_coco,
+    "shards": convert_shards,
+}
+
+
+def detect_converted(entries: Sequence[Entry]) -> str | None:
+    """``shards``, ``labelme`` or ``coco`` where the files are such; JSON files are looked into."""
+    if any(_SHARDS.search(e.path.name) or _TAR.search(e.path.name) for e in entries):
+        return "shards"
+    for entry in (e for e in entries if e.path.suffix.lower() == ".json"):
+        text = entry.source.read_bytes()
+        if b'"shapes"' in text and b'"imageHeight"' in text:
+            return "labelme"
+        if b'"annotations"' in text and b'"categories"' in text:
+            return "coco"
+    return None
+
+
+def _choose(labels: Sequence[str], there: Sequence[str]) -> list[tuple[str, ...]]:
+    """The labels of each mask: ``a+b`` is one mask of two labels."""
+    if not there:
+        raise DataError("no outline has a label", hint="is it the right folder?")
+    if not labels:
+        if len(there) > 1:
+            raise DataError(
+                f"the outlines have several labels: {', '.join(there)}",
+                hint=f"--labels {there[0]} takes one; {','.join(there[:2])} keeps two classes; "
+                f"{'+'.join(there[:2])} makes one of them",
+            )
+        return [(there[0],)]
+    chosen = [tuple(part.strip() for part in label.split("+")) for label in labels]
+    unknown = [name for names in chosen for name in names if name not in there]
+    if unknown:
+        raise DataError(f"no outline is labelled '{unknown[0]}'", hint=f"there are: {', '.join(there)}")
+    return chosen
+
+
+def _beside(images: dict[PurePosixPath, Entry], path: PurePosixPath, named: str) -> Entry | None:
+    """The image that a LabelMe file names, or the one that is called like the file."""
+    wanted = [part for part in named.replace("\\", "/").split("/") if part not in ("", ".")]
+    place = list(path.parts[:-1])
+    for part in wanted:
+        if part == "..":
+            place = place[:-1]
+        else:
+            place.append(part)
+    by_name = images.get(PurePosixPath(*place)) if wanted else None
+    same = [entry for key, entry in images.items() if key.with_suffix("") == path.with_suffix("")]
+    same += [e for k, e in images.items() if wanted and k.name == wanted[-1]]
+    return by_name or (same[0] if same else None)
+
+
+def entry_id(path: PurePosixPath) -> str:
+    """Image id of a file: its path without the first folder and the extension, as one name."""
+    return "_".join((*path.parts[1:-1], path.stem))
+
+
+def _write_masks(folder: Path, image_id: str, masks: Sequence[NDArray[np.bool_]]) -> tuple[Entry, ...]:
+    names = [f"masks/{image_id}{f'_{i}' if len(masks) > 1 else ''}.png" for i in range(len(masks))]
+    return tuple(_write(folder, n, encode_mask(mask)) for n, mask in zip(names, masks, strict=True))
+
+
+def _write(folder: Path, name: str, data: bytes) -> Entry:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, data)
+    return Entry(PurePosixPath(folder.name, name), ImageSource(name=name, path=path))

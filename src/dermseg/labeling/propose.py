@@ -1,0 +1,137 @@
+"""Pre-labels: the model's outlines as LabelMe files, for people to correct.
+
+A proposal says that it is one (``flags.proposed``, and the field ``dermseg``). A LabelMe file that does not
+was made or saved by a person and is never written over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dermseg.data.labelme import Annotation, Shape, mask_to_shapes, read_labelme, write_labelme
+from dermseg.data.sources.base import list_entries
+from dermseg.data.sources.converted import entry_id
+from dermseg.errors import DataError, DermsegError
+from dermseg.images.load import load_image
+from dermseg.images.masks import atomic_write
+from dermseg.images.sources import ImageSource
+from dermseg.inference.predictor import Model, Result
+
+PROPOSED = "proposed"
+EPSILON = 0.5  # pixels: fewer points to drag, and no pixel of the outline moves visibly
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What became of one image: ``status`` is ``proposed``, ``kept`` (a person's file) or ``failed``."""
+
+    image: str
+    file: str
+    status: str
+    message: str = ""
+    confidence: float | None = None
+
+
+def annotate(
+    model: Model, result: Result, *, image: str, label: str = "lesion", epsilon: float = EPSILON
+) -> Annotation:
+    """A LabelMe annotation of a result; with ``lesions="all"`` every lesion has a group of its own.
+
+    Parameters
+    ----------
+    image
+        Path of the image as the file names it: relative to the folder of the file.
+    epsilon
+        How far in pixels a polygon may leave the mask's outline.
+    """
+    shapes: list[Shape] = []
+    if result.labels is None:
+        shapes = mask_to_shapes(result.mask, label, epsilon=epsilon)
+    else:
+        for number in range(1, int(result.labels.max()) + 1):
+            part = mask_to_shapes(result.labels == number, label, epsilon=epsilon)
+            shapes += [Shape(s.label, s.kind, s.points, number, s.mask) for s in part]
+    facts: dict[str, Any] = {
+        "model": model.card.name,
+        "version": model.card.version,
+        "sha256": model.sha256,
+        "confidence": round(result.confidence, 4),
+        "threshold": result.threshold,
+    }
+    return Annotation(
+        image, result.width, result.height, tuple(shapes), {"flags": {PROPOSED: True}, "dermseg": facts}
+    )
+
+
+def is_proposal(annotation: Annotation) -> bool:
+    """Whether nobody has worked on the file since the model wrote it."""
+    flags = annotation.extra.get("flags")
+    return isinstance(flags, dict) and bool(flags.get(PROPOSED))
+
+
+def untouched(inputs: Sequence[str | Path]) -> set[str]:
+    """Image ids (as ``import_dataset`` gives them) of proposals that nobody has worked on."""
+    found = set()
+    for entry in list_entries(inputs):
+        if entry.path.suffix.lower() == ".json":
+            try:
+                annotation = read_labelme(entry.source.read_bytes())
+            except DataError:
+                continue
+            if is_proposal(annotation):
+                found.add(entry_id(entry.path))
+    return found
+
+
+def propose(
+    model: Model,
+    sources: Sequence[ImageSource],
+    folder: Path | None = None,
+    *,
+    label: str = "lesion",
+    all_lesions: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Proposal]:
+    """Write a LabelMe file for each image, beside it or below a folder.
+
+    Parameters
+    ----------
+    folder
+        Where the files go, with the images' relative paths; None puts each beside its image (not for zips).
+    """
+    found = []
+    for number, source in enumerate(sources, start=1):
+        try:
+            found.append(_propose(model, source, folder, label, all_lesions))
+        except DermsegError as error:
+            found.append(Proposal(source.name, "", "failed", error.message))
+        if progress:
+            progress(number, len(sources))
+    return found
+
+
+def _propose(
+    model: Model, source: ImageSource, folder: Path | None, label: str, all_lesions: bool
+) -> Proposal:
+    if folder is None:
+        if source.member is not None:
+            raise DataError("an image in a zip has no folder to write to", hint="name one with -o")
+        file = source.path.with_suffix(".json")
+    else:
+        file = folder / PurePosixPath(source.name).with_suffix(".json")
+    if file.exists() and not is_proposal(read_labelme(file.read_bytes(), file)):
+        return Proposal(source.name, str(file), "kept", "a person has worked on this file")
+    # LabelMe turns images by their EXIF tag too, so the outline lies where it is seen.
+    result = model.segment(
+        load_image(source, min_side=model.min_side), lesions="all" if all_lesions else None
+    )
+    image = os.path.relpath(source.path, file.parent) if source.member is None else source.name
+    annotation = annotate(model, result, image=Path(image).as_posix(), label=label)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(file, write_labelme(annotation))
+    message = "" if result.status == "ok" else "nothing found"
+    return Proposal(source.name, str(file), PROPOSED, message, result.confidence)

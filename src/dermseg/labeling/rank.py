@@ -1,0 +1,143 @@
+"""Which unlabelled images to label next.
+
+- ``uncertainty``: the model's own estimate of its Dice, lowest first.
+- ``disagreement``: views of one image (flips and quarter turns) that give different outlines; 1 minus the
+  mean Dice of each view's mask with that of the mean map.
+- ``diversity``: farthest-first traversal of image descriptors (Sener and Savarese 2018, arXiv 1708.00489), so
+  that what is labelled first covers all that is there.
+- ``mixed``: diversity among the more uncertain half.
+- ``random``: the honest control, by seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.errors import DermsegError
+from dermseg.images.load import load_image
+from dermseg.images.sources import ImageSource
+from dermseg.inference.predictor import Model
+from dermseg.inference.tta import merge_views, stack_views, views
+
+Strategy = Literal["uncertainty", "disagreement", "diversity", "mixed", "random"]
+STRATEGIES: tuple[Strategy, ...] = ("uncertainty", "disagreement", "diversity", "mixed", "random")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the model says of one image.
+
+    Attributes
+    ----------
+    uncertainty, disagreement
+        In [0, 1]; higher is worse.
+    descriptor
+        float32 (D,): where the image lies among others.
+    """
+
+    uncertainty: float
+    disagreement: float
+    descriptor: NDArray[np.float32]
+
+
+def look_at(model: Model, pixels: NDArray[np.uint8]) -> Look:
+    """Uncertainty, disagreement and descriptor of an image ``uint8 (H, W, 3)``."""
+    maps, features = model.look(stack_views(model.prepare(pixels)))
+    single, mean = maps[0], merge_views(maps)  # the first view is the image as it is
+    result = model.finish(single, (pixels.shape[0], pixels.shape[1]))
+    limit = result.threshold
+    turned = (view.undo(p) for view, p in zip(views(len(maps) == 8), maps, strict=True))
+    dice = [_dice(p > limit, mean > limit) for p in turned]
+    descriptor = features[0] if features is not None else _describe(pixels, single)
+    return Look(1.0 - result.confidence, 1.0 - float(np.mean(dice)), descriptor.astype(np.float32))
+
+
+def _dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    total = int(a.sum()) + int(b.sum())
+    return 2.0 * int((a & b).sum()) / total if total else 1.0
+
+
+def _describe(pixels: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Colours and coarse layout, for a bundle whose network gives no features: float32 (192 + 64,)."""
+    small = cv2.resize(pixels, (8, 8), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    layout = cv2.resize(probability, (8, 8), interpolation=cv2.INTER_AREA)
+    return np.concatenate([small.ravel(), layout.ravel()])
+
+
+def rank(
+    looks: Sequence[Look],
+    strategy: Strategy,
+    *,
+    known: NDArray[np.float32] | None = None,
+    seed: int = 0,
+) -> list[int]:
+    """Order images by what would teach most, best first.
+
+    Parameters
+    ----------
+    looks
+        One per image.
+    known
+        float32 (M, D), descriptors of images that are labelled already.
+    """
+    count = len(looks)
+    if strategy == "random":
+        return [int(i) for i in np.random.default_rng(seed).permutation(count)]
+    if strategy in ("uncertainty", "disagreement"):
+        values = np.array([getattr(look, strategy) for look in looks])
+        return [int(i) for i in np.argsort(-values, kind="stable")]
+    points = np.stack([look.descriptor for look in looks]) if count else np.zeros((0, 1), np.float32)
+    if strategy == "diversity":
+        return _farthest_first(points, known)
+    order = np.argsort([-look.uncertainty for look in looks], kind="stable")
+    half = order[: -(-count // 2)]
+    first = [int(half[i]) for i in _farthest_first(points[half], known)]
+    return first + [int(i) for i in order[len(half) :]]
+
+
+def _farthest_first(points: NDArray[np.float32], known: NDArray[np.float32] | None) -> list[int]:
+    """Each next point is the one farthest from all before it; with nothing known the first is the middle."""
+    if not len(points):
+        return []
+    spread = points.std(0)
+    scaled = points / np.where(spread > 0, spread, 1)
+    if known is not None and len(known):
+        anchors = known / np.where(spread > 0, spread, 1)
+        distance = np.min([((scaled - anchor) ** 2).sum(1) for anchor in anchors], axis=0)
+        chosen: list[int] = []
+    else:
+        first = int(((scaled - scaled.mean(0)) ** 2).sum(1).argmin())
+        chosen = [first]
+        distance = ((scaled - scaled[first]) ** 2).sum(1)
+        distance[first] = -1
+    while len(chosen) < len(points):
+        best = int(distance.argmax())
+        chosen.append(best)
+        distance = np.minimum(distance, ((scaled - scaled[best]) ** 2).sum(1))
+        distance[chosen] = -1
+    return chosen
+
+
+def look_at_all(
+    model: Model,
+    sources: Sequence[ImageSource],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Look], list[ImageSource], list[tuple[str, str]]]:
+    """Looks, the images they belong to, and what could not be read with its reason."""
+    looks, good, failed = [], [], []
+    for number, source in enumerate(sources, start=1):
+        try:
+            looks.append(look_at(model, load_image(source, min_side=model.min_side).pixels))
+            good.append(source)
+        except DermsegError as error:
+            failed.append((source.name, error.message))
+        if progress:
+            progress(number, len(sources))
+    return looks, good, failed

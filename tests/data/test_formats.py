@@ -1,0 +1,152 @@
+"""Formats of others: what is written here their own libraries read, and it comes back as it was."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dermseg.data.coco import count_runs, draw_segmentation, pack_counts, unpack_counts
+from dermseg.data.export import export_rows
+from dermseg.data.index import open_image, open_mask, read_index
+from dermseg.data.labelme import Annotation, mask_to_shapes, write_labelme
+from dermseg.data.sources.importer import import_dataset
+from dermseg.data.sources.synthetic import write_synthetic
+from dermseg.errors import DataError
+from dermseg.images.masks import load_mask
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synthetic")
+    write_synthetic(folder, 5, size=(64, 80))
+    return folder / "index.csv"
+
+
+@given(st.integers(0, 9999), st.floats(0.01, 0.99))
+def test_run_lengths_are_those_of_pycocotools(seed: int, share: float) -> None:
+    coco = pytest.importorskip("pycocotools.mask")
+    mask = np.random.default_rng(seed).random((13, 17)) < share
+    mask = np.kron(mask, np.ones((3, 2), np.bool_)).astype(np.bool_)
+    packed = pack_counts(count_runs(mask))
+    assert packed == coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    assert np.array_equal(draw_segmentation({"size": list(mask.shape), "counts": packed}, mask.shape), mask)
+    assert unpack_counts(packed).tolist() == count_runs(mask)
+
+
+def test_polygons_are_drawn_like_pycocotools() -> None:
+    coco = pytest.importorskip("pycocotools.mask")
+    flat = [10.2, 12.7, 60.4, 8.1, 71.9, 44.4, 30.0, 58.3]
+    packed = coco.merge(coco.frPyObjects([flat], 64, 80))
+    other = draw_segmentation({"size": packed["size"], "counts": packed["counts"].decode()}, (64, 80))
+    mine = draw_segmentation([flat], (64, 80))
+    assert (mine & other).sum() / (mine | other).sum() > 0.97
+
+
+@pytest.mark.parametrize("kind", ["coco", "webdataset", "tfrecord"])
+def test_exported_and_imported_again(synthetic: Path, tmp_path: Path, kind: str) -> None:
+    rows = read_index(synthetic)
+    files = export_rows(rows, kind, tmp_path / "out", shard_size=2)
+    assert len(files) == (1 if kind == "coco" else 3)
+    back = import_dataset([tmp_path / "out"], folder=tmp_path / "files")
+    assert back.kind == ("coco" if kind == "coco" else "shards") and not back.rejected
+    for row, new in zip(rows, back.rows, strict=True):
+        assert new.sha256 == row.sha256
+        assert open_image(new).read_bytes() == open_image(row).read_bytes()
+        assert np.array_equal(load_mask(open_mask(new)), load_mask(open_mask(row)))
+
+
+def _example_message() -> type:
+    """``tf.train.Example`` as the protocol buffer runtime builds it from its definition."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="t", syntax="proto3")
+    fields = {
+        "BytesList": [("value", 1, 12, 3, "")],
+        "Int64List": [("value", 1, 3, 3, "")],
+        "Feature": [("bytes_list", 1, 11, 1, ".t.BytesList"), ("int64_list", 3, 11, 1, ".t.Int64List")],
+        "Entry": [("key", 1, 9, 1, ""), ("value", 2, 11, 1, ".t.Feature")],
+        "Features": [("feature", 1, 11, 3, ".t.Entry")],  # a map is a list of key and value
+        "Example": [("features", 1, 11, 1, ".t.Features")],
+    }
+    for name, parts in fields.items():
+        message = file.message_type.add(name=name)
+        for field, number, kind, label, of in parts:
+            message.field.add(name=field, number=number, type=kind, label=label, type_name=of or None)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("t.Example"))
+
+
+def test_tfrecord_is_read_by_tensorboard_and_protobuf(synthetic: Path, tmp_path: Path) -> None:
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
+
+    rows = read_index(synthetic)
+    (file,) = export_rows(rows, "tfrecord", tmp_path)
+    reader, example = PyRecordReader_New(str(file)), _example_message()
+    for row in rows:
+        reader.GetNext()
+        values = {f.key: f.value for f in example.FromString(reader.record()).features.feature}
+        assert values["image/encoded"].bytes_list.value[0] == open_image(row).read_bytes()
+        assert values["image/width"].int64_list.value[0] == 80
+        assert len(values["image/segmentation/class/encoded"].bytes_list.value) == 1
+
+
+def test_a_damaged_shard_is_one_reason(synthetic: Path, tmp_path: Path) -> None:
+    (file,) = export_rows(read_index(synthetic), "tfrecord", tmp_path)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    back = import_dataset([tmp_path], folder=tmp_path / "files")
+    assert len(back.rows) < 5 and "damaged" in back.rejected[0].reason
+
+
+def test_tar_members_are_named_for_webdataset(synthetic: Path, tmp_path: Path) -> None:
+    (file,) = export_rows(read_index(synthetic), "webdataset", tmp_path)
+    with tarfile.open(file) as tar:
+        names = tar.getnames()
+    assert names[:3] == [f"synthetic_synthetic_000000.{end}" for end in ("png", "mask.png", "json")]
+
+
+def test_labelme_labels_become_classes(tmp_path: Path) -> None:
+    grid = np.mgrid[:48, :64]
+    lesion = np.hypot(grid[0] - 20, grid[1] - 22) < 12
+    ruler = grid[0] > 44
+    for name, masks in {"a": {"nevus": lesion, "ruler": ruler}, "b": {"nevus": lesion}}.items():
+        cv2.imwrite(
+            str(tmp_path / f"{name}.png"), np.random.default_rng(len(name)).integers(0, 255, (48, 64, 3))
+        )
+        shapes = [shape for label, mask in masks.items() for shape in mask_to_shapes(mask, label)]
+        (tmp_path / f"{name}.json").write_bytes(
+            write_labelme(Annotation(f"{name}.png", 64, 48, tuple(shapes)))
+        )
+    with pytest.raises(DataError, match="several labels: nevus, ruler"):
+        import_dataset([tmp_path], folder=tmp_path / "f0")
+    both = import_dataset([tmp_path], labels=["ruler", "nevus"], folder=tmp_path / "f1")
+    assert both.kind == "labelme" and [len(row.masks) for row in both.rows] == [2, 2]
+    masks = [load_mask(open_mask(both.rows[0], i)) for i in range(2)]
+    assert np.array_equal(masks[0], ruler) and np.array_equal(masks[1], lesion)
+    assert not load_mask(open_mask(both.rows[1], 0)).any()
+    one = import_dataset([tmp_path], labels=["nevus+ruler"], folder=tmp_path / "f2")
+    assert np.array_equal(load_mask(open_mask(one.rows[0])), lesion | ruler)
+    with pytest.raises(DataError, match="no outline is labelled 'nevi'"):
+        import_dataset([tmp_path], labels=["nevi"], folder=tmp_path / "f3")
+
+
+def test_labelme_image_inside_the_file_and_missing(tmp_path: Path) -> None:
+    import base64
+
+    good, encoded = cv2.imencode(".png", np.zeros((20, 30, 3), np.uint8))
+    assert good
+    shapes = tuple(mask_to_shapes(np.pad(np.ones((8, 8), np.bool_), ((4, 8), (4, 18))), "lesion"))
+    extra = {"imageData": base64.b64encode(encoded.tobytes()).decode()}
+    (tmp_path / "in.json").write_bytes(write_labelme(Annotation("in.png", 30, 20, shapes, extra)))
+    (tmp_path / "gone.json").write_bytes(write_labelme(Annotation("gone.png", 30, 20, shapes)))
+    found = import_dataset([tmp_path], folder=tmp_path / "f")
+    assert [row.image_id for row in found.rows] == ["in"]
+    assert "'gone.png' is not among the files" in found.rejected[0].reason
+    assert json.loads((tmp_path / "in.json").read_text())["imagePath"] == "in.png"

@@ -1,0 +1,82 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dermseg.apps.cli.main import main
+from dermseg.data.index import open_mask, read_index
+from dermseg.data.labelme import draw_labels, read_labelme
+from dermseg.data.synthetic import synthesize
+from dermseg.images.masks import load_mask
+from dermseg.inference.predictor import load_model
+from dermseg.labeling.rank import Look, look_at, rank
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for seed, name in enumerate(["a.png", "b.png", "sub/a.png"]):
+        image, _, _ = synthesize(seed, (120, 160))
+        cv2.imwrite(str(folder / name), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return folder
+
+
+def _run(*words: object) -> int:
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    return int(end.value.code or 0)
+
+
+def test_propose_correct_and_import(photographs: Path, tmp_path: Path) -> None:
+    assert _run("label", "propose", photographs) == 0
+    file = photographs / "sub" / "a.json"
+    annotation = read_labelme(file.read_bytes())
+    mask = load_model().segment(photographs / "sub" / "a.png").mask
+    drawn = draw_labels(annotation, ["lesion"])
+    assert annotation.image == "a.png"
+    assert 2 * (drawn & mask).sum() / (drawn.sum() + mask.sum()) > 0.995
+    # nobody has corrected anything yet
+    assert _run("label", "import", photographs, "-o", tmp_path / "index.csv") == 2
+    content = json.loads(file.read_bytes())
+    content["flags"] = {}
+    content["shapes"] = [{"label": "lesion", "points": [[10, 10], [60, 10], [60, 50], [10, 50]]}]
+    file.write_text(json.dumps(content))
+    assert _run("label", "propose", photographs) == 0, "a person's file is kept"
+    assert json.loads(file.read_bytes()) == content
+    assert _run("label", "import", photographs, "-o", tmp_path / "index.csv") == 0
+    (row,) = read_index(tmp_path / "index.csv")
+    assert row.image_id == "sub_a" and row.split == "train"
+    assert load_mask(open_mask(row)).sum() == 51 * 41
+
+
+def test_rank_writes_every_image_once(photographs: Path, tmp_path: Path) -> None:
+    (photographs / "broken.png").write_bytes(b"no image")
+    assert _run("label", "rank", photographs, "-o", tmp_path / "rank.csv", "--by", "uncertainty") == 1
+    lines = (tmp_path / "rank.csv").read_text().splitlines()
+    assert sorted(line.split(",")[1] for line in lines[1:]) == ["a.png", "b.png", "sub/a.png"]
+    scores = [float(line.split(",")[2]) for line in lines[1:]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_an_image_without_contrast_is_less_certain_than_a_clear_lesion() -> None:
+    model = load_model()
+    clear, _, _ = synthesize(1, (192, 192))
+    dull = np.full((192, 192, 3), 170, np.uint8) + np.random.default_rng(0).integers(
+        0, 9, (192, 192, 3), np.uint8
+    )
+    assert look_at(model, dull).uncertainty > look_at(model, clear).uncertainty
+
+
+def test_diversity_takes_one_of_each_cluster_first() -> None:
+    centres = np.array([[0, 0], [100, 0], [0, 100]], np.float32)
+    points = np.repeat(centres, 4, axis=0) + np.random.default_rng(0).normal(0, 1, (12, 2)).astype(np.float32)
+    looks = [Look(0.1 * i, 0.0, point) for i, point in enumerate(points)]
+    first = rank(looks, "diversity")[:3]
+    assert {i // 4 for i in first} == {0, 1, 2}
+    known = rank(looks, "diversity", known=points[:4])
+    assert {i // 4 for i in known[:2]} == {1, 2}
+    assert sorted(rank(looks, "mixed")) == list(range(12)) and min(rank(looks, "mixed")[:6]) >= 6
+    assert rank(looks, "random", seed=1) != rank(looks, "random", seed=2)
