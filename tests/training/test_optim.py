@@ -32,8 +32,8 @@ def test_the_average_follows_the_weights() -> None:
     average = WeightAverage(model, 0.9)
     with torch.no_grad():
         model.weight.fill_(11.0)
-    average.update(model, step=1)  # early: decay is 2/11
+    average.update(step=1)  # early: decay is 2/11
     assert torch.allclose(average.model.weight, torch.tensor([1 * 2 / 11 + 11 * 9 / 11]))
     for step in range(2, 200):
-        average.update(model, step)
+        average.update(step)
     assert torch.allclose(average.model.weight, torch.tensor([11.0]), atol=1e-4)

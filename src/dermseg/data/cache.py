@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image, open_mask
 from dermseg.errors import DataError
+from dermseg.images.filters import FilterName, apply_filters
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
 
@@ -32,6 +33,8 @@ _STALE_S = 24 * 3600
 @dataclass(frozen=True)
 class Cache:
     """Images ``uint8 (N, S, S, 3)`` RGB and masks ``uint8 (N, S, S)`` in 0..255, memory-mapped.
+
+    Of ``M`` classes the masks are ``(N, S, S, M)``.
 
     Images are stretched to the square that the network sees; masks are area-averaged, so a border
     pixel holds its share of lesion.
@@ -45,11 +48,11 @@ class Cache:
         return len(self.image_ids)
 
 
-def cache_key(rows: Sequence[IndexRow], size: int) -> str:
-    """Name of the cache of these rows at this size."""
-    digest = hashlib.sha256(f"{_FORMAT}:{size}".encode())
+def cache_key(rows: Sequence[IndexRow], size: int, masks: int = 1, filters: Sequence[FilterName] = ()) -> str:
+    """Name of the cache of these rows at this size with so many masks per image, filtered."""
+    digest = hashlib.sha256(f"{_FORMAT}:{size}{''.join(f':{name}' for name in filters)}".encode())
     for row in rows:
-        digest.update(f"\0{row.dataset}\0{row.image_id}\0{row.sha256}\0{row.masks[:1]}".encode())
+        digest.update(f"\0{row.dataset}\0{row.image_id}\0{row.sha256}\0{row.masks[:masks]}".encode())
     return digest.hexdigest()[:20]
 
 
@@ -58,10 +61,15 @@ def build_cache(
     size: int,
     folder: Path,
     *,
+    masks: int = 1,
+    filters: Sequence[FilterName] = (),
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Cache:
     """Open the cache of ``rows`` below ``folder``, decoding the images when it is not there yet.
+
+    With ``masks`` above 1 the first so many masks of each row are kept, one per class. Images are kept as
+    ``filters`` leave them.
 
     Raises
     ------
@@ -72,9 +80,9 @@ def build_cache(
     """
     if not rows:
         raise DataError("there are no images to train on", hint="check the split names in the index")
-    target = folder / cache_key(rows, size)
+    target = folder / cache_key(rows, size, masks, filters)
     if not (target / "ids.json").exists():
-        _build(rows, size, target, workers, progress)
+        _build(rows, size, target, count=masks, filters=filters, workers=workers, progress=progress)
     ids = tuple(json.loads((target / "ids.json").read_text()))
     return Cache(
         np.load(target / "images.npy", mmap_mode="r"), np.load(target / "masks.npy", mmap_mode="r"), ids
@@ -85,11 +93,14 @@ def _build(
     rows: Sequence[IndexRow],
     size: int,
     target: Path,
+    *,
+    count: int,
+    filters: Sequence[FilterName],
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    need = len(rows) * size * size * 4
+    need = len(rows) * size * size * (3 + count)
     free = shutil.disk_usage(target.parent).free
     if need > free:
         raise DataError(
@@ -100,20 +111,22 @@ def _build(
     for left in target.parent.glob("*.tmp"):  # of builds that were killed; a live one is never this old
         if time.time() - left.stat().st_mtime > _STALE_S:
             shutil.rmtree(left, ignore_errors=True)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    # a name of its own even where two machines share the disk
+    temporary = Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=".tmp", dir=target.parent))
     try:
         n = len(rows)
         images = np.lib.format.open_memmap(
             temporary / "images.npy", mode="w+", dtype=np.uint8, shape=(n, size, size, 3)
         )
         masks = np.lib.format.open_memmap(
-            temporary / "masks.npy", mode="w+", dtype=np.uint8, shape=(n, size, size)
+            temporary / "masks.npy",
+            mode="w+",
+            dtype=np.uint8,
+            shape=(n, size, size) if count == 1 else (n, size, size, count),
         )
 
         def fill(i: int) -> None:
-            images[i], masks[i] = load_pair(rows[i], size)
+            images[i], masks[i] = load_pair(rows[i], size, count, filters)
 
         with ThreadPoolExecutor(workers) as pool:
             for done, _ in enumerate(pool.map(fill, range(n)), start=1):
@@ -122,26 +135,38 @@ def _build(
         images.flush()
         masks.flush()
         (temporary / "ids.json").write_text(json.dumps([r.image_id for r in rows]))
-        if not target.exists():
+        temporary.chmod(0o755)
+        try:
             temporary.replace(target)
+        except OSError:
+            if not (target / "ids.json").exists():  # else another process was faster; its cache is the same
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def load_pair(row: IndexRow, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Image and first mask of a row, stretched to ``size`` x ``size``.
+def load_pair(
+    row: IndexRow, size: int, masks: int = 1, filters: Sequence[FilterName] = ()
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Image, filtered, and first mask of a row (or several, in the last axis), stretched to a square.
 
     Raises
     ------
     DataError
-        The row has no mask.
+        The row has too few masks.
     """
     if not row.masks:
         raise DataError(f"image '{row.image_id}' has no mask", hint="dermseg data check finds all such rows")
+    if len(row.masks) < masks:
+        raise DataError(f"image '{row.image_id}' has {len(row.masks)} masks, {masks} are needed")
     image = load_image(open_image(row), min_side=2 * size)  # as at inference
-    mask = load_mask(open_mask(row), size=(image.info.height, image.info.width))
     shape = (size, size)
     shrinks = image.pixels.shape[0] > size or image.pixels.shape[1] > size
     pixels = cv2.resize(image.pixels, shape, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    soft = cv2.resize(mask.astype(np.uint8) * 255, shape, interpolation=cv2.INTER_AREA)
-    return pixels.astype(np.uint8, copy=False), soft.astype(np.uint8, copy=False)
+    pixels = apply_filters(pixels.astype(np.uint8, copy=False), filters)
+    soft = []
+    for i in range(masks):
+        mask = load_mask(open_mask(row, i), size=(image.info.height, image.info.width))
+        soft.append(cv2.resize(mask.astype(np.uint8) * 255, shape, interpolation=cv2.INTER_AREA))
+    stacked = soft[0] if masks == 1 else np.stack(soft, axis=2)
+    return pixels, stacked.astype(np.uint8, copy=False)

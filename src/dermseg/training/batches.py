@@ -7,7 +7,7 @@ run that starts again in the middle of an epoch sees what an undisturbed one wou
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dermseg.data.augment import Augmentation
 from dermseg.data.cache import Cache
+from dermseg.training.plugins import Transform
 
 _ORDER, _AUGMENT = 1, 2  # streams of random numbers that must not overlap
 
@@ -54,14 +54,22 @@ def epoch_order(sources: Sequence[Source], seed: int, epoch: int) -> NDArray[np.
 class Batches:
     """Iterates over one epoch in batches, from ``start_step`` on.
 
-    Yields images ``uint8 (B, 3, S, S)`` in channels-last memory and masks ``uint8 (B, 1, S, S)``.
+    Yields images ``uint8 (B, 3, S, S)`` in channels-last memory and masks ``uint8 (B, M, S, S)``, ``M`` = 1
+    unless there are several classes.
     The last, smaller batch is dropped: batch norm is unstable on it.
+
+    Parameters
+    ----------
+    share
+        Which images of every batch are made; the rest are those of other processes.
+    pinned
+        Put batches in page-locked memory, from which a GPU copies while it computes.
     """
 
     def __init__(
         self,
         sources: Sequence[Source],
-        augmentation: Augmentation,
+        augmentation: Transform,
         *,
         seed: int,
         epoch: int,
@@ -69,7 +77,9 @@ class Batches:
         batch_size: int,
         start_step: int = 0,
         workers: int = 1,
-        ahead: int = 4,
+        ahead: int | None = None,
+        share: slice = slice(None),
+        pinned: bool = False,
     ) -> None:
         self.sources = sources
         self.augmentation = augmentation
@@ -77,24 +87,31 @@ class Batches:
         self.image_size, self.batch_size = image_size, batch_size
         self.order = epoch_order(sources, seed, epoch)
         self.start_step = start_step
-        self.workers, self.ahead = workers, ahead
+        self.workers, self.ahead = workers, ahead or max(4, workers + 2)
+        self.share, self.pinned = share, pinned
 
     def __len__(self) -> int:
         return max(1, len(self.order) // self.batch_size)
 
     def make(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch of one step, made in the calling thread."""
-        picks = self.order[step * self.batch_size : (step + 1) * self.batch_size]
+        first = step * self.batch_size
+        picks = self.order[first : first + self.batch_size][self.share]
+        first += self.share.start or 0
         size = self.image_size
         images = np.empty((len(picks), size, size, 3), np.uint8)
-        masks = np.empty((len(picks), size, size), np.uint8)
+        channels = self.sources[0].cache.masks.shape[3:]
+        masks = np.empty((len(picks), size, size, *channels), np.uint8)
         for i, (s, position) in enumerate(picks):
-            rng = np.random.default_rng([self.seed, _AUGMENT, self.epoch, step * self.batch_size + i])
+            rng = np.random.default_rng([self.seed, _AUGMENT, self.epoch, first + i])
             cache = self.sources[s].cache
             images[i], masks[i] = self.augmentation(rng, cache.images[position], cache.masks[position], size)
-        return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks)[:, None]
+        x, target = torch.from_numpy(images), torch.from_numpy(masks)
+        if self.pinned:
+            x, target = x.pin_memory(), target.pin_memory()
+        return x.permute(0, 3, 1, 2), target.permute(0, 3, 1, 2) if channels else target[:, None]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Generator[tuple[Tensor, Tensor], None, None]:
         waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
         with ThreadPoolExecutor(self.workers, thread_name_prefix="batches") as pool:
             try:

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from dermseg.errors import ConfigError
+from dermseg.images.filters import FilterName
+from dermseg.inference.card import Preprocessing
+from dermseg.registry import find_architecture, find_metric
+from dermseg.training.loss_config import LossConfig, Section, or_value_error
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SourceConfig(_Frozen):
+class SourceConfig(Section):
     """Images of one index that take part."""
 
     index: str
@@ -34,7 +34,7 @@ class SourceConfig(_Frozen):
     )
 
 
-class DataConfig(_Frozen):
+class DataConfig(Section):
     """Which images are trained on and which choose the best checkpoint."""
 
     train: tuple[SourceConfig, ...] = Field(min_length=1)
@@ -43,22 +43,60 @@ class DataConfig(_Frozen):
     cache_size: int = Field(
         default=256, ge=32, le=2048, description="side in pixels at which images are kept"
     )
-    decode_workers: int = Field(default=2, ge=1)
+    decode_workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="threads that make batches; None is 2 beside a network on the CPU, else one per core",
+    )
 
 
-class ModelConfig(_Frozen):
+class ModelConfig(Section):
     """Registry name of the architecture and what its constructor takes."""
 
-    architecture: str = "encoder_unet"
+    architecture: str = Field(
+        default="encoder_unet", description="or the dotted path of a class or function of your own"
+    )
     options: dict[str, Any] = Field(default_factory=dict)
+    outputs: Literal["sigmoid", "softmax"] = Field(
+        default="sigmoid", description="channels are independent, or classes of which class 0 is background"
+    )
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    filters: tuple[FilterName, ...] = Field(
+        default=(), description="preprocessing of every image, here and wherever the bundle is used"
+    )
     init_from: str | None = Field(default=None, description="run folder or .safetensors to start from")
 
+    @field_validator("architecture")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return name if "." in name else or_value_error(find_architecture, name).name
 
-class AugmentationConfig(_Frozen):
-    """Strengths of the joint image-and-mask transform; 0 switches a step off."""
+    @model_validator(mode="after")
+    def _enough_classes(self) -> ModelConfig:
+        if self.outputs == "softmax" and self.classes < 2:
+            raise ValueError("outputs=softmax needs options.classes of 2 or more (class 0 is the background)")
+        return self
 
+    @property
+    def classes(self) -> int:
+        """Output channels of the network."""
+        return int(self.options.get("classes", 1))
+
+    @property
+    def masks(self) -> int:
+        """Masks that an image needs: one per channel, but none for the background."""
+        return self.classes - 1 if self.outputs == "softmax" else self.classes
+
+
+class AugmentationConfig(Section):
+    """Strengths of the joint image-and-mask transform; 0 switches a step off.
+
+    ``name`` replaces it by a transform of your own, see ``training.plugins``.
+    """
+
+    name: str | None = Field(default=None, description="dotted path of a transform, or of what makes one")
+    options: dict[str, Any] = Field(default_factory=dict, description="what the dotted path is called with")
     rotate_degrees: float = Field(default=180.0, ge=0, le=180)
     scale: tuple[float, float] = (0.85, 1.4)
     aspect: float = Field(default=0.1, ge=0, le=0.5)
@@ -75,8 +113,21 @@ class AugmentationConfig(_Frozen):
     ruler: float = Field(default=0.04, ge=0, le=1, description="probability")
     bubbles: float = Field(default=0.04, ge=0, le=1, description="probability")
 
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> AugmentationConfig:
+        if self.name is None:
+            if self.options:
+                raise ValueError("options belong to a transform of your own: give its dotted path as name")
+            return self
+        if "." not in self.name:
+            raise ValueError(f"name is the dotted path of a transform, not '{self.name}'")
+        for key in self.model_fields_set - {"name", "options"}:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"'{key}' has no effect beside name={self.name}: leave one of them out")
+        return self
 
-class PhaseConfig(_Frozen):
+
+class PhaseConfig(Section):
     """A first part of the training at a smaller, cheaper image size."""
 
     epochs: int = Field(ge=1)
@@ -84,40 +135,40 @@ class PhaseConfig(_Frozen):
     batch_size: int | None = Field(default=None, ge=1)
 
 
-class LossConfig(_Frozen):
-    """Weights of the parts of the loss."""
-
-    bce: float = Field(default=1.0, ge=0)
-    dice: float = Field(default=1.0, ge=0)
-
-    @model_validator(mode="after")
-    def _not_all_zero(self) -> LossConfig:
-        if self.bce == self.dice == 0:
-            raise ValueError("at least one loss weight must be above 0")
-        return self
-
-
-class TrainingConfig(_Frozen):
+class TrainingConfig(Section):
     """The optimisation itself."""
 
     epochs: int = Field(default=20, ge=1)
     image_size: int = Field(default=256, ge=32)
     batch_size: int = Field(default=16, ge=1)
     phases: tuple[PhaseConfig, ...] = ()
+    accumulate: int = Field(default=1, ge=1, description="batches whose gradients make one step")
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd (Nesterov)")
     lr: float = Field(default=1e-3, gt=0)
     encoder_lr_factor: float = Field(default=1.0, gt=0, description="for parameters below model.encoder")
     weight_decay: float = Field(default=1e-2, ge=0)
-    schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
+    schedule: Literal["one_cycle", "cosine", "constant", "plateau"] = "one_cycle"
     warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the run")
+    plateau_factor: float = Field(default=0.1, gt=0, lt=1, description="of schedule=plateau")
+    plateau_patience: int = Field(default=5, ge=0, description="validations that may bring nothing better")
     loss: LossConfig = LossConfig()
     grad_clip: float | None = Field(default=1.0, gt=0)
     ema_decay: float | None = Field(default=0.998, gt=0, lt=1)
     autocast: Literal["auto", "off", "bf16", "fp16"] = "auto"
+    channels_last: bool = Field(default=True, description="memory layout in which convolutions are faster")
+    compile: bool = Field(default=False, description="torch.compile: a slow start, then faster steps")
     device: str = "auto"
     threads: int | None = Field(default=None, ge=1)
+    metric: str = Field(default="dice", description="chooses the best checkpoint; or a dotted path")
     early_stopping_patience: int = Field(default=15, ge=1, description="validations without improvement")
     validate_every: int = Field(default=1, ge=1, description="epochs")
     checkpoint_every_steps: int = Field(default=100, ge=1)
+
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return name if "." in name else or_value_error(find_metric, name).name
 
     @model_validator(mode="after")
     def _phases_fit(self) -> TrainingConfig:
@@ -134,7 +185,7 @@ class TrainingConfig(_Frozen):
         return self.image_size, self.batch_size
 
 
-class RunConfig(_Frozen):
+class RunConfig(Section):
     """Everything that decides a run."""
 
     name: str = "run"
@@ -143,6 +194,12 @@ class RunConfig(_Frozen):
     model: ModelConfig = ModelConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     training: TrainingConfig = TrainingConfig()
+
+
+def network_preprocessing(config: RunConfig, size: int) -> Preprocessing:
+    """What is done to an image before a network of this run sees it at ``size``."""
+    model = config.model
+    return Preprocessing(height=size, width=size, filters=model.filters, mean=model.mean, std=model.std)
 
 
 def expand(text: str, base: Path | None = None) -> Path:

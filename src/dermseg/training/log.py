@@ -1,91 +1,143 @@
-"""Where the numbers of a run go: ``metrics.jsonl``, TensorBoard, and a live line for people."""
+"""Where the numbers and pictures of a run go: ``metrics.jsonl``, TensorBoard, ``curves.png``."""
 
 from __future__ import annotations
 
+import io
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dermseg.images.masks import atomic_write
 
+_DRAW_EVERY_S = 30.0
+METRICS, CURVES, BOARD = "metrics.jsonl", "curves.png", "tensorboard"
 
-class MetricsFile:
-    """JSON lines, one per event, each with its optimizer step.
 
-    On resume the lines after the checkpoint are dropped: they are about to be written again.
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """The events of a ``metrics.jsonl``; what comes after a torn line is left out."""
+    events = []
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            events.append(json.loads(line))  # noqa: PERF401 (the lines before a torn one are kept)
+    except (FileNotFoundError, ValueError):
+        pass
+    return events
+
+
+class RunLog:
+    """Writes the record of a run; one that is off writes nothing.
+
+    On resume the events after the checkpoint are dropped: they are about to be written again.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    resume_at
+        Optimizer step of the checkpoint, None for a new run.
+    on
+        Whether this process writes at all.
     """
 
-    def __init__(self, path: Path, resume_at: int | None = None) -> None:
-        self.path = path
-        kept = []
-        if resume_at is not None and path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    if json.loads(line)["step"] <= resume_at:
-                        kept.append(line)
-                except ValueError:  # a line torn by the interruption
-                    break
-        atomic_write(path, "".join(f"{line}\n" for line in kept).encode())
-
-    def write(self, **values: Any) -> None:
-        """Append one event."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
-
-
-class Board:
-    """TensorBoard scalars; silent when tensorboard is not installed."""
-
-    def __init__(self, folder: Path, resume_at: int | None) -> None:
-        self._writer: Any = None
+    def __init__(self, folder: Path, resume_at: int | None, on: bool = True) -> None:
+        self.folder, self.on = folder, on
+        self._drawn = time.monotonic()
+        self._board: Any = None
+        if not on:
+            return
+        events = read_events(folder / METRICS) if resume_at is not None else []
+        kept = [event for event in events if event["step"] <= (resume_at or 0)]
+        atomic_write(folder / METRICS, "".join(f"{json.dumps(event)}\n" for event in kept).encode())
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self._writer = SummaryWriter(str(folder), purge_step=resume_at)
+        self._board = SummaryWriter(str(folder / BOARD), purge_step=resume_at)
 
-    def scalars(self, step: int, **values: float) -> None:
-        """Write named values at a step."""
-        if self._writer is not None:
+    def event(self, kind: str, step: int, **values: Any) -> None:
+        """Append one event; its numbers that TensorBoard should show go there too."""
+        if not self.on:
+            return
+        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"event": kind, "step": step, **values}) + "\n")
+        if self._board is not None:
             for name, value in values.items():
-                self._writer.add_scalar(name.replace("__", "/"), value, step)
+                if isinstance(value, float):
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def pictures(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
+        """Show ``uint8 (H, W, 3)`` RGB in TensorBoard."""
+        if self._board is not None:
+            self._board.add_image(name, picture, step, dataformats="HWC")
+
+    def draw(self, *, last: bool = False) -> None:
+        """Draw ``curves.png`` from the events so far, and flush what TensorBoard holds.
+
+        Where validations follow each other within seconds, only now and then, and when it is the last.
+        """
+        if not self.on or not (last or time.monotonic() - self._drawn > _DRAW_EVERY_S):
+            return
+        self._drawn = time.monotonic()
+        if self._board is not None:
+            self._board.flush()
+        drawn = draw_curves(read_events(self.folder / METRICS))
+        if drawn:
+            atomic_write(self.folder / CURVES, drawn)
 
     def close(self) -> None:
         """Flush and close the event file."""
-        if self._writer is not None:
-            self._writer.close()
+        if self._board is not None:
+            self._board.close()
 
 
-class LiveLine:
-    """One line that is rewritten on a terminal and printed now and then elsewhere."""
-
-    def __init__(self, total_steps: int, done_steps: int, quiet: bool = False) -> None:
-        self.total, self.first = total_steps, done_steps
-        self.start = self.last = time.monotonic()
-        self.images = 0
-        self.quiet = quiet
-        self.terminal = sys.stderr.isatty()
-
-    def update(self, step: int, images: int, epoch: str, loss: float, val: str) -> None:
-        """Show progress after ``images`` more images; at most ten times a second."""
-        self.images += images
-        now = time.monotonic()
-        if self.quiet or now - self.last < (0.1 if self.terminal else 30):
-            return
-        self.last = now
-        per_step = (now - self.start) / max(1, step - self.first)
-        left = int(per_step * (self.total - step))
-        text = (
-            f"epoch {epoch}  step {step}/{self.total}  loss {loss:.4f}  {val}  "
-            f"{self.images / (now - self.start):.1f} images/s  {left // 60}:{left % 60:02d} left"
-        )
-        sys.stderr.write(f"\r\x1b[2K{text}" if self.terminal else text + "\n")
-        sys.stderr.flush()
-
-    def line(self, text: str) -> None:
-        """Print a line that stays."""
-        if not self.quiet:
-            sys.stderr.write(("\r\x1b[2K" if self.terminal else "") + text + "\n")
-            sys.stderr.flush()
+def draw_curves(events: list[dict[str, Any]]) -> bytes | None:
+    """Loss, validation and learning rate over steps as a PNG; None where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    steps = [e for e in events if e["event"] == "train"]
+    checks = [e for e in events if e["event"] == "val"]
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    loss, score, rate = figure.subplots(1, 3)
+    loss.plot([e["step"] for e in steps], [e["loss"] for e in steps], color="#9db8d2", lw=0.8, label="step")
+    loss.plot(
+        [e["step"] for e in checks],
+        [e["train_loss"] for e in checks],
+        "o-",
+        ms=3,
+        color="#1f5a92",
+        label="epoch",
+    )
+    sources = [key for key in (checks[0] if checks else {}) if ":" in key]
+    for name in sources if len(sources) > 1 else []:
+        score.plot([e["step"] for e in checks], [e[name] for e in checks], lw=0.9, label=name)
+    score.plot(
+        [e["step"] for e in checks],
+        [e["dice"] for e in checks],
+        "o-",
+        ms=3,
+        color="#1f5a92",
+        label="val Dice",
+    )
+    if checks:
+        best = max(checks, key=lambda e: e.get("score", e["dice"]))
+        score.axvline(best["step"], color="#b34700", lw=0.8, ls="--")
+        score.set_title(f"validation, best {best['dice']:.4f} in epoch {best['epoch'] + 1}", fontsize=10)
+    rate.plot([e["step"] for e in steps], [e["lr"] for e in steps], color="#1f5a92")
+    loss.set_title("loss", fontsize=10)
+    rate.set_title("learning rate", fontsize=10)
+    for axes in (loss, score, rate):
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8, frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120, format="png")
+    return buffer.getvalue()

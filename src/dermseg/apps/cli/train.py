@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch  # noqa: F401  (a missing [train] extra must show before anything else happens)
 import typer
@@ -11,11 +11,15 @@ import typer
 from dermseg.apps.cli.common import new_app, print_json, say
 from dermseg.errors import UsageError
 
+if TYPE_CHECKING:
+    from dermseg.training.config import RunConfig
+
 app = new_app()
 
 
 @app.command()
 def train(
+    *,
     config: Annotated[Path | None, typer.Argument(help="YAML configuration of the run.")] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Run folder; default runs/<name>.")
@@ -24,18 +28,30 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, repeatable.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    mirror: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Copy checkpoints and logs to DIR/<run> as they come."),
+    ] = None,
+    find_batch_size: Annotated[
+        bool, typer.Option("--find-batch-size", help="Only find the largest batch that fits in memory.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train a network. Ctrl-C or a kill loses nothing: --resume RUN goes on where it stopped."""
+    """Train a network. Ctrl-C or a kill loses nothing: --resume RUN goes on where it stopped.
+
+    Several GPUs or machines: torchrun --nproc-per-node 2 --no-python dermseg train CONFIG
+    """
     import cv2
 
     from dermseg.training.config import load_config
+    from dermseg.training.distributed import torchrun_world
     from dermseg.training.loop import train as run_training
 
     if resume:
-        if config or output or set_:
+        if config or output or set_ or find_batch_size:
             raise UsageError(
-                "--resume takes its settings from the run", hint="leave CONFIG, -o and --set out"
+                "--resume takes its settings from the run",
+                hint="leave CONFIG, -o, --set and --find-batch-size out",
             )
         folder, settings = resume, load_config(resume / "config.yaml")
     else:
@@ -43,9 +59,30 @@ def train(
             raise UsageError("a configuration file is needed", hint="dermseg train configs/default.yaml")
         settings = load_config(config, set_ or ())
         folder = output or Path("runs") / settings.name
+    if find_batch_size:
+        _find_batch_size(settings, as_json)
+        return
     cv2.setNumThreads(1)  # batches are made side by side already; more threads would take torch's
-    progress = run_training(settings, folder, resume=resume is not None)
+    progress = run_training(settings, folder, resume=resume is not None, mirror=mirror)
+    if not torchrun_world().main:
+        return
     say(f"best val Dice {progress.best_dice:.4f} in epoch {progress.best_epoch + 1}; run folder: {folder}")
     if as_json:
         result = {"run": str(folder), "best_dice": progress.best_dice, "best_epoch": progress.best_epoch}
+        if settings.training.metric != "dice":
+            result["best_score"] = progress.best_score
         print_json({**result, "epochs": progress.epoch, "steps": progress.step, "seconds": progress.seconds})
+
+
+def _find_batch_size(settings: RunConfig, as_json: bool) -> None:
+    from dermseg.training.find_batch import Trial, as_dict, find_batch_size, largest
+
+    def show(trial: Trial) -> None:
+        memory = "" if trial.gigabytes is None else f", {trial.gigabytes:.2f} GB"
+        speed = "" if trial.images_per_second is None else f", {trial.images_per_second:.1f} images/s"
+        say(f"batch {trial.batch_size:4d}: {'fits' if trial.fits else 'does not fit'}{memory}{speed}")
+
+    trials = find_batch_size(settings, show)
+    say(f"largest batch that fits: --set training.batch_size={largest(trials).batch_size}")
+    if as_json:
+        print_json(as_dict(trials))

@@ -1,0 +1,173 @@
+"""What is wrong with a configuration, found before any work starts."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from dermseg.data.cache import cache_key
+from dermseg.data.index import IndexRow, open_image, open_mask
+from dermseg.errors import ConfigError, DataError
+from dermseg.models import build_model
+from dermseg.models.encoders import VARIANTS, find_imagenet_weights
+from dermseg.training.checkpoint import BEST
+from dermseg.training.config import ModelConfig, RunConfig, TrainingConfig, expand
+from dermseg.training.device import pick_device
+from dermseg.training.distributed import World
+from dermseg.training.losses import build_loss
+from dermseg.training.plugins import build_augmentation
+from dermseg.training.rows import select_rows
+from dermseg.training.validation import Validation
+
+
+def check_run(config: RunConfig, world: World | None = None) -> None:
+    """Look at everything a run needs, without decoding an image or writing a file.
+
+    Raises
+    ------
+    UsageError
+        A GPU is asked for and absent, or an index or split is missing.
+    ConfigError
+        The architecture, loss, metric or augmentation cannot be built with these settings, the weights to
+        start from are of another network, the image size does not fit the network, or a batch cannot be
+        shared by the processes.
+    DataError
+        Images are missing, or have too few masks for the classes.
+    MissingExtraError
+        The pretrained weights that are asked for are not installed.
+    """
+    t = config.training
+    world = world or World()
+    device = pick_device(t.device, world.local_rank)
+    build_loss(t.loss, config.model.classes, config.model.outputs)
+    build_augmentation(config.augmentation)
+    Validation(t.metric, torch.Tensor.float, softmax=False)
+    _check_sources(config)
+    for size in sorted({t.at_epoch(epoch)[1] for epoch in range(t.epochs)}):
+        if size % world.size:
+            raise ConfigError(
+                f"a batch of {size} images cannot be shared equally by {world.size} processes",
+                hint=f"training.batch_size={max(1, size // world.size) * world.size}",
+            )
+    _check_network(config.model, t)
+    if t.compile:
+        _check_compiler(device)
+
+
+def _check_sources(config: RunConfig) -> None:
+    folder = expand(config.data.cache_dir)
+    model = config.model
+    for source in (*config.data.train, *config.data.val):
+        rows = select_rows(source, config.seed)
+        _check_masks(rows, model.masks)
+        if (folder / cache_key(rows, config.data.cache_size, model.masks, model.filters)).exists():
+            continue  # decoded before: the files are not needed again
+        files = {
+            path.path: row
+            for row in rows
+            for path in (open_image(row), *(open_mask(row, i) for i in range(model.masks)))
+        }
+        missing = [path for path in files if not path.exists()]
+        if missing:
+            raise DataError(
+                f"{len(missing)} of the {len(files)} files of split '{source.split}' are missing, "
+                f"the first is {missing[0]}",
+                file=expand(source.index),
+                hint="locations are relative to the folder of the index; dermseg data check lists problems",
+            )
+
+
+def _check_compiler(device: torch.device) -> None:
+    """torch.compile fails at the first step where there is no compiler; this fails before."""
+    try:
+        torch.compile(torch.square)(torch.ones(2, device=device))
+    except Exception as error:  # of which there are many kinds
+        raise ConfigError(
+            f"training.compile does not work here: {str(error).strip().splitlines()[0]}",
+            hint="training.compile=false, or install a C++ compiler (CPU) or Triton (GPU)",
+        ) from None
+
+
+def _check_masks(rows: list[IndexRow], masks: int) -> None:
+    """With one class, several masks of an image are repeated drawings of its lesion; else one per class."""
+    for row in rows:
+        if not row.masks:
+            raise DataError(
+                f"image '{row.image_id}' has no mask", hint="dermseg data check finds all such rows"
+            )
+        if masks > 1 and len(row.masks) != masks:
+            raise DataError(
+                f"the model needs {masks} masks per image and '{row.image_id}' has {len(row.masks)}",
+                hint="one mask per class in the order of the classes; see model.options.classes",
+            )
+
+
+def _check_network(model: ModelConfig, training: TrainingConfig) -> None:
+    own = "." not in model.architecture
+    options = dict(model.options)
+    if own and options.get("pretrained"):
+        encoder = options.get("encoder", "efficientnet_lite0")
+        if encoder in VARIANTS:
+            find_imagenet_weights(encoder)
+        options["pretrained"] = False
+    sizes = {training.at_epoch(epoch)[0] for epoch in range(training.epochs)}
+    try:
+        # on the meta device a network of any size is built at once and computes shapes only
+        with torch.device("meta" if own else "cpu"):
+            network = build_model(model.architecture, **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model.options of '{model.architecture}': {error}") from error
+    multiple = int(getattr(network, "size_multiple", 1))
+    for size in sorted(sizes):
+        if size % multiple:
+            below, above = size // multiple * multiple, -(-size // multiple) * multiple
+            raise ConfigError(
+                f"image_size {size} is not divisible by {multiple}, as '{model.architecture}' needs it",
+                hint=f"use {below} or {above}" if below else f"use {above}",
+            )
+    if model.init_from:
+        _check_weights(expand(model.init_from), network)
+    if not own:
+        _check_shape(network, model, min(sizes))
+
+
+def _check_weights(path: Path, network: nn.Module) -> None:
+    """Compare names and shapes only: reading a header costs nothing."""
+    path = path / BEST if path.is_dir() else path
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except OSError:
+        raise ConfigError("model.init_from does not exist", file=path) from None
+    except Exception as error:
+        raise ConfigError(f"model.init_from is no safetensors file: {error}", file=path) from None
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    differ = [name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)]
+    if differ:
+        raise ConfigError(
+            f"model.init_from is of another network: {len(differ)} tensors differ, such as '{min(differ)}'",
+            file=path,
+            hint="its run folder's config.yaml says which architecture and options it has",
+        )
+
+
+@torch.inference_mode()
+def _check_shape(network: nn.Module, model: ModelConfig, size: int) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = tuple(network.eval()(torch.zeros(1, 3, size, size)).shape)
+    except Exception as error:  # whatever somebody else's network does
+        raise ConfigError(
+            f"'{model.architecture}' fails on an image of {size} x {size}: {type(error).__name__}: {error}"
+        ) from error
+    if found != (1, model.classes, size, size):
+        raise ConfigError(
+            f"'{model.architecture}' gives {found} for one image of {size} x {size}, "
+            f"expected {(1, model.classes, size, size)}",
+            hint="model.options.classes says how many channels there are",
+        )

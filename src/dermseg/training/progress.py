@@ -1,0 +1,82 @@
+"""Where a run stands: part of every checkpoint, and what decides when it ends."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+
+from dermseg.training.config import TrainingConfig
+
+
+@dataclass
+class Progress:
+    """Counters of a run.
+
+    Attributes
+    ----------
+    epoch, epoch_step, step
+        Epoch (0-based), steps of the optimizer in it, and steps in all.
+    loss_sum
+        Sum of the losses of this epoch's steps.
+    best_score, best_dice, best_epoch
+        The metric that chooses the best checkpoint, and the Dice coefficient of that checkpoint.
+    lr_scale, plateau_wait
+        With ``schedule=plateau``: by how much the learning rate has been lowered, and validations since
+        anything better.
+    seconds
+        Spent in training steps, waiting for data included.
+    """
+
+    epoch: int = 0
+    epoch_step: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    best_score: float | None = None
+    best_dice: float = -1.0
+    best_epoch: int = -1
+    validations_since_best: int = 0
+    seconds: float = 0.0
+    val: dict[str, float] = field(default_factory=dict)
+    finished: bool = False
+    lr_scale: float = 1.0
+    plateau_wait: int = 0
+
+    def to_json(self) -> str:
+        """One line for the checkpoint."""
+        return json.dumps(vars(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Progress:
+        """From a checkpoint; those of before there was a choice of metrics were chosen by Dice."""
+        known = {f.name for f in fields(cls)}
+        progress = cls(**{key: value for key, value in json.loads(text).items() if key in known})
+        if progress.best_score is None and progress.best_epoch >= 0:
+            progress.best_score = progress.best_dice
+        return progress
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss of the epoch so far."""
+        return self.loss_sum / max(1, self.epoch_step)
+
+    def validated(self, score: float, dice: float, t: TrainingConfig) -> bool:
+        """Take note of a validation; True where it is the best so far.
+
+        ``schedule=plateau`` lowers the learning rate as ``ReduceLROnPlateau`` does, without a threshold.
+        """
+        better = self.best_score is None or score > self.best_score
+        if t.schedule == "plateau":
+            self.plateau_wait = 0 if better else self.plateau_wait + 1
+            if self.plateau_wait > t.plateau_patience:
+                self.lr_scale, self.plateau_wait = self.lr_scale * t.plateau_factor, 0
+        if better:
+            self.best_score, self.best_dice, self.best_epoch = score, dice, self.epoch
+            self.validations_since_best = 0
+        else:
+            self.validations_since_best += 1
+        return better
+
+    def next_epoch(self, t: TrainingConfig) -> None:
+        """Go to the next epoch, or find that the run has come to its end."""
+        self.epoch, self.epoch_step, self.loss_sum = self.epoch + 1, 0, 0.0
+        self.finished = self.epoch >= t.epochs or self.validations_since_best >= t.early_stopping_patience

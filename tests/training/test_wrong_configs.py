@@ -1,0 +1,115 @@
+"""Every wrong configuration: one clear line, exit code 2, and no run folder."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dermseg.apps.cli.main import main
+
+CASES = [
+    ("training.epoch=3", "did you mean 'epochs'"),
+    ("model.architecture=unett", "did you mean 'unet'"),
+    ("model.architecture=some.where", "'some.where' cannot be imported"),
+    ("model.options={width: [8]}", "did you mean 'widths'"),
+    ("model.options={widths: [8]}", "at least 2 widths"),
+    ("model.options={widths: eight}", "model.options of 'unet'"),
+    ("model.architecture=transunet model.options={hidden: 100}", "not divisible by heads=12"),
+    ("training.image_size=50", "use 48 or 52"),
+    ("training.loss.name=dicee", "unknown loss 'dicee'"),
+    ("training.loss.gamma=3", "'gamma' is no setting of the loss 'bce_dice'"),
+    ("training.loss.name=ce_dice", "ce_dice' is for softmax outputs"),
+    ("model.options.classes=3", "needs 3 masks per image"),
+    ("model.outputs=softmax", "needs options.classes of 2 or more"),
+    ("training.loss.class_weights=[1,2]", "2 numbers and the model 1 class"),
+    ("training.metric=iou", "unknown metric 'iou'"),
+    ("training.metric=math.nothing", "has no 'nothing' to call"),
+    ("training.schedule=linear", "'one_cycle'"),
+    ("training.phases=[{epochs: 9, image_size: 64}]", "none is left"),
+    ("augmentation.name=albumentation", "dotted path"),
+    ("augmentation.name=math.sqrt", "augmentation 'math.sqrt' fails"),
+    ("model.filters=[dull_razor]", "'dullrazor'"),
+    ("data.train.0.split=held-out", "no image has split 'held-out'"),
+    ("data.train.0.index=nowhere.csv", "no such index"),
+    ("data.cache_dir=${NOWHERE_AT_ALL}", "NOWHERE_AT_ALL"),
+    ("model.init_from=nowhere", "init_from does not exist"),
+    ("training.device=tpu", "use auto, cpu, cuda"),
+    ("training.lr=0", "greater than 0"),
+    ("training", "key=value"),
+]
+
+
+def refused(capsys: pytest.CaptureFixture[str], run: Path, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        main(["train", *arguments, "-o", str(run)])
+    captured = capsys.readouterr()
+    assert end.value.code == 2
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert lines[0].startswith("error: ")
+    assert len(lines) <= 2
+    assert not run.exists()
+    return captured.err
+
+
+@pytest.mark.parametrize(("settings", "message"), CASES, ids=[case[0] for case in CASES])
+def test_one_line_and_exit_code_2(
+    settings: str, message: str, tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any
+) -> None:
+    words = settings.split(" ") if "model.architecture=transunet" in settings else [settings]
+    if len(words) > 1:  # one setting with a blank in its value
+        words = [words[0], " ".join(words[1:])]
+    arguments = [part for word in words for part in ("--set", word)]
+    assert message in refused(capsys, tmp_path / "run", str(tiny_config[0]), *arguments)
+
+
+def test_a_gpu_that_is_not_there(tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    arguments = (str(tiny_config[0]), "--set", "training.device=cuda")
+    assert "no GPU is available" in refused(capsys, tmp_path / "run", *arguments)
+
+
+def test_images_that_are_missing(tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "discs" / "images" / "03.png").unlink()
+    assert "1 of the 16 files" in refused(capsys, tmp_path / "run", str(tiny_config[0]))
+
+
+def test_weights_of_another_network(tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any) -> None:
+    save_file({"head.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    arguments = (str(tiny_config[0]), "--set", f"model.init_from={tmp_path / 'other.safetensors'}")
+    assert "of another network" in refused(capsys, tmp_path / "run", *arguments)
+
+
+def test_pretrained_weights_that_are_not_installed(
+    tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name.endswith("pytorch_model") else find(name, *rest),
+    )
+    arguments = ("--set", "model={architecture: encoder_unet, options: {pretrained: true}}")
+    assert "dermseg[weights]" in refused(capsys, tmp_path / "run", str(tiny_config[0]), *arguments)
+
+
+def test_timm_that_is_not_installed(
+    tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = builtins.__import__
+
+    def without_timm(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "timm":
+            raise ImportError(name)
+        return load(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without_timm)
+    arguments = ("--set", "model={architecture: encoder_unet, options: {encoder: 'timm:resnet18'}}")
+    assert "dermseg[timm]" in refused(capsys, tmp_path / "run", str(tiny_config[0]), *arguments)
