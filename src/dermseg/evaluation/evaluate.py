@@ -6,6 +6,8 @@ All three compare at the reference's own size, one reference at a time, and give
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import cv2
@@ -14,10 +16,14 @@ from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image, open_mask
 from dermseg.errors import DataError, DermsegError, MaskError
+from dermseg.evaluation.appearance import describe_appearance
+from dermseg.evaluation.boundary import boundary_metrics
+from dermseg.evaluation.calibration import calibrate
 from dermseg.evaluation.counts import count_pixels
 from dermseg.evaluation.table import Evaluation, Fact, Failure, ImageScore
-from dermseg.images.load import load_image
+from dermseg.images.load import LoadedImage, load_image
 from dermseg.images.masks import load_mask
+from dermseg.inference.threads import available_cpus
 
 if TYPE_CHECKING:
     from dermseg.inference.predictor import Model, Result
@@ -41,12 +47,24 @@ def evaluate_pairs(pairs: Iterable[tuple[str, Mask, Mask]]) -> Evaluation:
     failures: list[Failure] = []
     for image_id, prediction, reference in pairs:
         try:
-            counts = count_pixels(prediction, reference)
+            scores.append(score_pair(image_id, prediction, reference))
         except MaskError as error:
             failures.append(Failure(image_id, str(error)))
-        else:
-            scores.append(ImageScore(image_id, counts, facts=area_facts(prediction, reference)))
     return Evaluation(scores, failures)
+
+
+def score_pair(image_id: str, prediction: Mask, reference: Mask) -> ImageScore:
+    """Every metric that two masks give.
+
+    Raises
+    ------
+    MaskError
+        Not two masks of one shape.
+    """
+    counts = count_pixels(prediction, reference)
+    facts: dict[str, Fact] = {"width": reference.shape[1], "height": reference.shape[0]}
+    facts |= area_facts(prediction, reference)
+    return ImageScore(image_id, counts, facts=facts, measures=boundary_metrics(prediction, reference))
 
 
 def evaluate_function(
@@ -119,7 +137,8 @@ def evaluate_rows(
     """Run a model over rows of an index and compare with their masks, at the masks' own size.
 
     Each image goes the way it goes in ``dermseg segment``: same decoding, same post-processing. An image or
-    mask that cannot be read, or a mask of another size than its image, is a failed row.
+    mask that cannot be read, or a mask of another size than its image, is a failed row. Reading and comparing
+    run on all CPUs; the table's order is that of the rows.
 
     Parameters
     ----------
@@ -138,59 +157,79 @@ def evaluate_rows(
     """
     scores: list[ImageScore] = []
     failures: list[Failure] = []
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        for row, result in zip(batch, _segment(model, batch, threshold, tta), strict=True):
-            try:
-                if isinstance(result, DermsegError):
-                    raise result
-                scores += _score_row(row, result, references)
-            except DermsegError as error:
-                failures.append(Failure(row.image_id, str(error), row.dataset, row.group))
-        if progress is not None:
-            progress(len(batch))
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            loaded = list(pool.map(partial(_load, min_side=model.min_side), batch))
+            images = [image for image in loaded if isinstance(image, LoadedImage)]
+            results = iter(model.segment_batch(images, threshold=threshold, tta=tta))
+            pairs = [image if isinstance(image, DermsegError) else (image, next(results)) for image in loaded]
+            outcomes = pool.map(partial(_score_row, references=references), batch, pairs)
+            for row, outcome in zip(batch, outcomes, strict=True):
+                if isinstance(outcome, DermsegError):
+                    failures.append(Failure(row.image_id, str(outcome), row.dataset, cluster_of(row)))
+                else:
+                    scores += outcome
+            if progress is not None:
+                progress(len(batch))
     return Evaluation(scores, failures)
 
 
-def _segment(
-    model: Model, rows: Sequence[IndexRow], threshold: float | None, tta: bool
-) -> list[Result | DermsegError]:
-    """A result per row; what cannot be read is its error, and the others go on."""
-    outcomes: list[Result | DermsegError | None] = []
-    images = []
-    for row in rows:
-        try:
-            images.append(load_image(open_image(row), min_side=model.min_side))
-            outcomes.append(None)
-        except DermsegError as error:
-            outcomes.append(error)
-    results = iter(model.segment_batch(images, threshold=threshold, tta=tta) if images else [])
-    return [next(results) if outcome is None else outcome for outcome in outcomes]
+def _load(row: IndexRow, min_side: int) -> LoadedImage | DermsegError:
+    """The image, or what was wrong with it: the others of its batch go on."""
+    try:
+        return load_image(open_image(row), min_side=min_side)
+    except DermsegError as error:
+        return error
 
 
-def _score_row(row: IndexRow, result: Result, references: References) -> list[ImageScore]:
+def _score_row(
+    row: IndexRow, found: tuple[LoadedImage, Result] | DermsegError, references: References
+) -> list[ImageScore] | DermsegError:
+    if isinstance(found, DermsegError):
+        return found
     numbers = range(len(row.masks)) if references == "all" else range(1)
-    scores = []
-    for number in numbers:
-        reference = load_mask(open_mask(row, number))
-        facts: dict[str, Fact] = {
-            "reference": number + 1,
-            "width": result.width,
-            "height": result.height,
-            **area_facts(result.mask, reference),
-            "confidence": result.confidence,
-            "found": result.status,
-            "components_removed": result.components_removed,
-            "touches_border": bool(result.touches_border),
-        }
-        counts = count_pixels(result.mask, reference)
-        scores.append(ImageScore(row.image_id, counts, row.dataset, row.group, facts))
-    return scores
+    try:
+        return [_score_reference(row, *found, number) for number in numbers]
+    except DermsegError as error:
+        return error
+
+
+def _score_reference(row: IndexRow, image: LoadedImage, result: Result, number: int) -> ImageScore:
+    reference = load_mask(open_mask(row, number))
+    counts = count_pixels(result.mask, reference)
+    look = describe_appearance(image.pixels, reference)
+    facts: dict[str, Fact] = {
+        "reference": number + 1,
+        "width": result.width,
+        "height": result.height,
+        **area_facts(result.mask, reference),
+        "confidence": result.confidence,
+        "found": result.status,
+        "components_removed": result.components_removed,
+        "touches_border": bool(result.touches_border),
+        "contrast": look.contrast,
+        "ita": look.ita,
+        "ita_reason": look.reason,
+    }
+    calibration = calibrate(result.probability, reference)
+    measures = boundary_metrics(result.mask, reference, spacing_mm=image.info.spacing_mm)
+    known = {**measures, **calibration.metrics}
+    return ImageScore(row.image_id, counts, row.dataset, cluster_of(row), facts, known, calibration)
+
+
+def cluster_of(row: IndexRow) -> str:
+    """What the row counts as one draw with: its group (patient, lesion or near-duplicates); or empty."""
+    return row.group or row.subject or row.lesion
 
 
 def area_facts(prediction: Mask, reference: Mask) -> dict[str, Fact]:
-    """Lesion area as a share of the image, in both masks."""
+    """Lesion area as a share of the image in both masks, and whether the reference is cut by the frame."""
+    if not reference.size:
+        return {"predicted_area_fraction": None, "reference_area_fraction": None}
+    edges = (reference[0], reference[-1], reference[:, 0], reference[:, -1])
     return {
-        "predicted_area_fraction": float(prediction.mean()) if prediction.size else None,
-        "reference_area_fraction": float(reference.mean()) if reference.size else None,
+        "predicted_area_fraction": float(prediction.mean()),
+        "reference_area_fraction": float(reference.mean()),
+        "reference_touches_border": any(bool(edge.any()) for edge in edges),
     }

@@ -62,6 +62,31 @@ def choose_examples(evaluation: Evaluation, each: int = 4) -> list[tuple[str, li
     ]
 
 
+def draw_panels(
+    model: Model,
+    rows: Sequence[IndexRow],
+    scores: Sequence[ImageScore],
+    *,
+    threshold: float | None = None,
+    tta: bool = False,
+) -> list[Panel]:
+    """A panel for each of the chosen images, which are segmented once more.
+
+    Keeping every mask in memory until the ranking is known would cost more than a few dozen images do.
+    """
+    table = {row.key: row for row in rows}
+    panels = []
+    for score in scores:
+        row = table[score.key]
+        image = load_image(open_image(row)).pixels
+        # From the file, not from `image`: the model may see a JPEG decoded at reduced scale.
+        prediction = model.segment(open_image(row), threshold=threshold, tta=tta).mask
+        values = score.metrics
+        caption = f"Dice {values['dice']:.3f}  Jaccard {values['jaccard']:.3f}"
+        panels.append(Panel(image, prediction, load_mask(open_mask(row)), row.image_id, caption))
+    return panels
+
+
 def draw_examples(
     model: Model,
     rows: Sequence[IndexRow],
@@ -71,24 +96,11 @@ def draw_examples(
     tta: bool = False,
     each: int = 4,
 ) -> Image:
-    """The figure of an evaluation, uint8 RGB; the chosen images are segmented once more.
-
-    Keeping every mask in memory until the ranking is known would cost more than a dozen images do.
-    """
-    table = {row.key: row for row in rows}
-    groups: list[tuple[str, list[Panel]]] = []
-    for title, scores in choose_examples(evaluation, each):
-        panels = []
-        for score in scores:
-            row = table[score.key]
-            image = load_image(open_image(row)).pixels
-            # From the file, not from `image`: the model may see a JPEG decoded at reduced scale.
-            prediction = model.segment(open_image(row), threshold=threshold, tta=tta).mask
-            values = score.metrics
-            caption = f"Dice {values['dice']:.3f}  Jaccard {values['jaccard']:.3f}"
-            panels.append(Panel(image, prediction, load_mask(open_mask(row)), row.image_id, caption))
-        groups.append((title, panels))
-    return draw_gallery(groups)
+    """The figure of an evaluation, uint8 RGB: best, median and worst images."""
+    groups = choose_examples(evaluation, each)
+    return draw_gallery(
+        [(title, draw_panels(model, rows, scores, threshold=threshold, tta=tta)) for title, scores in groups]
+    )
 
 
 def draw_gallery(groups: Sequence[tuple[str, Sequence[Panel]]]) -> Image:

@@ -12,11 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from dermseg.errors import UsageError
+from dermseg.evaluation.failures import failure_rows
+from dermseg.evaluation.intervals import RESAMPLES, has_bootstrap
 from dermseg.evaluation.metrics import METRICS
-from dermseg.evaluation.table import Evaluation
+from dermseg.evaluation.robustness import Robustness
+from dermseg.evaluation.strata import skin_tone_summary, stratum_figures
+from dermseg.evaluation.table import MEASURES, Evaluation
 from dermseg.images.masks import atomic_write
 
-PER_IMAGE, METRICS_FILE, FIGURE = "per_image.csv", "metrics.json", "examples.png"
+PER_IMAGE, METRICS_FILE, FIGURE, PAGE = "per_image.csv", "metrics.json", "examples.png", "report.html"
+ROBUSTNESS, COMPARISON, FAILURES = "robustness.csv", "comparison.json", "failures.jpg"
 LOG_COLUMNS = (
     "date",
     "command",
@@ -32,17 +37,17 @@ LOG_COLUMNS = (
 _LOG_HEADER = ",".join(LOG_COLUMNS) + "\n"
 
 
-def prepare_folder(folder: Path, *, overwrite: bool) -> None:
+def prepare_folder(folder: Path, *, overwrite: bool, holds: str = METRICS_FILE) -> None:
     """Make the output folder.
 
     Raises
     ------
     UsageError
-        It holds an evaluation already and may not be overwritten, or it cannot be made.
+        It holds such a file already and may not be overwritten, or it cannot be made.
     """
-    if (folder / METRICS_FILE).exists() and not overwrite:
+    if (folder / holds).exists() and not overwrite:
         raise UsageError(
-            "the folder holds an evaluation already", file=folder, hint="--overwrite, or another -o"
+            f"the folder holds results already ({holds})", file=folder, hint="--overwrite, or another -o"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,19 +58,38 @@ def prepare_folder(folder: Path, *, overwrite: bool) -> None:
 def write_folder(folder: Path, evaluation: Evaluation, summary: Mapping[str, Any]) -> None:
     """Write the table first and the summary last: a folder with a summary is complete."""
     evaluation.write_csv(folder / PER_IMAGE)
-    atomic_write(folder / METRICS_FILE, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
+    write_json(folder / METRICS_FILE, summary)
+
+
+def write_json(file: Path, summary: Mapping[str, Any]) -> None:
+    """Write one object; unknown is null, never NaN."""
+    atomic_write(file, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
+
+
+def summarise(evaluation: Evaluation, robustness: Robustness | None = None) -> dict[str, Any]:
+    """Everything that follows from an evaluation's table, as it stands in JSON.
+
+    `Evaluation.summary` with ``strata`` (`stratum_figures`), ``skin_tone`` (how often it could not be
+    estimated), ``worst`` (`failure_rows`) and, where it was asked for, ``robustness``.
+    """
+    return {
+        **evaluation.summary(),
+        "strata": stratum_figures(evaluation),
+        "skin_tone": skin_tone_summary(evaluation),
+        "worst": failure_rows(evaluation),
+        **({} if robustness is None else {"robustness": robustness.summary()}),
+    }
 
 
 def format_summary(summary: Mapping[str, Any]) -> str:
     """The summary as lines for people."""
     lines = [f"{summary['n']} images" + _failed_images(summary), ""]
-    lines.append(f"{'mean over images':<22}{'mean':>8}   95 % interval")
-    for name in METRICS:
+    lines.append(f"{'mean over images':<22}{'mean':>8}   {'95 % interval (t)':<24}95 % interval (BCa)")
+    for name in (*METRICS, *(name for name in MEASURES if name in summary)):
         value = summary[name]
-        interval = (
-            "unknown (one image)" if value["ci95"] is None else "{:.4f} to {:.4f}".format(*value["ci95"])
+        lines.append(
+            f"  {name:<20}{value['mean']:>8.4f}   {_ends(value['ci95_clustered']):<24}{_ends(value['bca95'])}"
         )
-        lines.append(f"  {name:<20}{value['mean']:>8.4f}   {interval}")
     low, high = summary["failed_below_065_ci95"]
     lines.append(
         f"  {'jaccard below 0.65':<20}{summary['failed_below_065']:>8.1%}   {low:.1%} to {high:.1%} of images"
@@ -80,7 +104,20 @@ def format_summary(summary: Mapping[str, Any]) -> str:
         f"recall {c['recall']:.4f}"
         for name, c in (("lesion", pooled["lesion"]), ("background", pooled["background"]))
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", describe_intervals(summary)])
+
+
+def describe_intervals(summary: Mapping[str, Any]) -> str:
+    """One sentence on what the intervals are over."""
+    n, clusters = summary["n"], summary["clusters"]
+    over = "images" if clusters == n else f"{clusters} independent groups of images (patients, lesions)"
+    if has_bootstrap():
+        return f"Intervals over {over}; BCa bootstrap with {RESAMPLES} resamples."
+    return f'Intervals over {over}; the BCa bootstrap needs SciPy: pip install "dermseg[stats]"'
+
+
+def _ends(interval: Sequence[float] | None) -> str:
+    return "unknown" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
 
 
 def _failed_images(summary: Mapping[str, Any]) -> str:

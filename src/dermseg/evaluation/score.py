@@ -15,19 +15,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.errors import DermsegError, MaskError, UsageError
-from dermseg.evaluation.counts import count_pixels
-from dermseg.evaluation.evaluate import area_facts
+from dermseg.evaluation.evaluate import score_pair
 from dermseg.evaluation.table import Evaluation, Fact, Failure, ImageScore
 from dermseg.images import masks
 from dermseg.images.load import load_image
 from dermseg.images.sources import ImageSource, find_images
+from dermseg.inference.threads import available_cpus
 
 _MARKS = re.compile(
     r"[_-](?:segmentation|seg|mask|lesion|prediction|predicted|pred|ground_?truth|gt)$", re.IGNORECASE
@@ -143,29 +144,36 @@ def score_sources(
     notes: list[str] = []
     work: list[tuple[str, ImageSource | None, ImageSource]] = [*pairing.pairs]
     work += [(image_id, None, reference) for image_id, reference in pairing.missing]
-    for image_id, prediction_source, reference_source in sorted(work, key=lambda item: item[0]):
-        try:
-            reference, said = read_mask(reference_source)
-            notes += [f"reference {reference_source.name}: {note}" for note in said]
-            if prediction_source is None:
-                prediction = np.zeros_like(reference)
+    work.sort(key=lambda item: item[0])
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        for (image_id, _, _), outcome in zip(work, pool.map(_score_files, work), strict=True):
+            if isinstance(outcome, DermsegError):
+                failures.append(Failure(image_id, str(outcome)))
             else:
-                prediction, said = read_mask(prediction_source)
-                notes += [f"prediction {prediction_source.name}: {note}" for note in said]
-            counts = count_pixels(prediction, reference)
-        except DermsegError as error:
-            failures.append(Failure(image_id, str(error)))
-        else:
-            facts: dict[str, Fact] = {
-                "width": reference.shape[1],
-                "height": reference.shape[0],
-                **area_facts(prediction, reference),
-                "missing": prediction_source is None,
-            }
-            scores.append(ImageScore(image_id, counts, facts=facts))
-        if progress is not None:
-            progress(1)
+                scores.append(outcome[0])
+                notes += outcome[1]
+            if progress is not None:
+                progress(1)
     return Evaluation(scores, failures), notes
+
+
+def _score_files(
+    work: tuple[str, ImageSource | None, ImageSource],
+) -> tuple[ImageScore, list[str]] | DermsegError:
+    image_id, prediction_source, reference_source = work
+    try:
+        reference, said = read_mask(reference_source)
+        notes = [f"reference {reference_source.name}: {note}" for note in said]
+        if prediction_source is None:
+            prediction = np.zeros_like(reference)
+        else:
+            prediction, said = read_mask(prediction_source)
+            notes += [f"prediction {prediction_source.name}: {note}" for note in said]
+        score = score_pair(image_id, prediction, reference)
+    except DermsegError as error:
+        return error
+    missing: dict[str, Fact] = {"missing": prediction_source is None}
+    return replace(score, facts={**score.facts, **missing}), notes
 
 
 def score_folders(

@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 
 from dermseg.errors import DataError
 from dermseg.evaluation.boundary import BOUNDARY_METRICS
-from dermseg.evaluation.calibration import CALIBRATION_METRICS, Calibration, Reliability, pool
+from dermseg.evaluation.calibration import CALIBRATION_METRICS, Calibration, pooled_figures
 from dermseg.evaluation.counts import Counts
-from dermseg.evaluation.intervals import Estimate, bca_interval, estimate, has_bootstrap
+from dermseg.evaluation.intervals import Estimate, estimate
 from dermseg.evaluation.metrics import JACCARD_THRESHOLD, METRICS, jaccard, pooled_metrics
 from dermseg.evaluation.statistics import Interval, mean_interval, paired_difference, wilson_interval
 from dermseg.images.masks import atomic_write
 
 Fact = str | int | float | bool | None
 Key = tuple[str, str]
-Cluster = tuple[str, str, str]
+Cluster = tuple[str, ...]
 _COUNTS = ("tp", "fp", "fn", "tn")
 MEASURES = (*BOUNDARY_METRICS, *CALIBRATION_METRICS)
 """Metrics that counts do not hold; None where unknown (no scale, no probability map, no boundary)."""
@@ -131,7 +131,8 @@ class Evaluation:
     @cached_property
     def clusters(self) -> dict[Key, Cluster]:
         """Which patient, lesion or group each image belongs to; an image without one is its own."""
-        return {s.key: ("group", s.dataset, s.group) if s.group else ("image", *s.key) for s in self.scores}
+        # A group may span data sets: two of them can show the same lesion.
+        return {s.key: ("group", s.group) if s.group else ("image", *s.key) for s in self.scores}
 
     def mean(self, metric: str) -> Interval:
         """Mean over images with its 95 % t-interval."""
@@ -151,11 +152,14 @@ class Evaluation:
 
         ``all`` looks at every pixel, ``band`` (None if no image has one) near the references' boundaries.
         """
-        known = [s.calibration for s in self.scores if s.calibration is not None]
+        known = [(s.calibration, self.clusters[s.key]) for s in self.scores if s.calibration is not None]
         if not known:
             return None
-        near = [c.band for c in known if c.band is not None]
-        return {"all": _pooled([c.everywhere for c in known]), "band": _pooled(near) if near else None}
+        near = [(c.band, cluster) for c, cluster in known if c.band is not None]
+        return {
+            "all": pooled_figures([c.everywhere for c, _ in known], [cluster for _, cluster in known]),
+            "band": pooled_figures([c for c, _ in near], [cluster for _, cluster in near]) if near else None,
+        }
 
     def difference(self, other: Evaluation, metric: str = "dice") -> Interval:
         """Mean of ``self - other`` over the same images, with its 95 % t-interval.
@@ -285,21 +289,6 @@ def score_value(score: ImageScore, metric: str) -> float | None:
     raise DataError(
         f"there is no metric '{metric}'", hint=f"one of {', '.join((*METRICS, *MEASURES))}, failed"
     )
-
-
-def _pooled(parts: Sequence[Reliability]) -> dict[str, object]:
-    """The pooled curve with the BCa interval of its calibration error; images are drawn one by one."""
-    gaps = np.stack([part.probability - part.lesion for part in parts])
-    interval = None
-    if has_bootstrap():
-        interval = bca_interval(
-            lambda drawn: np.abs(gaps[drawn].mean(axis=-2)).sum(axis=-1), len(parts), width=gaps.shape[1]
-        )
-    return {
-        "n": len(parts),
-        **pool(parts).to_dict(),
-        "ece_bca95": None if interval is None else list(interval),
-    }
 
 
 def _cell(value: Fact) -> Fact:

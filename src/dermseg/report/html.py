@@ -22,13 +22,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from dermseg import __version__
 from dermseg.inference.journal import Entry
+from dermseg.version import __version__
 
 # What the page's table needs of a row; the rest is in results.csv.
 _FIELDS = (
     "file", "status", "message", "width", "height", "area_fraction", "confidence",
-    "touches_border", "lesions", "mask", "overlay", "probability", "labels",
+    "touches_border", "verdict", "lesions", "mask", "overlay", "probability", "labels",
 )  # fmt: skip
 Reader = Callable[[Sequence[str] | None], Iterable[Entry]]
 

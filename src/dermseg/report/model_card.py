@@ -102,10 +102,16 @@ def _data(data: list[dict[str, Any]]) -> str:
 def _parity(parity: dict[str, Any]) -> str:
     if not parity:
         return "Not compared."
+    before = parity.get("dice_reference", parity.get("dice_torch"))  # the latter in cards of older versions
+    if before is None:
+        return (
+            f"Against {parity.get('reference', 'the original')}: largest difference of the probability "
+            f"{parity['max_difference']:.5f}."
+        )
     return (
         f"ONNX against torch on {parity['images']} validation images: largest difference of the probability "
         f"{parity['max_difference']:.5f}, mean {parity['mean_difference']:.7f}, "
-        f"{100 * parity['flipped_pixels']:.4f} % of mask pixels flip, Dice {parity['dice_torch']:.5f} -> "
+        f"{100 * parity['flipped_pixels']:.4f} % of mask pixels flip, Dice {before:.5f} -> "
         f"{parity['dice']:.5f}."
     )
 

@@ -13,6 +13,7 @@ from dermseg.apps.cli.common import new_app, print_json, say
 
 if TYPE_CHECKING:
     from dermseg.data.index import IndexRow
+    from dermseg.evaluation.table import Evaluation
     from dermseg.inference.predictor import Model
 
 app = new_app()
@@ -33,7 +34,7 @@ def evaluate(
     model: Annotated[str, typer.Option(help="Name, folder or zip of a bundle.")] = "default",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for per_image.csv, metrics.json and examples.png."),
+        typer.Option("--output", "-o", help="Folder for report.html, per_image.csv and metrics.json."),
     ] = None,
     threshold: Annotated[
         float | None,
@@ -45,6 +46,16 @@ def evaluate(
     reference: Annotated[
         Reference, typer.Option(help="Compare with the first mask of an image, or with all of them.")
     ] = Reference.first,
+    metadata: Annotated[
+        Path | None,
+        typer.Option(help="CSV with diagnosis, site, age, sex, source or annotations per image, for groups."),
+    ] = None,
+    robustness: Annotated[
+        bool,
+        typer.Option(
+            "--robustness", help="Also spoil every image in 14 ways and 5 severities: 71 times the work."
+        ),
+    ] = False,
     log_test: Annotated[
         Path | None, typer.Option(help="CSV file to which one line on this evaluation is appended.")
     ] = None,
@@ -60,17 +71,21 @@ def evaluate(
     from dermseg.apps.cli.counter import ImageCounter
     from dermseg.data.index import read_index
     from dermseg.evaluation.evaluate import evaluate_rows, select_split
+    from dermseg.evaluation.metadata import attach, read_metadata
     from dermseg.evaluation.output import (
-        FIGURE,
+        ROBUSTNESS,
         append_test_log,
         check_test_log,
         format_summary,
         prepare_folder,
+        summarise,
         write_folder,
     )
+    from dermseg.evaluation.robustness import evaluate_robustness
     from dermseg.inference.predictor import load_model
 
     rows, without_mask = select_split(read_index(data), split)
+    facts = None if metadata is None else read_metadata(metadata)
     loaded = load_model(model)
     if log_test is not None:
         check_test_log(log_test)
@@ -85,6 +100,14 @@ def evaluate(
             tta=tta,
             progress=progress.advance,
         )
+    if facts is not None:
+        evaluation = attach(evaluation, facts)
+    spoilt = None
+    if robustness and evaluation.scores:
+        with ImageCounter("spoiling", len(rows)) as progress:
+            spoilt = evaluate_robustness(
+                loaded, rows, threshold=threshold, tta=tta, progress=progress.advance
+            )
     described = describe_model(loaded)
     protocol = _protocol(
         loaded,
@@ -98,7 +121,7 @@ def evaluate(
     )
     protocol["images_without_mask"] = without_mask
     summary = {
-        **evaluation.summary(),
+        **summarise(evaluation, spoilt),
         "protocol": protocol,
         "model": described,
     }
@@ -112,11 +135,9 @@ def evaluate(
             split=split,
         )
     if output is not None:
-        from dermseg.evaluation.figure import draw_examples, encode_png
-        from dermseg.images.masks import atomic_write
-
-        figure = draw_examples(loaded, rows, evaluation, threshold=threshold, tta=tta)
-        atomic_write(output / FIGURE, encode_png(figure))
+        if spoilt is not None:
+            spoilt.write_csv(output / ROBUSTNESS)
+        _write_pictures(output, loaded, rows, evaluation, summary, threshold=threshold, tta=tta)
         write_folder(output, evaluation, summary)
     if as_json:
         print_json(summary)
@@ -129,6 +150,38 @@ def evaluate(
         say(f"failed: {failure.image_id}: {failure.reason}")
     if evaluation.failures:
         raise typer.Exit(1)
+
+
+def _write_pictures(
+    output: Path,
+    model: Model,
+    rows: list[IndexRow],
+    evaluation: Evaluation,
+    summary: dict[str, Any],
+    *,
+    threshold: float | None,
+    tta: bool,
+) -> None:
+    """The figures of examples and of the worst images, and the report."""
+    from dataclasses import replace
+
+    from dermseg.evaluation.failures import describe_image, worst_images
+    from dermseg.evaluation.figure import draw_examples, draw_gallery, draw_panels, encode_png
+    from dermseg.evaluation.output import FAILURES, FIGURE, PAGE
+    from dermseg.images.masks import atomic_write
+    from dermseg.images.overlay import encode_jpeg
+    from dermseg.report.evaluation import render_evaluation
+
+    figure = draw_examples(model, rows, evaluation, threshold=threshold, tta=tta)
+    atomic_write(output / FIGURE, encode_png(figure))
+    worst = worst_images(evaluation)
+    panels = draw_panels(model, rows, worst, threshold=threshold, tta=tta)
+    gallery = draw_gallery([("Worst", panels[:4]), ("", panels[4:8])])
+    atomic_write(output / FAILURES, encode_jpeg(gallery))
+    panels = [replace(p, caption=describe_image(s)) for p, s in zip(panels, worst, strict=True)]
+    datasets = ", ".join(summary["protocol"]["datasets"])
+    title = f"{model.card.name} {model.card.version} on {datasets}, {summary['protocol']['split']}"
+    atomic_write(output / PAGE, render_evaluation(title, evaluation, summary, panels).encode())
 
 
 def describe_model(model: Model) -> dict[str, Any]:

@@ -21,7 +21,8 @@ def score(
     references: Annotated[Path, typer.Argument(help="Folder or zip of reference masks.")],
     *,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for per_image.csv and metrics.json.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for report.html, per_image.csv and metrics.json."),
     ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Count a missing prediction as an empty mask.")
@@ -37,8 +38,10 @@ def score(
     another size than its reference is listed as failed and is in no mean; the exit code is then 1.
     """
     from dermseg.apps.cli.counter import ImageCounter
-    from dermseg.evaluation.output import format_summary, prepare_folder, write_folder
+    from dermseg.evaluation.output import PAGE, format_summary, prepare_folder, summarise, write_folder
     from dermseg.evaluation.score import match_paths, score_sources
+    from dermseg.images.masks import atomic_write
+    from dermseg.report.evaluation import render_evaluation
 
     if output is not None:
         prepare_folder(output, overwrite=overwrite)
@@ -47,7 +50,7 @@ def score(
     with ImageCounter("scoring", total) as progress:
         evaluation, notes = score_sources(pairing, missing_is_empty=allow_missing, progress=progress.advance)
     summary = {
-        **evaluation.summary(),
+        **summarise(evaluation),
         "missing": [image_id for image_id, _ in pairing.missing],
         "extra": pairing.extra,
         "notes": notes,
@@ -62,6 +65,8 @@ def score(
         },
     }
     if output is not None:
+        title = f"{predictions.name} against {references.name}"
+        atomic_write(output / PAGE, render_evaluation(title, evaluation, summary).encode())
         write_folder(output, evaluation, summary)
     if as_json:
         print_json(summary)

@@ -1,0 +1,149 @@
+"""``dermseg compare``: models or finished evaluations, paired on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from dermseg.evaluation.table import Evaluation
+
+app = new_app()
+
+
+@app.command()
+def compare(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B [C ...]",
+            help="Models (name, folder or zip), or folders of 'evaluate -o' or 'score -o'.",
+        ),
+    ],
+    *,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Index of the data set; needed to run models.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split to run models on.")] = "test",
+    metadata: Annotated[
+        Path | None,
+        typer.Option(help="CSV with diagnosis, site, age, sex, source or annotations per image, for groups."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder for report.html, comparison.json and the models' tables."
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a comparison in the folder.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Compare two or more models on the same images: paired differences with intervals.
+
+    The difference is the first minus the second. With more than two, each is compared with each and p-values
+    are corrected after Holm. Images that one of them could not score are refused.
+    """
+    from dermseg.evaluation.compare import compare as compare_evaluations
+    from dermseg.evaluation.metadata import attach, read_metadata
+    from dermseg.evaluation.output import COMPARISON, PAGE, describe_intervals, prepare_folder, write_json
+    from dermseg.images.masks import atomic_write
+    from dermseg.report.comparison import render_comparison, verdict
+
+    labels = label(names)
+    facts = None if metadata is None else read_metadata(metadata)
+    if output is not None:
+        prepare_folder(output, overwrite=overwrite, holds=COMPARISON)
+    evaluations = dict(zip(labels, _evaluations(names, labels, data, split, output), strict=True))
+    if facts is not None:
+        evaluations = {name: attach(evaluation, facts) for name, evaluation in evaluations.items()}
+    summary = compare_evaluations(evaluations)
+    where = "finished evaluations" if data is None else f"{data.name}, split {split}"
+    summary["protocol"] = {
+        "text": f"{summary['n']} images ({where}), paired by name and reference, means over images",
+        "data": None if data is None else f"{data.absolute().parent.name}/{data.name}",
+        "split": None if data is None else split,
+    }
+    if output is not None:
+        atomic_write(output / PAGE, render_comparison(evaluations, summary).encode())
+        write_json(output / COMPARISON, summary)
+    if as_json:
+        print_json(summary)
+        return
+    for pair in summary["pairs"]:
+        say(_format(pair))
+        say(verdict(pair) + "\n")
+    say(describe_intervals(summary))
+
+
+def label(names: Sequence[str]) -> list[str]:
+    """What each is called: its last part, or all of it where last parts repeat.
+
+    Raises
+    ------
+    UsageError
+        Fewer than two are named, or one twice.
+    """
+    if len(names) < 2:
+        raise UsageError("a comparison needs at least two", hint="dermseg compare A B --data INDEX")
+    for labels in ([Path(name).stem for name in names], list(names)):
+        if len(set(labels)) == len(labels):
+            return labels
+    raise UsageError("one of them is named twice")
+
+
+def _evaluations(
+    names: Sequence[str], labels: Sequence[str], data: Path | None, split: str, output: Path | None
+) -> Iterator[Evaluation]:
+    """A table per name: read where there is one, made where a model is named."""
+    from dermseg.apps.cli.counter import ImageCounter
+    from dermseg.data.index import read_index
+    from dermseg.evaluation.evaluate import evaluate_rows, select_split
+    from dermseg.evaluation.output import PER_IMAGE
+    from dermseg.evaluation.table import read_per_image
+    from dermseg.inference.predictor import load_model
+
+    finished = [(Path(name) / PER_IMAGE).is_file() for name in names]
+    if data is None and not all(finished):
+        model = names[finished.index(False)]
+        raise UsageError(
+            f"'{model}' is not a finished evaluation", hint="--data INDEX says what to run it on"
+        )
+    rows = [] if data is None else select_split(read_index(data), split)[0]
+    for name, called, done in zip(names, labels, finished, strict=True):
+        if done:
+            yield read_per_image(Path(name) / PER_IMAGE)
+            continue
+        with ImageCounter(f"evaluating {called}", len(rows)) as progress:
+            evaluation = evaluate_rows(load_model(name), rows, progress=progress.advance)
+        if output is not None:
+            evaluation.write_csv(output / f"{called}.{PER_IMAGE}".replace("/", "_"))
+        yield evaluation
+
+
+def _format(pair: dict[str, Any]) -> str:
+    """The pair as lines for people."""
+    lines = [
+        f"{pair['a']} minus {pair['b']}",
+        f"  {'':<20}{'a':>8}{'b':>9}{'a - b':>10}   {'95 % interval (t)':<22}{'(BCa)':<22}Wilcoxon's p",
+    ]
+    for name, found in pair["metrics"].items():
+        difference = found["difference"]
+        p = found["wilcoxon_p_holm"]
+        lines.append(
+            f"  {name:<20}{found['a']:>8.4f}{found['b']:>9.4f}{difference['mean']:>+10.4f}   "
+            f"{_ends(difference['ci95_clustered']):<22}{_ends(difference['bca95']):<22}"
+            f"{'unknown' if p is None else f'{p:.2g}'}"
+        )
+    return "\n".join(lines)
+
+
+def _ends(interval: Sequence[float] | None) -> str:
+    return "unknown" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}"

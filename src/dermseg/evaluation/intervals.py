@@ -1,0 +1,233 @@
+"""Means with intervals that know which images belong together: clustered t and BCa bootstrap.
+
+Decisions
+- Images of one patient or lesion are alike, so they count as one draw: whole clusters are resampled, and the
+  clustered t-interval takes its spread and its degrees of freedom from clusters. The mean stays the mean over
+  images. Where every cluster is one image, both are the plain ones.
+- The t-interval needs nothing but NumPy. The bootstrap is SciPy's, an optional dependency: without it the
+  BCa interval is unknown (None), which callers say, and asking for it alone is an error that names the extra.
+- Resampling starts from a fixed seed: the same table always gives the same interval.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dermseg.errors import MissingExtraError, UsageError
+from dermseg.evaluation.statistics import Interval, mean_interval, t_quantile
+
+Floats = NDArray[np.float64]
+Statistic = Callable[[NDArray[np.intp]], Floats]
+"""From the numbers of the drawn clusters, ``(..., m)``, to the figure, ``(...)``."""
+
+RESAMPLES = 4999
+LEVEL = 0.95
+_SEED = 20180912
+_BATCH = 1 << 18  # numbers held at once: 2 MB, which stays in the cache and is five times faster than more
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over images with its 95 % intervals.
+
+    Attributes
+    ----------
+    t
+        The mean with Student's t-interval over images, as if all were independent.
+    clusters
+        Number of patients or lesions (images, where nothing is known).
+    clustered
+        The t-interval over clusters; None where each is one image, or where there is only one cluster.
+    bca
+        Bias-corrected and accelerated bootstrap interval over clusters; None where it is unknown.
+    """
+
+    t: Interval
+    clusters: int
+    clustered: tuple[float, float] | None
+    bca: tuple[float, float] | None
+
+    @property
+    def mean(self) -> float:
+        """The mean over images."""
+        return self.t.mean
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The t-interval that respects clusters; None for a single image or cluster."""
+        if self.clusters < self.t.n:
+            return self.clustered
+        return None if self.t.low is None or self.t.high is None else (self.t.low, self.t.high)
+
+    def to_dict(self) -> dict[str, object]:
+        """``mean``, ``ci95`` (t over images), ``ci95_clustered`` (t over clusters), ``bca95``, ``n``."""
+        clustered = self.interval
+        return {
+            **self.t.to_dict(),
+            "ci95_clustered": None if clustered is None else list(clustered),
+            "bca95": None if self.bca is None else list(self.bca),
+            "n": self.t.n,
+            "clusters": self.clusters,
+        }
+
+
+def estimate(values: ArrayLike, clusters: Sequence[Hashable] | None = None) -> Estimate:
+    """Mean over images with every interval that can be given here; without SciPy ``bca`` is None.
+
+    Parameters
+    ----------
+    values
+        One finite number per image, ``(n,)``, n >= 1.
+    clusters
+        Which patient or lesion each image belongs to; None takes each image for itself.
+
+    Raises
+    ------
+    UsageError
+        No values, values that are not finite, or another number of clusters.
+    """
+    array = np.asarray(values, np.float64)
+    t = mean_interval(array, LEVEL)
+    sums, sizes = cluster_sums(array, clusters)
+    clustered = clustered_interval(sums, sizes) if sums.size < array.size else None
+    bca = None
+    if has_bootstrap() and array.size > 1:
+        # Resampling equal values gives no spread, which SciPy calls unknown.
+        bca = (t.mean, t.mean) if np.ptp(array) == 0 else bca_interval(_mean_of(sums, sizes), sums.size)
+    return Estimate(t, sums.size, clustered, bca)
+
+
+def _mean_of(sums: Floats, sizes: Floats) -> Statistic:
+    if (sizes == 1).all():
+        return lambda drawn: sums[drawn].mean(axis=-1)
+    return lambda drawn: sums[drawn].sum(axis=-1) / sizes[drawn].sum(axis=-1)
+
+
+def cluster_sums(values: Floats, clusters: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
+    """Sum of the values and number of images of each cluster, in order of first appearance."""
+    if clusters is None:
+        return values, np.ones_like(values)
+    if len(clusters) != values.size:
+        raise UsageError(f"{values.size} values were given with {len(clusters)} clusters")
+    numbers: dict[Hashable, int] = {}
+    of_image = np.fromiter((numbers.setdefault(c, len(numbers)) for c in clusters), np.intp, values.size)
+    return (
+        np.bincount(of_image, weights=values, minlength=len(numbers)).astype(np.float64),
+        np.bincount(of_image, minlength=len(numbers)).astype(np.float64),
+    )
+
+
+def clustered_interval(sums: Floats, sizes: Floats) -> tuple[float, float] | None:
+    """t-interval of ``sums.sum() / sizes.sum()`` over clusters; None for a single cluster.
+
+    The variance is that of a ratio of cluster totals (Cochran 1977, Sampling Techniques, chapter 9A).
+    """
+    m = sums.size
+    if m < 2:
+        return None
+    mean, total = float(sums.sum() / sizes.sum()), float(sizes.sum())
+    residuals = sums - mean * sizes
+    error = math.sqrt(m / (m - 1) * float(residuals @ residuals)) / total
+    half = t_quantile(0.5 + LEVEL / 2, m - 1) * error
+    return mean - half, mean + half
+
+
+def has_bootstrap() -> bool:
+    """Whether SciPy is installed."""
+    try:
+        return find_spec("scipy") is not None
+    except ValueError:  # a module that is set to None, as tests of the everyday install do
+        return False
+
+
+def bca_interval(statistic: Statistic, clusters: int, *, width: int = 1) -> tuple[float, float] | None:
+    """Bias-corrected and accelerated bootstrap interval (Efron 1987, doi 10.2307/2289144).
+
+    Parameters
+    ----------
+    statistic
+        See `Statistic`; drawing each cluster once gives the figure itself.
+    clusters
+        How many clusters there are.
+    width
+        How many numbers the statistic holds for each drawn cluster; bounds the memory.
+
+    Returns
+    -------
+    (low, high) or None
+        None for fewer than two clusters, or where the resamples have no spread.
+
+    Raises
+    ------
+    MissingExtraError
+        SciPy is not installed.
+    """
+    stats = import_stats("the BCa bootstrap")
+    if clusters < 2:
+        return None
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # equal resamples: SciPy warns and gives NaN, which is None here
+        found = stats.bootstrap(
+            (np.arange(clusters),),
+            lambda drawn, axis: statistic(np.moveaxis(drawn, axis, -1)),
+            n_resamples=RESAMPLES,
+            batch=max(1, _BATCH // (clusters * width)),
+            vectorized=True,
+            confidence_level=LEVEL,
+            method="BCa",
+            rng=np.random.default_rng(_SEED),
+        ).confidence_interval
+    low, high = float(found.low), float(found.high)
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+
+
+def wilcoxon_p(differences: Floats) -> float | None:
+    """Two-sided p of Wilcoxon's signed-rank test (1945, doi 10.2307/3001968); None if all are zero.
+
+    It takes images as independent and knows nothing of clusters. Zeros are left out, as he did.
+
+    Raises
+    ------
+    MissingExtraError
+        SciPy is not installed.
+    """
+    stats = import_stats("Wilcoxon's test")
+    if not np.any(differences):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # small samples with ties: SciPy falls back to the normal form
+        return float(stats.wilcoxon(differences).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction for several tests (1979): adjusted p-values in the order given."""
+    m = len(p_values)
+    adjusted, running = [0.0] * m, 0.0
+    for rank, i in enumerate(sorted(range(m), key=lambda i: p_values[i])):
+        running = max(running, min(1.0, (m - rank) * p_values[i]))
+        adjusted[i] = running
+    return adjusted
+
+
+def import_stats(what: str) -> Any:
+    """``scipy.stats``, imported when it is first needed.
+
+    Raises
+    ------
+    MissingExtraError
+        SciPy is not installed.
+    """
+    try:
+        from scipy import stats
+    except ImportError:
+        raise MissingExtraError(f"{what} (SciPy)", "stats") from None
+    return stats

@@ -1,0 +1,125 @@
+"""What is known about images beyond their pixels: a CSV with diagnosis, site, age, sex, source, tool.
+
+The columns of the ISIC archive, of HAM10000 and of the shared ISIC 2018 table are known by name; a table of
+your own needs only ``image_id`` and whichever of the names on the left of `COLUMNS` it has.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from dermseg.errors import DataError
+from dermseg.evaluation.table import Evaluation, Fact
+
+ID_COLUMNS = ("image_id", "isic_id", "image", "image_name")
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "diagnosis": ("diagnosis", "dx", "diagnosis_3", "diagnosis_1"),
+    "site": ("site", "localization", "anatom_site_general"),
+    "age": ("age", "age_approx"),
+    "sex": ("sex",),
+    "source": ("source", "dataset", "attribution"),
+    "annotation_style": ("annotation_style", "annotations"),
+}
+"""Fact of the per-image table -> the columns it is taken from, the first that the table has."""
+
+_UNKNOWN = {"", "unknown", "nan", "none", "null", "n/a", "na"}
+_TOOLS = {"T1", "T2", "T3"}
+# HAM10000's codes (Tschandl et al. 2018, doi 10.1038/sdata.2018.161, table 1).
+_DIAGNOSES = {
+    "akiec": "actinic keratosis, Bowen",
+    "bcc": "basal cell carcinoma",
+    "bkl": "benign keratosis",
+    "df": "dermatofibroma",
+    "mel": "melanoma",
+    "nv": "nevus",
+    "vasc": "vascular lesion",
+}
+SEVERAL_TOOLS = "several"
+
+
+def read_metadata(path: str | Path) -> dict[str, dict[str, Fact]]:
+    """Facts by image id; what is not known is None.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, names no images, or names one twice with different facts.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the metadata cannot be read: {error}", file=file) from None
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    header = reader.fieldnames or ()
+    identity = next((name for name in ID_COLUMNS if name in header), None)
+    if identity is None:
+        raise DataError(
+            "no column names the images", file=file, hint=f"call one of them {' or '.join(ID_COLUMNS)}"
+        )
+    used = {
+        fact: column
+        for fact, columns in COLUMNS.items()
+        if (column := next((name for name in columns if name in header), None)) is not None
+    }
+    if not used:
+        raise DataError("no column that can be used", file=file, hint=f"one of {', '.join(COLUMNS)}")
+    table: dict[str, dict[str, Fact]] = {}
+    for row in reader:
+        facts = {fact: _parse(fact, row[column] or "") for fact, column in used.items()}
+        image_id = (row[identity] or "").strip()
+        if table.setdefault(image_id, facts) != facts:
+            raise DataError(f"line {reader.line_num}: '{image_id}' is named twice and differently", file=file)
+    table.pop("", None)
+    return table
+
+
+def attach(evaluation: Evaluation, metadata: Mapping[str, Mapping[str, Fact]]) -> Evaluation:
+    """The same evaluation with the facts of `read_metadata` added to its images.
+
+    Raises
+    ------
+    DataError
+        None of the images is in the metadata.
+    """
+    known = sum(score.image_id in metadata for score in evaluation.scores)
+    if evaluation.scores and not known:
+        first = evaluation.scores[0].image_id
+        raise DataError(f"the metadata names none of the {evaluation.n} images, for example not '{first}'")
+    scores = [
+        replace(score, facts={**score.facts, **metadata.get(score.image_id, {})})
+        for score in evaluation.scores
+    ]
+    return Evaluation(scores, evaluation.failures)
+
+
+def _parse(fact: str, text: str) -> Fact:
+    value = text.strip()
+    if value.lower() in _UNKNOWN:
+        return None
+    if fact == "annotation_style":
+        return _tool(value)
+    if fact == "diagnosis":
+        return _DIAGNOSES.get(value, value)
+    if fact == "age":
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return value
+
+
+def _tool(value: str) -> str | None:
+    """``A04/T3/S1;A02/T3/S1;MV/MV/MV`` (who drew, with which tool, how skilled) -> the tool.
+
+    Consensus masks (ST, MV) are computed from the drawn ones and are not a style of their own. Where people
+    used different tools nobody says whose mask the reference is.
+    """
+    tools = {part for entry in value.split(";") for part in entry.split("/")} & _TOOLS
+    if not tools:
+        return None if "/" in value else value
+    return tools.pop() if len(tools) == 1 else SEVERAL_TOOLS

@@ -1,0 +1,143 @@
+"""A self-contained HTML page of sections: tables, plots and pictures, no script, nothing fetched."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.images.overlay import encode_jpeg
+from dermseg.version import __version__
+
+DASH = "\u2013"
+MINUS = "\u2212"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading with what stands under it; ``html`` is trusted, the title is text."""
+
+    title: str
+    html: str
+
+
+def render_page(title: str, lead: str, sections: Sequence[Section]) -> str:
+    """The page as text; sections without content are left out."""
+    shown = [section for section in sections if section.html]
+    values = {
+        "VERSION": escape(__version__),
+        "TITLE": escape(title),
+        "LEAD": escape(lead),
+        "CONTENTS": "".join(
+            f'<li><a href="#s{i}">{escape(section.title)}</a></li>' for i, section in enumerate(shown)
+        ),
+    }
+    page = (resources.files("dermseg.report") / "page.html").read_text("utf-8")
+    for key, text in values.items():
+        page = page.replace(f"@@{key}@@", text)
+    body = "\n".join(
+        f'<section id="s{i}"><h2>{escape(section.title)}</h2>\n{section.html}</section>'
+        for i, section in enumerate(shown)
+    )
+    # Last, so that nothing inside the body is taken for a placeholder.
+    return page.replace("@@BODY@@", body)
+
+
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    caption: str = "",
+    words: Sequence[int] = (),
+) -> str:
+    """A table of cells that are HTML already.
+
+    ``words`` are the numbers of columns that hold text.
+    """
+
+    def cells(tag: str, row: Sequence[str]) -> str:
+        scope = ' scope="col"' if tag == "th" else ""
+        return "".join(
+            f"<{tag}{scope}{' class=words' if i in words else ''}>{cell}</{tag}>"
+            for i, cell in enumerate(row)
+        )
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    named = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return (
+        f'<div class="scroll"><table>{named}<thead><tr>{cells("th", head)}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>\n"
+    )
+
+
+def spanning_table(head: Sequence[str], parts: Sequence[tuple[str, Sequence[Sequence[str]], str]]) -> str:
+    """One table of several parts, so that their columns line up.
+
+    Each part is ``(title, rows, remark)``; cells are HTML already, titles and remarks are text.
+    """
+
+    def across(kind: str, text: str) -> str:
+        return f'<tr class="{kind}"><td colspan="{len(head)}">{escape(text)}</td></tr>' if text else ""
+
+    bodies = "".join(
+        f"<tbody>{across('title', title)}"
+        + "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+        + f"{across('remark', remark)}</tbody>"
+        for title, rows, remark in parts
+    )
+    names = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    return (
+        f'<div class="scroll"><table class="spanning"><thead><tr>{names}</tr></thead>{bodies}</table></div>\n'
+    )
+
+
+def note(text: str) -> str:
+    """A remark in small print."""
+    return f'<p class="note">{escape(text)}</p>\n'
+
+
+def cards(values: Sequence[tuple[str, str, str]]) -> str:
+    """Figures to be seen first: ``(name, figure, interval)`` each, all text."""
+    items = (
+        f"<div><dt>{escape(name)}</dt><dd><b>{escape(figure)}</b><span>{escape(interval)}</span></dd></div>"
+        for name, figure, interval in values
+    )
+    return f'<dl class="cards">{"".join(items)}</dl>\n'
+
+
+def plots(*figures: tuple[str, str], small: bool = False) -> str:
+    """Plots side by side: ``(svg, caption)`` each; the caption is text."""
+    parts = (f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>" for svg, caption in figures)
+    return f'<div class="plots{" small" if small else ""}">{"".join(parts)}</div>\n'
+
+
+def picture(image: NDArray[np.uint8], title: str, caption: str) -> str:
+    """An image inside the page: uint8 ``(H, W, 3)`` RGB."""
+    data = base64.b64encode(encode_jpeg(image, 85)).decode()
+    return (
+        f'<figure><img src="data:image/jpeg;base64,{data}" '
+        f'width="{image.shape[1]}" height="{image.shape[0]}" alt="{escape(title)}: {escape(caption)}">'
+        f"<figcaption>{escape(title)}<br>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def decimal(value: float | None, digits: int = 4) -> str:
+    """A number, or a dash where it is unknown."""
+    return DASH if value is None else f"{value:z.{digits}f}".replace("-", MINUS)
+
+
+def percent(share: float) -> str:
+    """A share in per cent, with one decimal."""
+    return f"{100 * share:.1f} %"
+
+
+def ends(interval: Sequence[float] | None, digits: int = 4) -> str:
+    """Both ends of an interval, or a dash."""
+    if interval is None:
+        return DASH
+    return f"{decimal(interval[0], digits)} to {decimal(interval[1], digits)}"

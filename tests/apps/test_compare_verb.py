@@ -1,0 +1,106 @@
+"""A researcher evaluates with bad photographs, and compares two models on the same images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dermseg.apps.cli.main import main
+
+pytest.importorskip("scipy", reason="scipy comes with the extra [stats]")
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """Five dark ellipses on light skin."""
+    lines = ["image_id,image,masks,dataset,subject,lesion,group,split,width,height,licence,sha256"]
+    for i in range(5):
+        mask = np.zeros((60, 80), np.uint8)
+        cv2.ellipse(mask, (40, 30), (12 + 3 * i, 8 + 3 * i), 15 * i, 0, 360, 255, -1)
+        image = np.where(mask[..., None] > 0, (60, 70, 110), (170, 190, 220)).astype(np.uint8)
+        assert cv2.imwrite(str(tmp_path / f"{i}.png"), image)
+        assert cv2.imwrite(str(tmp_path / f"{i}_m.png"), mask)
+        lines.append(f"img{i},{i}.png,{i}_m.png,ellipses,,,g{i},test,80,60,CC0-1.0,")
+    (tmp_path / "index.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "index.csv"
+
+
+@pytest.fixture
+def strict(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """The same network with a threshold that is too high."""
+    folder = tmp_path / "strict"
+    folder.mkdir()
+    card = json.loads((tiny_bundle / "card.json").read_text())
+    card["postprocessing"]["threshold"] = 0.97
+    (folder / "card.json").write_text(json.dumps(card))
+    (folder / "model.onnx").write_bytes((tiny_bundle / "model.onnx").read_bytes())
+    return folder
+
+
+def test_evaluate_with_bad_photographs(
+    tiny_bundle: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metadata = tmp_path / "meta.csv"
+    metadata.write_text("image_id,sex\nimg0,male\nimg1,female\n")
+    out = tmp_path / "out"
+    words = ("evaluate", "--data", index, "--model", tiny_bundle, "--metadata", metadata, "--robustness")
+    code, printed, _ = run(capsys, *words, "-o", out, "--json")
+    summary = json.loads(printed)
+    assert (code, summary["n"]) == (0, 5)
+    assert 0 < summary["robustness"]["mean_corruption_error"]["mean"] < 1
+    assert summary["calibration"]["band"]["n"] == 5
+    (sex,) = [s for s in summary["strata"] if s["name"] == "sex"]
+    assert (sex["unknown"], [g["n"] for g in sex["groups"]]) == (3, [1, 1])
+    names = {"report.html", "metrics.json", "per_image.csv", "robustness.csv", "examples.png", "failures.jpg"}
+    assert {path.name for path in out.iterdir()} == names
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 5 and "Bad photographs" in page
+    assert len((out / "robustness.csv").read_text().splitlines()) == 1 + 5 * 71
+
+
+def test_compare_models_then_their_results(
+    tiny_bundle: Path, strict: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = []
+    for model in (tiny_bundle, strict):
+        folders.append(tmp_path / f"results-{model.name}")
+        assert run(capsys, "evaluate", "--data", index, "--model", model, "-o", folders[-1])[0] == 0
+    code, printed, _ = run(capsys, "compare", tiny_bundle, strict, "--data", index, "--json")
+    of_models = json.loads(printed)
+    assert code == 0
+    dice = of_models["pairs"][0]["metrics"]["dice"]
+    assert (dice["a_better"], dice["difference"]["mean"] > 0.02) == (5, True)
+    assert dice["difference"]["ci95"][0] > 0 and dice["difference"]["bca95"][0] > 0
+
+    out = tmp_path / "comparison"
+    code, printed, said = run(capsys, "compare", *folders, "-o", out)
+    assert (code, printed) == (0, "")
+    assert "is better than" in said and (out / "report.html").stat().st_size > 5000
+    of_folders = json.loads((out / "comparison.json").read_text())
+    same = of_folders["pairs"][0]["metrics"]["dice"]["difference"]
+    assert same == dice["difference"]
+    code, _, said = run(capsys, "compare", *folders, "-o", out)
+    assert (code, "--overwrite" in said) == (2, True)
+
+
+def test_wrong_use_says_what_to_do(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, wanted in (
+        ((tiny_bundle,), "at least two"),
+        ((tiny_bundle, tiny_bundle, "--data", "x.csv"), "named twice"),
+        ((tiny_bundle, "default"), "--data INDEX"),
+    ):
+        code, _, said = run(capsys, "compare", *words)
+        assert (code, wanted in said) == (2, True), said

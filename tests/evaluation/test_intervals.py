@@ -1,0 +1,79 @@
+"""Intervals that know which images belong together."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from dermseg.errors import MissingExtraError, UsageError
+from dermseg.evaluation.intervals import estimate, holm, wilcoxon_p
+
+stats = pytest.importorskip("scipy.stats", reason="scipy comes with the extra [stats]")
+
+
+def values(n: int, seed: int = 0) -> np.ndarray:
+    return np.asarray(np.random.default_rng(seed).beta(8, 2, n))
+
+
+def test_bca_is_that_of_scipy() -> None:
+    data = values(60)
+    expected = stats.bootstrap(
+        (data,), np.mean, n_resamples=20_000, rng=np.random.default_rng(1)
+    ).confidence_interval
+    found = estimate(data)
+    assert found.bca == pytest.approx((expected.low, expected.high), abs=0.002)
+    assert found.clustered is None and found.interval == (found.t.low, found.t.high)
+    assert estimate(data) == found  # the same table, the same interval
+
+
+def test_showing_every_image_twice_adds_nothing() -> None:
+    """Copies in one cluster leave the clustered intervals where they were; taken as new they narrow them."""
+    data = values(40)
+    once, twice = estimate(data), estimate(np.repeat(data, 2), [i // 2 for i in range(80)])
+    assert twice.clusters == 40
+    assert twice.interval == pytest.approx(once.interval)
+    assert twice.bca == pytest.approx(once.bca)
+    assert twice.t.low > once.t.low  # type: ignore[operator]
+
+
+def test_uneven_clusters_keep_the_mean_over_images() -> None:
+    data, clusters = values(50), [min(i // 3, 9) for i in range(50)]
+    found = estimate(data, clusters)
+    assert (found.mean, found.clusters) == (pytest.approx(data.mean()), 10)
+    assert found.interval[0] < found.mean < found.interval[1]  # type: ignore[index]
+    assert found.bca[0] < found.mean < found.bca[1]  # type: ignore[index]
+
+
+def test_what_cannot_be_known_is_none() -> None:
+    one = estimate([0.5]).to_dict()
+    assert (one["mean"], one["ci95"], one["ci95_clustered"], one["bca95"]) == (0.5, None, None, None)
+    patient = estimate([0.5, 0.7], ["a", "a"])
+    assert (patient.interval, patient.bca) == (None, None)
+    assert estimate([1.0] * 5).bca == (1.0, 1.0)
+    with pytest.raises(UsageError, match="3 values were given with 2 clusters"):
+        estimate([0.1, 0.2, 0.3], ["a", "b"])
+
+
+def test_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    found = estimate(values(20))
+    assert found.bca is None and found.t.low is not None
+    with pytest.raises(MissingExtraError, match=r"dermseg\[stats\]"):
+        wilcoxon_p(values(20))
+
+
+def test_wilcoxon() -> None:
+    differences = values(30) - 0.78
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert wilcoxon_p(differences) == pytest.approx(stats.wilcoxon(differences).pvalue)
+    assert wilcoxon_p(np.zeros(5)) is None
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []

@@ -1,0 +1,124 @@
+"""Groups of images: who belongs where, who is too few."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dermseg.errors import DataError
+from dermseg.evaluation.counts import Counts
+from dermseg.evaluation.failures import describe_difficulty, describe_failure, failure_rows
+from dermseg.evaluation.metadata import attach, read_metadata
+from dermseg.evaluation.strata import skin_tone_summary, stratify, stratum_figures
+from dermseg.evaluation.table import Evaluation, Fact, ImageScore, read_per_image
+
+
+def score(i: int, group: str = "", **facts: Fact) -> ImageScore:
+    return ImageScore(f"img{i:03}", Counts(60 + i, 10, 10, 900), "d", group, facts)
+
+
+def groups(evaluation: Evaluation, name: str) -> dict[str, tuple[int, int]]:
+    """Images and independent images of each group."""
+    (stratum,) = [stratum for stratum in stratify(evaluation) if stratum.name == name]
+    return {group.name: (len(group.keys), group.independent) for group in stratum.groups}
+
+
+def test_groups_by_limits_and_text() -> None:
+    facts: list[dict[str, Fact]] = [
+        {"reference_area_fraction": 0.019, "age": 19.0, "reference_touches_border": True},
+        {"reference_area_fraction": 0.02, "age": 20.0, "reference_touches_border": False},
+        {"reference_area_fraction": 0.6, "age": 85.0, "reference_touches_border": False, "sex": "female"},
+        {"reference_area_fraction": 0.6, "age": None, "reference_touches_border": False, "ita": 50.0},
+    ]
+    evaluation = Evaluation([score(i, **f) for i, f in enumerate(facts)])
+    assert groups(evaluation, "size") == {"below 2 %": (1, 1), "2-5 %": (1, 1), "50 % and more": (2, 2)}
+    assert groups(evaluation, "age") == {"below 20": (1, 1), "20-39": (1, 1), "80 and more": (1, 1)}
+    assert groups(evaluation, "touches_border") == {"no": (3, 3), "yes": (1, 1)}
+    assert groups(evaluation, "skin_tone") == {"light": (1, 1)}
+    assert {s.name: s.unknown for s in stratify(evaluation)}["sex"] == 3
+    assert "dataset" not in {s.name for s in stratify(evaluation)}  # one group would repeat the means
+
+
+def test_contrast_is_cut_into_tenths() -> None:
+    evaluation = Evaluation([score(i, contrast=float(i)) for i in range(100)])
+    assert [n for n, _ in groups(evaluation, "contrast").values()] == [10] * 10
+
+
+def test_few_patients_are_refused_however_many_images() -> None:
+    many = [score(i, f"p{i % 5}", sex="male") for i in range(50)]
+    enough = [score(100 + i, f"q{i}", sex="female") for i in range(10)]
+    (sex,) = stratum_figures(Evaluation([*many, *enough]))
+    male, female = sex["groups"][1], sex["groups"][0]  # type: ignore[index]
+    assert (male["n"], male["independent"], male["refused"], "dice" in male) == (50, 5, True, False)
+    assert (female["refused"], female["dice"]["n"]) == (False, 10)
+
+
+def test_the_table_is_enough(tmp_path: Path) -> None:
+    scores = [
+        score(i, contrast=i / 3, ita=None if i % 4 else 20.0, ita_reason="dark" if i % 4 else "", sex="male")
+        for i in range(40)
+    ]
+    evaluation = Evaluation(scores)
+    evaluation.write_csv(tmp_path / "t.csv")
+    back = read_per_image(tmp_path / "t.csv")
+    assert stratum_figures(back) == stratum_figures(evaluation)
+    expected = {"n": 40, "failed": 30, "failure_rate": 0.75, "reasons": {"dark": 30}}
+    assert skin_tone_summary(back) == skin_tone_summary(evaluation) == expected
+
+
+def test_metadata_of_known_tables(tmp_path: Path) -> None:
+    file = tmp_path / "m.csv"
+    file.write_text(
+        "isic_id,age_approx,sex,anatom_site_general,diagnosis_3,annotations\n"
+        "img000,55.0,female,,Nevus,A04/T3/S1\n"
+        "img001,,unknown,head/neck,,A04/T3/S1;A02/T1/S1;MV/MV/MV\n"
+        "img002,70,male,torso,nv,ST/ST/ST\n"
+    )
+    table = read_metadata(file)
+    assert table["img000"] == {
+        "diagnosis": "Nevus", "site": None, "age": 55.0, "sex": "female", "annotation_style": "T3"
+    }  # fmt: skip
+    assert (table["img001"]["sex"], table["img001"]["annotation_style"]) == (None, "several")
+    assert (table["img002"]["diagnosis"], table["img002"]["annotation_style"]) == ("nevus", None)
+    attached = attach(Evaluation([score(0, sex="?"), score(7)]), table)
+    assert [s.facts.get("sex") for s in attached.scores] == ["female", None]
+    with pytest.raises(DataError, match="names none of the 1 images"):
+        attach(Evaluation([score(9)]), table)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n1,2\n", "no column names the images"),
+        ("image_id,b\n1,2\n", "no column that can be used"),
+        ("image_id,sex\nx,male\nx,female\n", "named twice and differently"),
+    ],
+)
+def test_metadata_that_is_none(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(DataError, match=words):
+        read_metadata(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        (Counts(80, 10, 10, 0), "close to the reference"),
+        (Counts(0, 0, 50, 50), "nothing found"),
+        (Counts(0, 50, 0, 50), "an outline where the reference has none"),
+        (Counts(0, 30, 30, 40), "another place outlined"),
+        (Counts(20, 0, 80, 0), "too small: 80% of the lesion missed"),
+        (Counts(50, 100, 0, 0), "too large: 3.0 times the reference"),
+        (Counts(50, 50, 50, 0), "shifted: 50% of the lesion missed, 50% of the outline beside it"),
+    ],
+)
+def test_failures_in_words(counts: Counts, words: str) -> None:
+    assert describe_failure(counts) == words
+
+
+def test_only_failures_are_listed() -> None:
+    bad = ImageScore("bad", Counts(1, 0, 9, 90), facts={"contrast": 3.0, "reference_area_fraction": 0.01})
+    rows = failure_rows(Evaluation([score(1), bad]))
+    assert [row["image_id"] for row in rows] == ["bad"]
+    assert describe_difficulty(bad) == rows[0]["difficulty"] == "small, low contrast"

@@ -1,0 +1,152 @@
+"""The pages of an evaluation and of a comparison, and the sections of the model card."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dermseg.evaluation.compare import compare
+from dermseg.evaluation.corruptions import CORRUPTIONS
+from dermseg.evaluation.counts import Counts
+from dermseg.evaluation.evaluate import score_pair
+from dermseg.evaluation.figure import Panel
+from dermseg.evaluation.output import summarise
+from dermseg.evaluation.robustness import Robustness
+from dermseg.evaluation.table import Evaluation, Failure, ImageScore
+from dermseg.report.card_sections import evaluation_sections
+from dermseg.report.comparison import render_comparison, verdict
+from dermseg.report.evaluation import render_evaluation
+from dermseg.report.svg import Axis
+
+EVIL = "</script><img src=x onerror=alert(1)>\"'&"
+VOID = {"meta", "img", "br"}
+
+
+class Checker(HTMLParser):
+    """Every element that is opened is closed; nothing is fetched and nothing runs."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.images = 0
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "link", "iframe", "object")
+        for name, value in attrs:
+            assert not name.startswith("on")
+            if name in ("src", "href"):
+                assert (value or "").startswith(("data:image/jpeg;base64,", "#")), (tag, value)
+        self.images += tag == "img"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def evaluation(better: float = 0.0, name: str = EVIL) -> Evaluation:
+    rng = np.random.default_rng(int(100 * better) % 97)
+    scores = []
+    for i in range(24):
+        tp = int(300 * (0.6 + 0.3 * i / 24 + better + rng.normal(0, 0.02)))
+        facts: dict[str, Any] = {
+            "reference_area_fraction": 0.1 if i % 2 else 0.4, "contrast": float(i), "confidence": 0.5,
+            "ita": None if i < 4 else 30.0, "ita_reason": "no lesion" if i < 4 else "", "sex": name,
+        }  # fmt: skip
+        measures = {"surface_dice": tp / 300, "hd95_px": 9.0, "hd95_diagonal": 0.1}
+        counts = Counts(tp, 20, 300 - tp, 800)
+        scores.append(ImageScore(f"{name}{i}", counts, "d", f"p{i}", facts, measures))
+    return Evaluation(scores, [Failure(name, name, name)])
+
+
+def robustness(n: int = 3) -> Robustness:
+    spoilt = np.linspace(0.9, 0.5, 5) - np.arange(len(CORRUPTIONS))[:, None] / 100
+    clusters = [("image", "d", str(i)) for i in range(n)]
+    shift = np.arange(n)[:, None, None] / 100
+    images = [("d", str(i)) for i in range(n)]
+    return Robustness(images, clusters, np.full(n, 0.95), spoilt[None] + shift, [], 0)
+
+
+def summary_of(table: Evaluation, **more: Any) -> dict[str, Any]:
+    protocol = {"text": EVIL}
+    model = {"name": EVIL, "version": "1", "architecture": "a", "variant": "fp32", "sha256": "0" * 64}
+    return {**summarise(table, robustness()), "protocol": protocol, "model": model, **more}
+
+
+def test_the_page_is_whole_closed_and_inert() -> None:
+    table = evaluation()
+    panel = Panel(np.zeros((30, 40, 3), np.uint8), *np.zeros((2, 30, 40), np.bool_), EVIL, EVIL)
+    page = render_evaluation(EVIL, table, summary_of(table), [panel])
+    assert Checker(page).images == 1
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    for wanted in (
+        "All figures",
+        "Pixels",
+        "Groups of images",
+        "Bad photographs",
+        "Worst images",
+        "Not scored",
+    ):
+        assert wanted in titles
+    assert "Calibration" not in titles  # this table has no probabilities
+    assert "@@" not in page and not re.search(r"\bnan\b", page)
+
+
+def test_masks_alone_make_a_page_too() -> None:
+    lesion = np.zeros((40, 40), np.bool_)
+    lesion[10:30, 10:30] = True
+    table = Evaluation([score_pair("only", lesion, np.roll(lesion, 3, 0))])
+    page = render_evaluation("one", table, {**summarise(table), "protocol": {"text": "x"}})
+    Checker(page)
+    assert "1 image:" in page and "No image has a Jaccard index below 0.65" in page
+
+
+def test_the_page_of_a_comparison() -> None:
+    tables = {"a": evaluation(0.06), EVIL: evaluation(0.0), "c": evaluation(0.03)}
+    summary = {**compare(tables), "protocol": {"text": EVIL}}
+    page = render_comparison(tables, summary)
+    Checker(page)
+    assert "Holm" in page and page.count("Where they differ most") == 3
+    assert verdict(summary["pairs"][0]).startswith("a is better than")
+
+
+def test_the_verdict_does_not_claim_what_is_not_shown() -> None:
+    tables = {"a": evaluation(), "b": evaluation()}
+    assert verdict(compare(tables)["pairs"][0]).startswith("No difference")
+
+
+def test_card_sections_hold_every_figure() -> None:
+    table = evaluation(-0.2, "ISIC_")
+    text = evaluation_sections({"Test": summary_of(table)}, {"Test": "docs/worst.jpg"})
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## Robustness",
+        "## Groups of images: Test",
+        "## Failures",
+    ]
+    for name in CORRUPTIONS:
+        assert f"| {name.replace('_', ' ')} |" in text
+    assert "could not be estimated in 4 of 24 images (16.7 %): no lesion: 4" in text
+    assert "](https://api.isic-archive.com/images/ISIC_0/) |" in text
+    assert "![The worst images of Test](docs/worst.jpg)" in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    widths = {line.replace("\\|", "").count("|") for line in tables[: len(CORRUPTIONS) + 3]}
+    assert widths == {4}
+    assert evaluation_sections({}) == ""
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.21, 0.21), (0, 0.003), (0.7, 1), (0, 512)])
+def test_ticks_are_round_few_and_inside(low: float, high: float) -> None:
+    ticks = Axis("x", low, high).ticks()
+    assert 3 <= len(ticks) <= 7
+    assert all(low <= tick <= high for tick in ticks)
+    assert len({round(b - a, 9) for a, b in pairwise(ticks)}) == 1
