@@ -12,11 +12,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dermseg.version import __version__
+
 if TYPE_CHECKING:
     from dermseg.api import evaluate, segment
     from dermseg.inference.predictor import Model, Result, load_model
 
-__version__ = "0.1.0"
 __all__ = ["Model", "Result", "__version__", "evaluate", "load_model", "segment"]
 
 # Heavy imports (cv2, onnxruntime) happen at first use, so that `import dermseg` costs nothing.

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import onnxruntime as ort
 import pytest
 import yaml
 
 from dermseg.apps.cli.main import main
 from dermseg.errors import UsageError
-from dermseg.export.bundle import Named, export_run, write_bundle
+from dermseg.export.bundle import Named, export_run
+from dermseg.export.write import write_bundle
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import read_card
 from dermseg.inference.predictor import load_model
+from dermseg.inference.runtimes_openvino import openvino_installed
 from dermseg.models import build_model, count_parameters
 from dermseg.training.config import load_config
 from dermseg.training.loop import train
+
+HAS_OPENVINO = openvino_installed()
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
 def write_discs(folder: Path, n: int = 8, size: int = 64) -> Path:
@@ -65,24 +75,69 @@ def test_a_run_becomes_a_bundle_that_finds_what_it_was_taught(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["export", str(run), "-o", str(tmp_path / "discs"), "--note", "only discs", "--json"]
+    command += ["--variants", "fp16,fp32,int8" + ",openvino" * HAS_OPENVINO, "--end-to-end", "--opset", "13"]
+    command += ["--force"]  # the network is so small that which variant is slower is chance
     with pytest.raises(SystemExit) as ended:
         main(command)
     assert not ended.value.code
     card = read_card(capsys.readouterr().out)
     bundle = load_bundle(tmp_path / "discs")
-    assert bundle.verify() == {"fp32": "ok"}
+    names = ["fp16", "fp32", "int8", *["openvino"] * HAS_OPENVINO, "end-to-end"]
+    assert bundle.verify() == dict.fromkeys(names, "ok")
     assert bundle.card == card
+    assert list(card.variants) == names
+    assert card.default_variant == "fp16"
     assert card.preprocessing.height == 64
     assert card.parameters == count_parameters(build_model("unet", widths=(8, 16, 32)))
     assert card.limitations[-1] == "only discs"
     assert card.training["data"][0]["licences"] == {"CC0-1.0": 4}
-    parity = card.variants["fp32"].parity
-    assert parity is not None
-    assert parity["flipped_pixels"] < 0.01
-    image = cv2.imread(str(run.parent / "discs/5.png"))[..., ::-1]
+    for name, variant in card.variants.items():
+        parity = variant.parity
+        assert parity is not None
+        assert parity["images"] == 4
+        assert parity["flipped_pixels"] < 0.02
+        assert abs(parity["dice"] - parity["dice_reference"]) < 0.05
+        assert variant.opset == (None if name == "openvino" else 13)
+        if name != "end-to-end":
+            assert parity["mean_difference"] <= parity["max_difference"] < 0.5
+            assert {(row.batch, row.threads) for row in variant.latency} >= {(1, 1), (4, 1)}
+            assert variant.speedup
+    sizes = {name: sum(f.bytes for f in variant.files) for name, variant in card.variants.items()}
+    assert sizes["int8"] < sizes["fp16"] < sizes["fp32"]
+
+    image = np.ascontiguousarray(cv2.imread(str(run.parent / "discs/5.png"))[..., ::-1])
     reference = cv2.imread(str(run.parent / "discs/5_mask.png"), cv2.IMREAD_GRAYSCALE) > 0
-    mask = load_model(tmp_path / "discs").segment(np.ascontiguousarray(image)).mask
-    assert 2 * (mask & reference).sum() / (mask.sum() + reference.sum()) > 0.8
+    for name in names[:-1]:
+        assert dice(load_model(tmp_path / "discs", variant=name).segment(image).mask, reference) > 0.8
+    session = ort.InferenceSession(tmp_path / "discs" / "model-end-to-end.onnx")
+    large = cv2.resize(image, (150, 117), interpolation=cv2.INTER_LINEAR)
+    expected = load_model(tmp_path / "discs").segment(large).mask
+    (masks,) = session.run(["mask"], {"pixels": np.stack([large, large[:, ::-1]])})
+    assert masks.dtype == np.uint8 and set(np.unique(masks)) == {0, 255}
+    assert masks.shape == (2, 117, 150)
+    assert dice(masks[0] > 0, expected) > 0.99
+
+    with pytest.raises(SystemExit) as ended:
+        main(["models", "info", str(tmp_path / "discs")])
+    shown = capsys.readouterr().out
+    assert not ended.value.code
+    assert all(
+        word in shown for word in (*names, "parity", "flip", "opset 13", "batch 4", "largest component")
+    )
+
+
+def test_the_docs_tell_how_to_use_a_bundle_without_dermseg(run: Path, tmp_path: Path) -> None:
+    export_run(run, tmp_path / "discs", Named("discs", "1", "CC0-1.0"), variants=["fp32"])
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    code = page.partition("<!-- without dermseg -->\n```python\n")[2].partition("```")[0]
+    large = cv2.resize(cv2.imread(str(run.parent / "discs/6.png")), (331, 290))
+    cv2.imwrite(str(tmp_path / "photo.png"), large)
+    code = code.replace('"my-bundle', f'"{tmp_path}/discs').replace('"photo.jpg"', f'"{tmp_path}/photo.png"')
+    names: dict[str, Any] = {}
+    exec(code, names)
+    expected = load_model(tmp_path / "discs").segment(np.ascontiguousarray(large[..., ::-1])).mask
+    assert np.mean(names["mask"] != expected) < 1e-4
+    assert expected.any()
 
 
 def test_a_folder_that_is_no_bundle_is_left_alone(run: Path, tmp_path: Path) -> None:

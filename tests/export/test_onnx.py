@@ -10,7 +10,10 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from dermseg.export.onnx import fold_batch_norm, store_as_fp16, to_onnx
+from dermseg.errors import UsageError
+from dermseg.export.graph import opset_of
+from dermseg.export.onnx import OPSET, fold_batch_norm, store_as_fp16, to_onnx
+from dermseg.inference.session import OrtSession
 from dermseg.models import build_model
 
 CASES: list[tuple[str, dict[str, Any], list[tuple[int, int]]]] = [
@@ -47,6 +50,22 @@ def test_onnx_equals_torch(name: str, options: dict[str, Any], sizes: list[tuple
             (logits,) = session.run(["logits"], {"image": x.numpy()})
             assert logits.shape == expected.shape
             assert np.abs(logits - expected).max() < tolerance * max(1.0, float(np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("name", [case[0] for case in CASES])
+def test_an_older_opset_computes_the_same(name: str) -> None:
+    options, sizes = next((options, sizes) for case, options, sizes in CASES if case == name)
+    torch.manual_seed(1)
+    model = build_model(name, **options).eval()
+    new, old = to_onnx(model, 64), to_onnx(model, 64, 13)
+    assert opset_of(onnx.load_from_string(new)) == OPSET
+    assert opset_of(onnx.load_from_string(old)) == 13
+    x = np.random.default_rng(0).standard_normal((2, 3, *sizes[1]), np.float32)
+    a, b = (OrtSession(data, 1)(x) for data in (new, old))
+    assert np.abs(a - b).max() < 1e-5
+    for opset in (12, 99):
+        with pytest.raises(UsageError, match=f"opset {opset}"):
+            to_onnx(model, 64, opset)
 
 
 def test_folding_batch_norm_keeps_the_function() -> None:

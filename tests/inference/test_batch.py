@@ -20,6 +20,7 @@ from dermseg.inference import stages
 from dermseg.inference.batch import BatchOptions, BatchResult, run_batch
 from dermseg.inference.journal import JOURNAL, read_entries
 from dermseg.inference.outputs import COLUMNS, parse_save, plan_stems
+from dermseg.inference.pipeline import Plan, plan_work
 from dermseg.inference.predictor import Model, load_model
 
 Batch = Callable[..., BatchResult]
@@ -52,7 +53,8 @@ def write_disc(path: Path, *, radius: int, size: tuple[int, int] = (90, 120)) ->
 def batch(model: Model, photos: Path, tmp_path: Path) -> Batch:
     def run(out: str = "out", **arguments: object) -> BatchResult:
         options = arguments.pop("options", BatchOptions())
-        return run_batch(model, find_images([photos]), tmp_path / out, options, workers=2, **arguments)  # type: ignore[arg-type]
+        plan = Plan(int(arguments.pop("processes", 1)), 2, 1)  # type: ignore[call-overload]
+        return run_batch(model, find_images([photos]), tmp_path / out, options, plan=plan, **arguments)  # type: ignore[arg-type]
 
     return run
 
@@ -124,6 +126,31 @@ def test_masks_lie_where_the_python_interface_puts_them(batch: Batch, model: Mod
     assert read["probabilities"].dtype == np.uint16
     assert np.allclose(read["probabilities"] / 65535, expected.probability, atol=1e-4)
     assert not (result.out / "overlays").exists()
+
+
+def test_processes_change_nothing(batch: Batch, tmp_path: Path) -> None:
+    batch("threads")
+    batch("processes", processes=2)
+    assert snapshot(tmp_path / "processes") == snapshot(tmp_path / "threads")
+
+
+@pytest.mark.parametrize(
+    ("images", "asked", "cpus", "expected"),
+    [
+        (1, {}, 8, (1, 1, 8)),  # all CPUs work inside the one call
+        (3, {}, 8, (1, 3, 2)),
+        (10_000, {}, 2, (1, 2, 1)),
+        (10_000, {}, 64, (8, 8, 1)),
+        (500, {}, 64, (2, 32, 1)),  # too few images for eight processes to be worth their start
+        (10_000, {"workers": 12}, 64, (2, 6, 5)),
+        (10_000, {"processes": 4}, 4, (4, 1, 1)),
+        (2, {"workers": 6, "processes": 3}, 4, (2, 1, 2)),
+    ],
+)
+def test_cpus_are_shared_among_images(
+    images: int, asked: dict[str, int], cpus: int, expected: tuple[int, int, int]
+) -> None:
+    assert plan_work(images, cpus=cpus, **asked) == Plan(*expected)
 
 
 @pytest.mark.parametrize("stop_after", [1, 3])

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
+import inspect
 import json
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image, open_mask
-from dermseg.errors import ModelError, UsageError
-from dermseg.export.onnx import INPUT_NAME, OPSET, OUTPUT_NAME, fold_batch_norm, store_as_fp16, to_onnx
-from dermseg.export.parity import compare, run_onnx, run_torch
+from dermseg.errors import ModelError
+from dermseg.export.onnx import OPSET, fold_batch_norm, to_onnx
+from dermseg.export.parity import lesion_probability, run_session, run_torch
+from dermseg.export.quantize import CALIBRATION_IMAGES
 from dermseg.export.tune import Labelled, tune
+from dermseg.export.variants import Original, check_names, store_variants
+from dermseg.export.write import check_output, write_bundle
 from dermseg.images.load import load_image
-from dermseg.images.masks import atomic_write, load_mask
-from dermseg.inference.card import Metric, ModelCard, Preprocessing, Variant
+from dermseg.images.masks import load_mask
+from dermseg.inference.card import ModelCard, Preprocessing
+from dermseg.inference.machine import describe_machine, library_versions
 from dermseg.inference.preprocess import to_input
+from dermseg.inference.session import OrtSession
 from dermseg.models import build_model, count_parameters
 from dermseg.training.checkpoint import BEST, LAST, load_state, load_weights
-from dermseg.training.config import RunConfig, load_config
-from dermseg.training.loop import select_rows
+from dermseg.training.config import RunConfig, load_config, network_preprocessing
+from dermseg.training.rows import select_rows
 
-MAX_DICE_LOSS = 0.003  # a stored form that loses more than 0.3 Dice points is refused
-PARITY_IMAGES = 64
+CHECKED_IMAGES = 64
+MAX_LOGIT_DIFFERENCE = 0.01  # a probability of at most a quarter of this
 
 INTENDED_USE = (
     "Outlining one skin lesion in a dermoscopic or close-up clinical photograph, for research and "
@@ -60,96 +65,104 @@ def export_run(
     output: Path,
     named: Named,
     *,
+    variants: Sequence[str] = ("fp16",),
+    end_to_end: bool = False,
     opset: int = OPSET,
+    force: bool = False,
     report: Callable[[str], None] = lambda _: None,
 ) -> ModelCard:
     """Export the best weights of a run.
 
     The threshold and the post-processing are chosen on the run's own validation images, through the
-    same decoding and resizing as ``dermseg segment``. Weights are stored as fp16 where that changes Dice
-    by less than 0.3 points on these images, else as fp32.
+    same decoding and resizing as ``dermseg segment``. Each variant is compared with torch on these images.
+
+    Parameters
+    ----------
+    variants
+        Forms to store, see ``variants``; the first of ``fp16`` and ``fp32`` is the default.
+    end_to_end
+        Also a graph from pixels to mask.
+    opset
+        Of every ONNX file, 13 to 23.
+    force
+        Keep variants that lose more than 0.3 Dice points or are slower than fp32.
 
     Raises
     ------
     ModelError
-        The weights are missing or do not fit, or the exported graph differs from torch.
+        The weights are missing or do not fit, or what was exported differs from torch.
     UsageError
-        ``output`` exists and is not a bundle.
+        ``output`` exists and is not a bundle, or a variant or opset that does not exist.
     """
-    if output.exists() and any(output.iterdir()) and not (output / "card.json").exists():
-        raise UsageError("the folder holds something that is not a bundle", file=output)
+    check_output(output)
+    names = check_names(variants)
     config = load_config(run / "config.yaml")
-    options = (
-        {**config.model.options, "pretrained": False}
-        if "pretrained" in config.model.options
-        else dict(config.model.options)
-    )
+    options = dict(config.model.options)
+    if "pretrained" in options:
+        options["pretrained"] = False
     model = build_model(config.model.architecture, **options)
+    all_options = options
+    if "." not in config.model.architecture:  # defaults may change; the card of this network must not
+        known = inspect.signature(type(model)).parameters.values()
+        all_options = {p.name: p.default for p in known if p.default is not p.empty} | options
     load_weights(run / BEST, model)
     parameters = count_parameters(model)  # as trained; folding batch norms makes a few fewer
     model = fold_batch_norm(model)
     size = best_image_size(run, config)
-    preprocessing = Preprocessing(
-        height=size,
-        width=size,
-        mean=config.model.mean,
-        std=config.model.std,
-        input_name=INPUT_NAME,
-        output_name=OUTPUT_NAME,
-    )
+    preprocessing = network_preprocessing(config, size)
     report("writing ONNX")
-    full = to_onnx(model, size, opset)
+    graph = to_onnx(model, size, opset)
     rows = [row for source in config.data.val for row in select_rows(source, config.seed)]
     report(f"reading {len(rows)} validation images")
     inputs, references = _load(rows, preprocessing)
-
-    step = max(1, len(rows) // PARITY_IMAGES)
-    chosen = slice(None, None, step)
-    small = np.stack([_at(references[i], size) for i in range(0, len(rows), step)])
-    expected = run_torch(model, inputs[chosen])
-    parity = compare(expected, run_onnx(full, inputs[chosen]), small)
-    if parity["max_difference"] > 1e-3:
-        raise ModelError(f"the ONNX graph differs from torch by {parity['max_difference']:.4f}", file=run)
-    data, precision = full, "fp32"
-    halved = store_as_fp16(full)
-    parity_half = compare(expected, run_onnx(halved, inputs[chosen]), small)
-    if parity_half["dice"] >= parity["dice"] - MAX_DICE_LOSS:
-        data, precision, parity = halved, "fp32, weights stored as fp16", parity_half
-    report(f"parity over {parity['images']} images: {parity}")
+    expected = run_torch(model, inputs)
+    step = -(-len(rows) // CHECKED_IMAGES)
+    largest = float(np.abs(expected[::step] - run_session(OrtSession(graph), inputs[::step])).max())
+    if largest > MAX_LOGIT_DIFFERENCE:
+        raise ModelError(f"the logits of the ONNX graph differ from torch by {largest:.4f}", file=run)
 
     report("choosing threshold and post-processing")
-    probabilities = run_onnx(data, inputs)[:, 0]
+    probability = lesion_probability(expected)
     items = [
         Labelled(row.dataset, p, reference)
-        for row, p, reference in zip(rows, probabilities, references, strict=True)
+        for row, p, reference in zip(rows, probability, references, strict=True)
     ]
     postprocessing, trials = tune(items)
+    original = Original(
+        graph,
+        preprocessing,
+        postprocessing,
+        inputs,
+        probability,
+        rows,
+        references,
+        partial(_calibration, config, preprocessing),
+    )
+    stored = store_variants(original, names, end_to_end=end_to_end, force=force, report=report)
     card = ModelCard(
         name=named.name,
         version=named.version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         summary=named.summary,
         architecture=config.model.architecture,
-        architecture_options=options,
+        architecture_options=all_options,
         parameters=parameters,
         licence=named.licence,
         intended_use=INTENDED_USE,
         limitations=[*LIMITATIONS, *named.notes],
         preprocessing=preprocessing,
         postprocessing=postprocessing,
-        variants={
-            "fp32": Variant(
-                file="model.onnx",
-                sha256=hashlib.sha256(data).hexdigest(),
-                bytes=len(data),
-                precision=precision,
-                parity=parity,
-            )
-        },
-        default_variant="fp32",
+        variants=stored.variants,
+        default_variant=next(iter(stored.variants)),
         training=_training(config, len(rows), trials),
+        export={
+            "machine": describe_machine(),
+            "versions": library_versions() | {"torch": torch.__version__},
+            "refused": stored.refused,
+            "left_out": stored.left_out,
+        },
     )
-    write_bundle(output, card, {"model.onnx": data})
+    write_bundle(output, card, stored.files)
     return card
 
 
@@ -159,51 +172,31 @@ def best_image_size(run: Path, config: RunConfig) -> int:
     return config.training.at_epoch(progress["best_epoch"])[0]
 
 
-def write_bundle(output: Path, card: ModelCard, files: dict[str, bytes]) -> None:
-    """Write a bundle folder beside its place and move it in, replacing an older one."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        for name, data in files.items():
-            (temporary / name).write_bytes(data)
-        (temporary / "card.json").write_text(card.to_json(), encoding="utf-8")
-        temporary.chmod(0o755)
-        if output.exists():
-            old = output.with_name(f".{output.name}-old")
-            shutil.rmtree(old, ignore_errors=True)
-            output.replace(old)
-            temporary.replace(output)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.replace(output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def add_metrics(output: Path, card: ModelCard, metrics: Sequence[Metric]) -> ModelCard:
-    """The card with what the model reached, written back into its bundle."""
-    updated = card.model_copy(update={"metrics": list(metrics)})
-    atomic_write(output / "card.json", updated.to_json().encode())
-    return updated
-
-
 def _load(
     rows: Sequence[IndexRow], preprocessing: Preprocessing
 ) -> tuple[NDArray[np.float32], list[NDArray[np.bool_]]]:
     inputs = np.empty((len(rows), 3, preprocessing.height, preprocessing.width), np.float32)
     references = []
     for slot, row in zip(inputs, rows, strict=True):
-        image = load_image(open_image(row), min_side=2 * max(preprocessing.height, preprocessing.width))
-        to_input(image.pixels, preprocessing, out=slot)
-        references.append(load_mask(open_mask(row), size=(image.info.height, image.info.width)))
+        slot[:], size = _network_input(row, preprocessing)
+        references.append(load_mask(open_mask(row), size=size))
     return inputs, references
 
 
-def _at(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    """A mask sampled at the centres of ``size x size`` pixels."""
-    y = ((np.arange(size) + 0.5) * mask.shape[0] / size).astype(int)
-    x = ((np.arange(size) + 0.5) * mask.shape[1] / size).astype(int)
-    return mask[np.ix_(y, x)]
+def _calibration(config: RunConfig, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Training images for the ranges of int8, drawn evenly over the sources."""
+    sources = [select_rows(source, config.seed) for source in config.data.train]
+    each = -(-CALIBRATION_IMAGES // len(sources))
+    rows = [row for source in sources for row in source[:: -(-len(source) // each)]]
+    return np.stack([_network_input(row, preprocessing)[0] for row in rows])
+
+
+def _network_input(
+    row: IndexRow, preprocessing: Preprocessing
+) -> tuple[NDArray[np.float32], tuple[int, int]]:
+    """What the network sees of an image in ``dermseg segment``, and the image's own height and width."""
+    image = load_image(open_image(row), min_side=2 * max(preprocessing.height, preprocessing.width))
+    return to_input(image.pixels, preprocessing), (image.info.height, image.info.width)
 
 
 def _training(config: RunConfig, val_images: int, trials: list[dict[str, Any]]) -> dict[str, Any]:
@@ -229,7 +222,7 @@ def _training(config: RunConfig, val_images: int, trials: list[dict[str, Any]]) 
         "epochs": t.epochs,
         "phases": [p.model_dump() for p in t.phases],
         "batch_size": t.batch_size,
-        "optimizer": f"AdamW, lr {t.lr}, {t.schedule}, weight decay {t.weight_decay}",
+        "optimizer": f"{t.optimizer}, lr {t.lr}, {t.schedule}, weight decay {t.weight_decay}",
         "loss": t.loss.model_dump(),
         "initialisation": "ImageNet" if config.model.options.get("pretrained") else "random",
         "threshold_chosen_on": f"{val_images} validation images",

@@ -20,8 +20,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from dermseg.errors import UsageError
+from dermseg.export.opset import EXPORTED, OLDEST, lower_opset
+
 INPUT_NAME, OUTPUT_NAME = "image", "logits"
-OPSET = 18
+OPSET, NEWEST = 20, 23  # what torch writes unless told otherwise, and the newest it knows
+HALF = "_fp16"  # ends the name of a tensor that is stored in half precision
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
@@ -47,7 +51,16 @@ def to_onnx(model: nn.Module, size: int = 256, opset: int = OPSET) -> bytes:
         Network that maps ``(N, 3, H, W)`` to ``(N, C, H, W)``.
     size
         Side of the example image; any size works afterwards.
+    opset
+        13 to 23; below 18 the graph is rewritten, see ``opset``.
+
+    Raises
+    ------
+    UsageError
+        The network cannot be written in this opset.
     """
+    if not OLDEST <= opset <= NEWEST:
+        raise UsageError(f"opset {opset} cannot be written", hint=f"{OLDEST} to {NEWEST}")
     folded = fold_batch_norm(model).cpu()
     example = torch.zeros(2, 3, size, size)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -59,7 +72,7 @@ def to_onnx(model: nn.Module, size: int = 256, opset: int = OPSET) -> bytes:
             (example,),
             dynamo=True,
             dynamic_shapes=shapes,
-            opset_version=opset,
+            opset_version=max(opset, EXPORTED),  # what is asked for below that, it ignores
             input_names=[INPUT_NAME],
             output_names=[OUTPUT_NAME],
             verbose=False,
@@ -70,7 +83,7 @@ def to_onnx(model: nn.Module, size: int = 256, opset: int = OPSET) -> bytes:
     _strip_metadata(proto)
     onnx.checker.check_model(proto, full_check=True)
     data: bytes = proto.SerializeToString()
-    return data
+    return data if opset >= EXPORTED else lower_opset(data, opset)
 
 
 def _strip_metadata(proto: onnx.ModelProto) -> None:
@@ -97,8 +110,8 @@ def store_as_fp16(data: bytes, min_elements: int = 256) -> bytes:
             continue
         half = numpy_helper.to_array(tensor).astype(np.float16)
         name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_fp16"))
-        casts.append(helper.make_node("Cast", [f"{name}_fp16"], [name], to=TensorProto.FLOAT))
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}{HALF}"))
+        casts.append(helper.make_node("Cast", [f"{name}{HALF}"], [name], to=TensorProto.FLOAT))
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)

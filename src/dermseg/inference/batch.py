@@ -1,8 +1,8 @@
 """A batch: many images in, one output folder out, interruptible at any moment.
 
-``run_batch`` claims the folder, sends what is not done yet through the pipeline, records every finished image
-in the journal, and at the end writes ``results.csv`` and ``run.json`` from the journal. The order of images
-in the tables is the order of the inputs, whatever was finished first.
+``run_batch`` claims the folder, has what is not done yet segmented on threads or processes, records every
+finished image in the journal, and at the end writes ``results.csv`` and ``run.json`` from the journal. The
+order of images in the tables is the order of the inputs, whatever was finished first.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dermseg import __version__
-from dermseg.errors import UsageError
+from dermseg.errors import ModelError, UsageError
 from dermseg.images.masks import atomic_write
 from dermseg.images.sources import ImageSource
 from dermseg.inference.folder import claim_folder, done_names, plan_files
 from dermseg.inference.journal import Entry, Header, Journal, stamp_inputs
 from dermseg.inference.machine import describe_machine, library_versions
-from dermseg.inference.outputs import RESULTS, RUN, write_results
-from dermseg.inference.pipeline import run_pipeline
+from dermseg.inference.outputs import DICOM_KINDS, RESULTS, RUN, write_results
+from dermseg.inference.pipeline import Plan, plan_work, run_threads
 from dermseg.inference.postprocess import Lesions
 from dermseg.inference.predictor import Model
-from dermseg.inference.stages import STAGES, ImageWork, Segmenter
-from dermseg.inference.threads import available_cpus
-
-NETWORK_BATCH = 4  # images per network call where that many wait
+from dermseg.inference.stages import STAGES, Encoder, Segmenter
+from dermseg.uncertainty.margins import DEFAULT_ALPHA, check_margins
+from dermseg.uncertainty.opinions import open_opinions
+from dermseg.version import __version__
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,10 @@ class BatchOptions:
         Larger images are refused.
     allow_truncated
         Use what is there of a file that is cut off.
+    uncertainty
+        Also write maps of several passes, and the margins.
+    margin
+        Level of the margins.
     """
 
     threshold: float | None = None
@@ -61,6 +65,8 @@ class BatchOptions:
     save: tuple[str, ...] = ("mask", "overlay")
     max_megapixels: float = 100.0
     allow_truncated: bool = False
+    uncertainty: bool = False
+    margin: float = DEFAULT_ALPHA
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0.0 < self.threshold < 1.0:
@@ -106,7 +112,8 @@ def run_batch(
     out: Path,
     options: BatchOptions = BatchOptions(),
     *,
-    workers: int | None = None,
+    plan: Plan | None = None,
+    encoder: Encoder | None = None,
     resume: bool = False,
     overwrite: bool = False,
     inputs: Sequence[str] = (),
@@ -117,8 +124,10 @@ def run_batch(
 
     Parameters
     ----------
-    workers
-        Threads that decode and write; None takes the CPUs that the process may use.
+    plan
+        Processes and threads, of ``pipeline.plan_work``; None takes the CPUs, within this process.
+    encoder
+        Makes the DICOM files of ``--save``, see ``dicom.write.DicomEncoder``.
     inputs
         What the user named, for the record.
     listener
@@ -130,36 +139,25 @@ def run_batch(
     Raises
     ------
     UsageError
-        `out` cannot be used: another run, other options than the run to resume, foreign files.
+        `out` cannot be used: another run, other options than the run to resume, foreign files. Or the model
+        has no margins at the level asked for.
+    ModelError
+        Margins are asked for and none were fitted for the model.
     OutputError
         The disk is full or `out` cannot be written to.
     """
-    if workers is not None and workers < 1:
-        raise UsageError(f"--workers must be at least 1, got {workers}")
     started = datetime.now(UTC)
     clock = time.perf_counter()
-    threads = available_cpus() if workers is None else workers
+    plan = plan_work(len(sources), processes=1) if plan is None else plan
+    if options.uncertainty:
+        check_margins(model.trust, options.margin, model.card.name)
     header = Header(__version__, describe_model(model), options.as_dict(), stamp_inputs(sources))
     order = tuple(source.name for source in sources)
     journal = claim_folder(out, header, resume=resume, overwrite=overwrite)
     try:
-        segmenter = Segmenter(
-            model,
-            out,
-            threshold=options.threshold,
-            lesions=options.lesions,
-            tta=options.tta,
-            max_pixels=round(options.max_megapixels * 1e6),
-            allow_truncated=options.allow_truncated,
-            overlays="overlay" in options.save,
-        )
+        start = partial(open_segmenter, model, header.model, out, options, encoder)
         counts, processed = _process(
-            segmenter,
-            sources,
-            journal,
-            workers=threads,
-            listener=listener,
-            stop=stop or threading.Event(),
+            start, out, sources, journal, plan=plan, listener=listener, stop=stop or threading.Event()
         )
         wall = time.perf_counter() - clock
         rate = round(processed / wall, 3) if processed else None
@@ -182,7 +180,8 @@ def run_batch(
                     "wall_seconds": round(wall, 3),
                     "images": processed,
                     "images_per_second": rate,
-                    "workers": threads,
+                    "workers": plan.processes * plan.threads,
+                    "processes": plan.processes,
                     "network_threads": model.session.threads,
                     "stage_seconds": _stage_seconds(journal, order),
                 },
@@ -193,51 +192,90 @@ def run_batch(
         journal.close()
 
 
+def open_segmenter(
+    model: Model, described: dict[str, Any], out: Path, options: BatchOptions, encoder: Encoder | None = None
+) -> Segmenter:
+    """What segments one image of the batch, in this process or in one that was sent `model`.
+
+    Raises
+    ------
+    UsageError
+        DICOM files are wanted and nothing makes them.
+    ModelError
+        `model` was loaded again in a new process and is no longer the one that was `described`.
+    """
+    if encoder is None and set(options.save) & set(DICOM_KINDS):
+        raise UsageError("DICOM results are not written this way", hint="leave --engine ray away")
+    if describe_model(model) != described:
+        raise ModelError("the bundle was changed while the batch began", file=model.bundle.path)
+    return Segmenter(
+        model,
+        out,
+        threshold=options.threshold,
+        lesions=options.lesions,
+        tta=options.tta,
+        max_pixels=round(options.max_megapixels * 1e6),
+        allow_truncated=options.allow_truncated,
+        overlays="overlay" in options.save or "dicom-sc" in options.save,
+        opinions=open_opinions(model) if options.uncertainty else None,
+        margin=options.margin,
+        encoder=encoder,
+    )
+
+
 def _process(
-    segmenter: Segmenter,
+    start: Callable[[], Segmenter],
+    out: Path,
     sources: Sequence[ImageSource],
     journal: Journal,
     *,
-    workers: int,
+    plan: Plan,
     listener: Listener | None,
     stop: threading.Event,
 ) -> tuple[dict[str, int], int]:
-    """Send what is left through the pipeline; the counts over all that is done, and how many were left."""
-    plan = plan_files(journal.header)
-    done = done_names(journal, segmenter.out)
+    """Segment what is left; the counts over all that is done, and how many were left."""
+    files = plan_files(journal.header)
+    done = done_names(journal, out)
     statuses = Counter(entry.row.status for entry in journal.entries(sorted(done)))
     if listener is not None:
         listener(None, statuses)
     processed = 0
-    for work in run_pipeline(
-        (ImageWork(source, plan[source.name]) for source in sources if source.name not in done),
-        decode=segmenter.decode,
-        network=segmenter.network,
-        finish=segmenter.finish,
-        workers=workers,
-        batch=1 if segmenter.tta else NETWORK_BATCH,
-        stop=stop,
-    ):
-        assert work.entry is not None
-        journal.append(work.entry)
-        statuses[work.entry.row.status] += 1
+    jobs = ((source, files[source.name]) for source in sources if source.name not in done)
+    if plan.processes == 1:
+        finished = run_threads(jobs, start(), threads=plan.threads, stop=stop)
+    else:
+        from dermseg.inference.processes import SharedFile, run_processes
+
+        finished = run_processes(
+            jobs,
+            start,
+            processes=plan.processes,
+            threads=plan.threads,
+            stop=stop,
+            lock=SharedFile(journal.fileno()),
+        )
+    for entry in finished:
+        journal.append(entry)
+        statuses[entry.row.status] += 1
         processed += 1
         if listener is not None:
-            listener(work.entry, statuses)
+            listener(entry, statuses)
     total = {"images": statuses.total(), **{key: statuses[key] for key in ("ok", "no_lesion", "failed")}}
     return total, processed
 
 
 def describe_model(model: Model) -> dict[str, Any]:
-    """What tells one model from another: name, version, variant, hashes of the network file and the card.
+    """What tells one model from another: name, version, variant, runtime, hashes of network file and card.
 
-    The card has the threshold and the post-processing: with the same network it can give other masks.
+    The card has the threshold and the post-processing: with the same network it can give other masks. So can
+    another runtime.
     """
     card = model.card
     return {
         "name": card.name,
         "version": card.version,
         "variant": model.variant,
+        "runtime": model.session.runtime,
         "sha256": model.sha256,
         "card_sha256": hashlib.sha256(card.to_json().encode()).hexdigest(),
     }

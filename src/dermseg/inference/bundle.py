@@ -17,7 +17,7 @@ from os import PathLike
 from pathlib import Path
 
 from dermseg.errors import DermsegError, ModelError
-from dermseg.inference.card import CARD_NAME, MAX_CARD_BYTES, ModelCard, read_card
+from dermseg.inference.card import CARD_NAME, MAX_CARD_BYTES, ModelCard, StoredFile, read_card
 
 DEFAULT = "default"
 # Bundles that travel inside the package; each is a folder here.
@@ -43,14 +43,37 @@ class Bundle:
     prefix: str = ""
 
     def read_model(self, variant: str | None = None) -> bytes:
-        """The content of a variant's file, after its size and sha256 have been checked.
+        """The content of a variant's main file, after its size and sha256 have been checked.
 
         Raises
         ------
         ModelError
             No such variant, the file is missing, or it is not the file that the card describes.
         """
-        entry = self.card.variant(variant)
+        return self._checked(self.card.variant(variant))
+
+    def read_weights(self, variant: str | None = None) -> bytes | None:
+        """The second file of a variant that has one (the binary of an OpenVINO IR), checked likewise."""
+        stored = self.card.variant(variant).weights
+        return None if stored is None else self._checked(stored)
+
+    def read_attachment(self, name: str) -> bytes:
+        """A further file of the bundle, checked likewise.
+
+        Raises
+        ------
+        ModelError
+            The card names no such file, or it is not the file that the card describes.
+        """
+        if name not in self.card.attachments:
+            raise ModelError(
+                f"model '{self.card.name}' comes without '{name}'",
+                file=self.path,
+                hint=f"it has {sorted(self.card.attachments) or 'none'}",
+            )
+        return self._checked(self.card.attachments[name])
+
+    def _checked(self, entry: StoredFile) -> bytes:
         data = _read(self.path, self.prefix + entry.file, entry.bytes)
         if len(data) != entry.bytes:
             raise ModelError(
@@ -73,6 +96,7 @@ class Bundle:
         for name in self.card.variants:
             try:
                 self.read_model(name)
+                self.read_weights(name)
                 found[name] = "ok"
             except ModelError as error:
                 found[name] = error.message

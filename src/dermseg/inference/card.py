@@ -17,9 +17,18 @@ import re
 from os import PathLike
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from dermseg.errors import ModelError
+from dermseg.images.filters import FilterName
 
 SCHEMA_VERSION: Final = 1
 CARD_NAME = "card.json"
@@ -44,13 +53,14 @@ class _Open(BaseModel):
 class Preprocessing(_Strict):
     """From RGB pixels to the network's input.
 
-    The image is stretched to ``height x width`` (its aspect is not kept), scaled to [0, 1], and each
-    channel becomes ``(value - mean) / std``.
+    The image is stretched to ``height x width`` (its aspect is not kept), filtered (see ``images.filters``),
+    scaled to [0, 1], and each channel becomes ``(value - mean) / std``.
     """
 
     height: int = Field(ge=1, le=4096)
     width: int = Field(ge=1, le=4096)
     resize: Literal["area", "bilinear"] = "area"
+    filters: tuple[FilterName, ...] = ()
     mean: Triple = (0.485, 0.456, 0.406)
     std: Triple = (0.229, 0.224, 0.225)
     input_name: str = "image"
@@ -93,25 +103,87 @@ class Postprocessing(_Strict):
     min_area_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
 
 
-class Variant(_Strict):
-    """One stored form of the network: a file of the bundle, its hash, and how far it is from the original.
+def _plain_name(file: str) -> str:
+    stem = file.partition(".")[0].lower()
+    if not _PLAIN_NAME.fullmatch(file) or stem in _DEVICE_NAMES or file == CARD_NAME:
+        raise ValueError(f"'{file}' is not a plain file name inside the bundle")
+    return file
 
-    ``parity`` holds what was compared and the largest differences, as measured when it was exported.
+
+FileName = Annotated[str, AfterValidator(_plain_name)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class StoredFile(_Strict):
+    """A file of the bundle with its hash and size."""
+
+    file: FileName
+    sha256: Digest
+    bytes: int = Field(ge=1)
+
+
+class Latency(_Strict):
+    """Median time of one call of the network, in milliseconds, on the machine that exported it."""
+
+    runtime: str
+    batch: int = Field(ge=1)
+    threads: int = Field(ge=1)
+    p50_ms: float = Field(gt=0)
+
+
+class Variant(StoredFile):
+    """One stored form of the network: its files with hashes, and how far it is from the original.
+
+    Parameters
+    ----------
+    precision
+        Of weights and arithmetic, in words.
+    format
+        ``onnx``, or ``openvino``: ``file`` is the XML of an OpenVINO IR and ``weights`` its binary.
+    interface
+        ``logits``: normalised float32 images in, logits out; what dermseg runs. ``mask``: ``uint8 (N, H, W,
+        3)`` RGB in, ``uint8 (N, H, W)`` masks of 0 and 255 out; for other programs.
+    parity
+        What was compared and the largest differences, as measured when it was exported.
+    latency
+        How long a call took where it was exported.
+    speedup
+        Images per second against the fp32 graph in ONNX Runtime, in the same run.
+    notes
+        What a program that uses it must know.
     """
 
-    file: str
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    bytes: int = Field(ge=1)
     precision: str = "fp32"
+    format: Literal["onnx", "openvino"] = "onnx"
+    interface: Literal["logits", "mask"] = "logits"
+    opset: int | None = Field(default=None, ge=1)
+    weights: StoredFile | None = None
     parity: dict[str, Any] | None = None
+    latency: list[Latency] = []
+    speedup: float | None = None
+    notes: str = ""
 
-    @field_validator("file")
-    @classmethod
-    def _plain(cls, file: str) -> str:
-        stem = file.partition(".")[0].lower()
-        if not _PLAIN_NAME.fullmatch(file) or stem in _DEVICE_NAMES or file == CARD_NAME:
-            raise ValueError(f"'{file}' is not a plain file name inside the bundle")
-        return file
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Variant:
+        if (self.weights is not None) != (self.format == "openvino"):
+            raise ValueError(
+                f"format '{self.format}' {'needs' if self.weights is None else 'has no'} weights"
+            )
+        return self
+
+    @property
+    def files(self) -> list[StoredFile]:
+        """Every file of the variant, the one to open first."""
+        return [self, *([self.weights] if self.weights else [])]
+
+
+class Attachment(StoredFile):
+    """A further file that comes with the network, such as what was fitted on its outputs.
+
+    ``options`` holds what its reader must know besides the file itself.
+    """
+
+    options: dict[str, Any] = {}
 
 
 class Metric(_Open):
@@ -147,7 +219,9 @@ class ModelCard(_Open):
     postprocessing: Postprocessing = Postprocessing()
     variants: dict[str, Variant] = Field(min_length=1)
     default_variant: str
+    attachments: dict[str, Attachment] = {}
     training: dict[str, Any] = {}
+    export: dict[str, Any] = {}
     metrics: list[Metric] = []
 
     @model_validator(mode="after")
@@ -156,6 +230,10 @@ class ModelCard(_Open):
             raise ValueError(
                 f"default_variant '{self.default_variant}' is not one of {sorted(self.variants)}"
             )
+        names = [stored.file for variant in self.variants.values() for stored in variant.files]
+        names += [stored.file for stored in self.attachments.values()]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two parts share a file: {sorted(names)}")
         return self
 
     def variant(self, name: str | None = None) -> Variant:

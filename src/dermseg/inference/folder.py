@@ -28,7 +28,12 @@ def plan_files(header: Header) -> dict[str, dict[str, str]]:
     names = [name for name, *_ in header.inputs]
     options = header.options
     return {
-        name: output_files(stem, options["save"], labels=options["lesions"] == "all")
+        name: output_files(
+            stem,
+            options["save"],
+            labels=options["lesions"] == "all",
+            uncertainty=options.get("uncertainty", False),
+        )
         for name, stem in plan_stems(names).items()
     }
 

@@ -10,13 +10,15 @@ Decisions
   made from this one file, read line by line, without opening an output again.
 - When the batch is complete, the lines are put into input order, so that an interrupted and an
   undisturbed run end with the same bytes (timings apart).
-- The file is locked while a batch writes it: two runs into one folder would undo each other.
+- The file is locked while a batch writes it: two runs into one folder would undo each other. Its worker
+  processes hold the lock too, and need a moment to notice when the run was killed.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from dermseg.inference.outputs import Row
 
 JOURNAL = "journal.jsonl"
 _FORMAT = 1
+_LOCK_WAIT_S = 1.0
 _LOCK_AT = 1 << 40  # Windows locks bytes, not files: far beyond the end, so that reading stays possible
 
 
@@ -92,7 +95,7 @@ class Header:
         if self.version != now.version:
             found.append(f"dermseg was {self.version}, is {now.version}")
         if self.model != now.model:
-            was, new = (f"{m['name']} {m['version']} ({m['sha256'][:12]})" for m in (self.model, now.model))
+            was, new = (_name_of(m) for m in (self.model, now.model))
             found.append(f"the model was {was}, is {new}")
         found += [
             f"{key} was {_plain(self.options.get(key))}, is {_plain(now.options.get(key))}"
@@ -110,6 +113,11 @@ class Header:
                 shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
                 found.append(f"{len(names)} {label} input{'s' if len(names) > 1 else ''} ({shown})")
         return found
+
+
+def _name_of(model: dict[str, Any]) -> str:
+    hashes = f"{model['sha256'][:12]}, card {model['card_sha256'][:12]}"
+    return f"{model['name']} {model['version']} {model['variant']} on {model.get('runtime')} ({hashes})"
 
 
 def _plain(value: Any) -> str:
@@ -184,15 +192,25 @@ class Journal:
 
     def _lock(self) -> None:
         self._file = self.path.open("r+b")
-        try:
-            _lock_file(self._file)
-        except OSError:
-            self._file.close()
-            raise UsageError(
-                "another dermseg is writing into this folder",
-                file=self.path.parent,
-                hint="wait for it to end, or choose another folder with -o",
-            ) from None
+        deadline = time.monotonic() + _LOCK_WAIT_S
+        while True:
+            try:
+                return _lock_file(self._file)
+            except OSError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.02)
+                    continue
+                self._file.close()
+                raise UsageError(
+                    "another dermseg is writing into this folder",
+                    file=self.path.parent,
+                    hint="wait for it to end, or choose another folder with -o",
+                ) from None
+
+    def fileno(self) -> int:
+        """The descriptor that holds the lock."""
+        assert self._file is not None, "the journal is closed"
+        return self._file.fileno()
 
     @property
     def names(self) -> frozenset[str]:

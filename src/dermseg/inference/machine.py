@@ -7,8 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dermseg import __version__
 from dermseg.inference.threads import available_cpus
+from dermseg.version import __version__
 
 _LIBRARIES = ("numpy", "opencv-python-headless", "pillow", "onnxruntime", "pydantic")
 

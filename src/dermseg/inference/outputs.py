@@ -2,7 +2,9 @@
 
 Names follow the input's relative path, so that a folder of predictions lies over the folder of images:
 ``masks/<relative path>/<stem>_segmentation.png``, ``overlays/.../<stem>.jpg``,
-``probabilities/.../<stem>.png`` and, where each lesion is kept apart, ``labels/.../<stem>_labels.png``.
+``probabilities/.../<stem>.png``, where each lesion is kept apart ``labels/.../<stem>_labels.png``, and with
+``--uncertainty`` ``uncertainty/.../<stem>_mean.png`` (``_std``, ``_entropy``) and ``margins/.../<stem>_outer.png``
+(``_inner``).
 """
 
 from __future__ import annotations
@@ -22,15 +24,29 @@ from dermseg.images.names import UniqueNames
 
 if TYPE_CHECKING:
     from dermseg.inference.predictor import Result
+    from dermseg.uncertainty.margins import Margins
 
-SAVE_KINDS = ("mask", "overlay", "probability")
+# Made by dermseg.dicom, of DICOM inputs.
+DICOM_KINDS = ("dicom-seg", "dicom-probability", "dicom-sr", "dicom-sc")
+SAVE_KINDS = ("mask", "overlay", "probability", *DICOM_KINDS)
 # kind of output -> (folder below OUT, what follows the stem)
 LAYOUT: dict[str, tuple[str, str]] = {
     "mask": ("masks", "_segmentation.png"),
     "overlay": ("overlays", ".jpg"),
     "probability": ("probabilities", ".png"),
     "labels": ("labels", "_labels.png"),
+    "mean": ("uncertainty", "_mean.png"),
+    "std": ("uncertainty", "_std.png"),
+    "entropy": ("uncertainty", "_entropy.png"),
+    "outer": ("margins", "_outer.png"),
+    "inner": ("margins", "_inner.png"),
+    "dicom-seg": ("dicom", "_seg.dcm"),
+    "dicom-probability": ("dicom", "_probability.dcm"),
+    "dicom-sr": ("dicom", "_sr.dcm"),
+    "dicom-sc": ("dicom", "_sc.dcm"),
 }
+MAPS = ("mean", "std", "entropy")
+MARGINS = ("outer", "inner")
 RESULTS, REPORT, RUN = "results.csv", "report.html", "run.json"
 
 
@@ -41,7 +57,8 @@ class Row:
     ``area_fraction`` and ``confidence`` are in [0, 1]; the bounding box and the centroid are in pixels
     of the upright input, x to the right and y down; ``seconds`` is the time spent on this image alone
     (its share of a network batch included). ``mask``, ``overlay``, ``probability`` and ``labels`` are
-    paths relative to the output folder.
+    paths relative to the output folder. The true Dice is expected between ``predicted_dice_low`` and
+    ``_high`` for 9 of 10 such images; margins are distances from the outline.
     """
 
     file: str
@@ -68,6 +85,13 @@ class Row:
     overlay: str | None = None
     probability: str | None = None
     labels: str | None = None
+    predicted_dice_low: float | None = None
+    predicted_dice_high: float | None = None
+    needs_review: bool | None = None
+    margin_outer_px: float | None = None
+    margin_inner_px: float | None = None
+    margin_outer_mm: float | None = None
+    margin_inner_mm: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The row as plain values in the order of the columns."""
@@ -83,7 +107,13 @@ def failed_row(name: str, message: str, *, seconds: float | None = None) -> Row:
 
 
 def result_row(
-    name: str, result: Result, *, files: dict[str, str], notes: Sequence[str] = (), seconds: float
+    name: str,
+    result: Result,
+    *,
+    files: dict[str, str],
+    notes: Sequence[str] = (),
+    seconds: float,
+    margins: Margins | None = None,
 ) -> Row:
     """The row of a segmented image.
 
@@ -92,10 +122,11 @@ def result_row(
     """
     x, y, width, height = result.bbox or (None,) * 4
     centroid_x, centroid_y = result.centroid or (None, None)
+    judged = result.judgement
     return Row(
         file=name,
         status=result.status,
-        message="; ".join(notes),
+        message="; ".join([*(result.verdict.reasons if result.verdict else ()), *notes]),
         width=result.width,
         height=result.height,
         area_fraction=round(result.area_fraction, 6),
@@ -109,12 +140,21 @@ def result_row(
         touches_border=result.touches_border,
         components_removed=result.components_removed,
         confidence=round(result.confidence, 4),
+        predicted_dice=_rounded(judged and judged.predicted_dice, 4),
+        verdict=result.verdict.level if result.verdict else None,
         seconds=round(seconds, 4),
         lesions=int(result.labels.max()) if result.labels is not None else int(result.status == "ok"),
         mask=files.get("mask"),
         overlay=files.get("overlay"),
         probability=files.get("probability"),
         labels=files.get("labels"),
+        predicted_dice_low=_rounded(judged and judged.low, 4),
+        predicted_dice_high=_rounded(judged and judged.high, 4),
+        needs_review=judged and judged.needs_review,
+        margin_outer_px=_rounded(margins and margins.outer_px, 2),
+        margin_inner_px=_rounded(margins and margins.inner_px, 2),
+        margin_outer_mm=_rounded(margins and margins.outer_mm, 3),
+        margin_inner_mm=_rounded(margins and margins.inner_mm, 3),
     )
 
 
@@ -124,6 +164,8 @@ def _rounded(value: float | None, digits: int) -> float | None:
 
 def parse_save(text: str) -> tuple[str, ...]:
     """``"mask,overlay"`` -> ("mask", "overlay"), in the order of `SAVE_KINDS`.
+
+    A DICOM report refers to the DICOM segmentation, so it brings that along.
 
     Raises
     ------
@@ -135,6 +177,7 @@ def parse_save(text: str) -> tuple[str, ...]:
     if unknown or not asked:
         what = f"unknown value {', '.join(unknown)}" if unknown else "no value"
         raise UsageError(f"--save: {what}", hint=f"choose from {', '.join(SAVE_KINDS)}, separated by commas")
+    asked |= {"dicom-seg"} if "dicom-sr" in asked else set()
     return tuple(kind for kind in SAVE_KINDS if kind in asked)
 
 
@@ -158,9 +201,11 @@ def _fold(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def output_files(stem: str, save: Iterable[str], *, labels: bool = False) -> dict[str, str]:
-    """Kind -> path relative to OUT, for the kinds in `save` and the label map where it is wanted."""
-    kinds = [*save, *(["labels"] if labels else [])]
+def output_files(
+    stem: str, save: Iterable[str], *, labels: bool = False, uncertainty: bool = False
+) -> dict[str, str]:
+    """Kind -> path relative to OUT, for the kinds in `save`, the label map and the maps of uncertainty."""
+    kinds = [*save, *(["labels"] if labels else []), *((*MAPS, *MARGINS) if uncertainty else ())]
     return {kind: f"{LAYOUT[kind][0]}/{stem}{LAYOUT[kind][1]}" for kind in kinds}
 
 

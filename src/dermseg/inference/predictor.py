@@ -11,7 +11,7 @@ call) and ``finish`` (logits to result). A batch runner may call these three fro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
@@ -28,9 +28,15 @@ from dermseg.inference.bundle import DEFAULT, Bundle, load_bundle
 from dermseg.inference.card import ModelCard
 from dermseg.inference.postprocess import Floats, Lesions
 from dermseg.inference.preprocess import check_image, to_input
-from dermseg.inference.session import OrtSession
+from dermseg.inference.runtimes import AUTO, check_runtime, choose_runtime, open_session, select_variant
 from dermseg.inference.tta import merge_views, stack_views
 from dermseg.measure.basics import Box, describe
+from dermseg.quality.gate import read_gate
+from dermseg.quality.measures import shrink
+from dermseg.quality.verdict import Finding, Verdict
+from dermseg.uncertainty.features import map_features
+from dermseg.uncertainty.predicted_dice import Judgement
+from dermseg.uncertainty.trust import load_trust
 
 Image = NDArray[np.uint8] | LoadedImage | ImageSource | bytes | str | PathLike[str]
 
@@ -46,7 +52,8 @@ class Result:
     status
         ``ok`` or ``no_lesion``.
     confidence
-        In [0, 1]; see ``postprocess.boundary_confidence``. 0 where nothing was found.
+        In [0, 1]: the Dice that is expected of the mask (``judgement.predicted_dice``). For a bundle without
+        a fitted estimate, ``postprocess.boundary_confidence``, which is 0 where nothing was found.
     area_px, area_fraction
         Number of mask pixels, and their share of the image.
     width, height
@@ -64,6 +71,12 @@ class Result:
         The probability threshold that was used.
     network_probability
         ``float32 (h, w)``: what ``probability`` is interpolated from.
+    judgement
+        Predicted Dice with its interval, and whether a person should look at the outline; None for a bundle
+        that nothing was fitted for.
+    verdict
+        Whether image and outline can be used: level ``accept``, ``review`` or ``reject``, and the findings
+        behind it with reason and remedy; None for a bundle without a gate.
     """
 
     mask: NDArray[np.bool_]
@@ -80,6 +93,8 @@ class Result:
     labels: NDArray[np.uint8] | None
     threshold: float
     network_probability: Floats = field(repr=False)
+    judgement: Judgement | None = None
+    verdict: Verdict | None = None
 
     @cached_property
     def probability(self) -> Floats:
@@ -98,22 +113,35 @@ class Model:
         Which of its variants; None takes the card's default.
     threads
         Threads inside one session call; None takes what the process may use.
+    runtime
+        What runs the network, see ``runtimes``; None takes ONNX Runtime (for ONNX files).
     """
 
-    def __init__(self, bundle: Bundle, *, variant: str | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        variant: str | None = None,
+        threads: int | None = None,
+        runtime: str | None = None,
+    ) -> None:
         self.bundle = bundle
-        self.variant = bundle.card.default_variant if variant is None else variant
+        if runtime is not None and check_runtime(runtime) == AUTO:
+            runtime = choose_runtime(bundle, variant)
+        self.variant = select_variant(bundle, variant, runtime)
         self._threads = threads
-        self.session = OrtSession(
-            bundle.read_model(self.variant),
-            threads,
-            input_name=bundle.card.preprocessing.input_name,
-            output_name=bundle.card.preprocessing.output_name,
-        )
+        self.session = open_session(bundle, self.variant, runtime, threads)
+        self.trust = load_trust(bundle)
+        self.gate = read_gate(bundle)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A session cannot be pickled; a worker process opens and checks the bundle again.
-        return partial(load_model, self.bundle.path, variant=self.variant, threads=self._threads), ()
+        options: dict[str, Any] = {
+            "variant": self.variant,
+            "threads": self._threads,
+            "runtime": self.session.runtime,
+        }
+        return partial(load_model, self.bundle.path, **options), ()
 
     def __repr__(self) -> str:
         return f"Model({self.card.name} {self.card.version}, {self.variant}, {self.bundle.path})"
@@ -182,14 +210,20 @@ class Model:
             return []
         size = self.card.preprocessing
         batch = np.empty((len(images), 3, size.height, size.width), np.float32)
-        sizes = []
+        sizes, views = [], []
         for slot, image in zip(batch, images, strict=True):
             pixels, full = self._pixels(image)
             self.prepare(pixels, out=slot)
             sizes.append(full)
+            views.append(self.gate_view(pixels))
+        maps, features = self.look(batch, tta=tta)
         return [
-            self.finish(p, full, threshold=threshold, lesions=lesions)
-            for p, full in zip(self.infer(batch, tta=tta), sizes, strict=True)
+            self.judge(
+                self.finish(p, full, threshold=threshold, lesions=lesions),
+                view,
+                None if features is None else features[i],
+            )
+            for i, (p, full, view) in enumerate(zip(maps, sizes, views, strict=True))
         ]
 
     def prepare(self, pixels: NDArray[np.uint8], *, out: Floats | None = None) -> Floats:
@@ -201,10 +235,17 @@ class Model:
 
         One session call, or with ``tta`` one per image, whose views are the batch.
         """
+        return self.look(batch, tta=tta)[0]
+
+    def look(self, batch: Floats, *, tta: bool = False) -> tuple[Floats, Floats | None]:
+        """``infer``, and features ``float32 (N, D)`` that the gate judges by; None where there are none."""
         if tta:
-            return np.stack([merge_views(self.infer(stack_views(image))) for image in batch])
-        logits = self.session(batch)
-        return postprocess.to_probability(logits[:, 0], self.card.postprocessing.temperature)
+            seen = [self.look(stack_views(image)) for image in batch]
+            features = [f[0] for _, f in seen if f is not None]  # of the image as it is
+            maps = np.stack([merge_views(p) for p, _ in seen])
+            return maps, np.stack(features) if features else None
+        logits, pooled = self.session.with_features(batch)
+        return postprocess.to_probability(logits[:, 0], self.card.postprocessing.temperature), pooled
 
     def finish(
         self,
@@ -225,10 +266,16 @@ class Model:
         mask = postprocess.upsample_mask(cleaned, size)
         found = describe(mask)
         height, width = size
+        confidence = postprocess.boundary_confidence(probability, cleaned) if found.area else 0.0
+        judgement = None
+        if self.trust is not None:
+            features = map_features(probability, cleaned.labels > 0, cleaned.threshold)
+            judgement = self.trust.dice.judge(features)
+            confidence = judgement.predicted_dice
         return Result(
             mask=mask,
             status="ok" if found.area else "no_lesion",
-            confidence=postprocess.boundary_confidence(probability, cleaned) if found.area else 0.0,
+            confidence=confidence,
             area_px=found.area,
             area_fraction=found.area / (height * width),
             width=width,
@@ -240,7 +287,33 @@ class Model:
             labels=postprocess.upsample_labels(cleaned, mask) if lesions == "all" else None,
             threshold=cleaned.threshold,
             network_probability=probability,
+            judgement=judgement,
         )
+
+    def gate_view(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """The small copy of an image that ``judge`` needs; None where the bundle has no gate."""
+        return None if self.gate is None else shrink(pixels)
+
+    def judge(self, result: Result, view: NDArray[np.uint8] | None, features: Floats | None) -> Result:
+        """The result with the gate's verdict on its image; as it is where the bundle has no gate.
+
+        Parameters
+        ----------
+        view
+            What ``gate_view`` made of the pixels.
+        features
+            ``float32 (D,)`` from ``look``.
+        """
+        if self.gate is None or view is None:
+            return result
+        verdict = self.gate.judge(
+            view, (result.height, result.width), result.network_probability, result.threshold, features
+        )
+        judged = result.judgement
+        if judged is not None and judged.needs_review and self.trust is not None and result.status == "ok":
+            doubt = Finding("uncertain", "review", judged.predicted_dice, self.trust.dice.review_below)
+            verdict = verdict.with_findings([doubt])
+        return replace(result, verdict=verdict)
 
     def _pixels(self, image: Image) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """Pixels, perhaps decoded at reduced scale, and the full ``(height, width)`` of the image."""
@@ -254,7 +327,11 @@ class Model:
 
 
 def load_model(
-    name_or_path: str | PathLike[str] = DEFAULT, *, variant: str | None = None, threads: int | None = None
+    name_or_path: str | PathLike[str] = DEFAULT,
+    *,
+    variant: str | None = None,
+    threads: int | None = None,
+    runtime: str | None = None,
 ) -> Model:
     """Open a bundle, check the hash of its model and make it ready to run.
 
@@ -266,10 +343,15 @@ def load_model(
         Which variant of the bundle; None takes the card's default.
     threads
         Threads inside one session call; None takes what the process may use.
+    runtime
+        ``onnxruntime``, ``openvino``, ``cuda`` or ``torch``; ``auto`` takes what was measured to be fastest
+        here, see ``runtimes``; None takes ONNX Runtime, so that results are the same everywhere.
 
     Raises
     ------
     ModelError
         The bundle is missing or damaged, or its model cannot run.
+    UsageError
+        The runtime is unknown or not installed.
     """
-    return Model(load_bundle(name_or_path), variant=variant, threads=threads)
+    return Model(load_bundle(name_or_path), variant=variant, threads=threads, runtime=runtime)

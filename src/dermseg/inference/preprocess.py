@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.errors import ImageError
+from dermseg.images.filters import apply_filters
 from dermseg.inference.card import Preprocessing
 
 
@@ -39,7 +40,7 @@ def to_input(
     pixels
         ``uint8 (H, W, 3)`` RGB of any size from one pixel up.
     preprocessing
-        Size and normalisation, from the model's card.
+        Size, filters and normalisation, from the model's card.
     out
         ``float32 (3, height, width)`` to fill, such as one slot of a batch.
 
@@ -55,7 +56,7 @@ def to_input(
     """
     check_image(pixels)
     p = preprocessing
-    small = resize_image(pixels, p.height, p.width, p.resize)
+    small = apply_filters(resize_image(pixels, p.height, p.width, p.resize), p.filters)
     if out is None:
         out = np.empty((3, p.height, p.width), np.float32)
     for c, (mean, std) in enumerate(zip(p.mean, p.std, strict=True)):

@@ -1,4 +1,4 @@
-"""What happens to one image of a batch: decode, network, finish, as stages of the pipeline.
+"""What happens to one image of a batch: decode, network, post-processing, encoding and writing.
 
 Decisions
 ---------
@@ -18,9 +18,8 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -28,16 +27,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.errors import DermsegError, ImageError
-from dermseg.images.load import ImageInfo, LoadedImage, load_image
+from dermseg.images.load import LoadedImage, load_image
 from dermseg.images.masks import atomic_write, encode, encode_mask
 from dermseg.images.overlay import draw_overlay, encode_jpeg
 from dermseg.images.sources import ImageSource
 from dermseg.inference.journal import Entry
-from dermseg.inference.outputs import failed_row, result_row
-from dermseg.inference.postprocess import Floats, Lesions
+from dermseg.inference.outputs import DICOM_KINDS, MAPS, MARGINS, failed_row, result_row
+from dermseg.inference.postprocess import Floats, Lesions, upsample
 from dermseg.inference.predictor import Model, Result
 from dermseg.inference.preprocess import resize_image
-from dermseg.inference.tta import merge_views, stack_views
+from dermseg.uncertainty.maps import Uncertainty
+from dermseg.uncertainty.margins import DEFAULT_ALPHA, Margins, draw_margins, trace_margins
+from dermseg.uncertainty.opinions import Opinions
 
 OVERLAY_SIDE = 1800  # overlays are at most this wide and high
 THUMBNAIL_SIDE, THUMBNAIL_QUALITY = 200, 60
@@ -47,32 +48,20 @@ _BIG_PIXELS = 40_000_000
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 _log = logging.getLogger(__name__)
 
+Job = tuple[ImageSource, dict[str, str]]  # an image, and kind -> path of what is written for it
+# Source, result, picture with outline, kinds -> DICOM files by kind; none where the source is no DICOM file.
+Encoder = Callable[[ImageSource, Result, NDArray[np.uint8] | None, Sequence[str]], dict[str, bytes]]
+
 
 class OutputError(DermsegError):
     """The output folder cannot be written to; the batch ends and can be resumed."""
 
 
-@dataclass(slots=True)
-class ImageWork:
-    """One image on its way through the stages."""
-
-    source: ImageSource
-    files: dict[str, str]  # kind -> path relative to OUT
-    stages: dict[str, float] = field(default_factory=dict)
-    info: ImageInfo | None = None
-    pixels: NDArray[np.uint8] | None = None  # bounded: what overlay and thumbnail need
-    network_input: Floats | None = None
-    probability: Floats | None = None
-    entry: Entry | None = None
-
-    @property
-    def done(self) -> bool:
-        """Whether its row is known."""
-        return self.entry is not None
-
-
 class Segmenter:
-    """The three stages for one model, one set of options and one output folder. Thread-safe."""
+    """From a source to its files and its row, for one model, one set of options and one output folder.
+
+    Thread-safe. Call it with an `ImageSource` and the files to write (kind -> path relative to ``out``).
+    """
 
     def __init__(
         self,
@@ -85,6 +74,9 @@ class Segmenter:
         max_pixels: int,
         allow_truncated: bool,
         overlays: bool,
+        opinions: Opinions | None = None,
+        margin: float = DEFAULT_ALPHA,
+        encoder: Encoder | None = None,
     ) -> None:
         self.model = model
         self.out = out
@@ -93,16 +85,77 @@ class Segmenter:
         self.tta = tta
         self.max_pixels = max_pixels
         self.allow_truncated = allow_truncated
+        self.opinions = opinions
+        self.margin = margin
+        self.encoder = encoder
         self._view_side = OVERLAY_SIDE if overlays else THUMBNAIL_SIDE
         self._big = threading.Lock()
 
-    def decode(self, work: ImageWork) -> None:
-        """File to network input, and the small picture that overlay and thumbnail are drawn on."""
-        with self._caught(work, "decode"):
-            loaded = self._load(work.source)
-            work.info = loaded.info
-            work.network_input = self.model.prepare(loaded.pixels)
-            work.pixels = shrink(loaded.pixels, self._view_side)
+    def __call__(self, job: Job) -> Entry:
+        """Segment one image and write its files; what goes wrong becomes its row.
+
+        Raises
+        ------
+        OutputError
+            The disk is full or cannot be written to.
+        """
+        source, files = job
+        stages: dict[str, float] = {}
+        written: list[Path] = []
+        try:
+            return self._segment(source, files, stages, written)
+        except OutputError:
+            raise
+        except Exception as error:
+            _log.debug("%s failed", source.name, exc_info=True)
+            for path in written:
+                path.unlink(missing_ok=True)
+            row = failed_row(source.name, reason_of(error), seconds=sum(stages.values()))
+            return Entry(row, (), stages)
+
+    def _segment(
+        self, source: ImageSource, files: dict[str, str], stages: dict[str, float], written: list[Path]
+    ) -> Entry:
+        with _timed(stages, "decode"):
+            loaded = self._load(source)
+            info = loaded.info
+            network_input = self.model.prepare(loaded.pixels)
+            gate_view = self.model.gate_view(loaded.pixels)
+            pixels = shrink(loaded.pixels, self._view_side)  # what overlay and thumbnail are drawn on
+            del loaded
+        with _timed(stages, "network"):
+            (probability,), features = self.model.look(network_input[None], tta=self.tta)
+            maps = None if self.opinions is None else self.opinions(network_input)
+        size = (info.height, info.width)
+        with self._big if size[0] * size[1] > _BIG_PIXELS else nullcontext():
+            with _timed(stages, "postprocess"):
+                result = self.model.finish(probability, size, threshold=self.threshold, lesions=self.lesions)
+                result = self.model.judge(result, gate_view, None if features is None else features[0])
+                margins = None
+                if maps is not None and self.model.trust is not None:
+                    margins = draw_margins(
+                        result.mask, self.model.trust, self.margin, spacing_mm=info.spacing_mm
+                    )
+            with _timed(stages, "write"):
+                view_mask = resize_mask(result.mask, pixels.shape[:2])
+                dicom, notes = self._encode_dicom(source, result, pixels, view_mask, files)
+                files = {k: name for k, name in files.items() if k not in DICOM_KINDS or k in dicom}
+                for kind, name in files.items():
+                    data = dicom.get(kind) or (
+                        encode_uncertainty(kind, size, maps, margins)
+                        if kind in (*MAPS, *MARGINS)
+                        else self._encode(kind, result, pixels, view_mask, margins)
+                    )
+                    written.append(self.out / name)
+                    self._write(self.out / name, data)
+                small = shrink(pixels, THUMBNAIL_SIDE)
+                outlined = draw_overlay(small, resize_mask(view_mask, small.shape[:2]))
+                thumbnail = encode_jpeg(outlined, THUMBNAIL_QUALITY)
+        seconds = sum(stages.values())
+        row = result_row(
+            source.name, result, files=files, notes=(*info.notes, *notes), seconds=seconds, margins=margins
+        )
+        return Entry(row, tuple(files.values()), stages, base64.b64encode(thumbnail).decode())
 
     def _load(self, source: ImageSource) -> LoadedImage:
         def load(limit: int) -> LoadedImage:
@@ -118,69 +171,41 @@ class Segmenter:
             with self._big:
                 return load(self.max_pixels)
 
-    def network(self, works: Sequence[ImageWork]) -> None:
-        """One call for all, or one for each where that fails: an image must not take others with it."""
-        start = time.perf_counter()
-        try:
-            maps = self._infer(works)
-        except Exception:
-            _log.debug("a network batch of %d failed", len(works), exc_info=True)
-            maps = [None] * len(works)
-        share = (time.perf_counter() - start) / len(works)
-        for work, probability in zip(works, maps, strict=True):
-            work.stages["network"] = share
-            work.probability = probability
-            if probability is None:
-                with self._caught(work, "network"):
-                    work.probability = self._infer([work])[0]
-            work.network_input = None
-
-    def _infer(self, works: Sequence[ImageWork]) -> list[Floats | None]:
-        inputs = [work.network_input for work in works if work.network_input is not None]
-        if self.tta:
-            return [merge_views(self.model.infer(stack_views(x))) for x in inputs]
-        return list(self.model.infer(np.stack(inputs)))
-
-    def finish(self, work: ImageWork) -> None:
-        """Network map to mask, files and row."""
-        info, probability, pixels = work.info, work.probability, work.pixels
-        assert info is not None and probability is not None and pixels is not None
-        size = (info.height, info.width)
-        written: list[Path] = []
-        with self._big if size[0] * size[1] > _BIG_PIXELS else nullcontext():
-            with self._caught(work, "postprocess"):
-                result = self.model.finish(probability, size, threshold=self.threshold, lesions=self.lesions)
-            if work.done:
-                return
-            with self._caught(work, "write", undo=written):
-                view_mask = resize_mask(result.mask, pixels.shape[:2])
-                for kind, name in work.files.items():
-                    data = self._encode(kind, result, pixels, view_mask)
-                    written.append(self.out / name)
-                    self._write(self.out / name, data)
-                small = shrink(pixels, THUMBNAIL_SIDE)
-                outlined = draw_overlay(small, resize_mask(view_mask, small.shape[:2]))
-                thumbnail = encode_jpeg(outlined, THUMBNAIL_QUALITY)
-        if work.done:
-            return
-        row = result_row(
-            work.source.name, result, files=work.files, notes=info.notes, seconds=sum(work.stages.values())
-        )
-        files = tuple(work.files.values())
-        work.entry = Entry(row, files, work.stages, base64.b64encode(thumbnail).decode())
-        work.pixels = work.probability = None
-
     def _encode(
-        self, kind: str, result: Result, pixels: NDArray[np.uint8], view_mask: NDArray[np.bool_]
+        self,
+        kind: str,
+        result: Result,
+        pixels: NDArray[np.uint8],
+        view_mask: NDArray[np.bool_],
+        margins: Margins | None,
     ) -> bytes:
         if kind == "mask":
             return encode_mask(result.mask)
         if kind == "overlay":
-            return encode_jpeg(draw_overlay(pixels, view_mask, legend=_legend(result, self.model)))
+            picture = pixels if margins is None else trace_margins(pixels, margins)
+            return encode_jpeg(draw_overlay(picture, view_mask, legend=legend_of(result, self.model)))
         if kind == "labels":
             assert result.labels is not None
             return encode(".png", result.labels, [])
         return encode_probability(result.probability)
+
+    def _encode_dicom(
+        self,
+        source: ImageSource,
+        result: Result,
+        pixels: NDArray[np.uint8],
+        view_mask: NDArray[np.bool_],
+        files: dict[str, str],
+    ) -> tuple[dict[str, bytes], tuple[str, ...]]:
+        """The DICOM files that are wanted, and a remark where the input is none and so has none."""
+        kinds = [kind for kind in files if kind in DICOM_KINDS]
+        if not kinds or self.encoder is None:  # `open_segmenter` has seen to it that there is one
+            return {}, ()
+        overlay = None
+        if "dicom-sc" in kinds:
+            overlay = draw_overlay(pixels, view_mask, legend=legend_of(result, self.model))
+        made = self.encoder(source, result, overlay, kinds)
+        return made, () if made else ("not DICOM, so there are no DICOM results",)
 
     @staticmethod
     def _write(path: Path, data: bytes) -> None:
@@ -193,24 +218,14 @@ class Segmenter:
             hint = "make room or change its permissions, then run the same command with --resume"
             raise OutputError(error.message, file=path, hint=hint) from cause
 
-    @contextmanager
-    def _caught(self, work: ImageWork, stage: str, *, undo: Sequence[Path] = ()) -> Iterator[None]:
-        """Time a stage of an image; what it raises becomes the image's row."""
-        start = time.perf_counter()
-        try:
-            yield
-        except OutputError:
-            raise
-        except Exception as error:
-            _log.debug("%s failed in %s", work.source.name, stage, exc_info=True)
-            for path in undo:
-                path.unlink(missing_ok=True)
-            work.stages[stage] = work.stages.get(stage, 0.0) + time.perf_counter() - start
-            row = failed_row(work.source.name, reason_of(error), seconds=sum(work.stages.values()))
-            work.entry = Entry(row, (), work.stages)
-            work.pixels = work.network_input = work.probability = None
-        else:
-            work.stages[stage] = work.stages.get(stage, 0.0) + time.perf_counter() - start
+
+@contextmanager
+def _timed(stages: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        stages[stage] = time.perf_counter() - start
 
 
 def reason_of(error: Exception) -> str:
@@ -246,12 +261,22 @@ def resize_mask(mask: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bo
     return np.asarray(resized, np.bool_)
 
 
-def _legend(result: Result, model: Model) -> list[str]:
+def legend_of(result: Result, model: Model) -> list[str]:
+    """The lines of text on an overlay."""
     name = f"model {model.card.name} {model.card.version}"
     if result.status == "no_lesion":
         return ["no lesion found", name]
     share = 100 * result.area_fraction
     return [f"lesion {share:.1f} % of image", f"confidence {result.confidence:.2f}", name]
+
+
+def encode_uncertainty(
+    kind: str, size: tuple[int, int], maps: Uncertainty | None, margins: Margins | None
+) -> bytes:
+    """One of the files of ``--uncertainty``: 16-bit maps in which 65535 is 1, or 8-bit masks of margins."""
+    if kind in MARGINS:
+        return encode_mask(getattr(margins, kind))
+    return encode_probability(np.clip(upsample(getattr(maps, kind), size), 0.0, 1.0))
 
 
 def encode_probability(probability: Floats) -> bytes:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dermseg import __version__
 from dermseg.apps.cli.common import new_app, print_json
 from dermseg.errors import DermsegError
+from dermseg.version import __version__
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +58,7 @@ def doctor(
     """Say what is installed and whether it works. Exit code 1 when something needed is broken."""
     checks = [check_core(name, module) for name, module in CORE.items()]
     tried: dict[str, Any] | None = None
+    runtimes: dict[str, Any] | None = None
     if all(check.status == "ok" for check in checks):
         try:
             tried = try_model(model)
@@ -69,6 +70,7 @@ def doctor(
         except DermsegError as error:
             where = f"{error.file}: " if error.file else ""
             checks.append(Check(f"model {model}", "broken", where + error.message, error.hint))
+        runtimes = describe_runtimes(model)
     extras = [check_extra(name, parts) for name, parts in extras_of_package().items()]
     ok = not any(check.status == "broken" for check in checks)
     system = describe_system()
@@ -79,6 +81,7 @@ def doctor(
                 "version": __version__,
                 **system,
                 "model": tried,
+                "runtimes": runtimes,
                 "checks": [asdict(check) for check in (*checks, *extras)],
             }
         )
@@ -88,6 +91,7 @@ def doctor(
             f"dermseg {__version__}, Python {system['python']}, {system['platform']}",
             f"{cpu['name']}: {cpu['usable']} of {cpu['count']} CPUs usable",
             f"ONNX Runtime providers: {', '.join(system['providers']) or 'none'}",
+            *runtime_lines(runtimes),
             *(f"{_MARKS[c.status]}  {c.name:<22}  {c.detail}" for c in (*checks, *extras)),
             *(f"  try: {c.hint}" for c in checks if c.status == "broken" and c.hint),
         ]
@@ -156,6 +160,43 @@ def describe_system() -> dict[str, Any]:
         "cpu": {"name": cpu_name(), "count": os.cpu_count(), "usable": available_cpus()},
         "providers": providers,
     }
+
+
+def describe_runtimes(name: str) -> dict[str, Any] | None:
+    """What can run a network here, and which one ``dermseg segment`` takes for many images; None without a
+    bundle. OpenVINO and CUDA are timed where that was not done before, which takes some seconds."""
+    from dermseg.inference.bundle import load_bundle
+    from dermseg.inference.runtimes import FEW_IMAGES, choose_runtime, known_choice, obstacles
+
+    try:
+        bundle = load_bundle(name)
+        chosen = choose_runtime(bundle)
+        measured = known_choice(bundle)
+    except DermsegError:
+        return None  # the check of the model says why
+    return {
+        "obstacles": obstacles(),
+        "chosen": chosen,
+        "milliseconds": measured["milliseconds"] if measured else None,
+        "failed": measured.get("failed", {}) if measured else {},
+        "few_images": FEW_IMAGES,
+    }
+
+
+def runtime_lines(runtimes: dict[str, Any] | None) -> list[str]:
+    """The same for people."""
+    if runtimes is None:
+        return []
+    times = runtimes["milliseconds"] or {}
+    lines = []
+    for name, obstacle in (runtimes["obstacles"] | runtimes["failed"]).items():
+        detail = obstacle or "can be used"
+        if name in times:
+            detail += f", {times[name]:.1f} ms per image on one thread"
+        lines.append(f"{_MARKS['missing' if obstacle else 'ok']}  {f'runtime {name}':<22}  {detail}")
+    rule = f"from {runtimes['few_images']} images on; below, and in Python, onnxruntime"
+    lines.append(f"         taken by itself         {runtimes['chosen']} ({rule})")
+    return lines
 
 
 def try_model(name: str) -> dict[str, Any]:

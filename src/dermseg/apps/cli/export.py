@@ -1,15 +1,19 @@
-"""``dermseg export``: from a run folder to a bundle that needs no torch."""
+"""``dermseg export``: from a run folder, or a foreign ONNX file, to a bundle that needs no torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import onnx  # noqa: F401  (a missing [train] extra must show before anything else happens)
 import torch  # noqa: F401
 import typer
 
 from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from dermseg.inference.card import ModelCard
 
 app = new_app()
 
@@ -17,8 +21,24 @@ app = new_app()
 @app.command()
 def export(
     *,
-    run: Annotated[Path, typer.Argument(help="Run folder of 'dermseg train'.")],
+    run: Annotated[Path | None, typer.Argument(help="Run folder of 'dermseg train'.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the bundle.")],
+    onnx_: Annotated[
+        Path | None, typer.Option("--onnx", metavar="FILE", help="Instead of RUN: an ONNX file of others.")
+    ] = None,
+    card: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="With --onnx: what the network needs and gives.")
+    ] = None,
+    variants: Annotated[
+        str, typer.Option(metavar="NAMES", help="Of fp16, fp32, int8, openvino; fp16 or fp32 is the default.")
+    ] = "fp16",
+    end_to_end: Annotated[
+        bool, typer.Option("--end-to-end", help="Also a graph from pixels to mask, for other programs.")
+    ] = False,
+    opset: Annotated[int, typer.Option(min=13, max=23, help="Opset of the ONNX files.")] = 20,
+    force: Annotated[
+        bool, typer.Option("--force", help="Keep variants that are slower or lose over 0.3 Dice points.")
+    ] = False,
     name: Annotated[str | None, typer.Option(help="Name in the card; default: the folder's name.")] = None,
     version: Annotated[str, typer.Option(help="Version in the card.")] = "1",
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "unspecified",
@@ -26,16 +46,56 @@ def export(
     note: Annotated[
         list[str] | None, typer.Option(help="Something a reader of the card should know, repeatable.")
     ] = None,
-    opset: Annotated[int, typer.Option(help="ONNX opset.")] = 18,
     as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
 ) -> None:
-    """Export the best weights of RUN to ONNX, check them against torch, choose the threshold on the run's
-    validation images and write card.json."""
-    from dermseg.export.bundle import Named, export_run
+    """Make a bundle.
 
-    named = Named(name or output.name, version, licence, summary, tuple(note or ()))
-    card = export_run(run, output, named, opset=opset, report=say)
-    variant = card.variants[card.default_variant]
-    say(f"{output}: {variant.bytes / 1e6:.1f} MB, threshold {card.postprocessing.threshold}")
+    Of RUN: its best weights become ONNX and other variants, each compared with torch and timed; threshold and
+    post-processing are chosen on the run's validation images. Of --onnx FILE: the graph is adapted, checked
+    and packed with what --card says; the other options are not used. Exit code 1: a variant that was asked
+    for is refused, the rest is done.
+    """
+    from dermseg.inference.runtimes_openvino import import_openvino
+
+    if (run is None) == (onnx_ is None):
+        raise UsageError(
+            "one of RUN and --onnx FILE is needed", hint="dermseg export runs/default -o my-bundle"
+        )
+    if (onnx_ is None) != (card is None):
+        raise UsageError("--onnx and --card go together", hint="docs/export.md has an example of a card")
+    if onnx_ is not None and card is not None:
+        from dermseg.export.foreign import wrap
+
+        made = wrap(onnx_, card, output)
+    else:
+        from dermseg.export.bundle import Named, export_run
+
+        assert run is not None
+        wanted = [part.strip() for part in variants.split(",") if part.strip()]
+        if "openvino" in wanted:
+            import_openvino()  # says what is missing before minutes have been spent
+        made = export_run(
+            run,
+            output,
+            Named(name or output.name, version, licence, summary, tuple(note or ())),
+            variants=wanted,
+            end_to_end=end_to_end,
+            opset=opset,
+            force=force,
+            report=say,
+        )
+    _tell(output, made)
     if as_json:
-        print_json(card.model_dump(mode="json"))
+        print_json(made.model_dump(mode="json"))
+    if made.export.get("refused"):
+        raise typer.Exit(1)
+
+
+def _tell(output: Path, card: ModelCard) -> None:
+    from dermseg.apps.cli.models import variant_lines
+
+    say(f"{output}: {card.name} {card.version}, threshold {card.postprocessing.threshold}")
+    for line in variant_lines(card):
+        say(line)
+    for name, reason in card.export.get("refused", {}).items():
+        say(f"  refused       {name}: {reason}")

@@ -5,28 +5,38 @@ Loading lazily keeps ``dermseg segment`` fast and lets the verbs that need torch
 
 from __future__ import annotations
 
+import atexit
 import difflib
+import os
 import sys
+from contextlib import suppress
 from importlib import import_module
+from typing import NoReturn
 
 import typer
 
-from dermseg import __version__
 from dermseg.apps.cli.common import print_error
 from dermseg.errors import DermsegError, MissingExtraError, UsageError
+from dermseg.version import __version__
 
 # verb -> (module that holds ``app``, one line of help)
 VERBS: dict[str, tuple[str, str]] = {
     "segment": ("dermseg.apps.cli.segment", "Find the lesion in images: masks, overlays, table, report."),
     "score": ("dermseg.apps.cli.score", "Compare masks with reference masks."),
     "evaluate": ("dermseg.apps.cli.evaluate", "Run a model on a data set and score it."),
+    "compare": ("dermseg.apps.cli.compare", "Compare models on the same images, paired."),
     "measure": ("dermseg.apps.cli.measure", "Measure the lesions in masks."),
     "data": ("dermseg.apps.cli.data", "Import, split, check, download and generate data."),
     "train": ("dermseg.apps.cli.train", "Train a network from a configuration file."),
     "suite": ("dermseg.apps.cli.suite", "Train and compare many models: fractions, folds, seeds."),
     "export": ("dermseg.apps.cli.export", "Turn a training run into a model bundle."),
+    "uncertainty": ("dermseg.apps.cli.uncertainty", "Fit and measure what a model says of its own outlines."),
     "explain": ("dermseg.apps.cli.explain", "Show what an outline rests on: Grad-CAM."),
+    "label": ("dermseg.apps.cli.label", "Propose outlines for people to correct; say what to label next."),
+    "dicom": ("dermseg.apps.cli.dicom", "DICOM: to PNG, de-identify, and segment beside a PACS."),
     "models": ("dermseg.apps.cli.models", "List, show and verify architectures and bundles."),
+    "serve": ("dermseg.apps.cli.serve", "Answer over HTTP: images in, masks out, batch jobs, audit log."),
+    "audit": ("dermseg.apps.cli.audit", "Check and read the log of clinical results."),
     "doctor": ("dermseg.apps.cli.doctor", "Say what is installed and whether it works."),
 }
 # Third-party modules a verb may miss, and the extra that brings them.
@@ -35,10 +45,14 @@ _EXTRAS = {
     "safetensors": "train",
     "onnx": "train",
     "onnxscript": "train",
-    "scipy": "train",
+    "scipy": "stats",
     "matplotlib": "train",
     "tensorboard": "train",
     "openvino": "openvino",
+    "fastapi": "api",
+    "uvicorn": "api",
+    "python_multipart": "api",
+    "prometheus_client": "api",
 }
 
 
@@ -73,7 +87,7 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point: runs a verb, turns errors into one line on stderr and an exit code."""
+    """Run a verb; turn errors into one line on stderr and an exit code."""
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help", "help"):
         sys.stdout.write(usage())
@@ -94,5 +108,25 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
 
 
+def run() -> NoReturn:
+    """The installed program: ``main``, then out at once.
+
+    What is registered for the end is done; only the interpreter's taking down of every object is left out.
+    It frees memory that the system frees anyway, and takes a sixth of the time of ``segment`` on one image.
+    """
+    # Looking for pydantic plug-ins means reading the metadata of everything that is installed.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    code: object = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 if __name__ == "__main__":
-    main()
+    run()

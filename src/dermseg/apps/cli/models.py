@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dermseg.apps.cli.common import new_app, print_json, say
-from dermseg.errors import ModelError
+from dermseg.errors import MissingExtraError, ModelError
 
 if TYPE_CHECKING:
     from dermseg.inference.bundle import Bundle
+    from dermseg.inference.card import ModelCard
 
 app = new_app()
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
@@ -84,12 +85,14 @@ def verify(bundle: BundleArgument = "default", as_json: JsonOption = False) -> N
     found = load_bundle(bundle)
     variants = found.verify()
     for name, state in variants.items():
-        if state == "ok":
+        if state == "ok" and found.card.variant(name).interface == "logits":
             try:
                 Model(found, variant=name)
+            except MissingExtraError as error:
+                variants[name] = f"ok, but not tried: {error}"
             except ModelError as error:
                 variants[name] = error.message
-    ok = all(state == "ok" for state in variants.values())
+    ok = all(state.startswith("ok") for state in variants.values())
     if as_json:
         print_json({"ok": ok, "name": found.card.name, "path": str(found.path), "variants": variants})
     else:
@@ -119,11 +122,7 @@ def _card_lines(bundle: Bundle) -> list[str]:
         f"  threshold     {post.threshold:g} at temperature {post.temperature:g}",
         f"  then          {', '.join(steps) or 'nothing'}",
     ]
-    for name, v in card.variants.items():
-        chosen = " (default)" if name == card.default_variant else ""
-        lines.append(
-            f"  variant       {name}{chosen}: {v.precision}, {v.bytes / 1e6:.1f} MB, {v.sha256[:12]}"
-        )
+    lines += variant_lines(card)
     for metric in card.metrics:
         values = [
             f"{label} {_interval(value)}"
@@ -138,6 +137,46 @@ def _card_lines(bundle: Bundle) -> list[str]:
     lines += [f"  use           {card.intended_use}"] if card.intended_use else []
     lines += [f"  limit         {text}" for text in card.limitations]
     return [line for line in lines if line]
+
+
+def variant_lines(card: ModelCard) -> list[str]:
+    """For each variant its files, how far it is from the original, and how fast it was."""
+    lines = []
+    for name, v in card.variants.items():
+        chosen = " (default)" if name == card.default_variant else ""
+        size = sum(stored.bytes for stored in v.files) / 1e6
+        opset = f", opset {v.opset}" if v.opset else ""
+        lines.append(f"  variant       {name}{chosen}: {v.precision}, {size:.1f} MB{opset}, {v.sha256[:12]}")
+        if v.parity:
+            lines.append(f"    parity      {_parity(v.parity)}")
+        runtimes = dict.fromkeys(row.runtime for row in v.latency)
+        for runtime in runtimes:
+            times = [
+                f"{row.p50_ms:.1f} ms (batch {row.batch}, {row.threads} thread{'s' * (row.threads > 1)})"
+                for row in v.latency
+                if row.runtime == runtime
+            ]
+            lines.append(f"    {runtime:<12}{', '.join(times)}")
+        if v.speedup is not None:
+            lines.append(f"    speed       {v.speedup:.2f} times fp32 in ONNX Runtime, where it was exported")
+        if v.notes:
+            lines.append(f"    note        {v.notes}")
+    return lines
+
+
+def _parity(parity: dict[str, Any]) -> str:
+    """What is known of it, in one line; cards of other versions may know less."""
+    parts = []
+    if "max_difference" in parity:
+        parts.append(f"probability differs by at most {parity['max_difference']:.4f}")
+    if "mean_difference" in parity:
+        parts.append(f"{parity['mean_difference']:.6f} on average")
+    if "flipped_pixels" in parity:
+        parts.append(f"{100 * parity['flipped_pixels']:.3f} % of pixels flip")
+    before = parity.get("dice_reference", parity.get("dice_torch"))
+    if before is not None and "dice" in parity:
+        parts.append(f"Dice {before:.4f} to {parity['dice']:.4f}")
+    return f"{', '.join(parts)} ({parity.get('images', '?')} images)"
 
 
 def _interval(value: dict[str, Any]) -> str:

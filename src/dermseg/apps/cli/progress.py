@@ -59,9 +59,13 @@ class PlainProgress:
 
     def show(self, entry: Entry | None) -> None:
         """Say where things stand, if it is time to."""
-        now = time.perf_counter()
         if entry is None and self.before:
             say(f"resuming: {self.before} of {self.total} images are done")
+        self.tick()
+
+    def tick(self) -> None:
+        """A line, if the last one is some seconds ago."""
+        now = time.perf_counter()
         if now - self._last_line >= _LINE_EVERY_S and self.done < self.total:
             self._last_line = now
             say(f"{self.done} of {self.total} images{self.details()}")

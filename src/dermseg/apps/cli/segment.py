@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,10 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dermseg.apps.cli.common import new_app, print_json, say
-from dermseg.errors import UsageError
+from dermseg.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from dermseg.inference.batch import BatchResult
+    from dermseg.inference.batch import BatchOptions, BatchResult
+    from dermseg.inference.bundle import Bundle
+    from dermseg.inference.predictor import Model
+    from dermseg.inference.stages import Encoder
 
 app = new_app()
 _SHOWN_FAILURES = 5
@@ -28,12 +33,22 @@ def segment(
         list[str], typer.Argument(metavar="INPUT", help="Images, folders, zips or globs ('photos/*.jpg').")
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="OUT", help="Folder for everything that is written.")
+        str, typer.Option("-o", "--output", metavar="OUT", help="Folder for everything that is written.")
     ],
     *,
     model: Annotated[
         str, typer.Option(help="Name of a bundled model, or a bundle's folder or zip.")
     ] = "default",
+    variant: Annotated[
+        str | None, typer.Option(help="Variant of the model ('dermseg models info' lists them).")
+    ] = None,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="onnxruntime, openvino, cuda or torch; auto takes the fastest that is installed.",
+        ),
+    ] = "auto",
     threshold: Annotated[
         float | None,
         typer.Option(metavar="P", help="Lesion is where the probability is at least P (0 to 1)."),
@@ -45,21 +60,42 @@ def segment(
         bool,
         typer.Option("--tta", help="Average over 8 flips and turns: steadier, 8 times the network time."),
     ] = False,
+    uncertainty: Annotated[
+        bool,
+        typer.Option(
+            "--uncertainty", help="Also write maps of 20 passes (mean, std, entropy), and the margins."
+        ),
+    ] = False,
+    margin: Annotated[
+        float,
+        typer.Option(
+            metavar="A",
+            help="Level of the margins: the share of the lesion that may lie outside the outer line.",
+        ),
+    ] = 0.1,
     save: Annotated[
         str,
         typer.Option(
             metavar="KINDS",
             help="Of mask (PNG, the input's size), overlay (JPEG to look at, at most 1800 px), "
-            "probability (16-bit PNG, the input's size).",
+            "probability (16-bit PNG, the input's size); of DICOM inputs also dicom-seg, dicom-probability "
+            "(segmentations), dicom-sr (measurements), dicom-sc (overlay).",
         ),
     ] = "mask,overlay",
     workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Threads that decode and write; default: the CPUs.")
+        int | None, typer.Option(metavar="N", help="Images worked on at once; default: the CPUs.")
     ] = None,
     max_megapixels: Annotated[float, typer.Option(metavar="MP", help="Refuse larger images.")] = 100.0,
     allow_truncated: Annotated[
         bool, typer.Option("--allow-truncated", help="Use what is there of files that are cut off.")
     ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ray",
+            help="ray: on a cluster; INPUT may be manifests (.txt, .csv, .parquet), OUT a URL.",
+        ),
+    ] = "local",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in OUT; failed images are tried again.")
     ] = False,
@@ -77,31 +113,73 @@ def segment(
     loses nothing: the same command with --resume goes on. Exit code 0: all done; 1: some images failed
     (the rest is done, results.csv has the reasons); 2: wrong usage. Not a medical device.
     """
-    import cv2
-
-    from dermseg.apps.cli.progress import JsonProgress, make_progress
     from dermseg.images.sources import find_images, split_off_masks
-    from dermseg.inference.batch import BatchOptions, run_batch
-    from dermseg.inference.outputs import parse_save
-    from dermseg.inference.predictor import load_model
+    from dermseg.inference.bundle import load_bundle
+    from dermseg.inference.pipeline import plan_work
+    from dermseg.inference.runtimes import AUTO, check_runtime, choose_runtime
 
-    options = BatchOptions(
-        threshold, lesions, tta, parse_save(save), max_megapixels, allow_truncated  # type: ignore[arg-type]
-    )  # fmt: skip
-    if any(Path(given).is_dir() and Path(given).resolve() == output.resolve() for given in inputs):
-        raise UsageError("the output folder is an input too", file=output, hint="choose another one with -o")
-    sources, masks = split_off_masks(find_images(inputs, exclude=output))
+    chosen: dict[str, Any] = {
+        "threshold": threshold,
+        "lesions": lesions,
+        "tta": tta,
+        "max_megapixels": max_megapixels,
+        "allow_truncated": allow_truncated,
+        "uncertainty": uncertainty,
+        "margin": margin,
+    }
+    if engine not in ("local", "ray"):
+        raise UsageError(f"--engine: unknown value '{engine}'", hint="local or ray")
+    if engine == "ray":
+        from dermseg.apps.cli.segment_ray import segment_on_ray
+
+        with _stop_on_interrupt() as stop:
+            summary = segment_on_ray(
+                inputs,
+                output,
+                save,
+                chosen,
+                model=model,
+                variant=variant,
+                runtime=runtime,
+                workers=workers,
+                resume=resume,
+                overwrite=overwrite,
+                log_json=log_json,
+                stop=stop,
+            )
+        return _end(summary, as_json=as_json)
+    out = Path(output)
+    if any(Path(given).is_dir() and Path(given).resolve() == out.resolve() for given in inputs):
+        raise UsageError("the output folder is an input too", file=out, hint="choose another one with -o")
+    sources, masks = split_off_masks(find_images(inputs, exclude=out))
     if masks and not log_json:
         say(f"{len(masks)} files are left out: by their names they are masks of other inputs")
-    network = load_model(model)
+    bundle = load_bundle(model)
+    if check_runtime(runtime) == AUTO:
+        runtime = choose_runtime(bundle, variant, len(sources))
+    # One process drives a CUDA device as well as several, which would each need their memory on it.
+    plan = plan_work(len(sources), workers=workers, processes=1 if runtime == "cuda" else None)
+    with ThreadPoolExecutor(1) as pool:
+        # The network is made ready while Python still imports the rest.
+        loading = pool.submit(_open_model, bundle, variant, runtime, plan.network_threads)
+
+        import cv2
+
+        from dermseg.apps.cli.progress import JsonProgress, make_progress
+        from dermseg.inference.batch import BatchOptions, run_batch
+        from dermseg.inference.outputs import parse_save
+
+        options = BatchOptions(**chosen, save=parse_save(save))
+        network = loading.result()
     cv2.setNumThreads(1)  # images run side by side already; more threads would only wait for each other
     with _stop_on_interrupt() as stop, make_progress(len(sources), log_json=log_json) as progress:
         result = run_batch(
             network,
             sources,
-            output,
+            out,
             options,
-            workers=workers,
+            plan=plan,
+            encoder=_dicom_encoder(network, options),
             resume=resume,
             overwrite=overwrite,
             inputs=inputs,
@@ -115,12 +193,38 @@ def segment(
         progress.log("end", **summary)
     else:
         _tell(result, options.save)
+    _end(summary, as_json=as_json)
+
+
+def _end(summary: dict[str, Any], *, as_json: bool) -> None:
+    """The summary where it is wanted, and the exit code."""
     if as_json:
         print_json(summary)
-    if result.interrupted:
+    if summary["interrupted"]:
         raise typer.Exit(130)
-    if result.counts["failed"]:
+    if summary["failed"] or summary.get("unfinished"):
         raise typer.Exit(1)
+
+
+def _open_model(bundle: Bundle, variant: str | None, runtime: str, threads: int) -> Model:
+    from dermseg.inference.predictor import Model
+
+    return Model(bundle, variant=variant, runtime=runtime, threads=threads)
+
+
+def _dicom_encoder(model: Model, options: BatchOptions) -> Encoder | None:
+    """What makes the DICOM files, where ``--save`` asks for some."""
+    from dermseg.inference.batch import describe_model
+    from dermseg.inference.outputs import DICOM_KINDS
+
+    if not set(options.save) & set(DICOM_KINDS):
+        return None
+    try:
+        from dermseg.dicom.write import DicomEncoder
+    except ModuleNotFoundError:
+        raise MissingExtraError("--save dicom-...", "dicom") from None
+    shaping = {key: getattr(options, key) for key in ("threshold", "lesions", "tta")}
+    return DicomEncoder(describe_model(model), shaping, datetime.now())
 
 
 @contextmanager
@@ -184,7 +288,7 @@ def _summary(result: BatchResult) -> dict[str, Any]:
 def _tell(result: BatchResult, save: Sequence[str]) -> None:
     """What happened and where to look, in paths as the user gave them."""
     from dermseg.inference.journal import read_entries
-    from dermseg.inference.outputs import LAYOUT, REPORT, RESULTS
+    from dermseg.inference.outputs import LAYOUT, MAPS, MARGINS, REPORT, RESULTS
 
     counts, out = result.counts, result.out
     if result.interrupted:
@@ -196,7 +300,9 @@ def _tell(result: BatchResult, save: Sequence[str]) -> None:
     rate = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
     say(f"{images}: {counts['ok']} with a lesion, {counts['no_lesion']} without, {counts['failed']} failed")
     say(f"{result.seconds:.1f} s{left}{rate}")
-    kinds = [*save, *(["labels"] if result.record["options"]["lesions"] == "all" else [])]
+    options = result.record["options"]
+    kinds = [*save, *(["labels"] if options["lesions"] == "all" else [])]
+    kinds += [*MAPS, *MARGINS] if options["uncertainty"] else []
     places = {LAYOUT[kind][0]: LAYOUT[kind][0] for kind in kinds} | {"table": RESULTS, "report": REPORT}
     for label, name in places.items():
         say(f"  {label:<15}{out / name}")

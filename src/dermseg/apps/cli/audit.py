@@ -1,0 +1,92 @@
+"""``dermseg audit``: is the log of clinical results as it was written, and what does it say."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from dermseg.audit import Receipt
+
+app = new_app()
+LogArgument = Annotated[Path, typer.Argument(metavar="LOG", help="The log, such as STATE/audit.jsonl.")]
+KeyOption = Annotated[
+    Path | None,
+    typer.Option(envvar="DERMSEG_AUDIT_KEY_FILE", help="File with the key that the log was begun with."),
+]
+
+
+@app.callback()
+def root() -> None:
+    """Check and read the append-only log of clinical results."""
+
+
+@app.command()
+def verify(
+    log: LogArgument,
+    *,
+    key_file: KeyOption = None,
+    expect: Annotated[
+        str | None,
+        typer.Option(metavar="SEQ:HASH", help="A record noted elsewhere, which the log must still hold."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+) -> None:
+    """Check that nothing was changed, taken out, put in, moved or cut off; exit code 1 if something was."""
+    from dermseg.audit import read_key
+    from dermseg.audit.verify import verify as check
+
+    found = check(log, read_key(key_file), expect=None if expect is None else _receipt(expect))
+    if as_json:
+        print_json(found.as_dict())
+    elif found.ok and found.last is not None:
+        say(f"{log}: {found.records} records, all as they were written")
+        say(f"  last          {found.last.seq}:{found.last.hash}")
+    else:
+        say(f"{log}: NOT as it was written: {found.problem}")
+        say(f"  {found.records} records before that are right")
+    raise typer.Exit(0 if found.ok else 1)
+
+
+@app.command()
+def show(
+    log: LogArgument,
+    *,
+    image: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Only results for this image file, byte for byte.")
+    ] = None,
+) -> None:
+    """Print records as JSON lines. It does not check the chain; ``dermseg audit verify`` does."""
+    import hashlib
+
+    if not log.is_file():
+        raise UsageError("there is no audit log", file=log)
+    wanted = None
+    if image is not None:
+        try:
+            wanted = hashlib.sha256(image.read_bytes()).hexdigest()
+        except OSError as error:
+            raise UsageError(f"cannot be read: {error.strerror or error}", file=image) from None
+    with log.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if wanted is None or f'"input_sha256":"{wanted}"' in line:
+                try:
+                    sys.stdout.write(json.dumps(json.loads(line)) + "\n")
+                except ValueError:
+                    say(f"not a record: {line[:60]!r}")
+
+
+def _receipt(text: str) -> Receipt:
+    from dermseg.audit import Receipt
+
+    seq, _, digest = text.partition(":")
+    if not seq.isdigit() or len(digest) != 64:
+        raise UsageError(f"--expect {text} is not SEQ:HASH", hint="dermseg audit verify prints it as 'last'")
+    return Receipt(int(seq), digest)

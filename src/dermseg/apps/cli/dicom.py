@@ -1,0 +1,175 @@
+"""``dermseg dicom``: to PNG, de-identification, and the work beside a PACS."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.errors import UsageError
+
+app = new_app()
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+@app.callback()
+def dicom() -> None:
+    """DICOM: to PNG, de-identify, and segment beside a PACS. Not a medical device."""
+
+
+@app.command("to-png")
+def to_png(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="DICOM files, folders, globs, zips.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="The folder to fill.")],
+    *,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Turn DICOM photographs into PNG files: 8-bit RGB, full size, without any of the header.
+
+    Names stay as they are. The picture of a multi-frame file is its first. Exit code 1: some failed.
+    """
+    from dermseg.dicom.find import find_files, is_dicom
+    from dermseg.dicom.to_png import write_pngs
+
+    sources = [source for source in find_files(inputs, exclude=output) if is_dicom(source)]
+    done = write_pngs(sources, output, overwrite=overwrite)
+    failed = [item for item in done if item.error]
+    for item in failed:
+        say(f"{item.file}: {item.error}")
+    say(f"{len(done) - len(failed)} of {len(done)} DICOM files are PNG files in {output}")
+    if json_:
+        print_json({"files": [vars(item) for item in done], "failed": len(failed), "outputs": str(output)})
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("deidentify")
+def deidentify_(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="DICOM files, images, folders, zips.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="A new folder.")],
+    *,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the secret key, made if missing: the same key gives the same new names."
+        ),
+    ] = None,
+    retain: Annotated[
+        str,
+        typer.Option(
+            metavar="OPTIONS",
+            help="Of uids, device, institution, patient (sex, age, size), dates or shifted-dates.",
+        ),
+    ] = "",
+    mapping: Annotated[
+        Path | None, typer.Option(help="Also write who became whom to this CSV file. Keep it secret.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Remove identity from DICOM photographs (PS3.15 basic profile) and metadata from images.
+
+    Writes OUT/deidentification.json, which names what was removed and holds no value of it. Pixels stay as
+    they are: text that is burned into a picture is warned of, not removed. Exit code 1: some were left out.
+    """
+    from dermseg.dicom.deidentify import REPORT, deidentify, write_mapping
+    from dermseg.dicom.find import find_files
+    from dermseg.dicom.profile import parse_retain
+    from dermseg.dicom.pseudonyms import Pseudonyms, open_key
+
+    options = parse_retain(retain)
+    for path in (key, mapping):
+        if path is not None and path.resolve().is_relative_to(output.resolve()):
+            raise UsageError("secrets do not belong into the output folder", file=path)
+    sources = find_files(inputs, exclude=output)
+    run = deidentify(sources, output, Pseudonyms(open_key(key)), options)
+    if mapping is not None:
+        write_mapping(run, mapping)
+    for outcome in run.outcomes:
+        for text in (*outcome.warnings, *([outcome.error] if outcome.error else [])):
+            say(f"{sources[outcome.number - 1].name}: {text}")
+    done = len(run.outcomes) - run.failed
+    say(f"{done} of {len(run.outcomes)} files without identity in {output}; report: {output / REPORT}")
+    if json_:
+        print_json({"files": len(run.outcomes), "left_out": run.failed, "report": str(output / REPORT)})
+    if run.failed:
+        raise typer.Exit(1)
+
+
+ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see docs/clinic.md.")]
+
+
+@app.command("listen")
+def listen_(config: ConfigArgument) -> None:
+    """Receive images over DICOM (C-STORE), segment them, send the results back; runs until it is stopped.
+
+    An image whose receipt was confirmed is worked on even if the power fails in between. Logs JSON lines.
+    """
+    from dermseg.dicom.config import load_config
+    from dermseg.dicom.service import listen, until_signal
+
+    _log_lines()
+    with until_signal() as stop:
+        listen(load_config(config), stop)
+
+
+@app.command("watch")
+def watch_(config: ConfigArgument) -> None:
+    """Ask an archive for new images over DICOMweb, segment them, send results back; runs until stopped."""
+    from dermseg.dicom.config import load_config
+    from dermseg.dicom.service import until_signal, watch
+
+    _log_lines()
+    with until_signal() as stop:
+        watch(load_config(config), stop)
+
+
+@app.command("queue")
+def queue_(
+    config: ConfigArgument,
+    *,
+    retry: Annotated[bool, typer.Option("--retry", help="Put dead letters back into the queue.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Show what waits, what is done and what failed for good (dead letters). Exit code 1: there are some.
+
+    May be called while the service runs.
+    """
+    from dermseg.dicom.config import load_config
+    from dermseg.dicom.queue import Queue
+
+    queue = Queue(load_config(config).folder, own=False)
+    try:
+        revived = queue.revive() if retry else 0
+        counts, dead = queue.counts(), queue.listed("dead")
+    finally:
+        queue.close()
+    if retry:
+        say(f"{revived} dead letters are tried again")
+    say(", ".join(f"{number} {state}" for state, number in counts.items()))
+    for job in dead[:20]:
+        say(f"  job {job.id}, from {job.origin}: {job.reason}")
+    if json_:
+        print_json({**counts, "dead_letters": [{"job": job.id, "reason": job.reason} for job in dead]})
+    if dead:
+        raise typer.Exit(1)
+
+
+def _log_lines() -> None:
+    """The service's log on stderr: a JSON object per line, with the time."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines())
+    logger = logging.getLogger("dermseg.dicom")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return f'{{"time": "{moment}", {record.getMessage()[1:]}'

@@ -1,0 +1,82 @@
+"""``dermseg uncertainty``: fit what a bundle says about its own outlines, and measure whether it is true."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dermseg.apps.cli.common import new_app, print_json, say
+
+app = new_app()
+
+Data = Annotated[list[Path], typer.Option("--data", help="Index of a data set, repeatable.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+@app.callback()
+def uncertainty() -> None:
+    """Fit and measure predicted Dice, calibration and margins of a bundle."""
+
+
+@app.command()
+def fit(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle; it is changed.")],
+    *,
+    data: Data,
+    caught: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the failures that needs_review is to catch.")
+    ] = 0.8,
+    as_json: Json = False,
+) -> None:
+    """Fit temperature, predicted Dice and margins on 'calib' and 'val' (needs the extra 'train')."""
+    from dermseg.export.fit_trust import fit_bundle
+    from dermseg.inference.bundle import load_bundle
+    from dermseg.uncertainty.trust import load_trust
+
+    fit_bundle(bundle, data, caught=caught, report=say)
+    trust = load_trust(load_bundle(bundle))
+    assert trust is not None
+    summary = {"fitted": trust.fitted, "predicted_dice": trust.dice.figures}
+    if as_json:
+        print_json(summary)
+    else:
+        say(f"temperature {trust.fitted['temperature']}; images left out: {trust.dice.figures}")
+
+
+@app.command()
+def evaluate(
+    *,
+    data: Data,
+    split: Annotated[str, typer.Option(help="Split to measure on; nothing may have been fitted on it.")] = (
+        "test"
+    ),
+    model: Annotated[str, typer.Option(help="Name, folder or zip of a bundle.")] = "default",
+    alpha: Annotated[float, typer.Option(help="Level of the margins.")] = 0.1,
+    as_json: Json = False,
+) -> None:
+    """Measure on images with references: predicted Dice, calibration, margins, Monte-Carlo dropout."""
+    from dermseg.apps.cli.counter import ImageCounter
+    from dermseg.data.index import read_index
+    from dermseg.evaluation.looks import collect
+    from dermseg.evaluation.trust import judge, summarise
+    from dermseg.inference.predictor import load_model
+    from dermseg.uncertainty.margins import check_margins
+    from dermseg.uncertainty.opinions import has_mc_dropout, load_mc_session
+
+    loaded = load_model(model)
+    check_margins(loaded.trust, alpha, loaded.card.name)
+    session = load_mc_session(loaded.bundle) if has_mc_dropout(loaded.bundle) else None
+    rows = [row for index in data for row in read_index(index) if row.split == split]
+    with ImageCounter("measuring", len(rows)) as progress:
+        judged = judge(loaded, collect(loaded, rows, session=session, progress=progress.advance))
+    summary = summarise(judged, alpha)
+    if as_json:
+        print_json(summary)
+        return
+    for name, block in summary.items():
+        say(f"{name}: {block['n']} images, {block['failures']} failures")
+        for figure, value in block.items():
+            if isinstance(value, dict) and "value" in value:
+                say(f"  {figure:<28}{value['value']:.4f}  {value['ci95']}")

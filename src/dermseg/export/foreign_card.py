@@ -1,0 +1,74 @@
+"""What a person says in YAML about a network that others exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from dermseg.errors import ConfigError
+from dermseg.inference.card import Postprocessing, Triple
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ForeignInput(_Strict):
+    """What the network wants to see; pixels become ``(value / 255 - mean) / std``.
+
+    A network that was given values from 0 to 1 has mean 0 and std 1, from 0 to 255 mean 0 and std 1/255, from
+    -1 to 1 mean 0.5 and std 0.5.
+    """
+
+    height: int = Field(ge=1, le=4096)
+    width: int = Field(ge=1, le=4096)
+    mean: Triple
+    std: Triple
+    resize: Literal["area", "bilinear"] = "area"
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    channels: Literal["RGB", "BGR"] = "RGB"
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, std: Triple) -> Triple:
+        if min(std) <= 0:
+            raise ValueError(f"std must be above 0, got {std}")
+        return std
+
+
+class ForeignCard(_Strict):
+    """The whole YAML: who made the network, what it sees and what it gives."""
+
+    name: str = Field(min_length=1)
+    version: str = "1"
+    licence: str
+    summary: str = ""
+    architecture: str = "foreign"
+    intended_use: str = ""
+    limitations: tuple[str, ...] = ()
+    training: dict[str, Any] = {}
+    input: ForeignInput
+    output: Literal["logits", "probabilities"]
+    postprocessing: Postprocessing = Postprocessing()
+
+
+def read_foreign_card(path: Path) -> ForeignCard:
+    """Read the YAML.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or a field is missing, unknown or out of range; every problem is listed.
+    """
+    try:
+        return ForeignCard.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=path) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"is not YAML: {error}", file=path) from None
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("; ".join(problems), file=path, hint="docs/export.md has an example") from None

@@ -1,0 +1,88 @@
+"""A session in torch: the network is built again from the card and filled from the bundle's ONNX file.
+
+For comparison, and for devices that torch reaches and ONNX Runtime does not. It works for networks of this
+package, whose parameters keep their names in the ONNX file; a foreign model has no network to build.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from dermseg.errors import ModelError
+from dermseg.export.onnx import HALF, fold_batch_norm
+from dermseg.inference.bundle import Bundle
+from dermseg.inference.session import check_logits, first_line, resolve_threads
+from dermseg.models import build_model
+from dermseg.registry import find_architecture
+
+
+class TorchSession:
+    """A network of this package in torch, on CUDA where there is a device, else on the CPU.
+
+    torch has one pool of threads for the whole process: ``threads`` sets its size.
+
+    Raises
+    ------
+    ModelError
+        The parameters do not fit the network.
+    ConfigError
+        The architecture is not one of this package.
+    """
+
+    runtime = "torch"
+
+    def __init__(self, bundle: Bundle, variant: str, threads: int | None = None) -> None:
+        self.threads = resolve_threads(threads)
+        card = bundle.card
+        find_architecture(card.architecture)  # a card must not name code to import, as configurations may
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        data = bundle.read_model(variant)
+        try:
+            network = fold_batch_norm(build_model(card.architecture, **card.architecture_options))
+            found = _parameters(data)
+            # a bias of zeros is left out when ONNX is written
+            biases = {k: torch.zeros_like(v) for k, v in network.state_dict().items() if k.endswith("bias")}
+            network.load_state_dict(biases | {k: found[k] for k in network.state_dict() if k in found})
+        except Exception as error:  # of protobuf, onnx, torch or the network's own
+            raise ModelError(
+                f"torch cannot rebuild '{card.architecture}' from variant '{variant}': "
+                + first_line(error, 2),
+                file=bundle.path,
+                hint="--runtime onnxruntime",
+            ) from None
+        self._network = network.to(self._device)
+        torch.set_num_threads(self.threads)
+
+    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits ``float32 (N, C, h, w)`` for images ``float32 (N, 3, H, W)``.
+
+        Raises
+        ------
+        ModelError
+            The network does not take this shape.
+        """
+        images = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._device)
+        try:
+            with torch.inference_mode():
+                logits = self._network(images)
+        except RuntimeError as error:
+            raise ModelError(f"the model fails on input {batch.shape}: {first_line(error)}") from None
+        return check_logits(logits.float().cpu().numpy(), batch)
+
+    def with_features(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], None]:
+        """Logits alone: the pooled features are an output of the ONNX graph."""
+        return self(batch), None
+
+
+def _parameters(data: bytes) -> dict[str, torch.Tensor]:
+    """The weights in an ONNX file as float32, under the names that they have in torch."""
+    found = {}
+    for tensor in onnx.load_from_string(data).graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype in (np.float16, np.float32):
+            found[tensor.name.removesuffix(HALF)] = torch.from_numpy(values.astype(np.float32))
+    return found

@@ -1,0 +1,147 @@
+"""A session in OpenVINO: from an ONNX file or an OpenVINO IR, on the CPU.
+
+Design decisions:
+
+- One stream for each call that may run at once: with ``threads=1`` on 8 CPUs, 8 threads can be in a call
+  side by side. A single stream would queue them.
+- Threads are not pinned to CPUs: decoding and writing run beside the network.
+- Arithmetic is what OpenVINO takes for the CPU: bfloat16 where it has the instructions (AMX, AVX-512 BF16),
+  else float32. ``precision`` tells which.
+- **Nothing is sent anywhere.** ``import openvino`` reports to a web service when the package
+  ``openvino_telemetry`` can be imported, which pip installs with it. It is hidden during the import;
+  OpenVINO then takes the stand-in that it has for this case.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.errors import MissingExtraError, ModelError
+from dermseg.inference.session import FEATURES, check_logits, first_line, pick, resolve_threads
+from dermseg.inference.threads import available_cpus
+
+_TELEMETRY = "openvino_telemetry"
+_import_lock = threading.Lock()
+
+
+def openvino_installed() -> bool:
+    """Whether the package is there; nothing is imported."""
+    return find_spec("openvino") is not None
+
+
+def import_openvino() -> Any:
+    """The package ``openvino``, imported without its telemetry.
+
+    Raises
+    ------
+    MissingExtraError
+        It is not installed.
+    """
+    with _import_lock:
+        hidden = "openvino" not in sys.modules and _TELEMETRY not in sys.modules
+        if hidden:
+            sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # importing it now fails
+        try:
+            import openvino
+        except ModuleNotFoundError:
+            raise MissingExtraError("runtime 'openvino'", "openvino") from None
+        finally:
+            if hidden:
+                del sys.modules[_TELEMETRY]
+    return openvino
+
+
+class OpenVinoSession:
+    """A network in OpenVINO. Safe to call from several threads at once.
+
+    Parameters
+    ----------
+    model_bytes
+        An ONNX file, or the XML of an IR.
+    weights
+        The binary of the IR; None for ONNX.
+    threads
+        Threads inside one call; None takes what the process may use.
+    input_name, output_name
+        Tensors to feed and fetch; None takes the model's first.
+
+    Raises
+    ------
+    MissingExtraError
+        OpenVINO is not installed.
+    ModelError
+        Not a model that OpenVINO can run, or without tensors of these names.
+    UsageError
+        ``threads`` below 1.
+    """
+
+    runtime = "openvino"
+
+    def __init__(
+        self,
+        model_bytes: bytes,
+        threads: int | None = None,
+        *,
+        weights: bytes | None = None,
+        input_name: str | None = None,
+        output_name: str | None = None,
+    ) -> None:
+        self.threads = resolve_threads(threads)
+        ov = import_openvino()
+        streams = max(1, available_cpus() // self.threads)
+        settings = {
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": streams * self.threads,
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            core = ov.Core()
+            if weights is None:
+                model = core.read_model(model_bytes)
+            else:
+                model = core.read_model(model_bytes, ov.Tensor(np.frombuffer(weights, np.uint8)))
+            self._compiled = core.compile_model(model, "CPU", settings)
+        except Exception as error:  # OpenVINO raises RuntimeError and types of its own
+            raise ModelError(f"OpenVINO cannot load the model: {first_line(error)}") from None
+        self.input_name = pick("input", [i.get_any_name() for i in self._compiled.inputs], input_name)
+        outputs = [o.get_any_name() for o in self._compiled.outputs]
+        self.output_name = pick("output", outputs, output_name)
+        self._output = self._compiled.output(self.output_name)
+        self._features = self._compiled.output(FEATURES) if FEATURES in outputs else None
+        self._local = threading.local()
+
+    @property
+    def precision(self) -> str:
+        """Type of the arithmetic: ``f32``, ``bf16`` or ``f16``."""
+        return str(self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+
+    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits ``float32 (N, C, h, w)`` for images ``float32 (N, 3, H, W)``.
+
+        Raises
+        ------
+        ModelError
+            The model does not take this shape, or does not return four dimensions.
+        """
+        return self.with_features(batch)[0]
+
+    def with_features(
+        self, batch: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Logits, and the pooled features ``float32 (N, D)`` where the graph has this output."""
+        request = getattr(self._local, "request", None)
+        if request is None:  # a request is one call at a time, so each thread has its own
+            request = self._local.request = self._compiled.create_infer_request()
+        try:
+            found = request.infer({self.input_name: np.ascontiguousarray(batch, np.float32)})
+        except Exception as error:  # as above
+            raise ModelError(f"the model fails on input {batch.shape}: {first_line(error)}") from None
+        # a copy: the next call of this thread writes into the same memory
+        pooled = None if self._features is None else np.array(found[self._features], np.float32)
+        return check_logits(np.array(found[self._output], np.float32), batch), pooled

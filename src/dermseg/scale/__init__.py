@@ -1,0 +1,1 @@
+"""The main job on many machines: manifests, object storage, partitions, Ray. Needs the extra ``[ray]``."""

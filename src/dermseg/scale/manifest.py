@@ -1,0 +1,155 @@
+"""Manifests: which images a large job is about, one path or URL per line or row.
+
+``.txt`` has one path a line; ``.csv`` and ``.parquet`` have a column ``image`` (that of an index), ``path``,
+``url`` or ``file``, and may have a column ``name``: the relative path that results are written under.
+Relative paths are relative to the manifest. Without names, the folder that all paths share is left out.
+"""
+
+from __future__ import annotations
+
+import io
+import posixpath
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from dermseg.errors import DataError, UsageError
+from dermseg.images.names import UniqueNames, portable_name
+from dermseg.images.sources import ImageSource, as_source, find_images, split_off_masks
+from dermseg.scale.storage import RemoteImage, Store, is_url
+
+EXTENSIONS = (".txt", ".csv", ".parquet")
+COLUMNS = ("image", "path", "url", "file")
+NAME = "name"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One image of a job: where it is, and the relative path its results are named after."""
+
+    location: str
+    name: str
+
+    def source(self) -> ImageSource:
+        """What reads it."""
+        if is_url(self.location):
+            return RemoteImage(self.name, Path(self.location.rpartition("/")[2]), url=self.location)
+        found = as_source(self.location)
+        return ImageSource(self.name, found.path, found.member)
+
+
+def is_manifest(text: str) -> bool:
+    """Whether an input is a manifest, by its extension."""
+    return text.lower().endswith(EXTENSIONS)
+
+
+def list_inputs(inputs: Sequence[str], *, exclude: Path | None = None) -> list[Listed]:
+    """Every image that the inputs name, once: manifests, URLs, or what the local engine takes.
+
+    Raises
+    ------
+    UsageError
+        Manifests are mixed with other inputs, or nothing is found.
+    DataError
+        A manifest cannot be read.
+    """
+    manifests = [text for text in inputs if is_manifest(text)]
+    if len(manifests) not in (0, len(inputs)):
+        raise UsageError("manifests and other inputs do not go together", hint="run them one after the other")
+    if manifests:
+        rows = [row for manifest in manifests for row in read_manifest(manifest)]
+        listed = name_images(rows)
+    elif any(is_url(text) for text in inputs):
+        listed = name_images((text, None) for text in inputs)
+    else:
+        sources, _ = split_off_masks(find_images(inputs, exclude=exclude))
+        listed = [Listed(str(Path(s.path).absolute()) + _member(s), s.name) for s in sources]
+    if not listed:
+        raise UsageError(f"no image is listed in {', '.join(inputs)}")
+    return listed
+
+
+def _member(source: ImageSource) -> str:
+    return "" if source.member is None else f"!{source.member}"
+
+
+def read_manifest(place: str) -> list[tuple[str, str | None]]:
+    """Location and name (or None) of every row; relative locations are made absolute.
+
+    Raises
+    ------
+    DataError
+        Missing, unreadable, or without one of the columns.
+    """
+    folder, _, file = place.replace("\\", "/").rpartition("/") if is_url(place) else ("", "", place)
+    store = Store(folder) if folder else Store(str(Path(place).parent))
+    data = store.read(file if folder else Path(place).name)
+    if data is None:
+        raise DataError("the manifest does not exist", file=place)
+    base = folder or str(Path(place).absolute().parent)
+    try:
+        if place.lower().endswith(".txt"):
+            lines = (line.strip() for line in data.decode("utf-8-sig").splitlines())
+            return [(_absolute(line, base), None) for line in lines if line and not line.startswith("#")]
+        table = _read_table(place, data)
+    except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
+        raise DataError(f"the manifest cannot be read: {error}", file=place) from None
+    column = next((name for name in COLUMNS if name in table.column_names), None)
+    if column is None:
+        raise DataError(
+            f"the manifest has no column of {', '.join(COLUMNS)}",
+            file=place,
+            hint=f"it has {table.column_names}",
+        )
+    locations: list[str] = table[column].cast(pa.string()).to_pylist()
+    names = (
+        table[NAME].cast(pa.string()).to_pylist() if NAME in table.column_names else [None] * len(locations)
+    )
+    return [(_absolute(at, base), name) for at, name in zip(locations, names, strict=True) if at]
+
+
+def _read_table(place: str, data: bytes) -> pa.Table:
+    if place.lower().endswith(".parquet"):
+        return pyarrow.parquet.read_table(io.BytesIO(data))
+    header = data.partition(b"\n")[0].decode("utf-8-sig").strip().replace('"', "").split(",")
+    options = pyarrow.csv.ConvertOptions(column_types={name: pa.string() for name in header})
+    return pyarrow.csv.read_csv(io.BytesIO(data), convert_options=options)
+
+
+def _absolute(location: str, base: str) -> str:
+    if is_url(location):
+        return location
+    if is_url(base):
+        return f"{base}/{location}"
+    return str(Path(base, location))  # an absolute location stays what it is
+
+
+def name_images(rows: Iterable[tuple[str, str | None]]) -> list[Listed]:
+    """Every location once, with a unique name, in the order of the rows.
+
+    A location without a name gets its path below the folder that all of them share. The same rows give the
+    same names, which is what lets a job be taken up again.
+    """
+    wanted = dict(rows)
+    bare = [location for location, name in wanted.items() if not name]
+    folder = _common_folder(bare)
+    unique = UniqueNames()
+    listed = []
+    for location, name in wanted.items():
+        plain = portable_name(name or location[len(folder) :].replace("!", "/"))
+        parent, _, _ = plain.rpartition("/")
+        listed.append(Listed(location, unique.take(plain, parent)))
+    return listed
+
+
+def _common_folder(locations: Sequence[str]) -> str:
+    """The longest start, up to and with a slash, that all locations have in common."""
+    if not locations:
+        return ""
+    first, last = (f(text.replace("\\", "/") for text in locations) for f in (min, max))
+    shared = posixpath.commonprefix([first, last])
+    return shared[: shared.rfind("/") + 1]

@@ -1,0 +1,162 @@
+"""A job cut into parts: the unit of work, of retrying and of what is known to be done.
+
+Decisions
+---------
+- A part is some dozens to some hundreds of images. It is done when its rows stand in
+  ``results.parquet/part-N.parquet``, which is written last and whole. What was killed before is done again,
+  and gives the same files under the same names.
+- Which image is in which part follows from the list of images alone, so a later run finds the same parts.
+- ``results.parquet`` is a folder, as Spark and Ray write tables: ``pandas.read_parquet`` takes it as one.
+- ``job.json`` claims the output folder and says what the job was: model, options, list of images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from dermseg.errors import UsageError
+from dermseg.inference.journal import JOURNAL
+from dermseg.inference.outputs import RUN, Row
+from dermseg.scale.manifest import Listed
+from dermseg.scale.storage import Store
+from dermseg.version import __version__
+
+JOB, TABLE = "job.json", "results.parquet"
+MIN_PART, MAX_PART, MAX_PARTS = 16, 1024, 10_000
+_PART = re.compile(r"part-(\d{6})\.parquet")
+_TRIES = re.compile(r"\.part-(\d{6})\.tries")
+_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+SCHEMA = pa.schema(
+    [pa.field("location", pa.string())]
+    + [pa.field(f.name, _TYPES[str(f.type).removesuffix(" | None")]) for f in fields(Row)]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What two runs must have in common to be one job."""
+
+    version: str
+    model: dict[str, Any]
+    options: dict[str, Any]
+    images: int
+    digest: str  # sha256 of locations and names, in order
+
+    def to_json(self) -> bytes:
+        """The text of ``job.json``."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return (json.dumps({"dermseg_job": 1, **values}, indent=2) + "\n").encode()
+
+    def differences(self, earlier: dict[str, Any]) -> list[str]:
+        """In what an earlier job differs, in plain words; empty if in nothing."""
+        now = json.loads(self.to_json())
+        found = []
+        for key, what in (("version", "dermseg"), ("model", "the model"), ("digest", "the list of images")):
+            if earlier.get(key) != now[key]:
+                found.append(f"{what} is another")
+        was, options = earlier.get("options") or {}, now["options"]
+        found += [
+            f"{key} was {was.get(key)}, is {options.get(key)}"
+            for key in sorted(was.keys() | options.keys())
+            if was.get(key) != options.get(key)
+        ]
+        return found
+
+
+def describe_job(model: dict[str, Any], options: dict[str, Any], listed: Sequence[Listed]) -> Job:
+    """The job that segments these images in this way."""
+    digest = hashlib.sha256()
+    for image in listed:
+        digest.update(f"{image.location}\n{image.name}\n".encode())
+    return Job(__version__, model, options, len(listed), digest.hexdigest())
+
+
+def part_size(images: int) -> int:
+    """Images per part: few, so that little is done twice; but at most 10,000 parts of 1024 or more."""
+    return max(MIN_PART, min(MAX_PART, images // 1000), -(-images // MAX_PARTS))
+
+
+def claim(store: Store, job: Job, *, resume: bool) -> None:
+    """Make the output folder that of this job, or check that it is.
+
+    Raises
+    ------
+    UsageError
+        It holds another job, or this one and ``resume`` was not asked for.
+    """
+    held = store.read(JOB)
+    if held is None:
+        if store.read(JOURNAL) is not None or store.read(RUN) is not None or store.names("masks"):
+            raise UsageError(
+                "the output folder holds another run", file=str(store), hint="choose another folder with -o"
+            )
+        return store.write(JOB, job.to_json())
+    if not resume:
+        raise UsageError(
+            "the output folder holds an earlier run",
+            file=str(store),
+            hint="go on with it (--resume), or choose another folder with -o",
+        )
+    try:
+        differences = job.differences(json.loads(held))
+    except ValueError:
+        differences = [f"{JOB} cannot be read"]
+    if differences:
+        raise UsageError(
+            f"the earlier run cannot be resumed: {'; '.join(differences)}",
+            file=str(store),
+            hint="run it as before, or choose another folder with -o",
+        )
+
+
+def write_part(store: Store, part: int, rows: Iterable[tuple[str, Row]]) -> None:
+    """Record a part as done: the location and the row of each of its images."""
+    values = [{"location": location, **row.as_dict()} for location, row in rows]
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pa.Table.from_pylist(values, SCHEMA), buffer, compression="zstd")
+    store.write(f"{TABLE}/part-{part:06d}.parquet", buffer.getvalue())
+
+
+def count_try(store: Store, part: int) -> int:
+    """Note that a worker begins a part; how many began it before in this run and did not end it."""
+    name = f"{TABLE}/.part-{part:06d}.tries"
+    before = int(store.read(name) or 0)
+    store.write(name, str(before + 1).encode())
+    return before
+
+
+def forget_tries(store: Store, part: int) -> None:
+    """The part came to an end."""
+    store.remove(f"{TABLE}/.part-{part:06d}.tries")
+
+
+def forget_all_tries(store: Store) -> None:
+    """What an earlier run gave up gets new tries."""
+    for name in store.names(TABLE):
+        if match := _TRIES.fullmatch(name):
+            forget_tries(store, int(match[1]))
+
+
+def read_done(store: Store) -> dict[int, Counter[str]]:
+    """The parts that are recorded, and how many images of each ended with which status."""
+    found = [(name, int(match[1])) for name in store.names(TABLE) if (match := _PART.fullmatch(name))]
+
+    def statuses(name: str) -> Counter[str]:
+        data = store.read(f"{TABLE}/{name}") or b""
+        column = pyarrow.parquet.read_table(io.BytesIO(data), columns=["status"])["status"]
+        return Counter(column.to_pylist())
+
+    with ThreadPoolExecutor(16) as pool:  # stores answer slowly, and many at a time
+        counts = pool.map(statuses, (name for name, _ in found))
+        return {part: count for (_, part), count in zip(found, counts, strict=True)}

@@ -1,0 +1,235 @@
+"""``dermseg segment --engine ray``: a job on Ray Data, on this machine or on a cluster.
+
+One row of the data set is one part (see ``parts``), mapped by a pool of workers with one CPU each. Ray
+starts a dead worker anew and gives its part out again; a part that kills its worker four times is given up,
+reported, and tried again by the next run with ``--resume``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from dermseg.errors import DermsegError
+from dermseg.inference.batch import BatchOptions, describe_model
+from dermseg.inference.machine import describe_machine, library_versions
+from dermseg.inference.outputs import LAYOUT, RUN, plan_stems
+from dermseg.inference.predictor import Model
+from dermseg.inference.threads import available_cpus
+from dermseg.scale.manifest import Listed
+from dermseg.scale.parts import TABLE, claim, describe_job, forget_all_tries, part_size, read_done
+from dermseg.scale.storage import Store
+from dermseg.scale.worker import STATUSES, PartWorker, Work
+from dermseg.version import __version__
+
+_TEMPORARY = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.tmp", re.DOTALL)
+Listener = Callable[[int | None, "Counter[str]"], None]  # number of the finished part, counts so far
+
+
+@dataclass(frozen=True, slots=True)
+class RayResult:
+    """How a job ended; the fields are those of ``batch.BatchResult`` where they have the same name.
+
+    ``unfinished`` counts the images of parts that were given up, ``problems`` has the reasons.
+    """
+
+    out: str
+    images: int
+    model: dict[str, Any]
+    counts: dict[str, int]
+    processed: int
+    seconds: float
+    images_per_second: float | None
+    interrupted: bool
+    unfinished: int
+    problems: tuple[str, ...]
+
+
+def run_on_ray(
+    model: Model,
+    bundle: str,
+    listed: Sequence[Listed],
+    out: str,
+    options: BatchOptions,
+    *,
+    workers: int | None = None,
+    resume: bool = False,
+    inputs: Sequence[str] = (),
+    listener: Listener | None = None,
+    stop: threading.Event | None = None,
+) -> RayResult:
+    """Segment every listed image into the folder or URL `out`.
+
+    Parameters
+    ----------
+    model, bundle
+        The model, and the name or path under which the workers find it.
+    workers
+        Worker processes, one CPU each; None takes the CPUs of the cluster.
+    listener
+        Told of finished parts; first, once, with None and what an earlier run has done.
+    stop
+        Set it to end early; parts under way are left to ``resume``.
+
+    Raises
+    ------
+    UsageError
+        `out` holds another job.
+    DermsegError
+        `out` cannot be written to.
+    """
+    begin = time.perf_counter()
+    stop = stop or threading.Event()
+    store = Store(out)
+    described = describe_model(model)
+    claim(store, describe_job(described, options.as_dict(), listed), resume=resume)
+    size = part_size(len(listed))
+    parts = range(-(-len(listed) // size))
+    forget_all_tries(store)
+    earlier = {part: counts for part, counts in read_done(store).items() if not counts["failed"]}
+    done = sum(earlier.values(), Counter[str]())
+    before = done.total()
+    if listener is not None:
+        listener(None, done)
+    left = [part for part in parts if part not in earlier]
+    finished, problems = set(earlier), []
+    used = 0
+    if left:
+        work = Work(
+            __version__, bundle, model.variant, model.session.runtime, described, options, _absolute(store)
+        )
+        with _cluster(workers) as used:
+            tables = _tables(listed, left, size)
+            for row in _map(tables, work, min(used, len(left))):
+                if row["error"] is None:
+                    done.update({status: row[status] for status in STATUSES})
+                    finished.add(row["part"])
+                    if listener is not None:
+                        listener(row["part"], done)
+                else:
+                    problems.append(row["error"])
+                if stop.is_set():
+                    break
+    complete = len(finished) == len(parts)
+    if store.local is not None and complete:
+        _remove_leftovers(store)
+    counts = {"images": done.total(), **{status: done[status] for status in STATUSES}}
+    seconds = time.perf_counter() - begin
+    processed = counts["images"] - before
+    rate = round(processed / seconds, 3) if processed else None
+    if complete:
+        record = {
+            "schema_version": 1,
+            "engine": "ray",
+            "model": described,
+            "options": options.as_dict(),
+            "inputs": list(inputs),
+            "counts": counts,
+            "versions": library_versions(),
+            "machine": describe_machine(),
+            "timing": {
+                "wall_seconds": round(seconds, 3),
+                "images": processed,
+                "images_per_second": rate,
+                "workers": used,
+                "parts": len(parts),
+            },
+        }
+        store.write(RUN, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+    interrupted = stop.is_set() and not complete
+    return RayResult(
+        out,
+        len(listed),
+        described,
+        counts,
+        processed,
+        seconds,
+        rate,
+        interrupted,
+        0 if interrupted else len(listed) - counts["images"],
+        tuple(dict.fromkeys(problems)),
+    )
+
+
+def _absolute(store: Store) -> str:
+    """Where the results go, for workers that may run in another folder."""
+    return store.place if store.local is None else str(store.local.absolute())
+
+
+def _tables(listed: Sequence[Listed], parts: Sequence[int], size: int) -> list[pa.Table]:
+    """One table of one row for each part."""
+    stems = plan_stems([image.name for image in listed])
+    tables = []
+    for part in parts:
+        images = listed[part * size : (part + 1) * size]
+        row = {
+            "part": part,
+            "locations": [image.location for image in images],
+            "names": [image.name for image in images],
+            "stems": [stems[image.name] for image in images],
+        }
+        tables.append(pa.Table.from_pylist([row]))
+    return tables
+
+
+@contextlib.contextmanager
+def _cluster(workers: int | None) -> Iterator[int]:
+    """Connect to the cluster of RAY_ADDRESS, or start Ray here; the number of workers to use."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # dermseg sends nothing to anyone
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its remarks on itself; failures are reported
+    import ray
+
+    local = not os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if local:
+        cpus = available_cpus()
+        options |= {"address": "local", "num_cpus": max(cpus, workers or 1), "include_dashboard": False}
+    try:
+        ray.init(**options)
+    except Exception as error:  # a bare Exception where this machine is too busy for it
+        where = "Ray cannot be started here" if local else f"no Ray at {os.environ['RAY_ADDRESS']}"
+        raise DermsegError(f"{where}: {error}", hint="RAY_ADDRESS names the cluster to use") from None
+    try:
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        yield workers or max(1, int(resources.get("CPU", 1)))
+    finally:
+        ray.shutdown()
+
+
+def _map(tables: list[pa.Table], work: Work, workers: int) -> Iterator[dict[str, Any]]:
+    """What became of each part, in the order of completion."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # a part that is given up does not end the others
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    results = ray.data.from_arrow(tables).map_batches(
+        PartWorker,
+        fn_constructor_args=(work,),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+        num_cpus=1,
+    )
+    yield from results.iter_rows()
+
+
+def _remove_leftovers(store: Store) -> None:
+    """Remove files that a killed worker was writing: the folder is ours, and nobody writes any more."""
+    assert store.local is not None
+    for folder in {folder for folder, _ in LAYOUT.values()} | {TABLE}:
+        for path in (store.local / folder).rglob(".*.tmp"):
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)

@@ -1,0 +1,187 @@
+"""Networks of others: one in several dresses gives the same answers, what does not fit is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+
+from dermseg.apps.cli.main import main
+from dermseg.errors import ConfigError, DermsegError, ModelError
+from dermseg.export.foreign import wrap
+from dermseg.inference.bundle import load_bundle
+from dermseg.inference.predictor import load_model
+
+SIZE = 32
+PLAIN: dict[str, Any] = {"layout": "NCHW", "channels": "RGB", "output": "logits", "classes": 1}
+DRESSES: dict[str, dict[str, Any]] = {
+    "torch, one image at a time": {"batch": 1},
+    "sigmoid": {"output": "probabilities"},
+    "keras": {"layout": "NHWC", "output": "probabilities"},
+    "opencv and softmax": {"channels": "BGR", "output": "probabilities", "classes": 2},
+    "keras, two classes": {"layout": "NHWC", "channels": "BGR", "classes": 2},
+    "no channel": {"flat": True},
+    "half precision": {"half": True},
+    "old": {"opset": 11},
+}
+
+
+def network(
+    layout: str,
+    channels: str,
+    output: str,
+    classes: int,
+    *,
+    batch: int | str = "n",
+    flat: bool = False,
+    half: bool = False,
+    opset: int = 17,
+    baked: bool = False,
+) -> onnx.ModelProto:
+    """A convolution whose logit is high where the image is dark, mostly in red; names are dermseg's own."""
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    dtype = np.float16 if half else np.float32
+    weight = np.zeros((classes, 3, 3, 3), dtype)
+    weight[-1] = np.array([-0.4, -0.2, -0.1])[:, None, None]
+    if channels == "BGR":
+        weight = weight[:, ::-1]
+    bias = np.full(classes, 0.3, dtype)
+    bias[-1] += 0.5 if classes == 1 else 0.8
+    steps = []
+    x = "image"
+    last = layout == "NHWC"
+    if last:
+        steps.append(helper.make_node("Transpose", [x], ["first"], perm=[0, 3, 1, 2]))
+        x = "first"
+    steps.append(helper.make_node("Conv", [x, "weight", "bias"], ["map"], pads=[1, 1, 1, 1]))
+    constants = [numpy_helper.from_array(weight.copy(), "weight"), numpy_helper.from_array(bias, "bias")]
+    x = "map"
+    if baked:  # a size written into the graph: several images cannot work
+        constants.append(numpy_helper.from_array(np.array([1, classes, SIZE, SIZE]), "shape"))
+        steps.append(helper.make_node("Reshape", [x, "shape"], ["again"]))
+        x = "again"
+    if output == "probabilities":
+        op = ("Sigmoid", {}) if classes == 1 else ("Softmax", {"axis": 1})
+        steps.append(helper.make_node(op[0], [x], ["probability"], **op[1]))
+        x = "probability"
+    if last:
+        steps.append(helper.make_node("Transpose", [x], ["last"], perm=[0, 2, 3, 1]))
+        x = "last"
+    if flat:
+        constants.append(numpy_helper.from_array(np.array([1]), "axis"))
+        steps.append(helper.make_node("Squeeze", [x, "axis"], ["flat"]))
+        x = "flat"
+    steps[-1].output[0] = "logits"
+    shape = [batch, SIZE, SIZE, 3] if last else [batch, 3, SIZE, SIZE]
+    graph = helper.make_graph(
+        steps,
+        "foreign",
+        [helper.make_tensor_value_info("image", kind, shape)],
+        [helper.make_tensor_value_info("logits", kind, [None] * (3 if flat else 4))],
+        constants,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def write(folder: Path, model: onnx.ModelProto | bytes, **told: Any) -> tuple[Path, Path]:
+    """The ONNX file and its card."""
+    folder.mkdir()
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    (folder / "net.onnx").write_bytes(data)
+    options = PLAIN | told
+    size = {"height": SIZE, "width": SIZE, "mean": [0.5] * 3, "std": [0.25] * 3}
+    card = {
+        "name": "foreign",
+        "licence": "MIT",
+        "input": size | {k: options[k] for k in ("layout", "channels")},
+        "output": options["output"],
+    }
+    (folder / "card.yaml").write_text(yaml.safe_dump(card))
+    return folder / "net.onnx", folder / "card.yaml"
+
+
+def dressed(folder: Path, dress: dict[str, Any]) -> tuple[Path, Path]:
+    return write(folder, network(**(PLAIN | dress)), **dress)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plain")
+    wrap(*dressed(folder / "given", {}), folder / "bundle")
+    return folder / "bundle"
+
+
+@pytest.mark.parametrize("dress", DRESSES.values(), ids=DRESSES)
+def test_a_network_gives_the_same_in_any_dress(plain: Path, tmp_path: Path, dress: dict[str, Any]) -> None:
+    card = wrap(*dressed(tmp_path / "given", dress), tmp_path / "bundle")
+    assert card.variants["original"].opset == max(13, dress.get("opset", 17))
+    assert {(row.batch, row.threads) for row in card.variants["original"].latency} >= {(1, 1), (4, 1)}
+    images = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), np.uint8)
+    one, other = load_model(plain), load_model(tmp_path / "bundle")
+    for a, b in zip(one.segment_batch(list(images)), other.segment_batch(list(images)), strict=True):
+        assert np.abs(a.probability - b.probability).max() < (5e-3 if dress.get("half") else 1e-4)
+        assert 0.01 < a.probability.mean() < 0.99
+
+
+def test_the_command_makes_a_whole_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, card = dressed(tmp_path / "given", {})
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "--onnx", str(file), "--card", str(card), "-o", str(tmp_path / "b"), "--json"])
+    assert not ended.value.code
+    bundle = load_bundle(tmp_path / "b")
+    assert bundle.verify() == {"original": "ok"}
+    assert bundle.card.parameters == 28
+    assert '"random images"' not in capsys.readouterr().err
+    for wrong in (["--onnx", str(file)], [str(tmp_path), "--onnx", str(file), "--card", str(card)], []):
+        with pytest.raises(SystemExit) as ended:
+            main(["export", *wrong, "-o", str(tmp_path / "c")])
+        assert ended.value.code == 2
+
+
+def two_outputs() -> onnx.ModelProto:
+    model = network(**PLAIN)
+    model.graph.node.append(helper.make_node("Identity", ["logits"], ["second"]))
+    model.graph.output.append(helper.make_tensor_value_info("second", TensorProto.FLOAT, [None] * 4))
+    return model
+
+
+def three_classes() -> onnx.ModelProto:
+    return network(**PLAIN | {"classes": 3})
+
+
+@pytest.mark.parametrize(
+    ("model", "told", "message"),
+    [
+        (b"no ONNX", {}, "is not an ONNX model"),
+        (two_outputs(), {}, "one input and one output"),
+        (three_classes(), {}, "with one channel, or two"),
+        (network(**PLAIN), {"layout": "NHWC"}, "correct layout"),
+        (network(**PLAIN), {"output": "probabilities"}, "these are no probabilities"),
+        (network(**PLAIN | {"output": "probabilities"}), {}, "ends in Sigmoid"),
+        (network(**PLAIN, batch=1, baked=True), {}, "dynamic batch"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    tmp_path: Path, model: onnx.ModelProto | bytes, told: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message) as refused:
+        wrap(*write(tmp_path / "given", model, **told), tmp_path / "bundle")
+    assert refused.value.file == str(tmp_path / "given" / "net.onnx")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_every_wrong_field_of_a_card_is_named(tmp_path: Path) -> None:
+    file, card = dressed(tmp_path / "given", {})
+    card.write_text("name: x\nlicense: MIT\ninput: {height: 0, width: 9, mean: [0, 0, 0], std: [1, 1, 0]}\n")
+    with pytest.raises(ConfigError) as refused:
+        wrap(file, card, tmp_path / "bundle")
+    for field in ("licence", "license", "output", "input.height", "input.std"):
+        assert field in str(refused.value)
+    for broken in (tmp_path / "none.yaml", file):
+        with pytest.raises(DermsegError):
+            wrap(file, broken, tmp_path / "bundle")

@@ -1,0 +1,137 @@
+"""Which runtime and variant are taken, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dermseg.errors import ModelError, UsageError
+from dermseg.inference.bundle import Bundle, load_bundle
+from dermseg.inference.card import StoredFile
+from dermseg.inference.predictor import load_model
+from dermseg.inference.runtimes import (
+    FEW_IMAGES,
+    choose_runtime,
+    known_choice,
+    obstacles,
+    open_session,
+    select_variant,
+)
+from dermseg.inference.session import MOST_THREADS, resolve_threads
+from dermseg.inference.threads import available_cpus
+
+needs_openvino = pytest.mark.skipif(
+    bool(obstacles()["openvino"]), reason="dermseg[openvino] is not installed"
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DERMSEG_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "runtimes.json"
+
+
+@pytest.fixture
+def several(tiny_bundle: Path, tmp_path: Path) -> Bundle:
+    """A bundle that lists an OpenVINO IR and a graph from pixels to masks besides its ONNX file."""
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "several"))
+    card = load_bundle(folder).card
+    plain = card.variants["fp32"]
+    stored = StoredFile(file="model.bin", sha256=plain.sha256, bytes=plain.bytes)
+    variants = {
+        "fp32": plain,
+        "ir": plain.model_copy(update={"file": "model.xml", "format": "openvino", "weights": stored}),
+        "whole": plain.model_copy(update={"file": "whole.onnx", "interface": "mask"}),
+    }
+    return Bundle(folder, card.model_copy(update={"variants": variants}))
+
+
+def test_the_variant_follows_the_runtime_unless_one_is_named(several: Bundle) -> None:
+    assert select_variant(several, None, None) == "fp32"
+    assert select_variant(several, None, "openvino") == "ir"
+    assert select_variant(several, "fp32", "openvino") == "fp32"
+    with pytest.raises(ModelError, match="for use by other programs"):
+        select_variant(several, "whole", None)
+    with pytest.raises(ModelError, match="no variant 'int4'"):
+        select_variant(several, "int4", None)
+
+
+def test_a_runtime_that_cannot_read_a_format_is_refused(several: Bundle) -> None:
+    for runtime in ("onnxruntime", "cuda", "torch"):
+        with pytest.raises(UsageError, match="OpenVINO's format"):
+            open_session(several, "ir", runtime)
+    with pytest.raises(UsageError, match="unknown runtime 'onnx'"):
+        load_model(several.path, runtime="onnx")
+
+
+@pytest.mark.skipif(obstacles()["cuda"] is None, reason="there is CUDA here")
+def test_cuda_is_never_replaced_in_silence(tiny_bundle: Path) -> None:
+    with pytest.raises(UsageError, match="CUDA") as refused:
+        load_model(tiny_bundle, runtime="cuda")
+    assert "onnxruntime-gpu" in str(refused.value.hint)
+
+
+def test_few_images_are_not_worth_a_start(several: Bundle, cache: Path) -> None:
+    assert choose_runtime(several, None, FEW_IMAGES - 1) == "onnxruntime"
+    assert choose_runtime(several, "ir", 1) == "openvino"
+    assert not cache.exists()
+
+
+@needs_openvino
+def test_many_images_get_what_was_measured_once(tiny_bundle: Path, cache: Path) -> None:
+    bundle = load_bundle(tiny_bundle)
+    assert known_choice(bundle) is None
+    first = choose_runtime(bundle, None, FEW_IMAGES)
+    known = known_choice(bundle)
+    assert known is not None
+    assert known["runtime"] == first
+    times = known["milliseconds"]
+    assert {"onnxruntime", "openvino"} <= set(times)
+    best = min(times, key=times.__getitem__)
+    assert first in (best, "onnxruntime")
+    kept = json.loads(cache.read_text())
+    (key,) = kept
+    kept[key]["runtime"] = "openvino" if first == "onnxruntime" else "onnxruntime"
+    cache.write_text(json.dumps(kept))
+    assert choose_runtime(bundle, None, None) == kept[key]["runtime"]  # kept, not measured again
+    for damaged in ("{", "[]", json.dumps({key: {"runtime": "rm -rf"}})):
+        cache.write_text(damaged)
+        assert choose_runtime(bundle) in ("onnxruntime", "openvino")
+
+
+@needs_openvino
+def test_openvino_tells_nobody(tiny_bundle: Path) -> None:
+    code = (
+        "import sys\n"
+        "from dermseg.inference.predictor import load_model\n"
+        f"model = load_model({str(tiny_bundle)!r}, runtime='openvino')\n"
+        "assert 'openvino' in sys.modules\n"
+        "assert not [m for m in sys.modules if m.startswith('openvino_telemetry')], 'telemetry is there'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_threads_of_one_call() -> None:
+    assert resolve_threads(None) == min(available_cpus(), MOST_THREADS)
+    assert resolve_threads(40) == 40
+    with pytest.raises(UsageError):
+        resolve_threads(0)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity is a matter of Linux")
+def test_a_process_on_one_cpu_gets_one_thread(tiny_bundle: Path) -> None:
+    code = (
+        "import os\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from dermseg.inference.predictor import load_model\n"
+        f"print(load_model({str(tiny_bundle)!r}).session.threads)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"

@@ -1,0 +1,197 @@
+"""Manifests, parts and the worker, without a cluster."""
+# ruff: noqa: E402 - what is tested needs packages of the extra [ray]
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pa = pytest.importorskip("pyarrow", reason="needs the extra [ray]")
+pytest.importorskip("fsspec", reason="needs the extra [ray]")
+
+import pyarrow.parquet
+
+from dermseg.errors import DataError, ImageError, UsageError
+from dermseg.images.sources import find_images
+from dermseg.inference.batch import BatchOptions, describe_model, run_batch
+from dermseg.inference.outputs import Row
+from dermseg.inference.pipeline import Plan
+from dermseg.inference.predictor import Model, load_model
+from dermseg.scale.manifest import Listed, list_inputs, name_images, read_manifest
+from dermseg.scale.parts import (
+    SCHEMA,
+    TABLE,
+    claim,
+    count_try,
+    describe_job,
+    forget_all_tries,
+    part_size,
+    read_done,
+)
+from dermseg.scale.storage import RemoteImage, Store
+from dermseg.scale.worker import PartWorker, Work
+from dermseg.version import __version__
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bundle: Path) -> Model:
+    return load_model(tiny_bundle, threads=1)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five photographs in two folders and a file that is none."""
+    folder = tmp_path / "photos"
+    for index, name in enumerate(["a.png", "a.jpg", "b.png", "sub/a.png", "sub/c.png"]):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = np.full((90, 120, 3), 210, np.uint8)
+        cv2.circle(image, (60, 45), 12 + 3 * index, (20, 30, 40), -1)
+        assert cv2.imwrite(str(path), image)
+    (folder / "broken.jpg").write_bytes(b"no image")
+    return folder
+
+
+def work_on(listed: list[Listed], model: Model, out: str, **options: object) -> dict[str, object]:
+    """One part with all images, as Ray hands it to a worker."""
+    from dermseg.scale.ray_engine import _tables
+
+    chosen = BatchOptions(save=("mask",), **options)  # type: ignore[arg-type]
+    bundle, described = str(model.bundle.path), describe_model(model)
+    work = Work(__version__, bundle, model.variant, model.session.runtime, described, chosen, out)
+    (row,) = PartWorker(work)(_tables(listed, [0], len(listed))[0]).to_pylist()
+    return dict(row)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_part_gives_what_the_local_engine_gives(
+    photos: Path, model: Model, tmp_path: Path, remote: bool
+) -> None:
+    expected = tmp_path / "expected"
+    run_batch(model, find_images([photos]), expected, BatchOptions(save=("mask",)), plan=Plan(1, 2, 1))
+    listed = list_inputs([str(photos)])
+    place = str(tmp_path / "out")
+    if remote:  # file:// goes the way of s3:// through fsspec
+        listed = [Listed(f"file://{image.location}", image.name) for image in listed]
+        place = f"file://{place}"
+    assert work_on(listed, model, place) == {
+        "part": 0, "ok": 5, "no_lesion": 0, "failed": 1, "error": None
+    }  # fmt: skip
+
+    def masks(out: Path) -> dict[str, bytes]:
+        return {p.relative_to(out).as_posix(): p.read_bytes() for p in (out / "masks").rglob("*.png")}
+
+    assert masks(tmp_path / "out") == masks(expected) and len(masks(expected)) == 5
+    table = pyarrow.parquet.read_table(tmp_path / "out" / TABLE).to_pylist()
+    with (expected / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in table] == [row["file"] for row in rows]
+    assert [row["area_px"] for row in table] == [
+        int(row["area_px"]) if row["area_px"] else None for row in rows
+    ]
+    assert [row["location"] for row in table] == [image.location for image in listed]
+    assert read_done(Store(place)) == {0: {"ok": 5, "failed": 1}}
+
+
+def test_a_store_that_refuses_is_reported(
+    photos: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dermseg.scale.worker.WAIT_S", 0.0)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/masks").write_text("a file where a folder should be")
+    row = work_on(list_inputs([str(photos / "a.png")]), model, f"file://{tmp_path}/out")
+    assert row["ok"] == 0 and "cannot be written" in str(row["error"])
+
+
+def test_a_part_that_kills_workers_is_given_up(photos: Path, model: Model, tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "out"))
+    listed = list_inputs([str(photos / "a.png")])
+    for before in range(4):
+        assert count_try(store, 0) == before
+    assert "ended its worker 4 times" in str(work_on(listed, model, store.place)["error"])
+    forget_all_tries(store)
+    assert work_on(listed, model, store.place)["error"] is None
+    assert store.names(TABLE) == ["part-000000.parquet"]
+
+
+def test_manifests_say_the_same_in_every_format(photos: Path, tmp_path: Path) -> None:
+    locations = ["photos/a.png", "photos/sub/c.png", "s3://bucket/x.jpg", str(photos / "b.png")]
+    (tmp_path / "list.txt").write_text("# photographs\n" + "\n".join(locations) + "\n\n")
+    (tmp_path / "list.csv").write_text("image_id,image\n" + "".join(f"1,{at}\n" for at in locations))
+    pyarrow.parquet.write_table(pa.table({"path": locations}), tmp_path / "list.parquet")
+    rows = [read_manifest(str(tmp_path / f"list.{kind}")) for kind in ("txt", "csv", "parquet")]
+    assert rows[0] == rows[1] == rows[2]
+    assert rows[0][0] == (str(photos / "a.png"), None) and rows[0][2] == ("s3://bucket/x.jpg", None)
+    (tmp_path / "bad.csv").write_text("subject\n1\n")
+    with pytest.raises(DataError, match=r"no column of image, path, url, file.*subject"):
+        read_manifest(str(tmp_path / "bad.csv"))
+    with pytest.raises(DataError, match="does not exist"):
+        read_manifest(str(tmp_path / "none.txt"))
+    with pytest.raises(UsageError, match="do not go together"):
+        list_inputs([str(tmp_path / "list.txt"), str(photos)])
+
+
+def test_names_leave_out_what_all_locations_share() -> None:
+    rows = [("s3://b/site/v1/a.jpg", None), ("s3://b/site/v2/a.jpg", None), ("s3://b/site/v1/a.jpg", None)]
+    assert [image.name for image in name_images(rows)] == ["v1/a.jpg", "v2/a.jpg"]
+    assert [image.name for image in name_images([("/x/a.jpg", None)])] == ["a.jpg"]
+    named = name_images(
+        [("s3://b/1", "p1/left.jpg"), ("gs://c/2", "p1/LEFT.jpg"), ("s3://b/3", "../../up.jpg")]
+    )
+    assert [image.name for image in named] == ["p1/left.jpg", "p1/p1/LEFT.jpg", "up.jpg"]
+
+
+@given(st.lists(st.text(alphabet="ab/.!:\\", min_size=1, max_size=12), min_size=1, max_size=20))
+def test_names_are_unique_and_stay_inside(locations: list[str]) -> None:
+    names = [image.name for image in name_images([(f"s3://b/{at}", None) for at in locations])]
+    assert len({name.casefold() for name in names}) == len(names) == len(set(locations))
+    assert not any(name.startswith("/") or ".." in name.split("/") for name in names)
+
+
+def test_a_folder_belongs_to_one_job(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "out"))
+    images = [Listed("/a.jpg", "a.jpg")]
+    job = describe_job({"name": "m"}, {"tta": False}, images)
+    claim(store, job, resume=True)
+    claim(store, job, resume=True)
+    with pytest.raises(UsageError, match="--resume"):
+        claim(store, job, resume=False)
+    other = describe_job({"name": "m"}, {"tta": True}, [*images, Listed("/b.jpg", "b.jpg")])
+    with pytest.raises(UsageError, match="list of images is another; tta was False, is True"):
+        claim(store, other, resume=True)
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local/journal.jsonl").touch()
+    with pytest.raises(UsageError, match="another run"):
+        claim(Store(str(tmp_path / "local")), job, resume=True)
+
+
+def test_parts_are_few_and_small() -> None:
+    assert [part_size(n) for n in (1, 10_000, 500_000, 10_000_000, 100_000_000)] == [
+        16,
+        16,
+        500,
+        1024,
+        10_000,
+    ]
+    assert SCHEMA.names == ["location", *Row.__dataclass_fields__]
+
+
+def test_remote_images_have_the_limits_of_local_ones(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "big.jpg").write_bytes(bytes(1000))
+
+    def read(name: str) -> bytes:
+        image = RemoteImage(name, Path(name), url=f"file://{tmp_path}/{name}")
+        return image.read_bytes(2000, inspect=lambda head: 500)
+
+    for name, reason in (("none.jpg", "not exist"), ("empty.jpg", "empty"), ("big.jpg", r"have \(500\)")):
+        with pytest.raises(ImageError, match=reason):
+            read(name)
+    with pytest.raises(UsageError, match="cannot be used"):
+        Store("nonsense://x").read("y")
