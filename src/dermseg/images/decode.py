@@ -30,6 +30,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from dermseg.errors import ImageError
+from dermseg.images.dicom_pixels import decode_dicom, invert_if_needed, jpeg_header
 from dermseg.images.headers import Format, Header
 
 _PLUGINS: dict[Format, type[ImageFile.ImageFile]] = {
@@ -109,6 +110,11 @@ def decode(header: Header, *, min_side: int | None = None, allow_truncated: bool
 
 
 def _decode(header: Header, min_side: int | None, allow_truncated: bool) -> Image.Image:
+    if header.format == "DICOM":
+        inner = jpeg_header(header)
+        if inner is None:
+            return decode_dicom(header)
+        return invert_if_needed(header, decode(inner, min_side=min_side, allow_truncated=allow_truncated))
     image = _PLUGINS[header.format](io.BytesIO(header.payload))
     if image.size != (header.width, header.height):
         raise ImageError(

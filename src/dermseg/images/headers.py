@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
 from dermseg.errors import ImageError
 
-Format = Literal["JPEG", "PNG", "TIFF", "BMP", "WEBP"]
+Format = Literal["JPEG", "PNG", "TIFF", "BMP", "WEBP", "DICOM"]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXTENSIONS: dict[str, tuple[str, ...]] = {
@@ -16,7 +17,10 @@ _EXTENSIONS: dict[str, tuple[str, ...]] = {
     "TIFF": (".tif", ".tiff"),
     "BMP": (".bmp", ".dib"),
     "WEBP": (".webp",),
+    "DICOM": (".dcm", ".dicom"),
 }
+# DICOM without its preamble: an element of group 0002 or 0008, its VR in letters or a length below 64 kB.
+_BARE_DICOM = re.compile(rb"[\x02\x08]\x00[\x00-\x20]\x00(?:[A-Z]{2}|..\x00\x00)", re.DOTALL)
 _CONVERT = "save it as JPEG, PNG or TIFF"
 
 
@@ -44,6 +48,10 @@ class Header:
         Remarks for the user.
     samples, float_samples
         Channels per pixel, and whether they are floating point (TIFF).
+    spacing_mm
+        Millimetres between pixel centres (row, column) where the file is calibrated (DICOM).
+    mask_only
+        The file holds a mask and no photograph (DICOM Segmentation).
     """
 
     format: Format
@@ -57,6 +65,8 @@ class Header:
     notes: tuple[str, ...] = ()
     samples: int = 0
     float_samples: bool = False
+    spacing_mm: tuple[float, float] | None = None
+    mask_only: bool = False
 
 
 def sniff(head: bytes) -> Format:
@@ -65,8 +75,10 @@ def sniff(head: bytes) -> Format:
     Raises
     ------
     ImageError
-        DICOM (needs an extra), a format that is known but not read, or no image at all.
+        A format that is known but not read, or no image at all.
     """
+    if head[128:132] == b"DICM":  # first: the 128 bytes before it may pretend to be a TIFF (PS3.10 7.1)
+        return "DICOM"
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if head.startswith(PNG_SIGNATURE):
@@ -77,8 +89,8 @@ def sniff(head: bytes) -> Format:
         return "WEBP"
     if head.startswith(b"BM") and len(head) > 18:
         return "BMP"
-    if head[128:132] == b"DICM":
-        raise dicom_error()
+    if _BARE_DICOM.match(head):
+        return "DICOM"
     for name, known in (
         ("HEIC or AVIF", head[4:8] == b"ftyp"),
         ("GIF", head.startswith(b"GIF8")),

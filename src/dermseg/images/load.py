@@ -17,6 +17,7 @@ from PIL import Image
 from dermseg.errors import ImageError
 from dermseg.images.convert import orient, to_rgb
 from dermseg.images.decode import decode
+from dermseg.images.dicom import dicom_installed
 from dermseg.images.headers import Header, check_pixels, dicom_error, extension_note
 from dermseg.images.probe import byte_limit, probe
 from dermseg.images.sources import DICOM_EXTENSIONS, ImageSource, as_source
@@ -33,7 +34,7 @@ class ImageInfo:
     width, height
         Full size in pixels, after orientation.
     format
-        ``JPEG``, ``PNG``, ``TIFF``, ``BMP`` or ``WEBP``, by content.
+        ``JPEG``, ``PNG``, ``TIFF``, ``BMP``, ``WEBP`` or ``DICOM``, by content.
     mode
         Pillow's name of the colour mode in the file (``RGB``, ``L``, ``CMYK``, ``I;16`` ...).
     bits
@@ -115,6 +116,8 @@ def load_image(
     name, label = ("", None) if isinstance(source, bytes) else _names(source)
     try:
         header = open_header(source, max_pixels)
+        if header.mask_only:
+            raise ImageError("the DICOM file is a Segmentation, not a photograph")
         image = decode(header, min_side=min_side, allow_truncated=allow_truncated)
         pixels, notes = to_rgb(image)
     except ImageError as error:
@@ -129,7 +132,15 @@ def load_image(
     pixels = orient(pixels, header.orientation)
     width, height = oriented_size(header)
     info = ImageInfo(
-        width, height, header.format, mode, header.bits, header.orientation, header.frames, None, notes
+        width,
+        height,
+        header.format,
+        mode,
+        header.bits,
+        header.orientation,
+        header.frames,
+        header.spacing_mm,
+        notes,
     )
     return LoadedImage(pixels, info, pixels.shape[1] / width)
 
@@ -148,7 +159,7 @@ def open_header(source: ImageSource | Path | str | bytes, max_pixels: int = MAX_
         data = source
     else:
         found = as_source(source)
-        if Path(found.name).suffix.lower() in DICOM_EXTENSIONS:
+        if Path(found.name).suffix.lower() in DICOM_EXTENSIONS and not dicom_installed():
             raise dicom_error()
         data = found.read_bytes(inspect=lambda head: byte_limit(head, max_pixels))
     header = probe(data)

@@ -1,0 +1,1 @@
+"""The REST server: ``dermseg serve``. See docs/api.md for what it offers and promises."""

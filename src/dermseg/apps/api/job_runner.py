@@ -1,0 +1,288 @@
+"""Batch jobs at work: one at a time, each exactly as ``dermseg segment JOB.zip -o OUT --resume`` would do it.
+
+A job's folder holds ``input.zip`` as it came, ``out`` while it runs, and ``result.zip`` in the end. The
+batch's own journal says which images are done, so a job that was interrupted, by SIGKILL too, goes on where
+it was. It ends in this order, and each step may be done again after a crash without harm:
+
+1. ``result.zip`` in one move;
+2. one audit record for each result, in one append, unless the log has them already;
+3. the row says ``done``: only now can the result be fetched;
+4. input and ``out`` are removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import threading
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from dermseg.apps.api.answers import config_sha256, verdict_of
+from dermseg.apps.api.engine import Ask
+from dermseg.apps.api.job_store import Job, JobStore
+from dermseg.apps.api.metrics import Metrics
+from dermseg.apps.api.problems import log_unexpected
+from dermseg.audit import AuditLog
+from dermseg.audit import Entry as AuditEntry
+from dermseg.errors import DermsegError, UsageError
+from dermseg.images.sources import ImageSource, find_images, split_off_masks
+from dermseg.images.zips import close_zips
+from dermseg.inference.batch import BatchOptions, BatchResult, run_batch
+from dermseg.inference.journal import JOURNAL, Entry, read_entries
+from dermseg.inference.outputs import LAYOUT, REPORT
+from dermseg.inference.pipeline import Plan
+from dermseg.inference.predictor import Model
+from dermseg.report.html import write_report
+
+INPUT, OUT, RESULT = "input.zip", "out", "result.zip"
+_PROGRESS_S = 0.5
+_PURGE_S = 600.0
+_log = logging.getLogger(__name__)
+
+
+def list_images(path: Path) -> list[ImageSource]:
+    """The images of a job's zip as ``dermseg segment`` takes them: reference masks are left out."""
+    sources, _ = split_off_masks(find_images([path]))
+    return sources
+
+
+class JobRunner:
+    """The thread that works on jobs.
+
+    Parameters
+    ----------
+    folder
+        Holds one folder for each job.
+    threads
+        Images of a job at once; single images have workers of their own beside them.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        folder: Path,
+        models: Mapping[str, Model],
+        audit: AuditLog,
+        metrics: Metrics,
+        *,
+        threads: int,
+        max_megapixels: float,
+        keep_s: float,
+    ) -> None:
+        self._store, self.folder, self._models = store, folder, models
+        self._audit, self._metrics = audit, metrics
+        self._threads, self._max_megapixels, self._keep_s = threads, max_megapixels, keep_s
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._stop_job = threading.Event()
+        self._current: str | None = None
+        self._lock = threading.Lock()
+        self._clean()
+        recovered = store.recover()
+        if recovered:
+            _log.info("jobs queued again", extra={"jobs": recovered})
+        self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def wake(self) -> None:
+        """There is a new job."""
+        self._wake.set()
+
+    def delete(self, job: Job) -> None:
+        """End a job where it is, and remove its files."""
+        self._store.end(job.id, "deleted", since=("queued", "running", "done", "failed"))
+        with self._lock:
+            if self._current == job.id:
+                self._stop_job.set()
+                return  # its files go when the images under way are done
+        shutil.rmtree(self.folder / job.id, ignore_errors=True)
+
+    def stop(self) -> None:
+        """Let the images under way end, then the thread; the job goes on at the next start."""
+        self._stopping.set()
+        self._stop_job.set()
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        purged = 0.0
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                if time.monotonic() - purged > _PURGE_S or purged == 0.0:
+                    purged = time.monotonic()
+                    self._purge()
+                job = self._store.next()
+                if job is not None:
+                    self._work(job)
+                    continue
+            except Exception as error:  # a full disk, say: the thread goes on and tries again
+                log_unexpected(error)
+                self._stopping.wait(5.0)
+            self._wake.wait(timeout=30.0)
+
+    def _work(self, job: Job) -> None:
+        with self._lock:
+            self._current = job.id
+            self._stop_job.clear()
+            if self._stopping.is_set():
+                self._stop_job.set()
+        try:
+            self._segment(job)
+        except Exception as error:
+            if isinstance(error, DermsegError):
+                reason = f"{error.message} ({error.hint})" if error.hint else error.message
+            else:
+                reason = f"unexpected {type(error).__name__}"
+            log_unexpected(error)
+            self._store.end(job.id, "failed", problem=reason)
+        finally:
+            close_zips()
+            with self._lock:
+                self._current = None
+            now = self._store.get(job.id)
+            if now is None or now.state == "deleted":
+                shutil.rmtree(self.folder / job.id, ignore_errors=True)
+            elif now.state in ("done", "failed"):
+                self._tidy(job.id)
+                _log.info(
+                    "job",
+                    extra={"job": job.id, "key": job.owner, "state": now.state, "images": now.images,
+                           "failed": now.failed, "attempts": now.attempts},
+                )  # fmt: skip
+
+    def _segment(self, job: Job) -> None:
+        folder = self.folder / job.id
+        options = job.options
+        model = self._models.get(options["model"])
+        if model is None:
+            raise UsageError(f"this server no longer has the model '{options['model']}'")
+        sources = list_images(folder / INPUT)
+        batch = BatchOptions(
+            threshold=options["threshold"],
+            lesions=options["lesions"],
+            tta=options["tta"],
+            save=("mask", *(kind for kind in options["save"] if kind != "mask")),
+            max_megapixels=self._max_megapixels,
+        )
+        noted = time.monotonic()
+
+        def listen(entry: Entry | None, counts: Counter[str]) -> None:
+            nonlocal noted
+            if entry is not None:
+                self._metrics.job_images.labels(entry.row.status).inc()
+            if time.monotonic() - noted >= _PROGRESS_S:
+                noted = time.monotonic()
+                self._store.progress(job.id, counts)
+
+        run = partial(
+            run_batch,
+            model,
+            sources,
+            folder / OUT,
+            batch,
+            plan=Plan(1, self._threads, 1),
+            inputs=[INPUT],
+            listener=listen,
+            stop=self._stop_job,
+        )
+        try:
+            result = run(resume=True)
+        except UsageError:  # another model or version than before the restart: nothing was given out yet
+            result = run(overwrite=True)
+        self._store.progress(job.id, result.counts)
+        if result.interrupted:
+            return
+        self._report(result)
+        _pack(folder / OUT, folder / RESULT)
+        self._record(job, model, sources, folder / OUT)
+        self._store.end(job.id, "done")
+
+    @staticmethod
+    def _report(result: BatchResult) -> None:
+        model = result.record["model"]
+        write_report(
+            result.out / REPORT,
+            partial(read_entries, result.out),
+            counts=result.counts,
+            about={
+                "Model": f"{model['name']} {model['version']} ({model['variant']}, {model['sha256'][:12]})"
+            },
+            finished=result.record["timing"]["ended"].replace("T", " ").replace("+00:00", " UTC"),
+        )
+
+    def _record(self, job: Job, model: Model, sources: list[ImageSource], out: Path) -> None:
+        """One audit record for each mask; after a restart only those that the log does not have."""
+        prefix = f"job/{job.id}/"
+        known = self._audit.find(prefix) if job.attempts > 1 else set()
+        ask = Ask(job.options["model"], job.options["threshold"], job.options["lesions"], job.options["tta"])
+        config = config_sha256(model, ask)
+        entries = []
+        names = [source.name for source in sources]
+        for number, (source, entry) in enumerate(zip(sources, read_entries(out, names), strict=True), 1):
+            row = entry.row
+            if row.status == "failed" or f"{prefix}{number}" in known:
+                continue
+            assert row.mask is not None
+            entries.append(
+                AuditEntry(
+                    "result",
+                    job.owner,
+                    f"{prefix}{number}",
+                    hashlib.sha256(source.read_bytes()).hexdigest(),
+                    model.sha256,
+                    config,
+                    hashlib.sha256((out / row.mask).read_bytes()).hexdigest(),
+                    verdict_of(row.status, row.needs_review),
+                )
+            )
+        if entries:
+            self._metrics.audit_records.set(self._audit.append(entries)[-1].seq)
+
+    def _tidy(self, job_id: str) -> None:
+        """Only the result is kept of a job that has ended."""
+        folder = self.folder / job_id
+        (folder / INPUT).unlink(missing_ok=True)
+        shutil.rmtree(folder / OUT, ignore_errors=True)
+
+    def _purge(self) -> None:
+        for job_id in self._store.forget(time.time() - self._keep_s):
+            shutil.rmtree(self.folder / job_id, ignore_errors=True)
+
+    def _clean(self) -> None:
+        """Remove what a killed server left: uploads that were never accepted, inputs of finished jobs."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        known = self._store.ids()
+        for path in self.folder.iterdir():
+            if path.name not in known:
+                shutil.rmtree(path, ignore_errors=True)
+                continue
+            job = self._store.get(path.name)
+            if job is not None and job.state in ("done", "failed"):
+                self._tidy(job.id)
+            elif job is not None and job.state == "deleted":
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _pack(out: Path, result: Path) -> None:
+    """Put what a batch wrote into a zip, in one move. Images are compressed already."""
+    temporary = result.with_name(f".{result.name}.tmp")
+    pictures = {folder for folder, _ in LAYOUT.values()}
+    with zipfile.ZipFile(temporary, "w") as archive:
+        for path in sorted(out.rglob("*")):
+            name = path.relative_to(out)
+            if path.is_file() and path.name != JOURNAL:
+                packed = zipfile.ZIP_STORED if name.parts[0] in pictures else zipfile.ZIP_DEFLATED
+                archive.write(path, name.as_posix(), compress_type=packed)
+    temporary.replace(result)

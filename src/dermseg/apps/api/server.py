@@ -1,0 +1,47 @@
+"""Running the application with uvicorn: graceful end, time limits, HTTPS."""
+
+from __future__ import annotations
+
+import uvicorn
+
+from dermseg.apps.api.app import create_app
+from dermseg.apps.api.logs import configure_logs
+from dermseg.apps.api.protocol import MAX_HEAD_BYTES, guarded
+from dermseg.apps.api.services import Services
+from dermseg.apps.api.settings import Settings
+
+_KEEP_ALIVE_S = 15
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; requests under way are answered first.
+
+    Raises
+    ------
+    DermsegError
+        As ``Services.start``.
+    """
+    configure_logs()
+    make_server(Services.start(settings)).run()
+
+
+def make_server(services: Services) -> uvicorn.Server:
+    """The server around running services; ``run`` serves until it is told to end, and stops them."""
+    settings = services.settings
+    config = uvicorn.Config(
+        create_app(services),
+        host=settings.host,
+        port=settings.port,
+        http=guarded(settings),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+    return uvicorn.Server(config)

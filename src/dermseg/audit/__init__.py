@@ -1,0 +1,14 @@
+"""Who was given which result, when, from which image and model: an append-only log that shows any change.
+
+>>> log = AuditLog(Path("audit.jsonl"))
+>>> log.append([Entry("result", actor="ris", subject="3f2a...", verdict="ok")])
+>>> verify(Path("audit.jsonl")).ok
+"""
+
+from __future__ import annotations
+
+from dermseg.audit.log import AuditLog, Receipt
+from dermseg.audit.record import AuditError, Entry, read_key
+from dermseg.audit.verify import Verification, verify
+
+__all__ = ["AuditError", "AuditLog", "Entry", "Receipt", "Verification", "read_key", "verify"]

@@ -1,0 +1,247 @@
+"""The log on disk: appended to by any number of threads and processes, one write and one fsync per append.
+
+Decisions
+---------
+- Append-only: the file is opened so that the system itself writes at the end only. A writer holds the file's
+  lock, takes the last line from the file (another process may have written) and goes on from there.
+- A chain does not show that its end was cut off. Beside the log lies its *head* (``NAME.head``): number and
+  hash of the last line, rewritten after every append. A log that is shorter than its head was cut. The head
+  lags after a crash at most, which does no harm. Whoever can rewrite both is found only by comparing with a
+  head that was noted elsewhere: answers and logs of the API carry number and hash of their record.
+- A process that is killed amid a write leaves a torn line that nobody was told of. It is cut off, and a
+  ``repaired`` record says so. A *whole* last line that does not fit is no accident: the log is then refused.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dermseg.audit.record import START, AuditError, Entry, decode_line, encode_line, key_name
+
+_TAIL = 1 << 16  # more than the longest line
+_LOCK_AT = 1 << 40  # Windows locks bytes, not files: far beyond the end, so that reading stays possible
+_VERIFY = "dermseg audit verify finds the place; keep the file as it is and start a new one elsewhere"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Number and hash of a record. Noted elsewhere, it fixes everything up to this record."""
+
+    seq: int
+    hash: str
+
+
+class AuditLog:
+    """An audit log that can be appended to. Threads may share it, processes may open it side by side.
+
+    Parameters
+    ----------
+    path
+        The file; it is begun where there is none.
+    key
+        Makes the chain an HMAC chain; the same for the whole life of the log.
+
+    Raises
+    ------
+    AuditError
+        The end of the log does not fit its chain or its head, or it was begun with another key.
+    """
+
+    def __init__(self, path: Path, key: bytes | None = None) -> None:
+        self.path = path
+        self._key = key
+        self._lock = threading.Lock()
+        self._seq, self._hash, self._end = 0, START, -1  # the end of the chain, and the size of the file then
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+            self._file = os.open(path, flags, 0o600)
+            head_flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+            self._head = os.open(head_path(path), head_flags, 0o600)
+        except OSError as error:
+            raise AuditError(f"cannot be opened: {error.strerror or error}", file=path) from None
+        try:
+            with self._lock, locked(self._file):
+                self._check_first()
+                self._catch_up()
+                if self._seq == 0:
+                    self._write([Entry("opened", "dermseg", key_name(key))])
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, entries: Sequence[Entry]) -> list[Receipt]:
+        """Add records, all or (after a crash) a part from the front; returns when the disk has them.
+
+        Raises
+        ------
+        AuditError
+            The disk is full, or what is in the file no longer fits.
+        """
+        with self._lock, locked(self._file):
+            self._catch_up()
+            return self._write(entries)
+
+    def find(self, prefix: str) -> set[str]:
+        """The subjects in the log that begin with `prefix`; reads the whole log."""
+        mark = f'"subject":"{prefix}'.encode()
+        found = set()
+        with self.path.open("rb") as file:
+            for line in file:
+                if mark in line and line.endswith(b"\n"):
+                    found.add(str(decode_line(line, self._key)["subject"]))
+        return found
+
+    def get(self, seq: int) -> dict[str, Any] | None:
+        """The record of that number, or None; reads the log up to it."""
+        mark = f'{{"seq":{seq},'.encode()
+        with self.path.open("rb") as file:
+            for line in file:
+                if line.startswith(mark) and line.endswith(b"\n"):
+                    return decode_line(line, self._key)
+        return None
+
+    @property
+    def last(self) -> Receipt:
+        """The last record that this object wrote or saw."""
+        return Receipt(self._seq, self._hash)
+
+    def close(self) -> None:
+        """Close the files; the log cannot be appended to any more."""
+        for name in ("_file", "_head"):
+            descriptor = getattr(self, name, -1)
+            if descriptor >= 0:
+                os.close(descriptor)
+                setattr(self, name, -1)
+
+    def _write(self, entries: Sequence[Entry]) -> list[Receipt]:
+        seq, digest = self._seq, self._hash
+        lines, receipts = [], []
+        for entry in entries:
+            seq += 1
+            line, digest = encode_line(entry, seq, digest, self._key)
+            lines.append(line)
+            receipts.append(Receipt(seq, digest))
+        data = memoryview(b"".join(lines))
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+            os.fsync(self._file)
+            self._write_head(seq, digest)
+        except OSError as error:
+            raise AuditError(f"cannot be written: {error.strerror or error}", file=self.path) from None
+        self._seq, self._hash, self._end = seq, digest, os.fstat(self._file).st_size
+        return receipts
+
+    def _write_head(self, seq: int, digest: str) -> None:
+        os.lseek(self._head, 0, os.SEEK_SET)
+        os.write(self._head, f"{seq:020d} {digest}\n".encode())  # fixed length: it replaces the one before
+
+    def _check_first(self) -> None:
+        """The first line tells which key the log was begun with."""
+        os.lseek(self._file, 0, os.SEEK_SET)
+        first, newline, _ = os.read(self._file, _TAIL).partition(b"\n")
+        if not newline:
+            return
+        try:
+            record = decode_line(first + newline, self._key)
+        except ValueError as error:
+            raise AuditError(f"record 1 {error}", file=self.path, hint=_VERIFY) from None
+        if record.get("subject") != key_name(self._key):
+            raise AuditError(
+                "was begun with another key", file=self.path, hint="give the key it was begun with"
+            )
+
+    def _catch_up(self) -> None:
+        """Take the end of the chain from the file where it is not the one that is known."""
+        size = os.fstat(self._file).st_size
+        if size == self._end:
+            return
+        start = max(0, size - _TAIL)
+        os.lseek(self._file, start, os.SEEK_SET)
+        tail = b""
+        while chunk := os.read(self._file, _TAIL):
+            tail += chunk
+        torn = len(tail) - (tail.rfind(b"\n") + 1)
+        lines = tail[: len(tail) - torn].splitlines(keepends=True)
+        self._seq, self._hash = 0, START
+        if lines:
+            try:
+                record = decode_line(lines[-1], self._key)
+            except ValueError as error:
+                raise AuditError(f"the last record {error}", file=self.path, hint=_VERIFY) from None
+            self._seq, self._hash = record["seq"], record["hash"]
+        problem = compare_head(read_head(self.path), Receipt(self._seq, self._hash))
+        if problem is not None:
+            raise AuditError(problem, file=self.path, hint=_VERIFY)
+        self._end = size - torn
+        if torn:
+            os.ftruncate(self._file, self._end)
+            self._write([Entry("repaired", "dermseg", f"bytes/{torn}")])
+
+
+def head_path(path: Path) -> Path:
+    """Where the head of a log lies."""
+    return path.with_name(path.name + ".head")
+
+
+def read_head(path: Path) -> Receipt | None:
+    """The head of the log at `path`; None where there is none yet.
+
+    Raises
+    ------
+    AuditError
+        It is not a head.
+    """
+    try:
+        text = head_path(path).read_text("ascii")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise AuditError(f"cannot be read: {error}", file=head_path(path)) from None
+    if not text:
+        return None
+    seq, _, digest = text.rstrip("\n").partition(" ")
+    if not seq.isdigit() or len(digest) != 64:
+        raise AuditError("is not the head of an audit log", file=head_path(path), hint=_VERIFY)
+    return Receipt(int(seq), digest)
+
+
+def compare_head(head: Receipt | None, last: Receipt) -> str | None:
+    """What does not fit between a head and the last record of its log; None where all does."""
+    if head is None:  # it is written just after the first record
+        return "the head of the log is missing" if last.seq > 1 else None
+    if head.seq > last.seq:
+        return f"{head.seq - last.seq} records are missing at the end"
+    if head.seq == last.seq and head.hash != last.hash:
+        return "the last record is not the one that was written"
+    return None
+
+
+@contextmanager
+def locked(descriptor: int) -> Iterator[None]:
+    """Hold the lock of an open file; waits for other processes."""
+    if os.name == "nt":  # pragma: no cover - exercised on Windows only
+        import msvcrt
+
+        os.lseek(descriptor, _LOCK_AT, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined, unused-ignore]
+        try:
+            yield
+        finally:
+            os.lseek(descriptor, _LOCK_AT, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)

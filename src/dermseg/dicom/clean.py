@@ -1,0 +1,331 @@
+"""One DICOM data set without its identity (PS3.15 E.2), and a second look for what was left.
+
+The first pass treats every attribute as `profile.action` says, at every depth. The second knows whom it is
+looking for: names, ids, dates and UIDs that the file itself holds are searched in all text and bytes that
+stayed, and what holds one goes too. Pixels are only touched where metadata lie inside their coding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydicom import DataElement, Dataset
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import UID, UID_dictionary
+
+from dermseg.dicom.identity import derive_uid
+from dermseg.dicom.profile import BASIC, OPTIONS, action
+from dermseg.dicom.pseudonyms import Pseudonyms
+from dermseg.dicom.strip import strip_jpeg, strip_jpeg2000
+from dermseg.errors import ImageError
+from dermseg.images.dicom import class_name, transfer_syntax
+from dermseg.version import __version__
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+IMPLEMENTATION = derive_uid("dermseg", "implementation")
+_DUMMY: dict[str, Any] = {
+    "DA": "19000101",
+    "TM": "000000",
+    "DT": "19000101000000",
+    "PN": "Anonymous",
+    "AS": "000Y",
+    "IS": 0,
+    "DS": 0,
+    "AT": 0,
+}
+_NUMBERS = frozenset(["US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"])
+_TEXT = frozenset(["LO", "SH", "AE", "LT", "ST", "UT", "UC", "UR", "PN", "CS", "AS"])
+# UIDs of coding schemes (SNOMED CT, LOINC, UCUM) are nobody's.
+_PUBLIC_UIDS = frozenset(f"2.16.840.1.113883.6.{number}" for number in (1, 8, 96))
+_IDS = _words(
+    "PatientID OtherPatientIDs AccessionNumber StudyID AdmissionID PatientAddress PatientTelephoneNumbers "
+    "MilitaryRank MedicalRecordLocator PerformedProcedureStepID ScheduledProcedureStepID "
+    "RequestedProcedureID PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest"
+)
+_OWNED = {
+    "device": frozenset(["DeviceSerialNumber", "StationName"]),
+    "institution": frozenset(["InstitutionName", "InstitutionAddress"]),
+}
+_JPEG_LIKE = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
+_J2K = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
+
+
+@dataclass
+class Cleaned:
+    """What was done to one file: names of attributes, never their values."""
+
+    removed: list[str] = field(default_factory=list)
+    emptied: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    found_again: list[str] = field(default_factory=list)
+    uids: int = 0
+    private: int = 0
+    shifted: int = 0
+    inside_pixels: int = 0
+
+
+def clean(dataset: Dataset, pseudonyms: Pseudonyms, retain: frozenset[str]) -> Cleaned:
+    """De-identify a data set in place.
+
+    Raises
+    ------
+    ImageError
+        It holds no picture (reports and documents are not cleaned), or pixels in a coding that may hide
+        metadata and is not understood.
+    """
+    if "PixelData" not in dataset:
+        raise ImageError(f"a {class_name(dataset)} is not de-identified: only pictures are")
+    work = _Work(dataset, pseudonyms, retain)
+    work.secrets = _secrets(dataset, retain)
+    syntax = transfer_syntax(dataset)
+    work.done.inside_pixels = _strip_pixels(dataset, syntax)
+    work.attributes(dataset)
+    work.search(dataset)
+    work.say_so(dataset)
+    _new_meta(dataset, syntax)
+    return work.done
+
+
+class _Work:
+    def __init__(self, dataset: Dataset, pseudonyms: Pseudonyms, retain: frozenset[str]) -> None:
+        self.pseudonyms = pseudonyms
+        self.retain = retain
+        self.done = Cleaned()
+        self.secrets: re.Pattern[str] | None = None
+        issuer, patient = _text(dataset, "IssuerOfPatientID"), _text(dataset, "PatientID")
+        patient = patient or _text(dataset, "PatientName") + _text(dataset, "PatientBirthDate")
+        self.patient = pseudonyms.patient(issuer, patient) if patient else ""
+        self.days = pseudonyms.shift_days(issuer, patient)
+
+    def attributes(self, dataset: Dataset) -> None:
+        for tag in list(dataset.keys()):
+            try:
+                element = dataset[tag]
+                what = action(int(tag), element.VR, self.retain)
+                self._apply(dataset, element, what)
+            except Exception:  # what cannot be read cannot be cleaned
+                del dataset[tag]
+                self.done.removed.append(_name(int(tag)))
+
+    def _apply(self, dataset: Dataset, element: DataElement, what: str) -> None:
+        tag, name = element.tag, _name(int(element.tag))
+        if what == "items":
+            for item in element.value or []:
+                self.attributes(item)
+        elif what == "uid":
+            element.value = self._uids(element.value)
+        elif what == "shift":
+            if self._shift(element):
+                self.done.shifted += 1
+            else:
+                del dataset[tag]
+                self.done.removed.append(name)
+        elif name in ("PatientID", "PatientName") and what in ("empty", "dummy"):
+            element.value = self.patient
+            self.done.replaced.append(name)
+        elif what == "remove" or (what == "dummy" and element.VR in ("OB", "OW", "UN", "SQ")):
+            del dataset[tag]
+            if tag.is_private:
+                self.done.private += 1
+            self.done.removed.append(name)
+        elif what == "empty":
+            if not element.is_empty:
+                self.done.emptied.append(name)
+            element.value = None if element.VR != "SQ" else []
+        elif what == "dummy" and not element.is_empty:
+            element.value = _DUMMY.get(element.VR, 0 if element.VR in _NUMBERS else "REMOVED")
+            self.done.replaced.append(name)
+
+    def _uids(self, value: Any) -> Any:
+        if value is None or isinstance(value, str):
+            return self._uid(str(value)) if value else value
+        return [self._uid(str(one)) for one in value]
+
+    def _uid(self, old: str) -> str:
+        if old in UID_dictionary or old in _PUBLIC_UIDS:
+            return old
+        self.done.uids += 1
+        return self.pseudonyms.uid(old)
+
+    def _shift(self, element: DataElement) -> bool:
+        values = element.value if element.VM > 1 else [element.value]
+        moved = []
+        for value in values:
+            text = str(value or "")
+            if not text:
+                return True
+            try:
+                day = datetime.strptime(text[:8], "%Y%m%d") + timedelta(days=self.days)
+            except (ValueError, OverflowError):
+                return False
+            moved.append(day.strftime("%Y%m%d") + text[8:])
+        element.value = moved if len(moved) > 1 else moved[0]
+        return True
+
+    def search(self, dataset: Dataset) -> None:
+        """The second look: what stayed although it holds a name, id, date or UID of this very file."""
+        if self.secrets is None:
+            return
+        for at, element in _walk(dataset):
+            name = _name(int(element.tag))
+            if name in ("PatientID", "PatientName") or element.VR == "SQ" or element.is_empty:
+                continue
+            if element.VR in _TEXT or element.VR == "UI":
+                if self.secrets.search(_flat(element.value)):
+                    element.value = "REMOVED" if element.VR != "AS" else None
+                    self.done.found_again.append(name)
+            elif isinstance(element.value, bytes) and name != "PixelData" and self._in_bytes(element.value):
+                del at[element.tag]
+                self.done.found_again.append(name)
+
+    def _in_bytes(self, data: bytes) -> bool:
+        assert self.secrets is not None
+        return any(
+            self.secrets.search(data.decode(encoding, "ignore").casefold())
+            for encoding in ("utf-8", "latin-1", "utf-16-le", "utf-16-be")
+        )
+
+    def say_so(self, dataset: Dataset) -> None:
+        """The attributes that say what was done (PS3.15 E.3, PS3.3 C.7.1.1)."""
+        codes = [BASIC, *(OPTIONS[option] for option in sorted(self.retain))]
+        items = []
+        for value, meaning in codes:
+            item = Dataset()
+            item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning[:64]
+            items.append(item)
+        dataset.PatientIdentityRemoved = "YES"
+        dataset.DeidentificationMethod = f"dermseg {__version__}, PS3.15 2026c"
+        dataset.DeidentificationMethodCodeSequence = items
+        kept = "UNMODIFIED" if "dates" in self.retain else "MODIFIED"
+        dates = {"dates", "shifted-dates"} & self.retain
+        dataset.LongitudinalTemporalInformationModified = kept if dates else "REMOVED"
+
+
+def _strip_pixels(dataset: Dataset, syntax: str) -> int:
+    """Take metadata out of coded frames, and bytes behind the last pixel of native ones."""
+    for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+        if name in dataset:
+            del dataset[name]
+    frames = max(1, int(dataset.get("NumberOfFrames") or 1))
+    if not UID(syntax).is_encapsulated:
+        bits = int(dataset.Rows) * int(dataset.Columns) * frames
+        bits *= int(dataset.get("SamplesPerPixel") or 1) * int(dataset.BitsAllocated)
+        if str(dataset.get("PhotometricInterpretation") or "") == "YBR_FULL_422":
+            bits = bits * 2 // 3
+        size = -(-bits // 8)
+        extra = len(dataset.PixelData) > size + size % 2
+        if extra:
+            dataset.PixelData = dataset.PixelData[:size] + b"\0" * (size % 2)
+        return int(extra)
+    if syntax == "1.2.840.10008.1.2.5":
+        stripped = [(frame, 0) for frame in generate_frames(dataset.PixelData, number_of_frames=frames)]
+    elif syntax in _JPEG_LIKE:
+        stripped = [strip_jpeg(f) for f in generate_frames(dataset.PixelData, number_of_frames=frames)]
+    elif syntax in _J2K:
+        stripped = [strip_jpeg2000(f) for f in generate_frames(dataset.PixelData, number_of_frames=frames)]
+    else:
+        raise ImageError(f"pixels in the coding {UID(syntax).name} are not searched for metadata")
+    dataset.PixelData = encapsulate([frame for frame, _ in stripped])
+    dataset["PixelData"].VR = "OB"
+    return sum(count for _, count in stripped)
+
+
+def _new_meta(dataset: Dataset, syntax: str) -> None:
+    """File meta information from scratch, and an empty preamble: both may carry anything."""
+    for tag in filter(lambda tag: tag.group < 8, list(dataset.keys())):
+        del dataset[tag]
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = UID(syntax)
+    meta.ImplementationClassUID = UID(IMPLEMENTATION)
+    dataset.file_meta = meta
+    dataset.preamble = bytes(128)  # type: ignore[attr-defined]
+
+
+def _secrets(dataset: Dataset, retain: frozenset[str]) -> re.Pattern[str] | None:
+    """A pattern of the identity that the file itself tells, for text in lower case."""
+    words: set[str] = set()
+    owned = frozenset().union(*(names for option, names in _OWNED.items() if option not in retain))
+    for _, element in _walk(dataset):
+        if element.is_empty or element.VR == "SQ":
+            continue
+        values = [element.value] if isinstance(element.value, (str, bytes)) else _listed(element.value)
+        for value in values:
+            text = str(value).strip()
+            if element.VR == "PN":
+                words |= set(re.split(r"[\^=\s,]+", text))
+                words |= set(re.split(r"[\^=,]+", text))
+            elif element.keyword in _IDS | owned:
+                words.add(text)
+            elif element.VR == "UI" and "uids" not in retain:
+                words |= {text} if text not in UID_dictionary and text not in _PUBLIC_UIDS else set()
+            elif element.VR in ("DA", "DT") and re.fullmatch(r"\d{8}", text[:8]):
+                secret = "dates" not in retain or element.keyword == "PatientBirthDate"
+                words |= _date_forms(text[:8]) if secret else set()
+    words = {word.casefold() for word in words if len(word) >= 3}
+    if not words:
+        return None
+    edges = [re.escape(word) for word in sorted(words, key=len, reverse=True)]
+    # Short ones as whole words only: "ann" is no secret in "annotation".
+    parts = [edge if len(edge) >= 6 else rf"(?<![^\W_]){edge}(?![^\W_])" for edge in edges]
+    return re.compile("|".join(parts))
+
+
+def _date_forms(day: str) -> set[str]:
+    y, m, d = day[:4], day[4:6], day[6:8]
+    return {
+        day,
+        f"{y}-{m}-{d}",
+        f"{d}.{m}.{y}",
+        f"{m}/{d}/{y}",
+        f"{d}/{m}/{y}",
+        f"{y}/{m}/{d}",
+        f"{d}-{m}-{y}",
+    }
+
+
+def _walk(dataset: Dataset) -> Iterator[tuple[Dataset, DataElement]]:
+    """Every readable element at every depth, with the data set that holds it."""
+    for tag in list(dataset.keys()):
+        try:
+            element = dataset[tag]
+        except Exception:
+            continue
+        yield dataset, element
+        if element.VR == "SQ":
+            for item in element.value or []:
+                yield from _walk(item)
+
+
+def _listed(value: Any) -> list[Any]:
+    try:
+        return list(value)
+    except TypeError:
+        return [value]
+
+
+def _flat(value: Any) -> str:
+    values = [value] if isinstance(value, str) else _listed(value)
+    return "\n".join(str(one) for one in values).casefold()
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    try:
+        return str(dataset.get(keyword) or "")
+    except Exception:
+        return ""
+
+
+def _name(tag: int) -> str:
+    return keyword_for_tag(tag) or f"({tag >> 16:04X},{tag & 0xFFFF:04X})"

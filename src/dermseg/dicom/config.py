@@ -1,0 +1,241 @@
+"""The configuration of the work beside a PACS: one YAML file for ``dicom listen``, ``watch`` and ``queue``.
+
+Unknown keys are refused with the nearest known one. Passwords stand in files or in the environment, never in
+the YAML file. Paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import ssl
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dermseg.errors import ConfigError
+from dermseg.inference.outputs import DICOM_KINDS
+
+ResultKind = Literal["dicom-seg", "dicom-probability", "dicom-sr", "dicom-sc"]
+assert set(DICOM_KINDS) == set(ResultKind.__args__)  # type: ignore[attr-defined]
+
+
+def _title(value: str) -> str:
+    if not re.fullmatch(r"[\x21-\x5b\x5d-\x7e][\x20-\x5b\x5d-\x7e]{0,15}", value.strip() or " "):
+        raise ValueError(f"'{value}' is no AE title: 1 to 16 ASCII characters, no backslash")
+    return value.strip()
+
+
+Title = Annotated[str, AfterValidator(_title)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Section(BaseModel):
+    """A part of the configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tls(Section):
+    """DICOM over TLS (PS3.15 B.9 and later profiles): both sides show a certificate."""
+
+    certificate: Path
+    key: Path
+    authority: Path = Field(description="certificates of those who are trusted")
+
+    def context(self, *, server: bool) -> ssl.SSLContext:
+        """The settings as Python's ssl wants them.
+
+        Raises
+        ------
+        ConfigError
+            A file is missing or no certificate.
+        """
+        purpose = ssl.Purpose.CLIENT_AUTH if server else ssl.Purpose.SERVER_AUTH
+        try:
+            context = ssl.create_default_context(purpose, cafile=str(self.authority))
+            context.load_cert_chain(str(self.certificate), str(self.key))
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"tls: {error}", file=self.certificate) from None
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+
+class Listen(Section):
+    """Where images are received (C-STORE)."""
+
+    ae_title: Title = "DERMSEG"
+    address: str = Field(default="127.0.0.1", description="0.0.0.0 for all networks of this machine")
+    port: Port = 11112
+    callers: tuple[Title, ...] = Field(default=(), description="AE titles that may send; none named: all")
+    storage_commitment: bool = Field(
+        default=False,
+        description="answer requests for commitment; keeps every received file for good",
+    )
+    tls: Tls | None = None
+
+
+class Dimse(Section):
+    """An archive that is sent to by C-STORE."""
+
+    ae_title: Title
+    host: str
+    port: Port = 104
+    calling_title: Title = "DERMSEG"
+    timeout_s: float = Field(default=30.0, gt=0)
+    tls: Tls | None = None
+
+
+class Web(Section):
+    """An archive that speaks DICOMweb."""
+
+    url: str
+    user: str | None = None
+    password_file: Path | None = None
+    token_env: str | None = Field(default=None, description="environment variable with a bearer token")
+    authority: Path | None = Field(default=None, description="certificates of those who are trusted")
+    timeout_s: float = Field(default=30.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Web:
+        if not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"'{self.url}' is no address: https://pacs.example/dicom-web")
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("user and password_file belong together")
+        return self
+
+
+class Send(Section):
+    """Where results go: one of the two."""
+
+    dimse: Dimse | None = None
+    web: Web | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Send:
+        if (self.dimse is None) == (self.web is None):
+            raise ValueError("name exactly one of dimse and web")
+        return self
+
+
+class Watch(Section):
+    """An archive that is asked for new images (QIDO-RS) and gives them (WADO-RS)."""
+
+    web: Web
+    modalities: tuple[str, ...] = Field(default=("DMS", "XC"), min_length=1)
+    days: int | None = Field(default=7, ge=0, description="studies of so many days back; null: all")
+    poll_s: float = Field(default=30.0, gt=0)
+
+
+class Retry(Section):
+    """What happens when sending or fetching fails: again, later and later, then a dead letter."""
+
+    attempts: int = Field(default=40, ge=1, description="with the defaults below, about 30 hours")
+    first_s: float = Field(default=5.0, gt=0)
+    longest_s: float = Field(default=3600.0, gt=0)
+
+    def delay_s(self, attempts: int) -> float:
+        """Seconds to wait after so many failures: doubled each time, up to the longest."""
+        return float(min(self.longest_s, self.first_s * 2.0 ** min(attempts - 1, 40)))
+
+
+class PacsConfig(Section):
+    """The whole file."""
+
+    folder: Path = Field(description="queue and files under way; on a disk that survives a restart")
+    model: str = "default"
+    variant: str | None = None
+    threshold: float | None = Field(default=None, gt=0, lt=1)
+    lesions: Literal["largest", "all"] = "largest"
+    tta: bool = False
+    max_megapixels: float = Field(default=100.0, gt=0)
+    results: tuple[ResultKind, ...] = Field(default=("dicom-seg", "dicom-sr"), min_length=1)
+    send: Send
+    listen: Listen = Listen()
+    watch: Watch | None = None
+    retry: Retry = Retry()
+    keep_days: int = Field(default=30, ge=1, description="how long the record of finished work is kept")
+    max_waiting: int = Field(default=10_000, ge=1, description="more waiting images are refused for now")
+    audit: Path | None = Field(default=None, description="append-only log of every result")
+    audit_key: Path | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What shapes a result, beside the model."""
+        return {"threshold": self.threshold, "lesions": self.lesions, "tta": self.tta}
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Results in sending order; a report brings the segmentation along, which goes first."""
+        wanted = {*self.results, *(["dicom-seg"] if "dicom-sr" in self.results else [])}
+        return tuple(kind for kind in DICOM_KINDS if kind in wanted)
+
+
+def load_config(path: Path) -> PacsConfig:
+    """Read a configuration; its paths become absolute.
+
+    Raises
+    ------
+    ConfigError
+        Missing, not YAML, or keys or values that are wrong; all of them are named.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=path) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"is not YAML: {error}", file=path) from None
+    try:
+        config = PacsConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(dict(one)) for one in error.errors()), file=path) from None
+    return _rebased(config, path.absolute().parent)
+
+
+def _rebased(section: Any, folder: Path) -> Any:
+    changes: dict[str, Any] = {}
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Path):
+            changes[name] = folder / value.expanduser()
+        elif isinstance(value, Section):
+            changes[name] = _rebased(value, folder)
+    return section.model_copy(update=changes)
+
+
+def _explain(error: dict[str, Any]) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        model: Any = PacsConfig
+        for part in error["loc"][:-1]:
+            annotation = model.model_fields[str(part)].annotation
+            options = [annotation, *getattr(annotation, "__args__", ())]
+            model = next(one for one in options if isinstance(one, type) and issubclass(one, Section))
+        close = difflib.get_close_matches(str(error["loc"][-1]), model.model_fields, n=1)
+        return f"unknown key '{place}'" + (f", did you mean '{close[0]}'?" if close else "")
+    return f"{place}: {error['msg'].removeprefix('Value error, ')}" if place else str(error["msg"])
+
+
+def read_secret(web: Web) -> dict[str, Any]:
+    """User and password, or a token, as ``{"auth": ...}`` or ``{"headers": ...}`` for requests.
+
+    Raises
+    ------
+    ConfigError
+        The file or the environment variable is missing.
+    """
+    if web.password_file is not None:
+        try:
+            return {"auth": (web.user, web.password_file.read_text(encoding="utf-8").strip())}
+        except OSError as error:
+            raise ConfigError(f"cannot be read: {error.strerror}", file=web.password_file) from None
+    if web.token_env is not None:
+        token = os.environ.get(web.token_env)
+        if not token:
+            raise ConfigError(f"the environment variable {web.token_env} is empty")
+        return {"headers": {"Authorization": f"Bearer {token}"}}
+    return {}

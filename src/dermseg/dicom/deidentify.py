@@ -1,0 +1,196 @@
+"""Files in, files without identity out: DICOM photographs and ordinary images, with a report.
+
+The report names attributes and never values, so it can go with the data. Who became whom is written to a file
+of its own, and only on demand.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from dermseg.dicom.burned_in import find_text
+from dermseg.dicom.clean import clean
+from dermseg.dicom.profile import OPTIONS
+from dermseg.dicom.pseudonyms import Pseudonyms
+from dermseg.dicom.strip import strip_jpeg, strip_png
+from dermseg.dicom.write import to_bytes
+from dermseg.errors import DermsegError, UsageError
+from dermseg.images.dicom import read_dataset
+from dermseg.images.headers import sniff
+from dermseg.images.load import load_image
+from dermseg.images.masks import atomic_write, encode
+from dermseg.images.probe import probe
+from dermseg.images.sources import ImageSource
+from dermseg.version import __version__
+
+REPORT = "deidentification.json"
+_SUFFIX = {"JPEG": ".jpg", "PNG": ".png"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One file: its new name, what was done to it, what to look at; or why it was left out.
+
+    ``number`` is its place among the inputs: an old name may be a person's, so it does not stand here.
+    """
+
+    number: int
+    file: str | None
+    kind: str
+    done: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """All outcomes, and old names and patients beside new ones (``mapping`` is secret)."""
+
+    outcomes: list[Outcome]
+    mapping: list[tuple[str, str, str, str]]
+
+    @property
+    def failed(self) -> int:
+        """How many files were left out."""
+        return sum(outcome.error is not None for outcome in self.outcomes)
+
+
+def deidentify(
+    sources: Sequence[ImageSource], out: Path, pseudonyms: Pseudonyms, retain: frozenset[str] = frozenset()
+) -> Run:
+    """Write every source without its identity into the folder `out`, and ``deidentification.json``.
+
+    DICOM files become ``<patient>/<SOP Instance UID>.dcm`` with new values for both, JPEG and PNG files
+    ``images/<16 digits>.jpg`` with the same pixels, other images the same as PNG.
+
+    Raises
+    ------
+    UsageError
+        `out` is there and not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError("the output folder is not empty", file=out, hint="choose a new one with -o")
+    outcomes: list[Outcome] = []
+    mapping: list[tuple[str, str, str, str]] = []
+    for number, source in enumerate(sources, start=1):
+        try:
+            outcome, line = _one(number, source, out, pseudonyms, retain)
+            mapping.append(line)
+        except DermsegError as error:
+            outcome = Outcome(number, None, "", error=error.message)
+        except Exception as error:  # a damaged file must not end the run, nor its values reach the report
+            outcome = Outcome(number, None, "", error=f"cannot be cleaned ({type(error).__name__})")
+        outcomes.append(outcome)
+    run = Run(outcomes, mapping)
+    _write_report(run, out / REPORT, pseudonyms, retain)
+    return run
+
+
+def _one(
+    number: int, source: ImageSource, out: Path, pseudonyms: Pseudonyms, retain: frozenset[str]
+) -> tuple[Outcome, tuple[str, str, str, str]]:
+    data = source.read_bytes()
+    if sniff(data[:132]) == "DICOM":
+        dataset = read_dataset(data)
+        old = str(dataset.get("PatientID") or "")
+        warnings = _warnings(dataset)
+        done = clean(dataset, pseudonyms, retain)
+        patient = str(dataset.get("PatientID") or "") or "unknown"
+        name = f"{patient}/{dataset.SOPInstanceUID}.dcm"
+        cleaned = to_bytes(dataset)
+        warnings += _text_warning(cleaned)
+        atomic_write(out / name, cleaned)
+        return Outcome(number, name, "DICOM", asdict(done), tuple(warnings)), (
+            source.label,
+            name,
+            old,
+            patient,
+        )
+    kind, cleaned, parts = _picture(data)
+    name = f"images/{pseudonyms.file_name(data)}{_SUFFIX.get(kind, '.png')}"
+    atomic_write(out / name, cleaned)
+    done_parts = {"metadata_parts_removed": parts} if parts is not None else {"written_anew_as": "PNG"}
+    return Outcome(number, name, kind, done_parts, tuple(_text_warning(cleaned))), (
+        source.label,
+        name,
+        "",
+        "",
+    )
+
+
+def _picture(data: bytes) -> tuple[str, bytes, int | None]:
+    """An ordinary image without metadata: pixels as they were coded, or written anew as PNG."""
+    header = probe(data)
+    if header.format == "JPEG":
+        return "JPEG", *strip_jpeg(data, orientation=header.orientation)
+    if header.format == "PNG" and header.orientation == 1 and header.frames == 1:
+        return "PNG", *strip_png(data)
+    pixels = load_image(data).pixels
+    return header.format, encode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), []), None
+
+
+def _warnings(dataset: Any) -> list[str]:
+    found = []
+    burned_in = str(dataset.get("BurnedInAnnotation") or "")
+    if burned_in == "YES":
+        found.append("the file says that identity is burned into its pixels")
+    elif burned_in != "NO":
+        found.append("the file does not say whether identity is burned into its pixels")
+    if str(dataset.get("RecognizableVisualFeatures") or "") == "YES":
+        found.append("the file says that the person can be recognised")
+    return found
+
+
+def _text_warning(cleaned: bytes) -> list[str]:
+    try:
+        lines = find_text(load_image(cleaned).pixels)
+    except DermsegError:
+        return ["the picture could not be decoded and was not searched for burned-in text"]
+    where = ", ".join(f"x {x}, y {y}, {width} x {height}" for x, y, width, height in lines[:3])
+    return [f"looks like text in the picture at {where}"] if lines else []
+
+
+def _write_report(run: Run, path: Path, pseudonyms: Pseudonyms, retain: frozenset[str]) -> None:
+    report = {
+        "schema_version": 1,
+        "dermseg": __version__,
+        "date": datetime.now(UTC).date().isoformat(),
+        "profile": "DICOM PS3.15 2026c, Basic Application Level Confidentiality Profile",
+        "options": [OPTIONS[option][1] for option in sorted(retain)],
+        "key": pseudonyms.fingerprint,
+        "files": len(run.outcomes),
+        "left_out": run.failed,
+        "with_warnings": sum(bool(outcome.warnings) for outcome in run.outcomes),
+        "outcomes": [asdict(outcome) for outcome in run.outcomes],
+    }
+    atomic_write(path, (json.dumps(report, indent=2) + "\n").encode())
+
+
+def write_mapping(run: Run, path: Path) -> None:
+    """Write who became whom, readable by its owner alone.
+
+    Raises
+    ------
+    UsageError
+        The file is there already.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("file", "new_file", "patient_id", "new_patient_id"))
+    writer.writerows(run.mapping)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}", file=path) from None
+    with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+        file.write(text.getvalue())

@@ -1,0 +1,121 @@
+"""Results to the archive: C-STORE over one association, or STOW-RS.
+
+An archive that has an object already is as good as one that takes it: UIDs are derived from their causes, so
+it can only be the same result (status 0111, duplicate SOP instance).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import requests
+from dicomweb_client.api import DICOMwebClient
+from dicomweb_client.session_utils import create_session
+from pydicom import Dataset
+from pynetdicom import AE
+
+from dermseg.dicom.config import Dimse, Send, Web, read_secret
+from dermseg.errors import DermsegError
+
+_DUPLICATE = 0x0111
+
+
+class SendError(DermsegError):
+    """The archive did not take the results. ``final``: trying again cannot help."""
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
+
+
+def send(objects: Sequence[Dataset], target: Send) -> None:
+    """Send objects in order; returns when the archive has them all.
+
+    Raises
+    ------
+    SendError
+        It cannot be reached or refuses one.
+    """
+    if target.dimse is not None:
+        _send_dimse(objects, target.dimse)
+    else:
+        assert target.web is not None
+        _send_web(objects, target.web)
+
+
+def _send_dimse(objects: Sequence[Dataset], target: Dimse) -> None:
+    entity = AE(ae_title=target.calling_title)
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = target.timeout_s
+    entity.connection_timeout = target.timeout_s
+    for dataset in objects:
+        entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+    tls = None if target.tls is None else (target.tls.context(server=False), target.host)
+    association = entity.associate(target.host, target.port, ae_title=target.ae_title, tls_args=tls)
+    if not association.is_established:
+        why = "refused the association" if association.is_rejected else "cannot be reached"
+        raise SendError(f"{target.ae_title} at {target.host}:{target.port} {why}")
+    try:
+        for dataset in objects:
+            try:
+                answer = association.send_c_store(dataset)
+            except ValueError as error:  # no accepted presentation context
+                raise SendError(
+                    f"{target.ae_title} does not take {dataset.SOPClassUID.name}", final=True
+                ) from error
+            except RuntimeError as error:
+                raise SendError(f"the association with {target.ae_title} broke") from error
+            status = answer.get("Status")
+            if status is None:
+                raise SendError(f"{target.ae_title} gave no answer")
+            if status not in (0, _DUPLICATE) and status >> 12 != 0xB:  # B...: stored, with a remark
+                raise SendError(f"{target.ae_title} refused {dataset.SOPClassUID.name}: status {status:04X}")
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def web_client(web: Web) -> DICOMwebClient:
+    """A client for an archive, with its password or token.
+
+    Raises
+    ------
+    ConfigError
+        The secret is missing.
+    """
+    session = create_session()
+    session.verify = True if web.authority is None else str(web.authority)
+    session.request = _with_timeout(session.request, web.timeout_s)
+    secret = read_secret(web)
+    session.auth = secret.get("auth")
+    return DICOMwebClient(web.url.rstrip("/"), session=session, headers=secret.get("headers"))
+
+
+def _with_timeout(request: Any, seconds: float) -> Any:
+    def call(*arguments: Any, **options: Any) -> Any:
+        options.setdefault("timeout", seconds)
+        return request(*arguments, **options)
+
+    return call
+
+
+def _send_web(objects: Sequence[Dataset], web: Web) -> None:
+    client = web_client(web)
+    for dataset in objects:
+        try:
+            answer = client.store_instances([dataset])
+        except requests.HTTPError as error:
+            code = 0 if error.response is None else error.response.status_code
+            if code == 409:  # conflict: there already
+                continue
+            final = code in (400, 413, 415)
+            raise SendError(
+                f"{web.url} refused {dataset.SOPClassUID.name}: HTTP {code}", final=final
+            ) from error
+        except requests.RequestException as error:
+            raise SendError(f"{web.url} cannot be reached ({type(error).__name__})") from error
+        failed = answer.get("FailedSOPSequence") or []
+        reasons = {int(item.get("FailureReason") or 0) for item in failed} - {_DUPLICATE}
+        if reasons:
+            shown = ", ".join(f"{reason:04X}" for reason in sorted(reasons))
+            raise SendError(f"{web.url} refused {dataset.SOPClassUID.name}: reason {shown}")

@@ -1,0 +1,147 @@
+"""The photograph as the library that writes results wants to see it, and the patient put back afterwards.
+
+highdicom copies patient and study from the source and checks every value on the way. Archives hold values
+that fail such checks (a birth date with dots, a patient id of 70 characters). So it gets a *reference* with
+those values left empty, and `put_back` then copies patient and study from the source as they stand: a result
+that carries another patient id than its image would be lost, or worse.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from dermseg.dicom.identity import Origin, derive_uid
+from dermseg.images.dicom import spacing_of
+
+# Patient, General Study and Patient Study modules (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2).
+_PATIENT = (
+    "SpecificCharacterSet",
+    "TimezoneOffsetFromUTC",
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "IssuerOfPatientIDQualifiersSequence",
+    "OtherPatientIDsSequence",
+    "PatientBirthDate",
+    "PatientSex",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "LongitudinalTemporalInformationModified",
+    "StudyInstanceUID",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "StudyDescription",
+    "AccessionNumber",
+    "IssuerOfAccessionNumberSequence",
+    "ReferringPhysicianName",
+)
+_REQUIRED = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+
+
+def reference(image: Dataset) -> Dataset:
+    """A small data set with what the writers read: UIDs, size, spacing; no patient.
+
+    A multi-frame source becomes its first frame, which is the picture that was segmented.
+    """
+    found = Dataset()
+    found.file_meta = FileMetaDataset()
+    for name in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        setattr(found, name, str(image[name].value))
+    found.Rows, found.Columns = int(image.Rows), int(image.Columns)
+    found.Modality = str(image.get("Modality") or "OT")[:16]
+    found.InstanceNumber = 1
+    if frame_numbers(image) is not None:  # as a single picture; `put_back` names the class and the frame
+        found.SOPClassUID = SecondaryCaptureImageStorage
+    for name in _REQUIRED:
+        setattr(found, name, None)
+    if str(image.get("LossyImageCompression") or "") == "01":  # what was lost stays lost
+        found.LossyImageCompression = "01"
+        found.LossyImageCompressionMethod = image.get("LossyImageCompressionMethod") or "ISO_10918_1"
+        found.LossyImageCompressionRatio = image.get("LossyImageCompressionRatio") or 1
+    frame_of_reference = image.get("FrameOfReferenceUID")
+    spacing = spacing_of(image)
+    if spacing is not None:
+        found.PixelSpacing = [round(value, 10) for value in spacing]
+    if frame_of_reference and _has_position(image):
+        found.FrameOfReferenceUID = str(frame_of_reference)
+        found.ImagePositionPatient = image.ImagePositionPatient
+        found.ImageOrientationPatient = image.ImageOrientationPatient
+    return found
+
+
+def _has_position(image: Dataset) -> bool:
+    try:
+        position, orientation = image.ImagePositionPatient, image.ImageOrientationPatient
+        return len(position) == 3 and len(orientation) == 6
+    except (AttributeError, TypeError):
+        return False
+
+
+def put_back(made: Dataset, origin: Origin) -> None:
+    """Copy patient and study from the photograph, byte for byte, and set the moment of creation."""
+    image = origin.image
+    for name in _PATIENT:
+        tag = tag_for_keyword(name)
+        assert tag is not None
+        if tag in image:
+            made[tag] = image.get_item(tag)
+        elif name in ("SpecificCharacterSet",) and tag in made:
+            del made[tag]  # the source's letters are those of the default repertoire
+    numbers = frame_numbers(image)
+    if numbers is not None:
+        made.walk(partial(_name_frame, origin.image_uid, str(image.SOPClassUID), numbers))
+    moment: dict[str, Any] = {
+        "InstanceCreationDate": origin.created.strftime("%Y%m%d"),
+        "InstanceCreationTime": origin.created.strftime("%H%M%S"),
+        "ContentDate": origin.created.strftime("%Y%m%d"),
+        "ContentTime": origin.created.strftime("%H%M%S"),
+        "DateOfSecondaryCapture": origin.created.strftime("%Y%m%d"),
+        "TimeOfSecondaryCapture": origin.created.strftime("%H%M%S"),
+    }
+    for name, value in moment.items():
+        if name in made:
+            setattr(made, name, value)
+    dimensions = derive_uid(str(made.SOPInstanceUID), "dimensions")
+    made.walk(partial(_settle, dimensions, origin.created.strftime("%Y%m%d%H%M%S")))
+
+
+def _settle(dimensions: str, moment: str, at: Dataset, element: Any) -> None:
+    """Replace what was drawn or read from the clock: the same causes give the same bytes."""
+    if element.keyword == "DimensionOrganizationUID":
+        element.value = dimensions
+    elif element.keyword == "ContributionDateTime":
+        element.value = moment
+
+
+def _name_frame(image_uid: str, class_uid: str, numbers: list[int], at: Dataset, element: Any) -> None:
+    """In every reference to the photograph, say its class and which frame was segmented."""
+    if element.keyword == "ReferencedSOPInstanceUID" and element.value == image_uid:
+        at.ReferencedSOPClassUID = class_uid
+        if "PurposeOfReferenceCodeSequence" in at:
+            at.ReferencedFrameNumber = numbers
+
+
+def frame_numbers(image: Dataset) -> list[int] | None:
+    """``[1]`` for a multi-frame source, None for a single picture."""
+    return [1] if image.get("NumberOfFrames") else None

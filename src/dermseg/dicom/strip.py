@@ -1,0 +1,155 @@
+"""Metadata out of coded pictures, pixels untouched: JPEG, JPEG-LS, JPEG 2000 and PNG.
+
+Cameras write owner, place (GPS), time and serial number into EXIF and XMP, and the JPEG frames inside DICOM
+files carry the same segments. What a decoder needs stays byte for byte; the turn that EXIF orders
+(orientation) is written back alone. Sources: ITU-T T.81 annex B, T.87 annex C, T.800 annex A, PNG (W3C 2025).
+"""
+
+from __future__ import annotations
+
+import struct
+
+from dermseg.errors import ImageError
+from dermseg.images.headers import PNG_SIGNATURE
+
+_STANDALONE = frozenset([0x01, *range(0xD0, 0xD8)])
+# Critical chunks and those that say how colours are meant; iCCP has a name in it, so sRGB and gAMA must do.
+_PNG_KEPT = frozenset(
+    [b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"sRGB", b"gAMA", b"cHRM", b"sBIT", b"pHYs"]
+)
+
+
+def strip_jpeg(data: bytes, *, orientation: int = 1) -> tuple[bytes, int]:
+    """A JPEG or JPEG-LS without application data, comments and anything behind its end.
+
+    Parameters
+    ----------
+    data
+        The file or frame.
+    orientation
+        Written into a fresh EXIF of its own unless 1.
+
+    Returns
+    -------
+    bytes
+        The stripped file.
+    int
+        How many parts were taken away.
+
+    Raises
+    ------
+    ImageError
+        Damaged: where its parts begin and end is not certain, so nothing can be promised.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        raise ImageError("does not begin like a JPEG")
+    kept, position, removed = [b"\xff\xd8"], 2, 0
+    if orientation != 1:
+        kept.append(_orientation_segment(orientation))
+    try:
+        while True:
+            if data[position] != 0xFF:
+                raise ImageError("the JPEG is damaged")
+            while data[position + 1] == 0xFF:  # filling
+                position += 1
+            marker = data[position + 1]
+            if marker == 0xD9:
+                kept.append(b"\xff\xd9")
+                removed += position + 2 < len(data.rstrip(b"\0\xff"))
+                return b"".join(kept), removed
+            if marker in _STANDALONE:
+                kept.append(data[position : position + 2])
+                position += 2
+                continue
+            end = position + 2 + struct.unpack_from(">H", data, position + 2)[0]
+            if end > len(data) or end < position + 4:
+                raise ImageError("the JPEG is damaged")
+            body = data[position + 4 : end]
+            if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 14:
+                kept.append(b"\xff\xe0\x00\x10" + body[:12] + b"\0\0")  # without its thumbnail
+                removed += len(body) > 14
+            elif marker == 0xEE and body.startswith(b"Adobe") and len(body) >= 12:
+                kept.append(b"\xff\xee\x00\x0e" + body[:12])
+            elif 0xE0 <= marker <= 0xEF or marker == 0xFE:
+                removed += 1
+            else:
+                if marker == 0xDA:
+                    end = _scan_end(data, end)
+                kept.append(data[position:end])
+            position = end
+    except (IndexError, struct.error):
+        raise ImageError("the JPEG is cut off") from None
+
+
+def _scan_end(data: bytes, position: int) -> int:
+    """Where coded data end: at a marker that is no stuffing (00 to 7F: JPEG-LS) and no restart."""
+    while True:
+        position = data.find(b"\xff", position)
+        if position < 0:
+            raise IndexError
+        following = data[position + 1]
+        if following >= 0x80 and following not in _STANDALONE and following != 0xFF:
+            return position
+        position += 1 if following == 0xFF else 2
+
+
+def _orientation_segment(orientation: int) -> bytes:
+    tiff = struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    body = b"Exif\0\0" + tiff
+    return b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+
+
+def strip_jpeg2000(data: bytes) -> tuple[bytes, int]:
+    """A JPEG 2000 code stream without comments; the boxes of a JP2 file around it go too.
+
+    Raises
+    ------
+    ImageError
+        There is no code stream, or its header is damaged.
+    """
+    start = data.find(b"\xff\x4f\xff\x51")
+    if start < 0:
+        raise ImageError("there is no JPEG 2000 code stream")
+    position, removed, kept = start + 2, int(start > 0), [b"\xff\x4f"]
+    try:
+        while (marker := struct.unpack_from(">H", data, position)[0]) != 0xFF90:  # start of the first tile
+            end = position + 2 + struct.unpack_from(">H", data, position + 2)[0]
+            if marker >> 8 != 0xFF or end > len(data):
+                raise ImageError("the JPEG 2000 header is damaged")
+            if marker == 0xFF64:
+                removed += 1
+            else:
+                kept.append(data[position:end])
+            position = end
+    except struct.error:
+        raise ImageError("the JPEG 2000 header is cut off") from None
+    last = data.rfind(b"\xff\xd9")
+    if last < position:
+        raise ImageError("the JPEG 2000 code stream has no end")
+    kept.append(data[position : last + 2])
+    return b"".join(kept), removed
+
+
+def strip_png(data: bytes) -> tuple[bytes, int]:
+    """A PNG without texts, times, EXIF, profiles and anything behind its end.
+
+    Raises
+    ------
+    ImageError
+        Damaged.
+    """
+    kept, position, removed = [PNG_SIGNATURE], len(PNG_SIGNATURE), 0
+    while True:
+        if position + 12 > len(data):
+            raise ImageError("the PNG is cut off")
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if end > len(data):
+            raise ImageError("the PNG is cut off")
+        if kind in _PNG_KEPT:
+            kept.append(data[position:end])
+        else:
+            removed += 1
+        position = end
+        if kind == b"IEND":
+            return b"".join(kept), removed + int(position < len(data))

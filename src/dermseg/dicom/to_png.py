@@ -1,0 +1,57 @@
+"""DICOM photographs as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from dermseg.errors import DermsegError, UsageError
+from dermseg.images.load import load_image
+from dermseg.images.masks import atomic_write, encode
+from dermseg.images.sources import ImageSource
+from dermseg.inference.outputs import plan_stems
+
+
+@dataclass(frozen=True)
+class Converted:
+    """One file: where the picture is, its size and spacing, or why there is none."""
+
+    file: str
+    png: str | None = None
+    width: int | None = None
+    height: int | None = None
+    spacing_mm: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+
+
+def write_pngs(sources: Sequence[ImageSource], out: Path, *, overwrite: bool = False) -> list[Converted]:
+    """Write ``<out>/<relative path>/<stem>.png`` for each source.
+
+    Raises
+    ------
+    UsageError
+        A file is there already, or `out` cannot be written.
+    """
+    stems = plan_stems([source.name for source in sources])
+    there = [f"{stem}.png" for stem in stems.values() if (out / f"{stem}.png").exists()]
+    if there and not overwrite:
+        raise UsageError(
+            f"{len(there)} files are there already, such as {there[0]}", file=out, hint="--overwrite"
+        )
+    done = []
+    for source in sources:
+        try:
+            loaded = load_image(source)
+        except DermsegError as error:
+            reason = f"{error.message} ({error.hint})" if error.hint else error.message
+            done.append(Converted(source.name, error=reason))
+            continue
+        name = f"{stems[source.name]}.png"
+        atomic_write(out / name, encode(".png", cv2.cvtColor(loaded.pixels, cv2.COLOR_RGB2BGR), []))
+        info = loaded.info
+        done.append(Converted(source.name, name, info.width, info.height, info.spacing_mm, info.notes))
+    return done

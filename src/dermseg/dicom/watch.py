@@ -1,0 +1,110 @@
+"""Asking an archive for new images over DICOMweb: QIDO-RS to find them, WADO-RS to fetch them.
+
+A study is looked into again only when its number of instances has changed; what is in the queue is not
+fetched again. Nothing is remembered before it is in the queue, so a crash costs a second look and no image.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import date, timedelta
+from typing import Any
+
+import requests
+from dicomweb_client.api import DICOMwebClient
+
+from dermseg.dicom.config import PacsConfig, Watch
+from dermseg.dicom.identity import is_ours
+from dermseg.dicom.queue import Queue
+from dermseg.dicom.receive import IMAGE_CLASSES
+from dermseg.dicom.send import web_client
+from dermseg.dicom.work import Worker, log
+from dermseg.dicom.write import to_bytes
+from dermseg.errors import DermsegError
+
+_STUDY, _SERIES, _INSTANCE, _CLASS = "0020000D", "0020000E", "00080018", "00080016"
+_STUDY_INSTANCES = "00201208"
+
+
+class Watcher:
+    """Polls one archive into a queue.
+
+    Parameters
+    ----------
+    queue, worker
+        Where images go.
+    config, watch
+        The whole configuration, and the archive to ask.
+    """
+
+    def __init__(self, queue: Queue, worker: Worker, config: PacsConfig, watch: Watch) -> None:
+        self.queue = queue
+        self.worker = worker
+        self.config = config
+        self.watch = watch
+        self._client: DICOMwebClient = web_client(watch.web)
+
+    def run(self, stop: threading.Event) -> None:
+        """Poll until `stop` is set; an archive that is away is asked again later."""
+        failures = 0
+        while not stop.is_set():
+            try:
+                found = self.poll()
+                failures = 0
+                log("polled", found=found)
+            except (requests.RequestException, DermsegError, ValueError, KeyError) as error:
+                failures += 1
+                log("poll_failed", reason=type(error).__name__)
+            wait = self.watch.poll_s
+            stop.wait(max(wait, self.config.retry.delay_s(failures)) if failures else wait)
+
+    def poll(self) -> int:
+        """Look once; returns how many new images are in the queue now.
+
+        Raises
+        ------
+        requests.RequestException
+            The archive cannot be reached or refuses.
+        """
+        found = 0
+        for modality in self.watch.modalities:
+            filters: dict[str, Any] = {"ModalitiesInStudy": modality}
+            if self.watch.days is not None:
+                first = date.today() - timedelta(days=self.watch.days)
+                filters["StudyDate"] = f"{first:%Y%m%d}-"
+            studies = self._client.search_for_studies(
+                search_filters=filters, fields=["NumberOfStudyRelatedInstances"], get_remaining=True
+            )
+            for study in studies:
+                uid, count = str(_value(study, _STUDY)), int(_value(study, _STUDY_INSTANCES) or -1)
+                if count >= 0 and not self.queue.study_changed(uid, count):
+                    continue
+                found += self._fetch(uid)
+                self.queue.note_study(uid, count)
+        return found
+
+    def _fetch(self, study: str) -> int:
+        instances = self._client.search_for_instances(
+            study_instance_uid=study, fields=["SOPClassUID"], get_remaining=True
+        )
+        found = 0
+        for instance in instances:
+            uid = str(_value(instance, _INSTANCE))
+            if str(_value(instance, _CLASS)) not in IMAGE_CLASSES or self.queue.knows(
+                uid, self.worker.work_key
+            ):
+                continue
+            if self.queue.waiting() >= self.config.max_waiting:
+                raise DermsegError("too many images wait")
+            dataset = self._client.retrieve_instance(
+                study, str(_value(instance, _SERIES)), uid, media_types=(("application/dicom", "*"),)
+            )
+            state = "ignored" if is_ours(dataset) else "received"
+            found += self.queue.add(uid, self.worker.work_key, "web", to_bytes(dataset), state=state)
+        return found
+
+
+def _value(item: dict[str, Any], tag: str) -> Any:
+    """The first value of an attribute of a DICOM JSON object, or None."""
+    values = item.get(tag, {}).get("Value") or [None]
+    return values[0]

@@ -1,0 +1,181 @@
+"""From the queue to the archive: one thread segments, one sends; both pick up where a crash left them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from io import BytesIO
+
+from pydicom import dcmread
+
+from dermseg.audit import AuditLog, Entry, read_key
+from dermseg.dicom.config import PacsConfig
+from dermseg.dicom.identity import Origin, work_key
+from dermseg.dicom.queue import Job, Queue, State, write_synced
+from dermseg.dicom.send import SendError, send
+from dermseg.dicom.write import to_bytes, write_objects
+from dermseg.errors import DermsegError, ImageError
+from dermseg.images.dicom import read_dataset
+from dermseg.images.load import load_image
+from dermseg.images.masks import encode_mask
+from dermseg.images.overlay import draw_overlay
+from dermseg.inference.batch import describe_model
+from dermseg.inference.predictor import Model
+from dermseg.inference.stages import OVERLAY_SIDE, legend_of, resize_mask, shrink
+
+_log = logging.getLogger(__name__)
+_IDLE_S = 1.0
+
+
+class Worker:
+    """Segments and sends what is in a queue, on two threads.
+
+    Parameters
+    ----------
+    queue
+        Owned by this process.
+    config
+        What to make and where to send it.
+    model
+        Ready to run.
+    """
+
+    def __init__(self, queue: Queue, config: PacsConfig, model: Model) -> None:
+        self.queue = queue
+        self.config = config
+        self.model = model
+        self.described = describe_model(model)
+        self.work_key = work_key(self.described, config.options)
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._audit: AuditLog | None = None
+        self._audited: set[str] = set()
+        if config.audit is not None:
+            key = None if config.audit_key is None else read_key(config.audit_key)
+            self._audit = AuditLog(config.audit, key)
+            self._audited = self._audit.find("dicom/")
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self.queue.adopt(self.work_key)
+        self.queue.tidy(keep_received=self.config.listen.storage_commitment)
+        for state, step in (("received", self.make), ("made", self.send)):
+            thread = threading.Thread(target=self._loop, args=(state, step), name=f"dermseg-{state}")
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """End after what is under way; waits."""
+        self._stop.set()
+        self.queue.changed.set()
+        for thread in self._threads:
+            thread.join()
+        if self._audit is not None:
+            self._audit.close()
+
+    def _loop(self, state: State, step: Callable[[Job], None]) -> None:
+        forgotten = 0.0
+        while not self._stop.is_set():
+            try:
+                job = self.queue.take(state)
+                if job is not None:
+                    self._try(job, step)
+                    continue
+                if state == "made" and time.time() - forgotten > 3600:
+                    forgotten = time.time()
+                    self.queue.forget(forgotten - 86400 * self.config.keep_days)
+            except DermsegError as error:  # the disk is full, say: everything waits
+                log("queue_error", reason=error.message)
+                self._stop.wait(5 * _IDLE_S)
+                continue
+            self.queue.changed.wait(_IDLE_S)
+            self.queue.changed.clear()
+
+    def _try(self, job: Job, step: Callable[[Job], None]) -> None:
+        """One step; a failure is a later try or a dead letter, never the end of the loop."""
+        started = time.perf_counter()
+        try:
+            step(job)
+            log(step.__name__, job=job.id, seconds=round(time.perf_counter() - started, 3))
+        except Exception as error:
+            # Why goes into the log and the queue. Only errors that dermseg words itself are quoted: those of
+            # libraries may hold values from the header.
+            reason = error.message if isinstance(error, DermsegError) else type(error).__name__
+            _log.debug("job %s", job.id, exc_info=True)
+            final = isinstance(error, ImageError) or (isinstance(error, SendError) and error.final)
+            if final or job.attempts + 1 >= self.config.retry.attempts:
+                self.queue.move(job, "dead", reason)
+                log("dead_letter", job=job.id, step=step.__name__, reason=reason)
+            else:
+                wait = self.config.retry.delay_s(job.attempts + 1)
+                self.queue.postpone(job, wait, reason)
+                log("postponed", job=job.id, step=step.__name__, seconds=wait, reason=reason)
+
+    def make(self, job: Job) -> None:
+        """Segment a received image and write its results into ``made/``."""
+        data = self.queue.received_path(job.image_uid).read_bytes()
+        image = read_dataset(data)
+        loaded = load_image(
+            data, min_side=self.model.min_side, max_pixels=round(self.config.max_megapixels * 1e6)
+        )
+        options = self.config
+        probability = self.model.infer(self.model.prepare(loaded.pixels)[None], tta=options.tta)[0]
+        size = (loaded.info.height, loaded.info.width)
+        result = self.model.finish(probability, size, threshold=options.threshold, lesions=options.lesions)
+        overlay = None
+        if "dicom-sc" in options.kinds:
+            pixels = shrink(loaded.pixels, OVERLAY_SIDE)
+            mask = resize_mask(result.mask, pixels.shape[:2])
+            overlay = draw_overlay(pixels, mask, legend=legend_of(result, self.model))
+        del image.PixelData
+        # The moment of receipt, not of now: done again after a crash, the objects are the same to the byte.
+        origin = Origin(image, self.described, options.options, datetime.fromtimestamp(int(job.received)))
+        try:
+            made = write_objects(origin, result, options.kinds, overlay=overlay)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ImageError(f"no result can be written for this header ({type(error).__name__})") from error
+        for kind, dataset in made.items():
+            write_synced(self.queue.made_path(job, kind), to_bytes(dataset))
+        self._record(job, data, encode_mask(result.mask), result.status)
+        self.queue.move(job, "made")
+
+    def _record(self, job: Job, data: bytes, mask: bytes, verdict: str) -> None:
+        subject = f"dicom/{job.id}"
+        if self._audit is None or subject in self._audited:
+            return
+        self._audit.append(
+            [
+                Entry(
+                    "result",
+                    actor="pacs",
+                    subject=subject,
+                    input_sha256=hashlib.sha256(data).hexdigest(),
+                    model_sha256=self.described["sha256"],
+                    config_sha256=self.work_key,
+                    output_sha256=hashlib.sha256(mask).hexdigest(),
+                    verdict=verdict,
+                )
+            ]
+        )
+
+    def send(self, job: Job) -> None:
+        """Send the results of a job and remove its files."""
+        paths = [self.queue.made_path(job, kind) for kind in self.config.kinds]
+        objects = [dcmread(BytesIO(path.read_bytes())) for path in paths if path.exists()]
+        if not objects:
+            self.queue.move(job, "received", "its results were gone")
+            return
+        send(objects, self.config.send)
+        self.queue.finish(job, keep_received=self.config.listen.storage_commitment)
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+
+def log(event: str, **values: object) -> None:
+    """One JSON line in the log ``dermseg.dicom``; job numbers only, nothing about a patient."""
+    _log.info(json.dumps({"event": event, **values}))

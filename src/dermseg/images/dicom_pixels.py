@@ -1,0 +1,172 @@
+"""The first picture of a DICOM file, as a Pillow image of 8 bits per channel.
+
+Decisions
+---------
+- JPEG frames go the way of every other JPEG (``probe_jpeg``, Pillow): the same checks, and decoding at a
+  reduced scale. RGB that is declared by the DICOM header alone is told to the decoder by an Adobe marker;
+  a JFIF or Adobe marker inside the frame goes before the header, as the encoder wrote it.
+- Everything else is decoded by pydicom (RLE, native, JPEG 2000 by OpenJPEG, JPEG-LS by CharLS), after the
+  sizes in the code stream were compared with those in the header: decoders trust the former.
+- More than 8 bits: the window of the file where it has one, else the whole range of its stored bits.
+- JPEG Lossless (processes 14) is read by Pillow where its libjpeg can, up to 8 bits. The GPL decoder for the
+  rest is not used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dermseg.errors import ImageError
+from dermseg.images.dicom import photometric, read_dataset, transfer_syntax
+from dermseg.images.headers import Header
+from dermseg.images.jpeg import probe_jpeg
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_JPEG = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
+_RLE = "1.2.840.10008.1.2.5"
+_J2K = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
+_JPEG_LS = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81))
+# Adobe marker with transform 0: three channels are RGB (Adobe Technical Note 5116, 1992).
+_ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+
+
+def jpeg_header(header: Header) -> Header | None:
+    """The header of the JPEG inside, to be decoded like a file of its own; None where it is no JPEG.
+
+    Raises
+    ------
+    ImageError
+        The frame is missing or damaged, or of another size than the DICOM header says.
+    """
+    dataset = read_dataset(header.payload)
+    if transfer_syntax(dataset) not in _JPEG or photometric(dataset) == "PALETTE COLOR":
+        return None
+    inner = probe_jpeg(_first_frame(dataset, header.frames))
+    if (inner.width, inner.height) != (header.width, header.height):
+        raise _two_sizes(header, inner.width, inner.height)
+    payload = inner.payload
+    marked = b"JFIF\0" in payload[:12] or b"Adobe" in payload[:64]
+    if inner.samples == 3 and photometric(dataset) == "RGB" and not marked:
+        payload = payload[:2] + _ADOBE_RGB + payload[2:]
+    return dataclasses.replace(inner, payload=payload)
+
+
+def decode_dicom(header: Header) -> Image.Image:
+    """Decode the first picture; of a segmentation, all its frames laid over each other.
+
+    Returns
+    -------
+    Pillow image
+        ``L`` or ``RGB``.
+
+    Raises
+    ------
+    ImageError
+        Damaged, an encoding without a decoder, or colours that are not read.
+    """
+    dataset = read_dataset(header.payload)
+    _check_stream(dataset, header)
+    if header.samples > 1 and "PlanarConfiguration" not in dataset:
+        dataset.PlanarConfiguration = 0  # required, but left out by some cameras; 0 is what they mean
+    from pydicom.pixels import apply_color_lut, apply_voi_lut, pixel_array
+
+    colours = photometric(dataset)
+    if header.mask_only:
+        return _segmentation(dataset, header)
+    if colours == "YBR_PARTIAL_420":
+        raise ImageError(f"the colour space {colours} is not read")
+    values: npt.NDArray[Any] = pixel_array(dataset, index=0)
+    if values.shape[:2] != (header.height, header.width):
+        raise _two_sizes(header, values.shape[1], values.shape[0])
+    bits = header.bits
+    if colours == "PALETTE COLOR":
+        values = apply_color_lut(values, dataset)[..., :3]
+        bits = 8 * values.dtype.itemsize
+        if bits == 16 and not (values & 0xFF).any():  # 8-bit entries in the upper half of 16
+            values = values >> 8
+            bits = 8
+    elif colours.startswith("MONOCHROME"):
+        if dataset.get("WindowCenter") is not None or dataset.get("VOILUTSequence"):
+            values = apply_voi_lut(values, dataset, index=0)
+    elif values.ndim != 3 or values.shape[2] != 3:
+        raise ImageError(f"the colour space {colours or 'of this file'} is not read")
+    grey = _to_bytes(values, bits, signed=bool(dataset.get("PixelRepresentation")))
+    return Image.fromarray(255 - grey if colours == "MONOCHROME1" else grey)
+
+
+def invert_if_needed(header: Header, image: Image.Image) -> Image.Image:
+    """The decoded JPEG of a MONOCHROME1 file with light and dark exchanged."""
+    if any(note.startswith("MONOCHROME1") for note in header.notes) and image.mode == "L":
+        return Image.fromarray(255 - np.asarray(image))
+    return image
+
+
+def _to_bytes(values: npt.NDArray[Any], bits: int, *, signed: bool) -> npt.NDArray[np.uint8]:
+    """Stored values of `bits` bits as uint8."""
+    if values.dtype == np.uint8 and bits == 8:
+        return np.ascontiguousarray(values)
+    low = -(1 << bits - 1) if signed else 0
+    scale = 255.0 / ((1 << bits) - 1)
+    scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(scale)
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def _segmentation(dataset: Dataset, header: Header) -> Image.Image:
+    """The union of the frames of a segmentation: 0 or 255 if binary, 0 to 255 if fractional."""
+    from pydicom.pixels import iter_pixels
+
+    union = np.zeros((header.height, header.width), np.float64)
+    for frame in iter_pixels(dataset):
+        np.maximum(union, frame, out=union)
+    top = float(dataset.get("MaximumFractionalValue") or 1) if header.bits > 1 else 1.0
+    return Image.fromarray(np.clip(np.rint(union * (255.0 / top)), 0, 255).astype(np.uint8))
+
+
+def _first_frame(dataset: Dataset, frames: int) -> bytes:
+    from pydicom.encaps import get_frame
+
+    try:
+        return bytes(get_frame(dataset.PixelData, 0, number_of_frames=frames))
+    except Exception as error:
+        raise ImageError("the DICOM file has no whole picture: truncated or damaged") from error
+
+
+def _check_stream(dataset: Dataset, header: Header) -> None:
+    """Compare the sizes inside the compressed picture with the header, before a decoder believes them."""
+    syntax = transfer_syntax(dataset)
+    if syntax == _RLE:
+        # A run of 128 equal bytes takes two bytes; more than the picture's own size cannot be needed.
+        limit = 2 * header.width * header.height * header.samples * max(1, -(-header.bits // 8)) + 4096
+        if len(_first_frame(dataset, header.frames)) > limit:
+            raise ImageError("the RLE data are longer than the picture: damaged")
+    elif syntax in _J2K:
+        frame = _first_frame(dataset, header.frames)
+        start = frame.find(b"\xff\x4f\xff\x51")
+        if start < 0 or len(frame) < start + 44:
+            raise ImageError("the JPEG 2000 data have no size: damaged")
+        right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
+        if (right - left, bottom - top) != (header.width, header.height):
+            raise _two_sizes(header, right - left, bottom - top)
+    elif syntax in _JPEG_LS:
+        frame = _first_frame(dataset, header.frames)
+        start = frame.find(b"\xff\xf7")
+        if start < 0 or len(frame) < start + 9:
+            raise ImageError("the JPEG-LS data have no size: damaged")
+        height, width = struct.unpack_from(">HH", frame, start + 5)
+        if (width, height) != (header.width, header.height):
+            raise _two_sizes(header, width, height)
+
+
+def _two_sizes(header: Header, width: int, height: int) -> ImageError:
+    return ImageError(
+        f"the DICOM file gives two sizes, {header.width} x {header.height} in its header and "
+        f"{width} x {height} in its picture: damaged"
+    )

@@ -1,0 +1,193 @@
+"""Who gets in, how often, and what every answer and log line carries."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the extra [api]")
+
+from pydantic import ValidationError
+
+from dermseg.apps.api.keys import KeyRing, new_key
+from dermseg.apps.api.logs import JsonFormatter
+from dermseg.apps.api.services import Services
+from dermseg.apps.api.settings import Settings
+from dermseg.apps.cli.main import main
+from dermseg.errors import ModelError, UsageError
+
+Client = Any  # httpx.Client
+
+
+def test_only_keys_open_the_door(client: Client, bearer: Callable[..., dict[str, str]]) -> None:
+    wrong = [
+        {"Authorization": ""},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer dsk_wrong"},
+        {"Authorization": "Basic cmlzOng="},
+        {"Authorization": b"Bearer \xff\xfe"},
+        {"Authorization": bearer()["Authorization"] + "x"},
+    ]
+    for headers in wrong:
+        for method, path in (
+            ("POST", "/v1/segment"),
+            ("GET", "/metrics"),
+            ("GET", "/v1/none"),
+            ("GET", "/x"),
+        ):
+            answer = client.request(method, path, headers=headers)
+            assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+    assert client.get("/v1/models").status_code == 200
+    for path in ("/health", "/ready", "/openapi.json"):
+        assert client.get(path, headers={"Authorization": ""}).status_code == 200
+    # No documentation pages, which would load programs from other places.
+    assert {client.get(path).status_code for path in ("/docs", "/redoc", "/..%2f..%2fetc/passwd")} == {404}
+
+
+def test_every_answer_has_the_security_headers(client: Client) -> None:
+    for answer in (
+        client.get("/health"),
+        client.get("/none"),
+        client.get("/v1/models", headers={"Authorization": ""}),
+    ):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["cache-control"] == "no-store"
+        assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
+        assert "server" not in answer.headers
+        assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_request_id_is_taken_over_only_where_it_is_a_uuid(client: Client) -> None:
+    given = "5B8D1E0C-7f3a-4c6e-9d2b-1a0f8e7c6d5b"
+    answer = client.get("/health", headers={"X-Request-ID": given})
+    assert answer.headers["x-request-id"] == given.replace("-", "").lower()
+    other = client.get("/health", headers={"X-Request-ID": "Anna Miller 1970"})
+    assert "Anna" not in other.headers["x-request-id"]
+
+
+def test_a_key_has_its_own_rate_and_size(
+    serve: Callable[..., Client], tmp_path: Path, bearer: Callable[..., dict[str, str]]
+) -> None:
+    lines = ["keys:"]
+    secrets = {}
+    for name, limits in (("slow", "requests_per_minute: 12"), ("small", "max_body_mb: 0.001"), ("free", "")):
+        secrets[name], digest = new_key()
+        lines += [f"  - id: {name}", f"    sha256: {digest}", *([f"    {limits}"] if limits else [])]
+    path = tmp_path / "keys.yaml"
+    path.write_text("\n".join(lines))
+    client = serve(keys="", keys_file=path)
+
+    def ask(name: str) -> Any:
+        headers = {"Authorization": f"Bearer {secrets[name]}"}
+        return client.post("/v1/segment", content=b"x" * 2000, headers=headers)
+
+    statuses = [ask("slow").status_code for _ in range(5)]
+    assert statuses[:2] == [422, 422] and statuses[2:] == [429] * 3  # two at once, then one in five seconds
+    assert 1 <= int(ask("slow").headers["retry-after"]) <= 5
+    assert ask("small").status_code == 413
+    assert ask("free").status_code == 422
+    # Taking a line out locks the key out, without a restart; a file amid saving does not.
+    path.write_text("keys: [")
+    time.sleep(1.1)
+    assert ask("free").status_code == 422
+    path.write_text("\n".join(lines[:-2]))
+    time.sleep(1.1)
+    assert (ask("free").status_code, ask("small").status_code) == (401, 413)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "keys: []", "keys: 3", "keys: [{id: a}]", "keys: [{id: 'a b', sha256: 'x'}]", "keys: [", "\0"],
+)
+def test_a_wrong_key_file_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "keys.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="API key"):
+        KeyRing(path)
+    with pytest.raises(UsageError, match="read"):
+        KeyRing(tmp_path / "missing.yaml")
+    with pytest.raises(UsageError, match="id=sha256") as error:
+        KeyRing(None, "ris=dsk_the-key-itself-by-mistake")
+    assert "mistake" not in str(error.value)
+    with pytest.raises(UsageError, match="share an id"):
+        KeyRing(None, f"ris={'a' * 64},ris={'b' * 64}")
+
+
+def test_new_keys_open_the_door(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["serve", "new-key", "ris"])
+    out, err = capsys.readouterr()
+    key = err.split()[-1]
+    path = tmp_path / "keys.yaml"
+    path.write_text("keys:\n" + out)
+    found = KeyRing(path).find(f"Bearer {key}")
+    assert not stop.value.code and found is not None and found.id == "ris" and key not in out
+
+
+def test_without_keys_only_this_machine_is_served(tmp_path: Path) -> None:
+    Settings(state=tmp_path)
+    with pytest.raises(ValidationError, match="without API keys"):
+        Settings(state=tmp_path, host="0.0.0.0")
+    Settings(state=tmp_path, host="0.0.0.0", keys=f"ris={'a' * 64}")
+    with pytest.raises(SystemExit) as stop:
+        main(["serve", "--host", "0.0.0.0", "--state", str(tmp_path)])
+    assert stop.value.code == 2
+
+
+def test_logs_say_what_happened_and_nothing_about_anybody(
+    client: Client, encoded: Callable[..., bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "MILLER^ANNA"
+    with caplog.at_level(logging.DEBUG, logger="dermseg"):
+        client.post("/v1/segment", files={"image": (f"{name}.png", encoded())}, headers={"X-Patient": name})
+        client.get(f"/v1/jobs/{name}?q={name}")
+        client.get(f"/{name}")
+        client.post("/v1/segment", content=name.encode() * 100, headers={"User-Agent": name})
+        deadline = time.monotonic() + 10  # the line is written after the answer
+        while sum(r.message == "request" for r in caplog.records) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    lines = [JsonFormatter().format(record) for record in caplog.records]
+    assert name not in "\n".join(lines) and "dsk_" not in "\n".join(lines)
+    entries = [json.loads(line) for line in lines if '"route"' in line]
+    assert [entry["status"] for entry in entries[-4:]] == [200, 422, 404, 422]
+    done = entries[-4]
+    assert done["route"] == "/v1/segment" and done["key"] == "ris" and done["network_ms"] >= 0
+    assert re.fullmatch(r"\d+:[0-9a-f]{64}", done["audit"])
+    assert name not in client.get("/metrics").text
+
+
+def test_browsers_of_other_places_may_call_only_where_that_is_allowed(serve: Callable[..., Client]) -> None:
+    headers = {"Origin": "https://pacs.example", "Access-Control-Request-Method": "POST"}
+    allowed = "access-control-allow-origin"
+    assert allowed not in serve().options("/v1/segment", headers=headers).headers
+    client = serve(cors_origins=("https://pacs.example",))
+    answer = client.options("/v1/segment", headers={**headers, "Authorization": ""})
+    assert (answer.status_code, answer.headers[allowed]) == (200, "https://pacs.example")
+    assert allowed not in client.get("/health", headers={"Origin": "https://other.example"}).headers
+
+
+def test_a_server_does_not_start_on_what_it_cannot_trust(tiny_bundle: Path, tmp_path: Path) -> None:
+    settings = Settings(state=tmp_path / "state", models=(str(tiny_bundle),), workers=1)
+    services = Services.start(settings)
+    with pytest.raises(UsageError, match="another server"):
+        Services.start(settings)
+    services.stop()
+    tampered = tmp_path / "bundle"
+    tampered.mkdir()
+    for path in tiny_bundle.iterdir():
+        (tampered / path.name).write_bytes(path.read_bytes())
+    (tampered / "model.onnx").write_bytes((tiny_bundle / "model.onnx").read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelError, match="sha256"):
+        Services.start(settings.model_copy(update={"models": (str(tampered),)}))
+    pickled = tmp_path / "model.pt"
+    pickled.write_bytes(b"\x80\x04\x95cos\nsystem\n(S'echo owned'\ntR.")
+    with pytest.raises(ModelError, match="not a zip"):
+        Services.start(settings.model_copy(update={"models": (str(pickled),)}))

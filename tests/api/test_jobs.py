@@ -1,0 +1,257 @@
+"""Batch jobs: what was accepted is done exactly once, whatever happens to the server."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the extra [api]")
+
+from dermseg.apps.api.job_store import Job, JobStore, StoreError
+from dermseg.apps.cli.main import main
+from dermseg.audit import verify
+
+Client = Any  # httpx.Client
+Make = Callable[..., bytes]
+ZIP = {"Content-Type": "application/zip"}
+
+
+def pack(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.fixture
+def photographs(encoded: Make) -> dict[str, bytes]:
+    """Five images in two folders, one of them damaged."""
+    files = {f"visit{i % 2}/{i}.png": encoded(".png", i) for i in range(4)}
+    return {**files, "visit1/torn.png": encoded()[:400]}
+
+
+def wait(client: Client, job: str, *, state: str = "done", seconds: float = 120) -> dict[str, Any]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found: dict[str, Any] = client.get(f"/v1/jobs/{job}").json()
+        if found["state"] == state:
+            return found
+        assert found["state"] in ("queued", "running"), found
+        time.sleep(0.05)
+    raise AssertionError(f"not {state} in time: {found}")
+
+
+def test_a_job_gives_what_the_command_writes(
+    client: Client, tiny_bundle: Path, tmp_path: Path, photographs: dict[str, bytes]
+) -> None:
+    accepted = client.post("/v1/jobs?probabilities=true", content=pack(photographs), headers=ZIP)
+    assert accepted.status_code == 202, accepted.text
+    job = accepted.json()["id"]
+    assert accepted.headers["location"] == f"/v1/jobs/{job}" and accepted.json()["images"] == 5
+    done = wait(client, job)
+    assert (done["done"], done["ok"], done["failed"], done["no_lesion"]) == (5, 4, 1, 0)
+    archive = zipfile.ZipFile(io.BytesIO(client.get(done["result"]).content))
+    found = {name: archive.read(name) for name in archive.namelist()}
+
+    path = tmp_path / "input.zip"
+    path.write_bytes(pack(photographs))
+    with pytest.raises(SystemExit):
+        arguments = ["--model", str(tiny_bundle), "--save", "mask,overlay,probability"]
+        main(["segment", str(path), "-o", str(tmp_path / "out"), "--runtime", "onnxruntime", *arguments])
+    expected = {
+        file.relative_to(tmp_path / "out").as_posix(): file.read_bytes()
+        for file in (tmp_path / "out").rglob("*")
+        if file.is_file() and file.name != "journal.jsonl"
+    }
+    assert found.keys() == expected.keys()
+    assert all(found[name] == data for name, data in expected.items() if name.endswith((".png", ".jpg")))
+    rows = [list(csv.DictReader(io.StringIO(text["results.csv"].decode()))) for text in (found, expected)]
+    assert [{**row, "seconds": ""} for row in rows[0]] == [{**row, "seconds": ""} for row in rows[1]]
+    # Four records, one for each mask; none for the torn file. And nothing is kept but the result.
+    records = [json.loads(line) for line in (tmp_path / "state" / "audit.jsonl").read_text().splitlines()]
+    assert [r["subject"] for r in records if r["event"] == "result"] == [
+        f"job/{job}/{i}" for i in (1, 2, 3, 4)
+    ]
+    assert names_in(tmp_path / "state" / "jobs" / job) == ["result.zip"]
+
+
+def test_the_same_idempotency_key_gives_the_same_job(
+    client: Client, photographs: dict[str, bytes], bearer: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    headers = {**ZIP, "Idempotency-Key": "visit-17"}
+    body = pack(photographs)
+    first = client.post("/v1/jobs", content=body, headers=headers)
+    again = [client.post("/v1/jobs", content=body, headers=headers) for _ in range(3)]
+    assert first.status_code == 202 and {a.status_code for a in again} == {200}
+    assert {a.json()["id"] for a in again} == {first.json()["id"]}
+    other = client.post("/v1/jobs?tta=true", content=body, headers=headers)
+    assert other.status_code == 409 and other.json()["type"].endswith("idempotency")
+    assert client.post("/v1/jobs", content=body, headers={**ZIP, "Idempotency-Key": "a b"}).status_code == 422
+    # Another key's jobs are its own: neither seen nor shared.
+    theirs = client.post("/v1/jobs", content=body, headers={**headers, **bearer("viewer")})
+    assert theirs.status_code == 202 and theirs.json()["id"] != first.json()["id"]
+    for path in ("", "/result"):
+        url = f"/v1/jobs/{first.json()['id']}{path}"
+        assert client.get(url, headers=bearer("viewer")).status_code == 404
+    assert client.delete(f"/v1/jobs/{first.json()['id']}", headers=bearer("viewer")).status_code == 404
+    assert [job["id"] for job in client.get("/v1/jobs").json()["jobs"]] == [first.json()["id"]]
+    assert len(names_in(tmp_path / "state" / "jobs")) == 2
+
+
+def bomb_directory() -> bytes:
+    """An end record that promises a directory of 400 MB."""
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 65535, 65535, 400_000_000, 0, 0)
+    return bytes(1000) + end
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"not a zip", 400),
+        (pack({"readme.txt": b"hello"}), 422),
+        (pack({}), 422),
+        (b"PK\x05\x06" + bytes(18), 422),
+        (bomb_directory(), 413),
+        (pack({"a.png": b"x"})[:-30], 400),
+        (b"PK\x06\x07" + bytes(16) + b"PK\x05\x06" + bytes(18), 413),
+    ],
+)
+def test_what_is_no_zip_of_images_is_refused(
+    client: Client, tmp_path: Path, body: bytes, status: int
+) -> None:
+    answer = client.post("/v1/jobs", content=body, headers=ZIP)
+    assert answer.status_code == status, answer.text
+    assert names_in(tmp_path / "state" / "jobs") == []
+
+
+def test_limits_of_jobs(serve: Callable[..., Client], photographs: dict[str, bytes], tmp_path: Path) -> None:
+    client = serve(max_job_images=3, max_job_mb=1)
+    assert client.post("/v1/jobs", content=pack(photographs), headers=ZIP).status_code == 413
+    assert client.post("/v1/jobs", content=bytes(1_100_000), headers=ZIP).status_code == 413
+    assert (
+        client.post("/v1/jobs", content=pack(photographs), headers={"Content-Type": "a/b"}).status_code == 415
+    )
+    assert client.get("/v1/jobs/" + "0" * 32).status_code == 404
+
+
+def test_names_from_a_zip_stay_inside(client: Client, encoded: Make, tmp_path: Path) -> None:
+    names = ["../../up.png", "/etc/absolute.png", "C:\\windows\\drive.png", "ok.png"]
+    job = client.post("/v1/jobs", content=pack({name: encoded() for name in names}), headers=ZIP).json()["id"]
+    done = wait(client, job)
+    archive = zipfile.ZipFile(io.BytesIO(client.get(done["result"]).content))
+    assert len([name for name in archive.namelist() if name.startswith("masks/")]) == 4
+    assert not [name for name in archive.namelist() if ".." in name or name.startswith("/") or ":" in name]
+    outside = [path for path in tmp_path.rglob("*.png") if not path.is_relative_to(tmp_path / "state")]
+    assert outside == []
+
+
+def test_deleting(serve: Callable[..., Client], encoded: Make, tmp_path: Path) -> None:
+    client = serve(workers=1, max_jobs=2)
+    large = pack({f"{i}.png": encoded(".png", i, (900, 1200)) for i in range(40)})
+    first, second = (
+        client.post("/v1/jobs?tta=true", content=large, headers=ZIP).json()["id"] for _ in range(2)
+    )
+    full = client.post("/v1/jobs", content=large, headers=ZIP)
+    assert full.status_code == 503 and full.headers["retry-after"]
+    assert client.get(f"/v1/jobs/{second}/result").status_code == 409
+    assert client.delete(f"/v1/jobs/{second}").status_code == 204
+    wait(client, first, state="running")
+    assert client.delete(f"/v1/jobs/{first}").status_code == 204
+    assert [client.get(f"/v1/jobs/{first}{path}").status_code for path in ("", "/result")] == [404, 404]
+    assert client.get("/v1/jobs").json() == {"jobs": []}
+    deadline = time.monotonic() + 60
+    while names_in(tmp_path / "state" / "jobs") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert names_in(tmp_path / "state" / "jobs") == []
+    small = client.post("/v1/jobs", content=pack({"a.png": encoded()}), headers=ZIP).json()["id"]
+    wait(client, small)
+    assert client.delete(f"/v1/jobs/{small}").status_code == 204
+    assert client.get(f"/v1/jobs/{small}").status_code == 404 and names_in(tmp_path / "state" / "jobs") == []
+
+
+def start(tiny_bundle: Path, state: Path, port: int) -> subprocess.Popen[bytes]:
+    """The real command; returns when it is ready."""
+    command = [sys.executable, "-m", "dermseg.apps.cli.main", "serve", "--state", str(state)]
+    command += ["--port", str(port), "--model", str(tiny_bundle), "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 200:
+                return process
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError("the server did not become ready")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
+def test_a_killed_server_goes_on_and_a_stopped_one_finishes(
+    tiny_bundle: Path, tmp_path: Path, encoded: Make, unused_port: int
+) -> None:
+    state = tmp_path / "state"
+    body = pack({f"{i}.png": encoded(".png", i, (600, 800)) for i in range(30)})
+    server = start(tiny_bundle, state, unused_port)
+    with httpx.Client(base_url=f"http://127.0.0.1:{unused_port}", timeout=60) as client:
+        job = client.post("/v1/jobs?tta=true", content=body, headers=ZIP).json()["id"]
+        while client.get(f"/v1/jobs/{job}").json()["done"] < 3:
+            time.sleep(0.02)
+    server.send_signal(signal.SIGKILL)
+    server.wait()
+    before = (state / "jobs" / job / "out" / "journal.jsonl").read_bytes().count(b"\n") - 1
+    server = start(tiny_bundle, state, unused_port)
+    with httpx.Client(base_url=f"http://127.0.0.1:{unused_port}", timeout=60) as client:
+        done = wait(client, job)
+        archive = zipfile.ZipFile(io.BytesIO(client.get(done["result"]).content))
+        later = client.post("/v1/jobs?tta=true", content=body, headers=ZIP).json()["id"]
+    assert before >= 3 and done["ok"] == 30
+    rows = list(csv.DictReader(io.StringIO(archive.read("results.csv").decode())))
+    assert len({row["file"] for row in rows}) == len(rows) == 30
+    server.terminate()  # amid the second job
+    assert server.wait(60) in (0, -signal.SIGTERM)
+    server = start(tiny_bundle, state, unused_port)
+    with httpx.Client(base_url=f"http://127.0.0.1:{unused_port}", timeout=60) as client:
+        assert wait(client, later)["ok"] == 30
+    server.terminate()
+    server.wait(60)
+    found = verify(state / "audit.jsonl")
+    lines = [json.loads(line) for line in (state / "audit.jsonl").read_text().splitlines()]
+    counts = Counter(line["subject"] for line in lines if line["event"] == "result")
+    assert found.ok and len(counts) == 60 and set(counts.values()) == {1}
+
+
+def test_a_database_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    store = JobStore(path)
+    job = store.add(Job("a" * 32, "ris", None, "queued", {"x": 1}, "b" * 64, 3))
+    assert store.add(Job("c" * 32, "ris", None, "queued", {}, "b" * 64, 3)).id == "c" * 32
+    begun = store.next()
+    assert job.options == {"x": 1} and begun is not None and begun.attempts == 1
+    assert store.recover() == 1 and store.counts() == {"queued": 2}
+    assert not store.end(job.id, "done") and store.end(job.id, "failed", since=("queued",))
+    assert store.forget(time.time() + 1) == [job.id]
+    store._db.execute("PRAGMA user_version=99")
+    store.close()
+    with pytest.raises(StoreError, match="version 99"):
+        JobStore(path)

@@ -1,0 +1,240 @@
+"""No planted identity survives, what is kept is kept, and pixels stay as they were."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom import dcmread
+from pydicom.encaps import encapsulate, generate_frames
+
+from dermseg.dicom.burned_in import find_text
+from dermseg.dicom.deidentify import deidentify, write_mapping
+from dermseg.dicom.find import find_files
+from dermseg.dicom.profile import parse_retain
+from dermseg.dicom.pseudonyms import Pseudonyms, open_key
+from dermseg.dicom.strip import strip_jpeg, strip_jpeg2000, strip_png
+from dermseg.errors import ImageError, UsageError
+from dermseg.images.load import load_image
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+KEY = Pseudonyms(bytes(range(32)))
+KINDS = ("dermoscopic", "photographic", "capture", "multiframe")
+ENCODINGS = ("explicit", "implicit", "deflated", "jpeg", "jpeg2000", "rle")
+
+
+def test_nothing_planted_survives(files: ModuleType, tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    inputs, secrets, pixels = tmp_path / "in", [], []
+    inputs.mkdir()
+    for number in range(20):
+        encoding = ENCODINGS[number % len(ENCODINGS)]
+        ds = files.photograph(kind=KINDS[number % 4], encoding=encoding, frames=2 if number % 4 == 3 else 1)
+        planted = files.plant(ds, rng)
+        if encoding == "jpeg":
+            frames = [
+                files.plant_in_jpeg(bytes(frame), planted[0])
+                for frame in generate_frames(ds.PixelData, number_of_frames=ds.get("NumberOfFrames", 1))
+            ]
+            ds.PixelData = encapsulate(frames)
+        data = files.to_bytes(ds)
+        assert encoding == "deflated" or all(secret in data for secret in planted)
+        (inputs / f"{planted[0].decode()}.dcm").write_bytes(data)
+        secrets += planted
+        pixels.append(load_image(data).pixels)
+    out = tmp_path / "out"
+    run = deidentify(find_files([inputs]), out, KEY)
+    assert run.failed == 0 and len(list(out.rglob("*.dcm"))) == 20
+    for path in out.rglob("*"):
+        assert not any(secret in str(path).encode() for secret in secrets)
+        if path.is_file():
+            content = path.read_bytes()
+            assert [secret for secret in secrets if secret in content] == []
+    cleaned = [load_image(path).pixels for path in out.rglob("*.dcm")]
+    assert all(any(np.array_equal(one, other) for other in cleaned) for one in pixels)
+
+
+def test_the_same_key_keeps_patients_and_studies_together(files: ModuleType, tmp_path: Path) -> None:
+    first, second = files.photograph(), files.photograph()
+    second.StudyInstanceUID = first.StudyInstanceUID
+    second.SourceImageSequence = [first.__class__()]
+    second.SourceImageSequence[0].ReferencedSOPInstanceUID = first.SOPInstanceUID
+    second.SourceImageSequence[0].ReferencedSOPClassUID = first.SOPClassUID
+    for name, ds in (("a", first), ("b", second)):
+        (tmp_path / f"{name}.dcm").write_bytes(files.to_bytes(ds))
+    deidentify(find_files([tmp_path / "a.dcm"]), tmp_path / "1", KEY)
+    run = deidentify(find_files([tmp_path / "b.dcm"]), tmp_path / "2", KEY)
+    (a,), (b,) = (
+        (dcmread(next((tmp_path / n).rglob("*.dcm"))) for n in "1"),
+        (dcmread(next((tmp_path / n).rglob("*.dcm"))) for n in "2"),
+    )
+    assert a.PatientID == b.PatientID == b.PatientName != first.PatientID
+    assert a.StudyInstanceUID == b.StudyInstanceUID != first.StudyInstanceUID
+    assert b.SourceImageSequence[0].ReferencedSOPInstanceUID == a.SOPInstanceUID
+    assert a.SOPClassUID == first.SOPClassUID and a.PatientIdentityRemoved == "YES"
+    deidentify(find_files([tmp_path / "a.dcm"]), tmp_path / "3", Pseudonyms(b"another key of bytes"))
+    assert dcmread(next((tmp_path / "3").rglob("*.dcm"))).PatientID != a.PatientID
+    write_mapping(run, tmp_path / "who.csv")
+    assert stat.S_IMODE((tmp_path / "who.csv").stat().st_mode) == 0o600
+    assert "P-0815" in (tmp_path / "who.csv").read_text()
+    assert "P-0815" not in (tmp_path / "2" / "deidentification.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("retain", "kept"),
+    [
+        ("", set()),
+        ("uids", {"SOPInstanceUID", "StudyInstanceUID"}),
+        ("device", {"DeviceSerialNumber"}),
+        ("institution", {"InstitutionName"}),
+        ("patient", {"PatientSex", "PatientAge"}),
+        ("dates", {"StudyDate", "ContentDate", "AcquisitionDateTime"}),
+    ],
+)
+def test_options_retain_what_they_name(
+    files: ModuleType, tmp_path: Path, retain: str, kept: set[str]
+) -> None:
+    values = {"DeviceSerialNumber": "SN 44", "InstitutionName": "St. Elsewhere", "PatientAge": "055Y"}
+    ds = files.photograph(**values)
+    (tmp_path / "a.dcm").write_bytes(files.to_bytes(ds))
+    deidentify(find_files([tmp_path / "a.dcm"]), tmp_path / "out", KEY, parse_retain(retain))
+    cleaned = dcmread(next((tmp_path / "out").rglob("*.dcm")))
+    watched = {
+        "SOPInstanceUID", "StudyInstanceUID", "PatientSex", "StudyDate", "ContentDate", "AcquisitionDateTime",
+        "PatientBirthDate", *values,
+    }  # fmt: skip
+    assert {name for name in watched if cleaned.get(name) == ds[name].value} == kept
+    codes = {item.CodeValue for item in cleaned.DeidentificationMethodCodeSequence}
+    assert len(codes) == 1 + bool(retain)
+
+
+def test_shifted_dates_keep_their_distances(files: ModuleType, tmp_path: Path) -> None:
+    for name, day in (("a", "20250228"), ("b", "20260301")):
+        ds = files.photograph(
+            StudyDate=day, SOPInstanceUID=f"1.2.{name == 'a'}".replace("True", "3").replace("False", "4")
+        )
+        (tmp_path / f"{name}.dcm").write_bytes(files.to_bytes(ds))
+    deidentify(find_files([tmp_path]), tmp_path / "out", KEY, parse_retain("shifted-dates"))
+    days = sorted(dcmread(path).StudyDate for path in (tmp_path / "out").rglob("*.dcm"))
+    from datetime import datetime
+
+    first, second = (datetime.strptime(day, "%Y%m%d") for day in days)
+    assert (second - first).days == 366 and days[0] != "20250228"
+
+
+def test_cleaning_adds_no_error_of_its_own(
+    files: ModuleType, validate: Callable[[Path], list[str]], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.dcm"
+    for kind in KINDS[:3]:
+        path.write_bytes(files.to_bytes(files.photograph(kind=kind)))
+        before = set(validate(path))
+        deidentify(find_files([path]), tmp_path / kind, KEY)
+        assert set(validate(next((tmp_path / kind).rglob("*.dcm")))) <= before
+
+
+def test_reports_and_documents_are_left_out(files: ModuleType, tmp_path: Path) -> None:
+    ds = files.photograph()
+    del ds.PixelData
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.104.1"
+    (tmp_path / "a.dcm").write_bytes(files.to_bytes(ds))
+    (tmp_path / "b.dcm").write_bytes(files.to_bytes(files.photograph())[:700])
+    run = deidentify(find_files([tmp_path]), tmp_path / "out", KEY)
+    assert run.failed == 2 and not list((tmp_path / "out").rglob("*.dcm"))
+
+
+def test_ordinary_images_lose_their_metadata(files: ModuleType, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x9003], exif[0x013B] = 6, "1999:01:02 03:04:05", "Zorvath"
+    exif.get_ifd(0x8825)[2] = (52.0, 31.0, 12.0)
+    image = Image.fromarray(files.lesion())
+    originals = {}
+    for name, options in {
+        "Zorvath.jpg": {"exif": exif, "comment": b"Zorvath", "progressive": True},
+        "Zorvath.png": {"exif": exif},
+        "Zorvath.tif": {"description": "Zorvath"},
+        "Zorvath.webp": {"exif": exif, "lossless": True, "xmp": b"Zorvath"},
+    }.items():
+        image.save(tmp_path / name, **options)
+        originals[name] = load_image(tmp_path / name).pixels
+    run = deidentify(find_files([tmp_path]), tmp_path / "out", KEY)
+    assert run.failed == 0
+    for outcome, source in zip(run.outcomes, find_files([tmp_path], exclude=tmp_path / "out"), strict=True):
+        assert outcome.file is not None
+        path = tmp_path / "out" / outcome.file
+        assert np.array_equal(load_image(path).pixels, originals[source.name])
+        data = path.read_bytes()
+        assert b"Zorvath" not in data and b"1999" not in data
+        with Image.open(path) as opened:
+            left = dict(opened.getexif())
+        assert left in ({}, {0x0112: 6})
+
+
+def test_stripping_is_exact(files: ModuleType) -> None:
+    out = io.BytesIO()
+    Image.fromarray(files.lesion()).save(out, "JPEG", progressive=True, quality=90)
+    plain, parts = strip_jpeg(files.plant_in_jpeg(out.getvalue(), b"secret"))
+    assert parts == 4 and plain == strip_jpeg(out.getvalue())[0]
+    assert np.array_equal(load_image(plain).pixels, load_image(out.getvalue()).pixels)
+    with pytest.raises(ImageError):
+        strip_jpeg(out.getvalue()[:-2])
+    out = io.BytesIO()
+    Image.fromarray(files.lesion()).save(out, "JPEG2000", comment=b"secret")
+    assert b"secret" in out.getvalue() and b"secret" not in strip_jpeg2000(out.getvalue())[0]
+    for junk in (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n\0\0"):
+        for strip in (strip_jpeg, strip_jpeg2000, strip_png):
+            with pytest.raises(ImageError):
+                strip(junk)
+
+
+def test_burned_in_text_is_warned_of(files: ModuleType, tmp_path: Path) -> None:
+    import cv2
+
+    pixels = files.lesion(480, 640)
+    assert find_text(pixels) == []
+    cv2.putText(pixels, "DOE JANE 1970-01-31", (20, 40), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (255, 255, 255), 2)
+    ((x, y, width, _),) = [box for box in find_text(pixels) if box[2] > 100]
+    assert x < 40 and y < 40 and width > 200
+    (tmp_path / "a.dcm").write_bytes(files.to_bytes(files.photograph(pixels, BurnedInAnnotation="YES")))
+    run = deidentify(find_files([tmp_path]), tmp_path / "out", KEY)
+    warnings = " ".join(run.outcomes[0].warnings)
+    assert "burned into" in warnings and "looks like text" in warnings
+
+
+def test_keys(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "k"
+    key = open_key(path)
+    assert open_key(path) == key and stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert open_key(None) != open_key(None)
+    path.write_text("short")
+    with pytest.raises(UsageError, match="does not hold a key"):
+        open_key(path)
+    with pytest.raises(UsageError, match="unknown value gps"):
+        parse_retain("uids,gps")
+
+
+def test_the_command(files: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dermseg.apps.cli.main import main
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "IM0001").write_bytes(files.to_bytes(files.photograph()))
+    out = tmp_path / "out"
+    command = ["dicom", "deidentify", str(tmp_path / "in"), "-o", str(out), "--json"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--key", str(tmp_path / "key")])
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out)["left_out"] == 0
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--key", str(out / "key")])
+    assert ended.value.code == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["dicom", "to-png", str(tmp_path / "in"), "-o", str(tmp_path / "png")])
+    assert ended.value.code == 0
+    assert np.array_equal(load_image(tmp_path / "png" / "IM0001.png").pixels, files.lesion())

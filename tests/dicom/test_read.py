@@ -1,0 +1,153 @@
+"""DICOM photographs come in like any other image, whatever their encoding."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dermseg.errors import ImageError
+from dermseg.images import dicom
+from dermseg.images.load import load_image
+from dermseg.images.masks import load_mask
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+
+
+@pytest.mark.parametrize("kind", ["photographic", "dermoscopic", "capture", "multiframe"])
+@pytest.mark.parametrize("encoding", ["explicit", "implicit", "deflated", "jpeg", "jpeg2000", "rle"])
+def test_kinds_and_encodings(files: ModuleType, kind: str, encoding: str) -> None:
+    frames = 3 if kind == "multiframe" else 1
+    ds = files.photograph(kind=kind, encoding=encoding, frames=frames, spacing=(0.02, 0.03))
+    loaded = load_image(files.to_bytes(ds))
+    difference = np.abs(loaded.pixels.astype(int) - files.lesion())
+    assert difference.mean() < 2 if encoding == "jpeg" else not difference.any()
+    assert (loaded.info.format, loaded.info.width, loaded.info.height) == ("DICOM", 128, 96)
+    assert loaded.info.spacing_mm == (0.02, 0.03)
+    assert loaded.info.notes == (("first of 3 pictures used",) if frames == 3 else ())
+
+
+@pytest.mark.parametrize("encoding", ["explicit", "rle", "jpeg"])
+@pytest.mark.parametrize(
+    ("colours", "note"),
+    [
+        ("MONOCHROME1", "MONOCHROME1"),
+        ("MONOCHROME2", "grey turned"),
+        ("PALETTE COLOR", "palette"),
+        ("YBR_FULL", None),
+        ("YBR_FULL_422", None),
+    ],
+)
+def test_colours(files: ModuleType, colours: str, note: str | None, encoding: str) -> None:
+    if (encoding == "jpeg" and "PALETTE" in colours) or (encoding != "jpeg" and "422" in colours):
+        pytest.skip("not allowed by PS3.5 8.2")
+    loaded = load_image(files.to_bytes(files.photograph(colours=colours, encoding=encoding)))
+    expected = files.lesion().astype(int)
+    if not colours.startswith("YBR"):
+        expected = expected[..., :1].repeat(3, axis=2)
+    assert np.abs(loaded.pixels - expected).mean() < (3 if encoding == "jpeg" else 1)
+    assert note is None or any(text.startswith(note) for text in loaded.info.notes)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+@pytest.mark.parametrize("colours", ["MONOCHROME2", "RGB"])
+def test_more_than_8_bits(files: ModuleType, bits: int, colours: str) -> None:
+    loaded = load_image(files.to_bytes(files.photograph(colours=colours, bits=bits)))
+    expected = files.lesion()[..., :1] if colours != "RGB" else files.lesion()
+    assert np.abs(loaded.pixels.astype(int) - expected).max() <= 1
+    assert loaded.info.bits == bits
+
+
+def test_window_is_applied(files: ModuleType) -> None:
+    ds = files.photograph(colours="MONOCHROME2", bits=12, WindowCenter=2048, WindowWidth=2)
+    assert set(np.unique(load_image(files.to_bytes(ds)).pixels)) <= {0, 255}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"PixelSpacing": [0.1, 0.2]}, (0.1, 0.2)),
+        ({"ImagerPixelSpacing": [0.3, 0.3]}, (0.3, 0.3)),
+        ({"PixelSpacing": [0.1, 0.2], "ImagerPixelSpacing": [0.3, 0.3]}, (0.1, 0.2)),
+        ({"PixelSpacing": [0, 0.2]}, None),
+        ({"PixelSpacing": None}, None),
+        ({"NominalScannedPixelSpacing": [1, 1], "PixelAspectRatio": [1, 1]}, None),
+    ],
+)
+def test_unknown_spacing_is_none(files: ModuleType, values: dict[str, Any], expected: object) -> None:
+    assert load_image(files.to_bytes(files.photograph(**values))).info.spacing_mm == expected
+
+
+def test_jpeg_is_decoded_small(files: ModuleType) -> None:
+    large = files.lesion(960, 1280)
+    loaded = load_image(files.to_bytes(files.photograph(large, encoding="jpeg")), min_side=200)
+    assert loaded.pixels.shape == (240, 320, 3) and loaded.info.width == 1280
+
+
+def test_without_preamble_or_with_a_tiff_in_it(files: ModuleType) -> None:
+    data = files.to_bytes(files.photograph())
+    assert np.array_equal(load_image(data[132:]).pixels, files.lesion())
+    assert np.array_equal(load_image(b"II*\0" + data[4:]).pixels, files.lesion())
+
+
+def test_bombs_are_refused_before_they_are_unpacked(
+    files: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicom, "MAX_INFLATED", 1 << 20)
+    deflated = files.to_bytes(files.photograph(encoding="deflated"))
+    end = 144 + int.from_bytes(deflated[140:144], "little")
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    bomb = packer.compress(bytes((1 << 20) + 1)) + packer.flush()
+    with pytest.raises(ImageError, match="more than 1,048,576 bytes"):
+        load_image(deflated[:end] + bomb)
+    huge = files.photograph()
+    huge.Rows = huge.Columns = 60_000
+    with pytest.raises(ImageError, match=r"3,600\.0 megapixels"):
+        load_image(files.to_bytes(huge))
+    ds = files.photograph(encoding="jpeg2000")
+    data = files.to_bytes(ds)
+    at = data.index(b"\xff\x4f\xff\x51") + 8
+    with pytest.raises(ImageError, match="two sizes"):
+        load_image(data[:at] + struct.pack(">II", 60000, 60000) + data[at + 8 :])
+    with pytest.raises(ImageError, match="elements"):
+        load_image(data[:132] + struct.pack("<HH2sH", 8, 8, b"CS", 0) * 20_000)
+
+
+def test_what_is_no_photograph_says_what_it_is(files: ModuleType, tmp_path: Path) -> None:
+    ds = files.photograph()
+    del ds.PixelData
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"
+    with pytest.raises(ImageError, match="Comprehensive SR and holds no picture"):
+        load_image(files.to_bytes(ds))
+    path = tmp_path / "a.dcm"
+    path.write_bytes(files.to_bytes(files.photograph())[:-3000])
+    with pytest.raises(ImageError, match="cannot be decoded") as caught:
+        load_image(path)
+    assert caught.value.file == str(path)
+
+
+def test_dicom_as_mask(files: ModuleType) -> None:
+    white = np.where(files.lesion() < 100, np.uint8(255), np.uint8(0))
+    ds = files.photograph(white, kind="capture", colours="MONOCHROME2")
+    assert np.array_equal(load_mask(files.to_bytes(ds)), white[..., 0] > 0)
+
+
+def test_without_the_extra_the_command_is_named(files: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    path.write_bytes(files.to_bytes(files.photograph()))
+    code = (
+        "import sys; sys.modules['pydicom'] = None\n"
+        "from dermseg.images import load_image; from dermseg.errors import ImageError\n"
+        f"for source in ({str(path)!r}, open({str(path)!r}, 'rb').read()):\n"
+        "    try: load_image(source)\n"
+        "    except ImageError as error: print(error.hint)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == 'pip install "dermseg[dicom]"\n' * 2

@@ -1,0 +1,196 @@
+"""Results as DICOM objects: valid by an independent validator, and the same when they are read back."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from datetime import datetime
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from highdicom.seg import segread
+from highdicom.sr import srread
+from pydicom import Dataset, dcmread
+from pydicom.sr.codedict import codes
+
+from dermseg.dicom.identity import Origin, derive_uid
+from dermseg.dicom.write import to_bytes, write_objects
+from dermseg.errors import ImageError
+from dermseg.images.dicom import read_dataset
+from dermseg.images.load import load_image
+from dermseg.images.masks import load_mask
+from dermseg.inference.batch import describe_model
+from dermseg.inference.outputs import DICOM_KINDS
+from dermseg.inference.predictor import Model, Result, load_model
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+OPTIONS = {"threshold": None, "lesions": "largest", "tta": False}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bundle: Path) -> Model:
+    return load_model(tiny_bundle)
+
+
+def write(
+    model: Model, files: ModuleType, ds: Dataset, **options: Any
+) -> tuple[Origin, Result, dict[str, Dataset]]:
+    data = files.to_bytes(ds)
+    result = model.segment(data, **options)
+    origin = Origin(
+        read_dataset(data), describe_model(model), OPTIONS | options, datetime(2026, 1, 2, 3, 4, 5)
+    )
+    return origin, result, write_objects(origin, result, DICOM_KINDS, overlay=files.lesion())
+
+
+@pytest.mark.parametrize("kind", ["dermoscopic", "photographic", "capture", "multiframe"])
+@pytest.mark.parametrize("spacing", [None, (0.02, 0.03)])
+def test_objects_are_valid_and_read_back(
+    model: Model,
+    files: ModuleType,
+    validate: Callable[[Path], list[str]],
+    tmp_path: Path,
+    kind: str,
+    spacing: tuple[float, float] | None,
+) -> None:
+    ds = files.photograph(kind=kind, spacing=spacing, frames=2 if kind == "multiframe" else 1)
+    origin, result, made = write(model, files, ds)
+    assert result.status == "ok" and 0 < result.mask.sum() < result.mask.size
+    for name, dataset in made.items():
+        path = tmp_path / f"{name}.dcm"
+        path.write_bytes(to_bytes(dataset))
+        assert validate(path) == []
+        back = dcmread(path)
+        for shared in ("StudyInstanceUID", "PatientID", "PatientName", "AccessionNumber", "StudyDate"):
+            assert back[shared].value == ds[shared].value
+        assert back.SeriesInstanceUID != ds.SeriesInstanceUID
+    seg = segread(tmp_path / "dicom-seg.dcm")
+    assert np.array_equal(seg.pixel_array > 0, result.mask)
+    found = seg.get_pixels_by_source_instance([origin.image_uid], combine_segments=False)
+    assert np.array_equal(found[0, ..., 0] > 0, result.mask)
+    assert np.array_equal(load_mask(tmp_path / "dicom-seg.dcm"), result.mask)
+    described = seg.get_segment_description(1)
+    assert described.segmented_property_type == codes.SCT.SkinLesion
+    assert described.tracking_uid == origin.tracking_uid(1)
+    algorithm = described.algorithm_identification
+    assert (algorithm.name, algorithm.version) == (model.card.name, model.card.version)
+    assert model.sha256 in algorithm.parameters["network_sha256"]
+    probability = segread(tmp_path / "dicom-probability.dcm")
+    assert np.array_equal(probability.pixel_array, np.rint(result.probability * 255))
+    capture = load_image(tmp_path / "dicom-sc.dcm")
+    assert np.abs(capture.pixels.astype(int) - files.lesion()).mean() < 4
+
+
+@pytest.mark.parametrize("spacing", [None, (0.02, 0.03)])
+def test_the_report_measures_in_mm_only_where_it_can(
+    model: Model, files: ModuleType, spacing: tuple[float, float] | None
+) -> None:
+    origin, result, made = write(model, files, files.photograph(spacing=spacing))
+    report = srread(BytesIO(to_bytes(made["dicom-sr"])))
+    (group,) = report.content.get_planar_roi_measurement_groups()
+    assert group.tracking_uid == origin.tracking_uid(1)
+    segment = group.referenced_segmentation_frame[0].ReferencedSOPSequence[0]
+    assert segment.ReferencedSOPInstanceUID == origin.uid("dicom-seg")
+    (area,) = group.get_measurements(codes.SCT.Area)
+    expected = result.area_px * (0.0006 if spacing else 1)
+    assert area.value == pytest.approx(expected, rel=1e-5)
+    assert (area.unit == codes.UCUM.SquareMillimeter) == (spacing is not None)
+    units = {measurement.unit.value for measurement in group.get_measurements()}
+    assert ("mm" in units) == (spacing is not None)
+    assert report.VerificationFlag == "UNVERIFIED"
+
+
+def test_several_lesions_and_none(
+    model: Model, files: ModuleType, validate: Callable[[Path], list[str]], tmp_path: Path
+) -> None:
+    pixels = np.full((96, 128, 3), 220, np.uint8)
+    blank = write(model, files, files.photograph(pixels))
+    pixels[10:40, 10:40] = 30
+    pixels[60:75, 80:100] = 30
+    several = write(model, files, files.photograph(pixels), lesions="all")
+    for number, (_, _, made) in enumerate((blank, several)):
+        for name, dataset in made.items():
+            path = tmp_path / f"{number}{name}.dcm"
+            path.write_bytes(to_bytes(dataset))
+            assert validate(path) == []
+    seg = segread(tmp_path / "1dicom-seg.dcm")
+    labels = several[1].labels
+    assert labels is not None and seg.number_of_segments == 2
+    assert np.array_equal(np.argmax(seg.pixel_array, 0) + 1, np.where(labels == 2, 2, 1))
+    report = srread(tmp_path / "1dicom-sr.dcm")
+    areas = [
+        g.get_measurements(codes.SCT.Area)[0].value
+        for g in report.content.get_planar_roi_measurement_groups()
+    ]
+    assert areas == [float((labels == 1).sum()), float((labels == 2).sum())]
+    assert not segread(tmp_path / "0dicom-seg.dcm").pixel_array.any()
+    (group,) = srread(tmp_path / "0dicom-sr.dcm").content.get_image_measurement_groups()
+    (evaluation,) = group.get_qualitative_evaluations(codes.SCT.SkinLesion)
+    assert evaluation.value == codes.SCT.Absent
+
+
+def test_the_same_causes_give_the_same_bytes(model: Model, files: ModuleType) -> None:
+    ds = files.photograph(kind="capture", encoding="jpeg")
+    first, second = write(model, files, ds)[2], write(model, files, ds)[2]
+    assert {k: to_bytes(v) for k, v in first.items()} == {k: to_bytes(v) for k, v in second.items()}
+    other = write(model, files, ds, threshold=0.4)[2]
+    assert first["dicom-seg"].SOPInstanceUID != other["dicom-seg"].SOPInstanceUID
+    assert (
+        first["dicom-seg"].SegmentSequence[0].TrackingUID == other["dicom-seg"].SegmentSequence[0].TrackingUID
+    )
+    assert len(derive_uid("x")) <= 64
+
+
+def test_patients_stay_as_they_stand_even_where_the_standard_is_broken(
+    model: Model, files: ModuleType
+) -> None:
+    ds = files.photograph(PatientName="Müller^Jürgen=田中")
+    ds["PatientID"]._value = "X" * 70
+    ds["PatientBirthDate"]._value = "31.01.1970"
+    values = {name: str(ds[name].value) for name in ("PatientID", "PatientBirthDate", "PatientName")}
+    made = write(model, files, ds)[2]
+    for dataset in made.values():
+        back = read_dataset(to_bytes(dataset))
+        assert {name: str(back[name].value) for name in values} == values
+
+
+def test_an_image_without_identity_is_refused(model: Model, files: ModuleType) -> None:
+    ds = files.photograph()
+    ds.StudyInstanceUID = ""
+    with pytest.raises(ImageError, match="has no StudyInstanceUID"):
+        write(model, files, ds)
+
+
+def test_save_writes_them_beside_the_masks(
+    tiny_bundle: Path, files: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dermseg.apps.cli.main import main
+
+    inputs = tmp_path / "in" / "sub"
+    inputs.mkdir(parents=True)
+    (inputs / "a.dcm").write_bytes(files.to_bytes(files.photograph()))
+    from PIL import Image
+
+    Image.fromarray(files.lesion()).save(inputs / "b.png")
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as ended:
+        main(
+            [
+                *["segment", str(tmp_path / "in"), "-o", str(out), "--model", str(tiny_bundle)],
+                *["--save", "mask,dicom-sr,dicom-sc"],
+            ]
+        )
+    assert ended.value.code == 0, capsys.readouterr().err
+    written = sorted(path.name for path in (out / "dicom" / "sub").iterdir())
+    assert written == ["a_sc.dcm", "a_seg.dcm", "a_sr.dcm"]
+    with (out / "results.csv").open() as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    assert rows["sub/b.png"]["message"] == "not DICOM, so there are no DICOM results"
+    assert np.array_equal(
+        load_mask(out / "dicom" / "sub" / "a_seg.dcm"),
+        load_mask(out / "masks" / "sub" / "a_segmentation.png"),
+    )
