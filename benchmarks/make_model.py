@@ -1,4 +1,4 @@
-"""Rebuild the bundled model from data to card: import, train, export, evaluate, model card.
+"""Rebuild the bundled model from data to card: import, train, export, fit its trust, evaluate, model card.
 
 Every step is a ``dermseg`` command that can be run by hand; a step whose result is there is not repeated,
 so the command may be interrupted and run again. Test splits are only looked at in the last step, and each
@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from dermseg.data.index import read_index, write_index
-from dermseg.export.bundle import add_metrics
+from dermseg.export.write import add_metrics
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import Metric
 from dermseg.report.model_card import render_model_card
@@ -113,6 +113,8 @@ def main() -> None:
     words = ("--name", args.name, "--version", args.version, "--licence", LICENCE, "--summary", args.summary)
     notes = [word for note in args.note for word in ("--note", note)]
     dermseg("export", run, "-o", args.bundle, *words, *notes)
+    fitted_on = [word for name in ("isic", "ham") for word in ("--data", index / f"{name}.csv")]
+    dermseg("uncertainty", "fit", args.bundle, *fitted_on)
 
     synthetic = args.runs / "synthetic-200"
     if not (synthetic / "index.csv").exists():

@@ -24,10 +24,10 @@ BUNDLE_LIMIT = 12_000_000
 # bring cannot be imported.
 IMPORT_CORE = """
 import importlib, pkgutil, sys
-for name in "torch safetensors onnx onnxscript scipy matplotlib tensorboard pandas pytest".split():
+for name in "torch safetensors onnx onnxscript scipy matplotlib tensorboard pandas pytest fastapi".split():
     sys.modules[name] = None
 import dermseg
-rooms = "models", "training", "export", "apps.cli.train", "apps.cli.export"
+rooms = "models", "training", "export", "apps.cli.train", "apps.cli.export", "apps.api"
 skipped = tuple(f"dermseg.{room}" for room in rooms)
 names = [m.name for m in pkgutil.walk_packages(dermseg.__path__, "dermseg.", onerror=lambda name: None)]
 for name in names:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.data.sources.synthetic import write_synthetic
 from dermseg.errors import ConfigError
-from dermseg.experiments.report import holm, write_report
+from dermseg.evaluation.intervals import holm
+from dermseg.experiments.report import write_report
 from dermseg.experiments.run import run_suite
 from dermseg.experiments.subsets import take_fraction
 from dermseg.experiments.suite import cells, load_suite

@@ -52,7 +52,8 @@ function axis(from, to) {
 }
 
 /** Network input (3, height, width) from RGBA pixels. */
-export function toInput(pixels, w, h, { height, width, mean, std }) {
+export function toInput(pixels, w, h, { height, width, mean, std, filters = [] }) {
+  if (filters.length) throw new Error(`this page has no filter ${filters.join(", ")}; use dermseg segment`);
   const small = resizeArea(pixels, w, h, width, height);
   const n = height * width, out = new Float32Array(3 * n);
   for (let c = 0; c < 3; c++) {

@@ -13,11 +13,10 @@ from dermseg.evaluation.evaluate import evaluate_function
 from dermseg.evaluation.table import Evaluation
 from dermseg.images import load_image
 from dermseg.images.masks import load_mask
-from dermseg.inference.card import Preprocessing
 from dermseg.inference.preprocess import to_input
 from dermseg.models import build_model, count_parameters
 from dermseg.training.checkpoint import BEST, load_weights
-from dermseg.training.config import RunConfig, load_config
+from dermseg.training.config import RunConfig, load_config, network_preprocessing
 from dermseg.training.device import pick_device
 
 THRESHOLD = 0.5
@@ -47,7 +46,7 @@ class RunModel:
         self.device = pick_device(device)
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         size = self.config.training.image_size
-        self.preprocessing = Preprocessing(height=size, width=size, mean=model.mean, std=model.std)
+        self.preprocessing = network_preprocessing(self.config, size)
 
     @torch.inference_mode()
     def probability(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dermseg.evaluation.intervals import wilcoxon_p
+from dermseg.evaluation.intervals import holm, wilcoxon_p
 from dermseg.evaluation.output import METRICS_FILE, PER_IMAGE
 from dermseg.evaluation.statistics import paired_difference
 from dermseg.evaluation.table import Evaluation, read_per_image
@@ -124,16 +124,6 @@ def paired_tests(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     for row, p in zip(rows, corrected, strict=True):
         row["p_holm"] = p
     return rows
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979): adjusted p-values in the order given."""
-    m = len(p_values)
-    adjusted, running = [0.0] * m, 0.0
-    for rank, i in enumerate(sorted(range(m), key=lambda i: p_values[i])):
-        running = max(running, min(1.0, (m - rank) * p_values[i]))
-        adjusted[i] = running
-    return adjusted
 
 
 def write_report(output: Path, name: str) -> list[Path]:

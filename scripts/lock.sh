@@ -1,0 +1,11 @@
+#!/bin/sh
+# Writes the locked requirements of the container image: exact versions with the hashes of their files, for every
+# platform. Run it after changing [api], [dicom] or constraints.txt. Needs uv (pip install uv).
+set -eu
+cd "$(dirname "$0")/.."
+lock() {
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-find-links \
+        --constraint constraints.txt --custom-compile-command "sh scripts/lock.sh" "$@"
+}
+lock pyproject.toml --extra api --extra dicom -o requirements/api.txt
+lock requirements/build.in -o requirements/build.txt

@@ -1,0 +1,1 @@
+"""How sure the outline is: repeated passes, calibration, predicted Dice and margins, on NumPy alone."""

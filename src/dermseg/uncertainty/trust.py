@@ -1,0 +1,110 @@
+"""``trust.json``: everything that was fitted on top of a network, as data that is checked before it is used.
+
+The temperature is not in here: it decides which probabilities come out, so it is part of the card's
+post-processing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dermseg.errors import ModelError, UsageError
+from dermseg.inference.bundle import Bundle
+from dermseg.uncertainty.predicted_dice import DiceModel
+
+ATTACHMENT, FILE = "trust", "trust.json"
+SCHEMA_VERSION = 1
+FIT_HINT = "dermseg uncertainty fit BUNDLE --data INDEX fits it"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Line(_Strict):
+    """How far the outer or inner line lies from the outline, for each level (see ``margins``).
+
+    Parameters
+    ----------
+    alphas, lambdas
+        Levels, rising, and the lambda of each; None where the images allow no promise at that level.
+    """
+
+    alphas: list[float] = Field(min_length=1)
+    lambdas: list[float | None]
+
+    @model_validator(mode="after")
+    def _paired(self) -> Line:
+        if len(self.alphas) != len(self.lambdas):
+            raise ValueError(f"{len(self.alphas)} alphas but {len(self.lambdas)} lambdas")
+        return self
+
+    def at(self, alpha: float) -> float:
+        """The lambda for a level.
+
+        Raises
+        ------
+        UsageError
+            The level is not in the table, or cannot be promised.
+        """
+        table = {round(a, 4): v for a, v in zip(self.alphas, self.lambdas, strict=True)}
+        found = table.get(round(alpha, 4))
+        if found is None:
+            possible = [a for a, v in table.items() if v is not None]
+            span = f"{min(possible):g} to {max(possible):g} in steps of 0.01" if possible else "none"
+            raise UsageError(f"this model has no margin at level {alpha:g}", hint=f"possible: {span}")
+        return found
+
+
+class Trust(_Strict):
+    """What a bundle knows about how far it can be believed.
+
+    Parameters
+    ----------
+    fitted
+        When, on which images, with which figures; for the reader.
+    dice
+        Predicted Dice from the probability map.
+    outer, inner
+        The two lines of the margin.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    fitted: dict[str, Any] = {}
+    dice: DiceModel
+    outer: Line
+    inner: Line
+
+    def possible(self, alpha: float) -> bool:
+        """Whether there are margins at this level."""
+        try:
+            self.outer.at(alpha), self.inner.at(alpha)
+        except UsageError:
+            return False
+        return True
+
+    def to_json(self) -> str:
+        """The text of ``trust.json``."""
+        return self.model_dump_json() + "\n"
+
+
+def load_trust(bundle: Bundle) -> Trust | None:
+    """What was fitted for a bundle; None where nothing was.
+
+    Raises
+    ------
+    ModelError
+        The file is not what the card says, or not of this schema.
+    """
+    if ATTACHMENT not in bundle.card.attachments:
+        return None
+    try:
+        return Trust.model_validate_json(bundle.read_attachment(ATTACHMENT))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelError(
+            f"{FILE}: field '{where}': {first['msg']}", file=bundle.path, hint=FIT_HINT
+        ) from None

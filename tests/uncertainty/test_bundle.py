@@ -1,0 +1,114 @@
+"""From a bundle without trust to one with it, and what `dermseg segment` then says."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dermseg.apps.cli.main import main
+from dermseg.data.index import IndexRow, write_index
+from dermseg.data.synthetic import synthesize
+from dermseg.errors import ModelError
+from dermseg.images.masks import load_mask
+from dermseg.inference.bundle import load_bundle
+from dermseg.inference.predictor import load_model
+from dermseg.uncertainty.maps import Uncertainty
+from dermseg.uncertainty.opinions import Ensemble, Flips, mc_graph, open_opinions
+from dermseg.uncertainty.trust import FILE, load_trust
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a fitted bundle, an index and its images."""
+    folder = tmp_path_factory.mktemp("trust")
+    shutil.copytree(tiny_bundle, folder / "bundle")
+    rows = []
+    for i in range(90):
+        image, mask, _ = synthesize(i, (64, 80))
+        for name, pixels in ((f"{i}.png", image[..., ::-1]), (f"{i}_mask.png", 255 * mask.astype(np.uint8))):
+            assert cv2.imwrite(str(folder / name), pixels)
+        split = ("calib", "val", "test")[i % 3]
+        rows.append(IndexRow(str(i), f"{i}.png", (f"{i}_mask.png",), "drawn", split=split, root=folder))
+    write_index(rows, folder / "index.csv")
+    main_ok("uncertainty", "fit", folder / "bundle", "--data", folder / "index.csv")
+    return folder
+
+
+def main_ok(*arguments: object) -> None:
+    with pytest.raises(SystemExit) as done:
+        main([str(a) for a in arguments])
+    assert done.value.code in (0, None)
+
+
+def test_the_bundle_is_whole_and_its_outlines_are_the_same(fitted: Path, tiny_bundle: Path) -> None:
+    before, after = load_model(tiny_bundle), load_model(fitted / "bundle")
+    assert after.trust is not None and after.trust.fitted["images"] == {"drawn calib": 30, "drawn val": 30}
+    assert after.bundle.verify() == {"fp32": "ok"}
+    assert after.card.postprocessing.temperature != before.card.postprocessing.temperature
+    image = synthesize(500, (120, 160))[0]
+    a, b = before.segment(image), after.segment(image)
+    assert (a.mask != b.mask).mean() < 0.002
+    assert a.judgement is None and b.judgement is not None
+    assert b.confidence == b.judgement.predicted_dice and b.judgement.low <= b.confidence <= b.judgement.high
+
+
+def test_a_changed_file_is_refused(fitted: Path, tmp_path: Path) -> None:
+    shutil.copytree(fitted / "bundle", tmp_path / "bundle")
+    with (tmp_path / "bundle" / FILE).open("a") as file:
+        file.write(" ")
+    with pytest.raises(ModelError, match="its card says"):
+        load_trust(load_bundle(tmp_path / "bundle"))
+
+
+def test_segment_fills_its_columns_and_writes_maps(fitted: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    main_ok("segment", fitted / "0.png", fitted / "1.png", "-o", out, "--model", fitted / "bundle",
+            "--uncertainty", "--margin", "0.2", "--runtime", "onnxruntime")  # fmt: skip
+    rows = list(csv.DictReader((out / "results.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["confidence"] for row in rows] == [row["predicted_dice"] for row in rows]
+    for row in rows:
+        assert float(row["predicted_dice_low"]) <= float(row["predicted_dice"])
+        assert row["needs_review"] in ("true", "false")
+        assert row["margin_outer_mm"] == "" and float(row["margin_outer_px"]) >= 0
+    masks = [
+        load_mask(out / name) for name in ("margins/0_inner.png", rows[0]["mask"], "margins/0_outer.png")
+    ]
+    assert not (masks[0] & ~masks[1]).any() and not (masks[1] & ~masks[2]).any()
+    for name in ("mean", "std", "entropy"):
+        found = cv2.imread(str(out / f"uncertainty/0_{name}.png"), cv2.IMREAD_UNCHANGED)
+        assert found.dtype == np.uint16 and found.shape == masks[0].shape
+
+
+def test_segment_refuses_before_it_starts(tiny_bundle: Path, fitted: Path, tmp_path: Path) -> None:
+    for model, margin in ((tiny_bundle, "0.1"), (fitted / "bundle", "0.123")):
+        with pytest.raises(SystemExit) as done:
+            main(["segment", str(fitted / "0.png"), "-o", str(tmp_path / "out"), "--model", str(model),
+                  "--uncertainty", "--margin", margin])  # fmt: skip
+        assert done.value.code == 2 or done.value.code == 1
+        assert not (tmp_path / "out").exists()
+
+
+def test_it_is_measured_on_the_test_split(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main_ok("uncertainty", "evaluate", "--data", fitted / "index.csv", "--model", fitted / "bundle", "--json")
+    block = json.loads(capsys.readouterr().out)["drawn"]
+    assert block["n"] == 30 and -1 <= block["pearson"]["value"] <= 1
+    assert block["band_ece"]["after"]["value"] < block["band_ece"]["before"]["value"]
+    assert block["interval_coverage"]["value"] > 0.7
+
+
+def test_other_opinions_have_the_same_interface(fitted: Path) -> None:
+    model = load_model(fitted / "bundle")
+    x = model.prepare(synthesize(7, (100, 100))[0])
+    several = [Flips(model)(x), Ensemble([model, model])(x), open_opinions(model)(x)]
+    assert all(isinstance(found, Uncertainty) for found in several)
+    assert several[1].std.max() == 0 and several[0].members.shape == (8, 64, 64)
+    # a symmetric filter turns with the image: all views agree
+    assert several[0].std.max() < 1e-3 and np.allclose(several[0].mean, model.infer(x[None])[0], atol=1e-3)
+    with pytest.raises(ModelError, match="no Monte-Carlo dropout"):
+        mc_graph(model.bundle)
