@@ -19,10 +19,12 @@ import sys
 from pathlib import Path
 
 from dermseg.data.index import read_index, write_index
+from dermseg.export.fit_gate import fit_bundle_gate
 from dermseg.export.write import add_metrics
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import Metric
 from dermseg.report.model_card import render_model_card
+from fit_gate import INDEXES as GATE_INDEXES
 
 ROOT = Path(__file__).resolve().parents[1]
 TEST_LOG = ROOT / "benchmarks" / "test-evaluations.csv"
@@ -115,6 +117,7 @@ def main() -> None:
     dermseg("export", run, "-o", args.bundle, *words, *notes)
     fitted_on = [word for name in ("isic", "ham") for word in ("--data", index / f"{name}.csv")]
     dermseg("uncertainty", "fit", args.bundle, *fitted_on)
+    fit_bundle_gate(args.bundle, [index / f"{name}.csv" for name in GATE_INDEXES], report=print)
 
     synthetic = args.runs / "synthetic-200"
     if not (synthetic / "index.csv").exists():

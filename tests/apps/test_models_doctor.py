@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dermseg.apps.cli.main import main
+from dermseg.inference.runtimes import RUNTIMES
 from dermseg.registry import ARCHITECTURES, ENCODERS
 
 
@@ -17,6 +18,11 @@ def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
         main(list(args))
     out, err = capsys.readouterr()
     return int(stop.value.code or 0), out, err
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DERMSEG_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -73,6 +79,14 @@ def test_doctor_runs_the_model(tiny_bundle: Path, capsys: pytest.CaptureFixture[
     assert report["model"]["status"] == "ok" and report["model"]["dice"] > 0.9
     assert report["cpu"]["usable"] >= 1 and "CPUExecutionProvider" in report["providers"]
     assert {"numpy", "onnxruntime"} <= {check["name"] for check in report["checks"]}
+    runtimes = report["runtimes"]
+    assert set(runtimes["obstacles"]) == set(RUNTIMES)
+    assert runtimes["obstacles"]["onnxruntime"] is None
+    assert runtimes["obstacles"][runtimes["chosen"]] is None
+    code, out, _ = run(capsys, "doctor", "--model", str(tiny_bundle))  # what was measured is kept
+    assert code == 0 and all(f"runtime {name}" in out for name in RUNTIMES)
+    for name, time in (runtimes["milliseconds"] or {}).items():
+        assert f"{name:<14}  can be used, {time:.1f} ms per image on one thread" in out
 
 
 def test_doctor_says_what_is_broken(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,9 +129,11 @@ def test_features_are_the_means_of_what_the_encoder_hands_on(bundle: Path) -> No
     np.testing.assert_allclose(features, expected, atol=1e-5)
 
 
-def test_a_graph_without_an_encoder_is_refused(tiny_bundle: Path) -> None:
+def test_a_graph_without_an_encoder_stays_as_it_is(tiny_bundle: Path, index: Path) -> None:
+    data = (tiny_bundle / "model.onnx").read_bytes()
+    assert add_features(data, 64) is data
     with pytest.raises(ModelError, match="encoder"):
-        add_features((tiny_bundle / "model.onnx").read_bytes(), 64)
+        fitting.fit_bundle_gate(tiny_bundle, [index])
 
 
 def test_fitted_gate_travels_with_the_bundle_and_judges(

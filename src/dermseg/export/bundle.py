@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image, open_mask
 from dermseg.errors import ModelError
+from dermseg.export.features import add_features
 from dermseg.export.onnx import OPSET, fold_batch_norm, to_onnx
 from dermseg.export.parity import lesion_probability, run_session, run_torch
 from dermseg.export.quantize import CALIBRATION_IMAGES
@@ -111,7 +112,7 @@ def export_run(
     size = best_image_size(run, config)
     preprocessing = network_preprocessing(config, size)
     report("writing ONNX")
-    graph = to_onnx(model, size, opset)
+    graph = add_features(to_onnx(model, size, opset), size)
     rows = [row for source in config.data.val for row in select_rows(source, config.seed)]
     report(f"reading {len(rows)} validation images")
     inputs, references = _load(rows, preprocessing)

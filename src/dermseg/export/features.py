@@ -8,7 +8,6 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
-from dermseg.errors import ModelError
 from dermseg.export.graph import GraphBuilder, opset_of
 from dermseg.inference.session import FEATURES
 
@@ -19,7 +18,7 @@ def add_features(model: bytes, size: int) -> bytes:
     """The same graph with one more output ``features``, ``float32 (N, D)``.
 
     It is the mean over each map that the encoder hands to the decoder, from coarse to fine. A graph that has
-    the output already is returned as it is.
+    the output already, or no encoder that hands on several maps, is returned as it is.
 
     Parameters
     ----------
@@ -27,11 +26,6 @@ def add_features(model: bytes, size: int) -> bytes:
         An ONNX file, images ``(N, 3, H, W)`` in, logits out.
     size
         Height and width of the image at which the strides are found.
-
-    Raises
-    ------
-    ModelError
-        The graph is not one of an encoder and a decoder.
     """
     proto = onnx.load_from_string(model)
     graph = proto.graph
@@ -39,7 +33,7 @@ def add_features(model: bytes, size: int) -> bytes:
         return model
     maps = encoder_maps(proto, size)
     if len(maps) < 2:
-        raise ModelError("the graph has no encoder that hands maps to a decoder", hint="encoder_unet has")
+        return model
     builder = GraphBuilder(FEATURES)
     axes = builder.constant([2, 3])
     means = [_mean(builder, name, axes, proto) for name in maps.values()]

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from dermseg.data.artefacts import add_hair, add_ruler, add_vignette
 from dermseg.data.closeups import close_up
 from dermseg.data.index import IndexRow, open_image, open_mask, read_index
-from dermseg.errors import DataError, UsageError
+from dermseg.errors import DataError, ModelError, UsageError
 from dermseg.export.features import add_features
 from dermseg.images.load import load_image
 from dermseg.images.masks import atomic_write, load_mask
@@ -102,6 +102,9 @@ def fit_bundle_gate(
         raise UsageError("a zip cannot be changed", file=path, hint="unpack it and give the folder")
     bundle = _with_features(bundle)
     model = Model(bundle)
+    size = model.card.preprocessing
+    if model.look(np.zeros((1, 3, size.height, size.width), np.float32))[1] is None:
+        raise ModelError("the network has no encoder whose maps a gate could use", file=path)
     rng = np.random.default_rng(seed)
     known: dict[str, Seen] = {}
     calib: dict[str, Seen] = {}

@@ -203,7 +203,8 @@ def _curves(o: Outlined) -> tuple[Floats, Floats]:
 
 def _write(bundle: Bundle, fitted: Fitted) -> ModelCard:
     """Put what was fitted beside the model; the card, which names it, comes last."""
-    files = {ATTACHMENT: (FILE, fitted.trust.to_json().encode(), {})}
+    files: dict[str, tuple[str, bytes, dict[str, Any]]] = {}
+    files[ATTACHMENT] = (FILE, fitted.trust.to_json().encode(), {})
     card = bundle.card
     if card.architecture == "encoder_unet":
         variant = next(name for name in ("fp32", "fp16") if name in card.variants)

@@ -20,6 +20,7 @@ The combined graph takes ``image`` float32 ``(1, 3, H, W)``, ``drop_bottleneck``
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -166,7 +167,7 @@ class _Repeated:
     def _slice(self, tensor: str, span: list[int], axis: int) -> str:
         return self._op("Slice", tensor, self._ints(span[:1]), self._ints(span[1:]), self._ints([axis]))
 
-    def _op(self, kind: str, *inputs: str, **attributes: object) -> str:
+    def _op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         output = f"{_PREFIX}{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
         return output

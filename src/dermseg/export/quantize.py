@@ -63,7 +63,7 @@ def _float_sets(graph: onnx.GraphProto) -> Iterator[tuple[str, list[str]]]:
     """What to keep in float, from little to much, with the names of the nodes."""
     nodes = list(graph.node)
     convolutions = [i for i, node in enumerate(nodes) if node.op_type in ("Conv", "ConvTranspose")]
-    head = {node.name for node in nodes[convolutions[-1] :]}
+    head = {node.name for node in nodes[convolutions[-1] :]}  # and the pooled features, which follow it
     yield "head", sorted(head)
     growing = [i for i, node in enumerate(nodes) if node.op_type in ("Resize", "Upsample", "ConvTranspose")]
     decoder = head | {node.name for node in nodes[min(growing) :]} if growing else head

@@ -38,7 +38,7 @@ def apply_filters(image: Pixels, names: Sequence[FilterName]) -> Pixels:
 def shades_of_grey(image: Pixels) -> Pixels:
     """Colour constancy: the light's colour, estimated by a Minkowski mean, becomes grey.
 
-    Finlayson and Trezzi 2004, "Shades of grey and colour constancy". Brightness is kept.
+    Finlayson and Trezzi 2004, "Shades of grey and colour constancy". The light's strength is kept.
     """
     counts = [np.bincount(image[..., c].ravel(), minlength=256) for c in range(3)]
     powers = np.linspace(0, 1, 256) ** _NORM

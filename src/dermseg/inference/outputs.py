@@ -3,8 +3,8 @@
 Names follow the input's relative path, so that a folder of predictions lies over the folder of images:
 ``masks/<relative path>/<stem>_segmentation.png``, ``overlays/.../<stem>.jpg``,
 ``probabilities/.../<stem>.png``, where each lesion is kept apart ``labels/.../<stem>_labels.png``, and with
-``--uncertainty`` ``uncertainty/.../<stem>_mean.png`` (``_std``, ``_entropy``) and ``margins/.../<stem>_outer.png``
-(``_inner``).
+``--uncertainty`` ``uncertainty/.../<stem>_mean.png`` (``_std``, ``_entropy``) and
+``margins/.../<stem>_outer.png`` (``_inner``).
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def result_row(
         touches_border=result.touches_border,
         components_removed=result.components_removed,
         confidence=round(result.confidence, 4),
-        predicted_dice=_rounded(judged and judged.predicted_dice, 4),
+        predicted_dice=_rounded(judged.predicted_dice if judged else None, 4),
         verdict=result.verdict.level if result.verdict else None,
         seconds=round(seconds, 4),
         lesions=int(result.labels.max()) if result.labels is not None else int(result.status == "ok"),
@@ -148,13 +148,13 @@ def result_row(
         overlay=files.get("overlay"),
         probability=files.get("probability"),
         labels=files.get("labels"),
-        predicted_dice_low=_rounded(judged and judged.low, 4),
-        predicted_dice_high=_rounded(judged and judged.high, 4),
-        needs_review=judged and judged.needs_review,
-        margin_outer_px=_rounded(margins and margins.outer_px, 2),
-        margin_inner_px=_rounded(margins and margins.inner_px, 2),
-        margin_outer_mm=_rounded(margins and margins.outer_mm, 3),
-        margin_inner_mm=_rounded(margins and margins.inner_mm, 3),
+        predicted_dice_low=_rounded(judged.low if judged else None, 4),
+        predicted_dice_high=_rounded(judged.high if judged else None, 4),
+        needs_review=judged.needs_review if judged else None,
+        margin_outer_px=_rounded(margins.outer_px if margins else None, 2),
+        margin_inner_px=_rounded(margins.inner_px if margins else None, 2),
+        margin_outer_mm=_rounded(margins.outer_mm if margins else None, 3),
+        margin_inner_mm=_rounded(margins.inner_mm if margins else None, 3),
     )
 
 

@@ -81,7 +81,8 @@ class Familiar(BaseModel):
         variances = unpack(self.variances)
         directions = unpack(self.directions).reshape(len(variances), self.size)
         # |x|^2 / rest counts every direction; the leading ones are put right by the difference
-        return unpack(self.mean), unpack(self.scale), directions, 1 / variances - np.float32(1 / self.rest)
+        excess = (1 / variances - 1 / self.rest).astype(np.float32)
+        return unpack(self.mean), unpack(self.scale), directions, excess
 
     def strangeness(self, features: Floats) -> Floats:
         """``float32 (N,)`` for ``float32 (N, D)``: about 1 for known images, larger the stranger."""

@@ -27,7 +27,6 @@ Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 ATTACHMENT, FILE = "gate", "gate.json"
-SCHEMA_VERSION = 1
 # Checks that every gate has a limit for; those of the heads come on top.
 CHECKS = (
     "unfamiliar", "blur", "dark", "bright", "cast", "bubbles", "vignette", "small_image", "small_lesion",
@@ -126,7 +125,7 @@ class Gate(_Strict):
         For each check.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     fitted: dict[str, Any] = {}
     size: int = Field(ge=1)
     familiar: Familiar

@@ -82,7 +82,8 @@ class Regression(BaseModel):
     def predict(self, rows: Floats) -> Floats:
         """Values in [0, 1], ``float64 (n,)``, for rows ``float64 (n, k)``."""
         basis = _basis(rows, np.array(self.centre), np.array(self.scale))
-        return np.clip(self.base + basis @ np.array(self.weights), 0.0, 1.0)
+        predicted: Floats = np.clip(self.base + basis @ np.array(self.weights), 0.0, 1.0)
+        return predicted
 
 
 def fit_regression(rows: Floats, target: Floats) -> Regression:

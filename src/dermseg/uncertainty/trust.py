@@ -15,7 +15,6 @@ from dermseg.inference.bundle import Bundle
 from dermseg.uncertainty.predicted_dice import DiceModel
 
 ATTACHMENT, FILE = "trust", "trust.json"
-SCHEMA_VERSION = 1
 FIT_HINT = "dermseg uncertainty fit BUNDLE --data INDEX fits it"
 
 
@@ -71,7 +70,7 @@ class Trust(_Strict):
         The two lines of the margin.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     fitted: dict[str, Any] = {}
     dice: DiceModel
     outer: Line
