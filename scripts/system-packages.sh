@@ -7,6 +7,9 @@ want() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
 want chromium chromium
 want node nodejs
 want npm npm
+want Orthanc orthanc
+want dciodvfy dicom3tools
+[ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing="$missing orthanc-dicomweb"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else
     echo "missing:$missing; install them with: sudo apt-get install -y --no-install-recommends$missing" >&2

@@ -15,10 +15,6 @@ import cv2
 import numpy as np
 import pytest
 
-httpx = pytest.importorskip("httpx", reason="needs httpx (dev group)")
-uvicorn = pytest.importorskip("uvicorn", reason="needs the extra [api]")
-pytest.importorskip("fastapi", reason="needs the extra [api]")
-
 KEYS = {"ris": "dsk_first-key-of-the-tests", "viewer": "dsk_second-key-of-the-tests"}
 
 
@@ -62,6 +58,8 @@ def unused_port() -> int:
 @contextmanager
 def _running(settings: Any) -> Iterator[Any]:
     """A server for as long as the block lasts; gives a client that sends the first key."""
+    import httpx
+
     from dermseg.apps.api.server import make_server
     from dermseg.apps.api.services import Services
 

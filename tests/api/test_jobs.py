@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra [api]")
@@ -192,6 +191,8 @@ def test_deleting(serve: Callable[..., Client], encoded: Make, tmp_path: Path) -
 
 def start(tiny_bundle: Path, state: Path, port: int) -> subprocess.Popen[bytes]:
     """The real command; returns when it is ready."""
+    import httpx
+
     command = [sys.executable, "-m", "dermseg.apps.cli.main", "serve", "--state", str(state)]
     command += ["--port", str(port), "--model", str(tiny_bundle), "--workers", "2"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -210,6 +211,8 @@ def start(tiny_bundle: Path, state: Path, port: int) -> subprocess.Popen[bytes]:
 def test_a_killed_server_goes_on_and_a_stopped_one_finishes(
     tiny_bundle: Path, tmp_path: Path, encoded: Make, unused_port: int
 ) -> None:
+    import httpx
+
     state = tmp_path / "state"
     body = pack({f"{i}.png": encoded(".png", i, (600, 800)) for i in range(30)})
     server = start(tiny_bundle, state, unused_port)

@@ -163,6 +163,8 @@ def test_a_form_needs_exactly_the_image(encoded: Make, client: Client) -> None:
         answer = client.post("/v1/segment", files=form)
         assert answer.status_code == 400 and "image" in answer.json()["detail"]
     assert client.post("/v1/segment", files={"image": ("Anna Miller.png", data)}).status_code == 200
+    curl = {"Content-Type": "application/x-www-form-urlencoded"}  # what it says unless told otherwise
+    assert client.post("/v1/segment", content=data, headers=curl).status_code == 200
 
 
 def test_a_bomb_is_refused_before_it_is_decoded(client: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from dermseg.errors import ModelError
 from dermseg.export.onnx import fold_batch_norm, to_onnx
 from dermseg.inference.session import OrtSession
 from dermseg.models import build_model, count_parameters
@@ -61,15 +63,8 @@ def test_the_registry_says_what_the_code_is(entry: Architecture) -> None:
     assert count_parameters(network) == entry.parameters
     assert network.deep_supervision == entry.deep_supervision
     assert network.size_multiple == entry.size_multiple
-    assert any(
-        "pretrained" in line for line in [type(network).__init__.__doc__ or "", *_options(network)]
-    ) == (entry.pretrained)
-
-
-def _options(network: SegmentationNetwork) -> list[str]:
-    import inspect
-
-    return list(inspect.signature(type(network)).parameters)
+    assert ("pretrained" in inspect.signature(type(network)).parameters) == entry.pretrained
+    assert (network.dropout is not None) == entry.mc_dropout
 
 
 @every
@@ -90,7 +85,7 @@ def test_sizes_it_cannot_do_are_refused_with_the_nearest(entry: Architecture) ->
     network = tiny(entry).eval()
     if network.any_size:
         pytest.skip("any size works")
-    with pytest.raises(Exception, match="48 x 48"):
+    with pytest.raises(ModelError, match="48 x 48"):
         network(image(1, 33, 47))
 
 

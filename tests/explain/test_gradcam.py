@@ -22,7 +22,7 @@ X = torch.from_numpy(MODEL.prepare(synthesize(7, (240, 320))[0])[None])
 
 
 def test_network_rebuilt_from_the_bundle_computes_the_same() -> None:
-    with torch.inference_mode():
+    with torch.no_grad():
         ours = NETWORK(X).numpy()
     assert np.abs(ours - MODEL.session(X.numpy())).max() < 1e-3
 
@@ -30,7 +30,7 @@ def test_network_rebuilt_from_the_bundle_computes_the_same() -> None:
 @pytest.mark.parametrize("layer", list(feature_layers(NETWORK)))
 def test_equals_captum(layer: str) -> None:
     captum = pytest.importorskip("captum.attr", reason="captum is not installed")
-    with torch.inference_mode():
+    with torch.no_grad():
         inside = NETWORK(X)[0, 0] > 0
     score = lambda x: NETWORK(x)[:, 0][:, inside].sum(dim=1)  # noqa: E731
     oracle = captum.LayerGradCam(score, feature_layers(NETWORK)[layer])

@@ -89,15 +89,15 @@ def test_tiny_and_extreme_images_work(model: Model, shape: tuple[int, int]) -> N
         assert result.probability.shape == shape
 
 
-def test_a_batch_is_one_call_and_gives_what_single_images_give(model: Model) -> None:
+def test_a_batch_is_one_call_and_gives_what_single_images_give(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = [draw(100 + 40 * i, 160, (80, 50 + 10 * i, 30 + 3 * i))[0] for i in range(4)]
     shapes = []
-    session = model.session
-    try:
-        model.session = lambda batch: shapes.append(batch.shape) or session(batch)  # type: ignore[assignment]
+    run = model.session.with_features
+    with monkeypatch.context() as patch:
+        patch.setattr(model.session, "with_features", lambda batch: shapes.append(batch.shape) or run(batch))
         batch = model.segment_batch(images)
-    finally:
-        model.session = session
     assert shapes == [(4, 3, 64, 64)]
     for image, result in zip(images, batch, strict=True):
         assert np.array_equal(result.mask, model.segment(image).mask)

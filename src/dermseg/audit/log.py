@@ -230,13 +230,17 @@ def locked(descriptor: int) -> Iterator[None]:
     if os.name == "nt":  # pragma: no cover - exercised on Windows only
         import msvcrt
 
-        os.lseek(descriptor, _LOCK_AT, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined, unused-ignore]
+        def at_the_lock(mode: int) -> None:
+            place = os.lseek(descriptor, 0, os.SEEK_CUR)
+            os.lseek(descriptor, _LOCK_AT, os.SEEK_SET)
+            msvcrt.locking(descriptor, mode, 1)  # type: ignore[attr-defined, unused-ignore]
+            os.lseek(descriptor, place, os.SEEK_SET)
+
+        at_the_lock(msvcrt.LK_LOCK)  # type: ignore[attr-defined, unused-ignore]
         try:
             yield
         finally:
-            os.lseek(descriptor, _LOCK_AT, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+            at_the_lock(msvcrt.LK_UNLCK)  # type: ignore[attr-defined, unused-ignore]
     else:
         import fcntl
 

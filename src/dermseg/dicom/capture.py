@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from highdicom.sc import SCImage
 from numpy.typing import NDArray
@@ -34,7 +36,12 @@ def write_capture(origin: Origin, overlay: NDArray[np.uint8]) -> Dataset:
         series_description="dermseg overlay",
         **equipment(origin),
     )
-    made.PatientOrientation = image.get("PatientOrientation") or None
+    values: dict[str, Any] = {
+        "PatientOrientation": image.get("PatientOrientation") or None,
+        "Laterality": str(image.get("Laterality") or "")[:1] or None,
+    }
+    for name, value in values.items():
+        setattr(made, name, value)
     made.ImageType = ["DERIVED", "SECONDARY", "OVERLAY"]
     made.DerivationDescription = "Outline drawn by software; reduced in size; not for diagnosis"
     source = Dataset()
@@ -45,7 +52,6 @@ def write_capture(origin: Origin, overlay: NDArray[np.uint8]) -> Dataset:
     purpose.CodeMeaning = "Source image for image processing operation"
     source.PurposeOfReferenceCodeSequence = [purpose]
     made.SourceImageSequence = [source]
-    made.Laterality = str(image.get("Laterality") or "")[:1] or None
     made.LossyImageCompression = "01"
     made.LossyImageCompressionMethod = "ISO_10918_1"
     burned_in = str(image.get("BurnedInAnnotation") or "")

@@ -17,7 +17,7 @@ from pydicom import DataElement, Dataset
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import UID, UID_dictionary
+from pydicom.uid import UID
 
 from dermseg.dicom.identity import derive_uid
 from dermseg.dicom.profile import BASIC, OPTIONS, action
@@ -152,7 +152,7 @@ class _Work:
         return [self._uid(str(one)) for one in value]
 
     def _uid(self, old: str) -> str:
-        if old in UID_dictionary or old in _PUBLIC_UIDS:
+        if _is_public(old):
             return old
         self.done.uids += 1
         return self.pseudonyms.uid(old)
@@ -250,7 +250,7 @@ def _new_meta(dataset: Dataset, syntax: str) -> None:
     meta.TransferSyntaxUID = UID(syntax)
     meta.ImplementationClassUID = UID(IMPLEMENTATION)
     dataset.file_meta = meta
-    dataset.preamble = bytes(128)  # type: ignore[attr-defined]
+    dataset.preamble = bytes(128)
 
 
 def _secrets(dataset: Dataset, retain: frozenset[str]) -> re.Pattern[str] | None:
@@ -269,7 +269,7 @@ def _secrets(dataset: Dataset, retain: frozenset[str]) -> re.Pattern[str] | None
             elif element.keyword in _IDS | owned:
                 words.add(text)
             elif element.VR == "UI" and "uids" not in retain:
-                words |= {text} if text not in UID_dictionary and text not in _PUBLIC_UIDS else set()
+                words |= set() if _is_public(text) else {text}
             elif element.VR in ("DA", "DT") and re.fullmatch(r"\d{8}", text[:8]):
                 secret = "dates" not in retain or element.keyword == "PatientBirthDate"
                 words |= _date_forms(text[:8]) if secret else set()
@@ -280,6 +280,11 @@ def _secrets(dataset: Dataset, retain: frozenset[str]) -> re.Pattern[str] | None
     # Short ones as whole words only: "ann" is no secret in "annotation".
     parts = [edge if len(edge) >= 6 else rf"(?<![^\W_]){edge}(?![^\W_])" for edge in edges]
     return re.compile("|".join(parts))
+
+
+def _is_public(uid: str) -> bool:
+    """Whether it is a UID of the standard (a class, a syntax, a coding scheme) and so tells of nobody."""
+    return uid in _PUBLIC_UIDS or UID(uid).name != uid
 
 
 def _date_forms(day: str) -> set[str]:

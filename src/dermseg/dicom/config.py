@@ -190,10 +190,10 @@ def load_config(path: Path) -> PacsConfig:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"is not YAML: {error}", file=path) from None
     try:
-        config = PacsConfig.model_validate(raw)
+        config: PacsConfig = _rebased(PacsConfig.model_validate(raw), path.absolute().parent)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(dict(one)) for one in error.errors()), file=path) from None
-    return _rebased(config, path.absolute().parent)
+    return config
 
 
 def _rebased(section: Any, folder: Path) -> Any:

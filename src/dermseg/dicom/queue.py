@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dermseg.errors import DermsegError, UsageError
 
@@ -294,7 +294,7 @@ class Queue:
             if path.suffix == ".tmp" or not number.isdecimal() or int(number) not in ids:
                 path.unlink(missing_ok=True)
 
-    def _rows(self, statement: str, values: Iterable[object] = ()) -> list[tuple[object, ...]]:
+    def _rows(self, statement: str, values: Iterable[object] = ()) -> list[tuple[Any, ...]]:
         try:
             with self._lock:
                 return self._db.execute(statement, tuple(values)).fetchall()

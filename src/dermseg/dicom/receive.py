@@ -16,7 +16,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # typ
 
 from dermseg.dicom.config import PacsConfig
 from dermseg.dicom.identity import is_ours
-from dermseg.dicom.queue import Queue, QueueError
+from dermseg.dicom.queue import Queue, QueueError, State
 from dermseg.dicom.work import Worker, log
 from dermseg.errors import DermsegError, UsageError
 
@@ -83,7 +83,7 @@ class Receiver:
             The port is taken or the address is not one of this machine.
         """
         listen = self.config.listen
-        handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._commit)]
+        handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._commit)]
         tls = None if listen.tls is None else listen.tls.context(server=True)
         try:
             self._server = self._entity.start_server(
@@ -112,7 +112,7 @@ class Receiver:
                 log("duplicate", caller=caller)
                 return 0
             ours = is_ours(event.dataset)
-            state = "ignored" if ours else "received"
+            state: State = "ignored" if ours else "received"
             self.queue.add(uid, self.worker.work_key, caller, event.encoded_dataset(), state=state)
             log(state, caller=caller)
             return 0
@@ -141,7 +141,8 @@ class Receiver:
     def _commitment(self, transaction: str, asked: list[tuple[str, str]]) -> Dataset:
         answer = Dataset()
         answer.TransactionUID = transaction
-        kept, missing = [], []
+        kept: list[Dataset] = []
+        missing: list[Dataset] = []
         for class_uid, uid in asked:
             item = Dataset()
             item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = class_uid, uid

@@ -85,7 +85,7 @@ def web_client(web: Web) -> DICOMwebClient:
     """
     session = create_session()
     session.verify = True if web.authority is None else str(web.authority)
-    session.request = _with_timeout(session.request, web.timeout_s)
+    vars(session)["request"] = _with_timeout(session.request, web.timeout_s)
     secret = read_secret(web)
     session.auth = secret.get("auth")
     return DICOMwebClient(web.url.rstrip("/"), session=session, headers=secret.get("headers"))

@@ -7,7 +7,9 @@ fetched again. Nothing is remembered before it is in the queue, so a crash costs
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 import requests
@@ -15,7 +17,7 @@ from dicomweb_client.api import DICOMwebClient
 
 from dermseg.dicom.config import PacsConfig, Watch
 from dermseg.dicom.identity import is_ours
-from dermseg.dicom.queue import Queue
+from dermseg.dicom.queue import Queue, State
 from dermseg.dicom.receive import IMAGE_CLASSES
 from dermseg.dicom.send import web_client
 from dermseg.dicom.work import Worker, log
@@ -24,6 +26,7 @@ from dermseg.errors import DermsegError
 
 _STUDY, _SERIES, _INSTANCE, _CLASS = "0020000D", "0020000E", "00080018", "00080016"
 _STUDY_INSTANCES = "00201208"
+_PAGE = 100
 
 
 class Watcher:
@@ -72,10 +75,12 @@ class Watcher:
             if self.watch.days is not None:
                 first = date.today() - timedelta(days=self.watch.days)
                 filters["StudyDate"] = f"{first:%Y%m%d}-"
-            studies = self._client.search_for_studies(
-                search_filters=filters, fields=["NumberOfStudyRelatedInstances"], get_remaining=True
+            search = partial(
+                self._client.search_for_studies,
+                search_filters=filters,
+                fields=["NumberOfStudyRelatedInstances"],
             )
-            for study in studies:
+            for study in _pages(search, _STUDY):
                 uid, count = str(_value(study, _STUDY)), int(_value(study, _STUDY_INSTANCES) or -1)
                 if count >= 0 and not self.queue.study_changed(uid, count):
                     continue
@@ -84,11 +89,9 @@ class Watcher:
         return found
 
     def _fetch(self, study: str) -> int:
-        instances = self._client.search_for_instances(
-            study_instance_uid=study, fields=["SOPClassUID"], get_remaining=True
-        )
+        search = partial(self._client.search_for_instances, study_instance_uid=study, fields=["SOPClassUID"])
         found = 0
-        for instance in instances:
+        for instance in _pages(search, _INSTANCE):
             uid = str(_value(instance, _INSTANCE))
             if str(_value(instance, _CLASS)) not in IMAGE_CLASSES or self.queue.knows(
                 uid, self.worker.work_key
@@ -99,9 +102,25 @@ class Watcher:
             dataset = self._client.retrieve_instance(
                 study, str(_value(instance, _SERIES)), uid, media_types=(("application/dicom", "*"),)
             )
-            state = "ignored" if is_ours(dataset) else "received"
+            state: State = "ignored" if is_ours(dataset) else "received"
             found += self.queue.add(uid, self.worker.work_key, "web", to_bytes(dataset), state=state)
         return found
+
+
+def _pages(search: Callable[..., list[dict[str, Any]]], key: str) -> Iterator[dict[str, Any]]:
+    """Every answer to a query once, page by page.
+
+    Not the client's ``get_remaining``: it asks for ever where an archive gives the same page for every offset
+    (Orthanc's plugin 1.7 does).
+    """
+    seen: set[str] = set()
+    while True:
+        page = [item for item in search(limit=_PAGE, offset=len(seen)) if str(_value(item, key)) not in seen]
+        if not page:
+            return
+        for item in page:
+            seen.add(str(_value(item, key)))
+            yield item
 
 
 def _value(item: dict[str, Any], tag: str) -> Any:

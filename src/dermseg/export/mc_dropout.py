@@ -194,7 +194,8 @@ class _Repeated:
         raise ModelError(f"the graph has no '{name}'", hint="only encoder_unet has Monte-Carlo dropout")
 
     def _conv_with(self, weight: str) -> NodeProto:
-        for node in self.graph.node:
+        nodes: list[NodeProto] = list(self.graph.node)
+        for node in nodes:
             if node.op_type == "Conv" and node.input[1] == weight:
                 return node
         raise ModelError(f"no convolution uses '{weight}'", hint="only encoder_unet has Monte-Carlo dropout")

@@ -76,7 +76,8 @@ def decode_dicom(header: Header) -> Image.Image:
     _check_stream(dataset, header)
     if header.samples > 1 and "PlanarConfiguration" not in dataset:
         dataset.PlanarConfiguration = 0  # required, but left out by some cameras; 0 is what they mean
-    from pydicom.pixels import apply_color_lut, apply_voi_lut, pixel_array
+    from pydicom.pixels.processing import apply_color_lut, apply_voi_lut
+    from pydicom.pixels.utils import pixel_array
 
     colours = photometric(dataset)
     if header.mask_only:
@@ -116,12 +117,12 @@ def _to_bytes(values: npt.NDArray[Any], bits: int, *, signed: bool) -> npt.NDArr
     low = -(1 << bits - 1) if signed else 0
     scale = 255.0 / ((1 << bits) - 1)
     scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(scale)
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
 
 
 def _segmentation(dataset: Dataset, header: Header) -> Image.Image:
     """The union of the frames of a segmentation: 0 or 255 if binary, 0 to 255 if fractional."""
-    from pydicom.pixels import iter_pixels
+    from pydicom.pixels.utils import iter_pixels
 
     union = np.zeros((header.height, header.width), np.float64)
     for frame in iter_pixels(dataset):

@@ -167,9 +167,11 @@ def vignette(grey: Pixels) -> Mask:
     dark = (cv2.blur(grey, (5, 5)) < _CORNER_LUMA).view(np.uint8)
     if not dark.any():
         return np.zeros(grey.shape, np.bool_)
-    _, labels = cv2.connectedComponents(dark, connectivity=4)
-    corners = {int(labels[y, x]) for y in (0, -1) for x in (0, -1)} - {0}
-    out: Mask = np.isin(labels, list(corners)) if corners else np.zeros(grey.shape, np.bool_)
+    count, labels = cv2.connectedComponents(dark, connectivity=4)
+    corners = np.zeros(count, np.bool_)
+    corners[[labels[y, x] for y in (0, -1) for x in (0, -1)]] = True
+    corners[0] = False
+    out: Mask = corners[labels]
     return out
 
 

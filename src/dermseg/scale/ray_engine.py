@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import sys
 import threading
 import time
 from collections import Counter
@@ -188,13 +189,18 @@ def _cluster(workers: int | None) -> Iterator[int]:
     """Connect to the cluster of RAY_ADDRESS, or start Ray here; the number of workers to use."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # dermseg sends nothing to anyone
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its remarks on itself; failures are reported
-    import ray
-
     local = not os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if local:
         cpus = available_cpus()
         options |= {"address": "local", "num_cpus": max(cpus, workers or 1), "include_dashboard": False}
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints remarks on dead workers; stdout is for --json
+        yield from _connected(workers, options, local=local)
+
+
+def _connected(workers: int | None, options: dict[str, Any], *, local: bool) -> Iterator[int]:
+    import ray
+
     try:
         ray.init(**options)
     except Exception as error:  # a bare Exception where this machine is too busy for it

@@ -111,7 +111,9 @@ class Store:
             return atomic_write(self.local / name, data)
         filesystem, root = open_filesystem(self.place)
         try:
-            filesystem.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
+            if self.place.partition("://")[0].lower() not in _INSTALL:
+                # Object stores have no folders; asked for one, s3fs would make a bucket of a misspelt name.
+                filesystem.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
             filesystem.pipe_file(f"{root}/{name}", data)
         except Exception as error:
             raise DermsegError(

@@ -15,8 +15,9 @@ from dermseg.apps.api.problems import Problem
 
 FIELD = "image"
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/tiff", "image/bmp", "image/webp", "application/dicom")
-# curl --data-binary sends the second unless told otherwise; what the bytes are is read from the bytes.
 RAW_TYPES = (*IMAGE_TYPES, "application/octet-stream")
+# What curl --data-binary says unless told otherwise. What a body is is read from its bytes anyway.
+_UNSAID = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 
 
@@ -30,7 +31,7 @@ def content_type(request: Request, allowed: tuple[str, ...]) -> Message:
     """
     found = Message()
     found["Content-Type"] = request.headers.get("content-type", "application/octet-stream")
-    if found.get_content_type() not in allowed:
+    if found.get_content_type() not in (*allowed, _UNSAID):
         raise Problem(
             415, "content-type", "a body of this content type is not read", hint=f"send {', '.join(allowed)}"
         )

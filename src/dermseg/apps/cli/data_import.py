@@ -29,7 +29,7 @@ def import_(
         typer.Argument(
             metavar="[KIND] INPUT...",
             help="Folders and zips; a first word says what they hold: auto, isic2016, isic2017, isic2018, "
-            "isic2018-task2, ham10000, ph2, labelme, coco, shards (WebDataset, TFRecord) or folder.",
+            "isic2018-task2, ham10000, ph2, labelme, coco, shards (WebDataset, TFRecord), dicom or folder.",
         ),
     ] = None,
     images: Annotated[list[Path] | None, typer.Option("--images", help="Folder or zip of images.")] = None,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from dermseg.data.sources.base import Entry, Layout, is_image_name
+from dermseg.data.sources.base import Entry, Layout, is_dicom_name, is_image_name
 from dermseg.data.sources.converted import CONVERTERS, detect_converted
+from dermseg.data.sources.dicom import DICOM
 from dermseg.data.sources.ham10000 import HAM10000
 from dermseg.data.sources.isic import ISIC2016, ISIC2017, ISIC2018, ISIC2018_TASK2
 from dermseg.data.sources.ph2 import PH2
@@ -15,7 +16,7 @@ LAYOUTS: dict[str, Layout] = {
     layout.name: layout for layout in (ISIC2016, ISIC2017, ISIC2018, ISIC2018_TASK2, HAM10000, PH2)
 }
 FOLDER = "folder"  # any images and masks
-KINDS: tuple[str, ...] = (*LAYOUTS, *CONVERTERS, FOLDER)
+KINDS: tuple[str, ...] = (*LAYOUTS, *CONVERTERS, DICOM, FOLDER)
 
 
 def detect(entries: Sequence[Entry], masks: Iterable[Entry] | None = None) -> str:
@@ -29,6 +30,8 @@ def detect(entries: Sequence[Entry], masks: Iterable[Entry] | None = None) -> st
     converted = detect_converted(entries)
     if converted and masks is None:
         return converted
+    if any(is_dicom_name(entry.path) for entry in entries):
+        return DICOM
     if not any(is_image_name(entry.path) for entry in entries):
         raise DataError("there is no image among the inputs", hint="give a folder or a zip with images")
     both = list(entries) if masks is None else [*entries, *masks]

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from dermseg.errors import DataError, ImageError
 from dermseg.images.names import portable_name
-from dermseg.images.sources import IMAGE_EXTENSIONS, ImageSource
+from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS, ImageSource
 from dermseg.images.zips import open_zip
 
 MASK_FOLDERS = frozenset(
@@ -141,8 +141,13 @@ def _list_zip(path: Path) -> Iterator[Entry]:
 
 
 def is_image_name(path: PurePosixPath) -> bool:
-    """Whether the extension is that of an image."""
+    """Whether the extension is that of an ordinary image (DICOM: ``sources.dicom``)."""
     return path.suffix.lower() in IMAGE_EXTENSIONS
+
+
+def is_dicom_name(path: PurePosixPath) -> bool:
+    """Whether the extension is that of a DICOM file."""
+    return path.suffix.lower() in DICOM_EXTENSIONS
 
 
 def pair_by_layout(layout: Layout, entries: Iterable[Entry], masks: Iterable[Entry] | None = None) -> Found:
@@ -192,7 +197,7 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
     ``_segmentation``, ``_mask`` ...; every other image file is an image. They belong together when
     their paths agree but for those words, else when the bare names agree and are unique.
     """
-    pictures = [entry for entry in entries if is_image_name(entry.path)]
+    pictures = [entry for entry in entries if is_image_name(entry.path) or is_dicom_name(entry.path)]
     if masks is None:
         references = [entry for entry in pictures if is_mask_path(entry.path)]
         pictures = [entry for entry in pictures if not is_mask_path(entry.path)]

@@ -13,6 +13,7 @@ from dermseg.data.index import IndexRow, locate, write_table
 from dermseg.data.sources import FOLDER, KINDS, LAYOUTS, detect
 from dermseg.data.sources.base import Candidate, Entry, list_entries, pair_by_folder, pair_by_layout
 from dermseg.data.sources.converted import CONVERTERS
+from dermseg.data.sources.dicom import DICOM, pair_dicom
 from dermseg.data.sources.tables import Facts, SplitTable
 from dermseg.errors import DataError, DermsegError, MaskError
 from dermseg.images.load import load_image
@@ -106,8 +107,11 @@ def import_dataset(
     layout = LAYOUTS.get(kind)
     if labels and kind not in CONVERTERS:
         raise DataError(f"masks of a '{kind}' data set have no labels", hint="leave --labels away")
+    headers: dict[str, Facts] = {}
     if kind in CONVERTERS:
         found = CONVERTERS[kind](entries, folder, labels)
+    elif kind == DICOM:
+        found, headers = pair_dicom(entries, mask_entries)
     elif layout:
         found = pair_by_layout(layout, entries, mask_entries)
     else:
@@ -139,7 +143,7 @@ def import_dataset(
                 result.rejected.append(Rejected(dataset, c.image_id, _show(c.image), reason))
         found.candidates = whole
     default_licence = licence or (layout.licence if layout else "")
-    known = metadata or {}
+    known = {**headers, **(metadata or {})}
     candidates = sorted(found.candidates, key=lambda candidate: candidate.image_id)
     with ThreadPoolExecutor(workers) as pool:
         for number, (candidate, outcome) in enumerate(

@@ -1,0 +1,110 @@
+"""DICOM folders as a data set: photographs, and masks that are segmentations or lie beside as images.
+
+A segmentation belongs to the photograph whose SOP Instance UID it names, whatever the files are called. The
+patient id becomes the subject, so that a patient is never split; de-identify first where the index travels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dermseg.data.sources.base import Candidate, Entry, Found, is_dicom_name, is_image_name, pair_by_folder
+from dermseg.data.sources.tables import Facts
+from dermseg.errors import ImageError, MissingExtraError
+from dermseg.images.dicom import SEGMENTATION, class_name, dicom_installed, read_dataset
+from dermseg.images.headers import sniff
+
+DICOM = "dicom"
+
+
+def pair_dicom(
+    entries: Sequence[Entry], masks: Iterable[Entry] | None = None
+) -> tuple[Found, dict[str, Facts]]:
+    """Pair DICOM photographs with segmentations by UID, and with mask images by name.
+
+    Returns
+    -------
+    found
+        Candidates, and files left out with the reason.
+    facts
+        Image id -> what the headers say.
+
+    Raises
+    ------
+    MissingExtraError
+        The extra that reads DICOM is not installed.
+    """
+    if not dicom_installed():
+        raise MissingExtraError("importing DICOM files", "dicom")
+    rejected: list[tuple[str, Entry, str]] = []
+    plain: list[Entry] = []
+    uid_of: dict[Entry, tuple[str, str]] = {}  # photograph -> SOP Instance UID, patient
+    references: list[tuple[Entry, str]] = []  # segmentation -> the UID it names
+    for entry in [*entries, *(masks or ())]:
+        if is_image_name(entry.path):
+            if masks is None:
+                plain.append(entry)
+            continue
+        if entry.path.suffix and not is_dicom_name(entry.path):
+            continue
+        try:
+            data = entry.source.read_bytes()
+            if sniff(data[:132]) != "DICOM":
+                continue
+            dataset = read_dataset(data)
+            if dataset.get("SOPClassUID") == SEGMENTATION:
+                references.append((entry, _referenced(dataset)))
+            elif "PixelData" in dataset:
+                uid_of[entry] = str(dataset.get("SOPInstanceUID") or ""), str(dataset.get("PatientID") or "")
+            else:
+                raise ImageError(f"a {class_name(dataset)} holds no picture")
+        except ImageError as error:
+            if entry.path.suffix:
+                rejected.append((entry.path.stem, entry, error.message))
+    # Files without an extension take part under a name with one; what is read stays the same.
+    named = {_named(entry): values for entry, values in uid_of.items()}
+    images = [*named, *plain]
+    mask_images = None if masks is None else [entry for entry in masks if is_image_name(entry.path)]
+    found = pair_by_folder(images, mask_images)
+    of_image: dict[str, list[Entry]] = {}
+    for entry, uid in references:
+        of_image.setdefault(uid, []).append(entry)
+    known = {uid for uid, _ in named.values()}
+    facts: dict[str, Facts] = {}
+    candidates: list[Candidate] = []
+    for candidate in found.candidates:
+        uid, patient = named.get(candidate.image, ("", ""))
+        own = tuple(of_image.get(uid, ())) if uid else ()
+        candidates.append(replace(candidate, masks=(*own, *candidate.masks)))
+        if patient:
+            facts[candidate.image_id] = Facts(subject=patient)
+    for entry, uid in references:
+        if uid not in known:
+            rejected.append((entry.path.stem, entry, "segmentation without its photograph"))
+    return Found(candidates, [*found.rejected, *rejected]), facts
+
+
+def _referenced(dataset: Any) -> str:
+    """The one image that a segmentation is about.
+
+    Raises
+    ------
+    ImageError
+        It names none, or several.
+    """
+    uids = {
+        str(instance.ReferencedSOPInstanceUID)
+        for series in dataset.get("ReferencedSeriesSequence") or []
+        for instance in series.get("ReferencedInstanceSequence") or []
+    }
+    if len(uids) != 1:
+        raise ImageError(f"the segmentation is about {len(uids)} images, not one")
+    return uids.pop()
+
+
+def _named(entry: Entry) -> Entry:
+    if entry.path.suffix:
+        return entry
+    return Entry(entry.path.with_name(f"{entry.path.name}.dcm"), entry.source)

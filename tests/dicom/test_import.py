@@ -1,0 +1,53 @@
+"""``dermseg data import`` takes DICOM folders, with segmentations or images as masks."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+
+from dermseg.data.index import open_image, open_mask
+from dermseg.data.sources.importer import import_dataset
+from dermseg.dicom.identity import Origin
+from dermseg.dicom.write import to_bytes, write_objects
+from dermseg.images.dicom import read_dataset
+from dermseg.images.load import load_image
+from dermseg.images.masks import load_mask, save_mask
+from dermseg.inference.batch import describe_model
+from dermseg.inference.predictor import load_model
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+
+
+def test_photographs_segmentations_and_png_masks(
+    files: ModuleType, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    model = load_model(tiny_bundle)
+    expected = {}
+    for name, pixels in (("IM1", files.lesion()), ("b.dcm", cv2.flip(files.lesion(100, 140), 1))):
+        data = files.to_bytes(files.photograph(pixels, PatientID=f"of {name}"))
+        (tmp_path / name).write_bytes(data)
+        result = model.segment(data)
+        origin = Origin(read_dataset(data), describe_model(model), {}, datetime(2026, 1, 1))
+        made = write_objects(origin, result, ["dicom-sr"])
+        if name == "IM1":
+            for number, dataset in enumerate(made.values()):
+                (tmp_path / f"r{number}.dcm").write_bytes(to_bytes(dataset))
+        else:
+            save_mask(result.mask, tmp_path / "b_segmentation.png")
+        expected[name.removesuffix(".dcm")] = result.mask
+    (tmp_path / "c.dcm").write_bytes(files.to_bytes(files.photograph()))
+    (tmp_path / "notes").write_text("no image")
+    imported = import_dataset([tmp_path])
+    assert imported.kind == "dicom"
+    assert {row.image_id: row.subject for row in imported.rows} == {"IM1": "of IM1", "b": "of b.dcm"}
+    for row in imported.rows:
+        assert np.array_equal(load_mask(open_mask(row)), expected[row.image_id])
+        assert load_image(open_image(row)).info.format == "DICOM"
+        assert (row.height, row.width) == expected[row.image_id].shape
+    reasons = {item.image_id: item.reason for item in imported.rejected}
+    assert reasons == {"c": "no mask for this image", "r1": "a Comprehensive SR holds no picture"}

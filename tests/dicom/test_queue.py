@@ -1,0 +1,221 @@
+"""The queue keeps what it accepted, once, and the loop around it works without an archive program."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from pydicom import Dataset
+from pynetdicom import AE, evt
+
+from dermseg.dicom import service
+from dermseg.dicom.config import PacsConfig, Retry, load_config
+from dermseg.dicom.queue import Queue, QueueError
+from dermseg.dicom.receive import IMAGE_CLASSES
+from dermseg.errors import ConfigError, UsageError
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[Queue]:
+    queue = Queue(tmp_path / "q")
+    yield queue
+    queue.close()
+
+
+def test_an_image_is_accepted_once_per_way_of_working(queue: Queue) -> None:
+    assert queue.add("1.2.3", "model a", "CAM", b"file")
+    assert not queue.add("1.2.3", "model a", "CAM", b"other")
+    assert queue.received_path("1.2.3").read_bytes() == b"file"
+    assert queue.add("1.2.3", "model b", "CAM", b"file")
+    assert queue.counts()["received"] == 2
+    queue.adopt("model b")  # the older one is what the newer one does anyway
+    assert (queue.counts()["received"], queue.counts()["ignored"]) == (1, 1)
+    for wrong in ("../../etc/passwd", "", "1.2/3", "1" * 65):
+        with pytest.raises(QueueError, match="no UID"):
+            queue.add(wrong, "model a", "CAM", b"x")
+
+
+def test_states_retries_and_dead_letters(queue: Queue) -> None:
+    queue.add("1.1", "k", "CAM", b"a")
+    queue.add("1.2", "k", "CAM", b"b")
+    first = queue.take("received")
+    assert first is not None and first.image_uid == "1.1"
+    queue.postpone(first, 60, "away")
+    second = queue.take("received")
+    assert second is not None and second.image_uid == "1.2"
+    queue.move(second, "made")
+    made = queue.take("made")
+    assert made is not None
+    queue.move(made, "dead", "refused")
+    assert queue.listed("dead")[0].reason == "refused" and queue.take("received") is None
+    assert queue.revive() == 1
+    revived = queue.take("made")  # back to where it failed
+    assert revived is not None and revived.attempts == 0
+    queue.finish(revived, keep_received=False)
+    assert not queue.received_path("1.2").exists() and queue.received_path("1.1").exists()
+    assert not queue.add("1.2", "k", "CAM", b"b")  # done is done
+    queue.forget(time.time() + 1)
+    assert queue.add("1.2", "k", "CAM", b"b")
+
+
+def test_a_dead_letter_that_is_sent_again_is_tried_again(queue: Queue) -> None:
+    queue.add("1.1", "k", "CAM", b"damaged")
+    job = queue.take("received")
+    assert job is not None
+    queue.move(job, "dead", "damaged")
+    assert queue.add("1.1", "k", "CAM", b"whole")
+    again = queue.take("received")
+    assert again is not None and queue.received_path("1.1").read_bytes() == b"whole"
+
+
+def test_one_owner_and_leftovers(tmp_path: Path) -> None:
+    queue = Queue(tmp_path)
+    queue.add("1.1", "k", "CAM", b"a")
+    with pytest.raises(UsageError, match="another dermseg"):
+        Queue(tmp_path)
+    looking = Queue(tmp_path, own=False)
+    assert looking.counts()["received"] == 1
+    looking.close()
+    for name in ("received/1.9.dcm", "received/1.1.dcm.7.tmp", "made/77-dicom-seg.dcm", "made/x"):
+        (tmp_path / name).write_bytes(b"left over")
+    queue.tidy(keep_received=False)
+    assert [path.name for path in (tmp_path / "received").iterdir()] == ["1.1.dcm"]
+    assert not list((tmp_path / "made").iterdir())
+    queue.close()
+    Queue(tmp_path).close()
+    with pytest.raises(UsageError, match="holds no queue"):
+        Queue(tmp_path / "none", own=False)
+
+
+def test_delays_double_up_to_a_limit() -> None:
+    retry = Retry(first_s=5, longest_s=60)
+    assert [retry.delay_s(n) for n in (1, 2, 3, 4, 5, 1000)] == [5, 10, 20, 40, 60, 60]
+    assert sum(Retry().delay_s(n) for n in range(1, Retry().attempts)) > 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "folder: q\nsend: {web: {url: 'http://x/'}}\nlisten: {prot: 1}",
+            "did you mean 'listen.port'|'port'",
+        ),
+        ("folder: q\nsend: {}", "exactly one"),
+        ("folder: q\nsend: {dimse: {ae_title: 'SIXTEEN LETTERS+', host: h, port: 99999}}", "65535"),
+        ("folder: q\nsend: {web: {url: ftp://x}}", "no address"),
+        ("folder: q\nresults: [masks]\nsend: {web: {url: 'http://x'}}", "dicom-seg"),
+        ("folder: [", "is not YAML"),
+    ],
+)
+def test_configurations_that_are_wrong_say_so(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "pacs.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=reason):
+        load_config(path)
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "pacs.yaml"
+    path.write_text(
+        "folder: q\nresults: [dicom-sr]\nsend: {web: {url: 'http://x', user: u, password_file: p}}"
+    )
+    config = load_config(path)
+    assert config.folder == tmp_path / "q" and config.kinds == ("dicom-seg", "dicom-sr")
+    assert config.send.web is not None and config.send.web.password_file == tmp_path / "p"
+
+
+class Archive:
+    """A C-STORE service that keeps what it is sent, refusing the first few."""
+
+    def __init__(self, refuse: int = 0) -> None:
+        self.stored: list[Dataset] = []
+        self._refuse = refuse
+        entity = AE(ae_title="ARCHIVE")
+        for uid in ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88.33"):
+            entity.add_supported_context(uid)
+        self.port = free_port()
+        handlers: list[Any] = [(evt.EVT_C_STORE, self._store)]
+        self.server = entity.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
+
+    def _store(self, event: Any) -> int:
+        if self._refuse:
+            self._refuse -= 1
+            return 0xA700
+        self.stored.append(event.dataset)
+        return 0
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_received_segmented_and_sent_with_retries(
+    files: ModuleType, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    archive = Archive(refuse=2)
+    config = PacsConfig.model_validate(
+        {
+            "folder": tmp_path / "q",
+            "model": str(tiny_bundle),
+            "listen": {"port": free_port(), "callers": ["CAMERA"]},
+            "send": {"dimse": {"ae_title": "ARCHIVE", "host": "127.0.0.1", "port": archive.port}},
+            "retry": {"first_s": 0.05, "longest_s": 0.05},
+        }
+    )
+    stop = threading.Event()
+    thread = threading.Thread(target=service.listen, args=(config, stop))
+    thread.start()
+    try:
+        wait_for(lambda: reachable(config.listen.port))
+        ds = files.photograph(encoding="jpeg")
+        own = files.photograph(Manufacturer="dermseg")
+        assert store(config, ds) == store(config, ds) == store(config, own) == 0
+        assert store(config, ds, caller="STRANGER") is None
+        wait_for(lambda: len(archive.stored) >= 2)
+        wait_for(lambda: not list((tmp_path / "q" / "made").iterdir()))
+    finally:
+        stop.set()
+        thread.join()
+        archive.server.shutdown()
+    assert [made.Modality for made in archive.stored] == ["SEG", "SR"]
+    assert {made.StudyInstanceUID for made in archive.stored} == {ds.StudyInstanceUID}
+    queue = Queue(tmp_path / "q", own=False)
+    assert queue.counts() == {"received": 0, "made": 0, "sent": 1, "dead": 0, "ignored": 1}
+    queue.close()
+
+
+def reachable(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    except OSError:
+        return False
+
+
+def wait_for(condition: Any, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def store(config: PacsConfig, dataset: Dataset, caller: str = "CAMERA") -> int | None:
+    entity = AE(ae_title=caller)
+    assert dataset.SOPClassUID in IMAGE_CLASSES
+    entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+    association = entity.associate("127.0.0.1", config.listen.port, ae_title=config.listen.ae_title)
+    if not association.is_established:
+        return None
+    status = association.send_c_store(dataset).Status
+    association.release()
+    return int(status)
