@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +18,7 @@ from pydicom import Dataset
 from pynetdicom import AE, evt
 
 from dermseg.dicom import service
-from dermseg.dicom.config import PacsConfig, Retry, load_config
+from dermseg.dicom.config import PacsConfig, Retry, Tls, load_config
 from dermseg.dicom.queue import Queue, QueueError
 from dermseg.dicom.receive import IMAGE_CLASSES
 from dermseg.errors import ConfigError, UsageError
@@ -135,7 +138,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
 class Archive:
     """A C-STORE service that keeps what it is sent, refusing the first few."""
 
-    def __init__(self, refuse: int = 0) -> None:
+    def __init__(self, refuse: int = 0, tls: Tls | None = None) -> None:
         self.stored: list[Dataset] = []
         self._refuse = refuse
         entity = AE(ae_title="ARCHIVE")
@@ -143,7 +146,12 @@ class Archive:
             entity.add_supported_context(uid)
         self.port = free_port()
         handlers: list[Any] = [(evt.EVT_C_STORE, self._store)]
-        self.server = entity.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
+        self.server = entity.start_server(
+            ("127.0.0.1", self.port),
+            block=False,
+            evt_handlers=handlers,
+            ssl_context=None if tls is None else tls.context(server=True),
+        )
 
     def _store(self, event: Any) -> int:
         if self._refuse:
@@ -159,16 +167,34 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+@pytest.fixture
+def certificates(tmp_path: Path) -> Tls:
+    """An authority and one certificate for this machine, made by OpenSSL."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    run = partial(subprocess.run, check=True, capture_output=True, cwd=tmp_path)
+    (tmp_path / "ext").write_text("subjectAltName=IP:127.0.0.1")
+    new = "openssl req -newkey rsa:2048 -nodes -subj /CN=test"
+    run(f"{new} -x509 -keyout ca.key -out ca.pem -days 2".split())
+    run(f"{new} -keyout own.key -out own.csr".split())
+    sign = "openssl x509 -req -in own.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext"
+    run(f"{sign} -out own.pem".split())
+    return Tls(certificate=tmp_path / "own.pem", key=tmp_path / "own.key", authority=tmp_path / "ca.pem")
+
+
+@pytest.mark.parametrize("secure", [False, True])
 def test_received_segmented_and_sent_with_retries(
-    files: ModuleType, tiny_bundle: Path, tmp_path: Path
+    files: ModuleType, tiny_bundle: Path, tmp_path: Path, certificates: Tls, secure: bool
 ) -> None:
-    archive = Archive(refuse=2)
+    tls = certificates if secure else None
+    archive = Archive(refuse=2, tls=tls)
+    target = {"ae_title": "ARCHIVE", "host": "127.0.0.1", "port": archive.port, "tls": tls}
     config = PacsConfig.model_validate(
         {
             "folder": tmp_path / "q",
             "model": str(tiny_bundle),
-            "listen": {"port": free_port(), "callers": ["CAMERA"]},
-            "send": {"dimse": {"ae_title": "ARCHIVE", "host": "127.0.0.1", "port": archive.port}},
+            "listen": {"port": free_port(), "callers": ["CAMERA"], "tls": tls},
+            "send": {"dimse": target},
             "retry": {"first_s": 0.05, "longest_s": 0.05},
         }
     )
@@ -213,7 +239,13 @@ def store(config: PacsConfig, dataset: Dataset, caller: str = "CAMERA") -> int |
     entity = AE(ae_title=caller)
     assert dataset.SOPClassUID in IMAGE_CLASSES
     entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
-    association = entity.associate("127.0.0.1", config.listen.port, ae_title=config.listen.ae_title)
+    tls = config.listen.tls
+    association = entity.associate(
+        "127.0.0.1",
+        config.listen.port,
+        ae_title=config.listen.ae_title,
+        tls_args=None if tls is None else (tls.context(server=False), "127.0.0.1"),
+    )
     if not association.is_established:
         return None
     status = association.send_c_store(dataset).Status

@@ -26,6 +26,8 @@ from dermseg.images.sources import ImageSource
 from dermseg.inference.predictor import Result
 from dermseg.measure.geometry import measure_mask
 
+MAX_SEGMENT_PIXELS = 1 << 29  # each lesion takes a byte per pixel of the image while it is written
+
 
 def write_objects(
     origin: Origin, result: Result, kinds: Collection[str], *, overlay: NDArray[np.uint8] | None = None
@@ -66,9 +68,20 @@ def write_objects(
 
 
 def lesion_masks(result: Result) -> NDArray[np.bool_]:
-    """``bool (n, H, W)``: one mask per lesion, at least one; it is empty where nothing was found."""
+    """``bool (n, H, W)``: one mask per lesion, at least one; it is empty where nothing was found.
+
+    Raises
+    ------
+    ImageError
+        So many lesions in so large an image would fill the memory.
+    """
     if result.labels is None or not result.labels.any():
         return result.mask[None]
+    if int(result.labels.max()) * result.labels.size > MAX_SEGMENT_PIXELS:
+        raise ImageError(
+            f"{result.labels.max()} lesions of {result.width} x {result.height} pixels are too many segments",
+            hint="--lesions largest",
+        )
     numbers = np.arange(1, int(result.labels.max()) + 1, dtype=np.uint8)
     return np.asarray(result.labels[None] == numbers[:, None, None])
 

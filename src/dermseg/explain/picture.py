@@ -23,8 +23,8 @@ _MAX_SIDE = 1024
 
 def explain_image(
     model: Model, network: nn.Module, source: ImageSource, layers: Sequence[str], folder: Path
-) -> None:
-    """Write ``NAME.LAYER.jpg`` and ``NAME.LAYER.npy`` for one image.
+) -> list[str]:
+    """Write ``NAME.LAYER.jpg`` and ``NAME.LAYER.npy`` for one image; return the layers whose map is empty.
 
     Raises
     ------
@@ -38,8 +38,11 @@ def explain_image(
         cv2.resize(result.mask.view(np.uint8), (x.shape[3], x.shape[2]), interpolation=cv2.INTER_AREA) > 0
     )
     stem = str(PurePosixPath(source.name).with_suffix(""))
+    empty = []
     for layer in layers:
         cam = grad_cam(network, x, layer, region if region.any() else None)
+        if not cam.any():
+            empty.append(layer)
         data = io.BytesIO()
         np.save(data, cam)
         base = folder / f"{stem}.{layer}"
@@ -48,10 +51,11 @@ def explain_image(
         picture = draw_overlay(
             heat(loaded.pixels, cam),
             result.mask,
-            legend=(f"Grad-CAM, {layer}", "outline"),
+            legend=("outline", f"colours: Grad-CAM, {layer}"),
             max_side=_MAX_SIDE,
         )
         atomic_write(base.with_name(base.name + ".jpg"), encode_jpeg(picture))
+    return empty
 
 
 def heat(image: NDArray[np.uint8], cam: NDArray[np.float32]) -> NDArray[np.uint8]:

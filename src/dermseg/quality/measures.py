@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 
 SIDE = 256
 SECOND_LESION = 0.25  # a component at least this share of the largest is a lesion of its own
-_CORNER_LUMA = 45  # of 255: a vignette's corner is nearly black
+_CORNER_LUMA = 30  # of 255: a tube is nearly black, the darkest skin is not
 _WHITE = 250
 _GLARE_RISE, _GLARE_LEVEL = 35, 170  # above the surroundings, and in every channel
 

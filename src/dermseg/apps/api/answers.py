@@ -71,6 +71,8 @@ class SegmentAnswer(BaseModel):
     predicted_dice_low: float | None
     predicted_dice_high: float | None
     needs_review: bool | None = Field(description="Whether a person should look at the outline")
+    verdict: str | None = Field(description="accept, review or reject: whether image and outline can be used")
+    findings: list[dict[str, Any]] = Field(description="What the verdict rests on, with reason and remedy")
     spacing_mm: tuple[float, float] | None = Field(description="Row and column, only of calibrated files")
     reading: dict[str, Any] | None = Field(description="Measurements, where they were asked for")
     notes: list[str] = Field(description="What was converted or is odd about the file")
@@ -105,6 +107,8 @@ def json_answer(found: Segmented, *, geometry: Geometry, measure: bool) -> bytes
         predicted_dice_low=row.predicted_dice_low,
         predicted_dice_high=row.predicted_dice_high,
         needs_review=row.needs_review,
+        verdict=row.verdict,
+        findings=[finding.as_dict() for finding in result.verdict.findings] if result.verdict else [],
         spacing_mm=info.spacing_mm,
         reading=reading,
         notes=list(info.notes),

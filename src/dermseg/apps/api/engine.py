@@ -96,6 +96,7 @@ class _Task:
     created: float = field(default_factory=time.perf_counter)
     cancelled: bool = False
     input: Floats | None = None
+    gate_view: NDArray[np.uint8] | None = None
     info: ImageInfo | None = None
     picture: NDArray[np.uint8] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -237,11 +238,11 @@ class Engine:
             self._metrics.batch_size.observe(len(tasks))
             start = time.perf_counter()
             inputs = np.stack([task.input for task in tasks if task.input is not None])
-            maps = model.infer(inputs, tta=tta)
+            maps, features = model.look(inputs, tta=tta)
             share = (time.perf_counter() - start) / len(tasks)
-            for task, probability in zip(tasks, maps, strict=True):
+            for i, (task, probability) in enumerate(zip(tasks, maps, strict=True)):
                 task.seconds["network"] = share
-                self._finish(task, model, probability)
+                self._finish(task, model, probability, None if features is None else features[i])
 
     def _decode(self, task: _Task) -> bool:
         task.seconds["queue"] = time.perf_counter() - task.created
@@ -253,6 +254,7 @@ class Engine:
                 with self._big if big else nullcontext():
                     loaded = load_image(task.data, min_side=model.min_side, max_pixels=self._max_pixels)
                     task.input = model.prepare(loaded.pixels)
+                    task.gate_view = model.gate_view(loaded.pixels)
                     task.info = loaded.info
                     if task.ask.picture:
                         task.picture = shrink(loaded.pixels, OVERLAY_SIDE)
@@ -262,7 +264,7 @@ class Engine:
             return False
         return True
 
-    def _finish(self, task: _Task, model: Model, probability: Floats) -> None:
+    def _finish(self, task: _Task, model: Model, probability: Floats, features: Floats | None) -> None:
         ask, info = task.ask, task.info
         assert info is not None
         try:
@@ -271,6 +273,7 @@ class Engine:
                     result = model.finish(
                         probability, (info.height, info.width), threshold=ask.threshold, lesions=ask.lesions
                     )
+                    result = model.judge(result, task.gate_view, features)
                 with _timed(task, "render"):
                     png = encode_mask(result.mask)
                     segmented = Segmented(

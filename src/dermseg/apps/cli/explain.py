@@ -19,7 +19,8 @@ def explain(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for overlays and arrays.")],
     *,
     layer: Annotated[
-        list[str] | None, typer.Option("--layer", help="Layer by name, repeatable; default: the bottleneck.")
+        list[str] | None,
+        typer.Option("--layer", help="Layer by name, repeatable; default: the first decoder layer."),
     ] = None,
     model: Annotated[str, typer.Option("--model", help="Bundled model or path of a bundle.")] = "default",
     overwrite: Annotated[
@@ -46,19 +47,24 @@ def explain(
         if name not in names:
             raise UsageError(f"the network has no layer '{name}'", hint=f"it has {', '.join(names)}")
     sources = find_images(inputs, exclude=output)
-    failed = []
+    failed, empty = [], []
     for source in sources:
         try:
-            explain_image(loaded, network, source, chosen, output)
+            nothing = explain_image(loaded, network, source, chosen, output)
         except DermsegError as error:
             failed.append({"file": source.name, "message": str(error)})
             say(f"failed: {source.name}: {error}")
+        else:
+            empty += [{"file": source.name, "layer": name} for name in nothing]
+            for name in nothing:
+                say(f"{source.name}: nothing in layer {name} speaks for the outline; its map is empty")
     say(f"{output}: {len(sources) - len(failed)} images, layers {', '.join(chosen)}")
     if json_:
         print_json(
             {
                 "images": len(sources),
                 "failed": failed,
+                "empty": empty,
                 "layers": chosen,
                 "known": names,
                 "outputs": str(output),
@@ -69,5 +75,9 @@ def explain(
 
 
 def default_layer(names: list[str]) -> str:
-    """The bottleneck: the coarsest features, which see the whole image."""
-    return "bottleneck" if "bottleneck" in names else names[0]
+    """The first layer after the bottleneck.
+
+    With skip connections the bottleneck often carries nothing that speaks for the outline (its map is then
+    empty); the layer after it is the coarsest that always does.
+    """
+    return names[names.index("bottleneck") + 1] if "bottleneck" in names[:-1] else names[0]
