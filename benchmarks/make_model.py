@@ -71,7 +71,7 @@ def import_data(data: Path, index: Path) -> None:
 def consensus_rows(isic: Path, metadata: Path, out: Path) -> None:
     """Index of the training images whose mask is the consensus of several tools, T2 among them.
 
-    They are 11 % of the training images and 37 % of the validation images, so the recipe shows them more often.
+    They are 11 % of the training images and 37 % of the validation images: the recipe shows them more often.
     """
     with metadata.open(encoding="utf-8", newline="") as file:
         tools = {row["isic_id"]: set(re.findall(r"T\d", row["annotations"])) for row in csv.DictReader(file)}

@@ -27,8 +27,9 @@ import importlib, pkgutil, sys
 for name in "torch safetensors onnx onnxscript scipy matplotlib tensorboard pandas pytest fastapi".split():
     sys.modules[name] = None
 import dermseg
-rooms = "models", "training", "export", "explain", "experiments", "apps.cli.train", "apps.cli.suite", "apps.api"
-skipped = tuple(f"dermseg.{room}" for room in (*rooms, "apps.cli.export"))
+rooms = "models", "training", "export", "explain", "experiments", "apps.api"
+rooms += tuple(f"apps.cli.{verb}" for verb in ("train", "suite", "export"))
+skipped = tuple(f"dermseg.{room}" for room in rooms)
 names = [m.name for m in pkgutil.walk_packages(dermseg.__path__, "dermseg.", onerror=lambda name: None)]
 for name in names:
     if not name.startswith(skipped):

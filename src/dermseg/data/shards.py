@@ -150,7 +150,7 @@ def _crc() -> Any:
         raise MissingExtraError("TFRecord", "train") from None
 
     def masked(data: bytes) -> int:
-        value = google_crc32c.value(data)
+        value = int(google_crc32c.value(data))
         return (((value >> 15) | (value << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
     return masked
@@ -227,8 +227,8 @@ def _decode(record: bytes, number: int) -> Example:
     for _, features in _fields(record):
         for _, entry in _fields(features):
             parts = dict(_fields(entry))
-            for kind, items in _fields(parts[2]):
-                if kind == 1:
+            for number_of_kind, items in _fields(parts[2]):
+                if number_of_kind == 1:  # a BytesList
                     values[parts[1].decode()] = [item for _, item in _fields(items)]
     image = values["image/encoded"][0]
     name = next(iter(values.get("image/filename") or values.get("image/source_id") or []), b"").decode()

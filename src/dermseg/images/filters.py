@@ -93,7 +93,7 @@ def _lines(length: int, directions: int) -> list[NDArray[np.uint8]]:
     for angle in np.arange(directions) * np.pi / directions:
         canvas = np.zeros((length, length), np.uint8)
         end = np.rint((length // 2) * np.array([np.cos(angle), np.sin(angle)])).astype(int)
-        cv2.line(canvas, tuple(centre - end), tuple(centre + end), 1)  # type: ignore[call-overload]
+        cv2.line(canvas, tuple(centre - end), tuple(centre + end), 1)
         lines.append(canvas)
     return lines
 
