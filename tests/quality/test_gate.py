@@ -101,6 +101,10 @@ def test_a_gate_judges_features_and_pixels(gate: Gate, features: np.ndarray) -> 
     assert gate.judge(pixels, (120, 160), probability, 0.5, usual).level == "accept"
     strange = gate.judge(pixels, (120, 160), probability, 0.5, usual + 30 * features.std(axis=0))
     assert strange.level == "reject" and strange.findings[0].check == "unfamiliar"
+    smooth = np.full_like(pixels, 150)  # without any detail, so out of focus as far as can be told
+    blurred = gate.judge(smooth, (120, 160), probability, 0.5, usual + 30 * features.std(axis=0))
+    assert [finding.check for finding in blurred.findings] == ["blur", "unfamiliar"]
+    assert gate.judge(smooth, (120, 160), probability, 0.5, usual).level == "review"
     assert gate.judge(pixels, (120, 160), probability, 0.5, None).level == "accept"
     assert gate.judge(pixels, (120, 160), 0 * probability, 0.5, usual).findings[0].check == "no_lesion"
     assert gate.judge(pixels[:20], (20, 160), probability, 0.5, usual).level == "reject"

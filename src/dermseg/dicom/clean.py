@@ -16,13 +16,12 @@ from typing import Any
 from pydicom import DataElement, Dataset
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID
 
 from dermseg.dicom.identity import derive_uid
 from dermseg.dicom.profile import BASIC, OPTIONS, action
 from dermseg.dicom.pseudonyms import Pseudonyms
-from dermseg.dicom.strip import strip_jpeg, strip_jpeg2000
+from dermseg.dicom.strip import strip_pixels
 from dermseg.errors import ImageError
 from dermseg.images.dicom import class_name, transfer_syntax
 from dermseg.version import __version__
@@ -56,8 +55,6 @@ _OWNED = {
     "device": frozenset(["DeviceSerialNumber", "StationName"]),
     "institution": frozenset(["InstitutionName", "InstitutionAddress"]),
 }
-_JPEG_LIKE = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
-_J2K = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
 
 
 @dataclass
@@ -88,7 +85,7 @@ def clean(dataset: Dataset, pseudonyms: Pseudonyms, retain: frozenset[str]) -> C
     work = _Work(dataset, pseudonyms, retain)
     work.secrets = _secrets(dataset, retain)
     syntax = transfer_syntax(dataset)
-    work.done.inside_pixels = _strip_pixels(dataset, syntax)
+    work.done.inside_pixels = strip_pixels(dataset, syntax)
     work.attributes(dataset)
     work.search(dataset)
     work.say_so(dataset)
@@ -209,35 +206,6 @@ class _Work:
         kept = "UNMODIFIED" if "dates" in self.retain else "MODIFIED"
         dates = {"dates", "shifted-dates"} & self.retain
         dataset.LongitudinalTemporalInformationModified = kept if dates else "REMOVED"
-
-
-def _strip_pixels(dataset: Dataset, syntax: str) -> int:
-    """Take metadata out of coded frames, and bytes behind the last pixel of native ones."""
-    for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
-        if name in dataset:
-            del dataset[name]
-    frames = max(1, int(dataset.get("NumberOfFrames") or 1))
-    if not UID(syntax).is_encapsulated:
-        bits = int(dataset.Rows) * int(dataset.Columns) * frames
-        bits *= int(dataset.get("SamplesPerPixel") or 1) * int(dataset.BitsAllocated)
-        if str(dataset.get("PhotometricInterpretation") or "") == "YBR_FULL_422":
-            bits = bits * 2 // 3
-        size = -(-bits // 8)
-        extra = len(dataset.PixelData) > size + size % 2
-        if extra:
-            dataset.PixelData = dataset.PixelData[:size] + b"\0" * (size % 2)
-        return int(extra)
-    if syntax == "1.2.840.10008.1.2.5":
-        stripped = [(frame, 0) for frame in generate_frames(dataset.PixelData, number_of_frames=frames)]
-    elif syntax in _JPEG_LIKE:
-        stripped = [strip_jpeg(f) for f in generate_frames(dataset.PixelData, number_of_frames=frames)]
-    elif syntax in _J2K:
-        stripped = [strip_jpeg2000(f) for f in generate_frames(dataset.PixelData, number_of_frames=frames)]
-    else:
-        raise ImageError(f"pixels in the coding {UID(syntax).name} are not searched for metadata")
-    dataset.PixelData = encapsulate([frame for frame, _ in stripped])
-    dataset["PixelData"].VR = "OB"
-    return sum(count for _, count in stripped)
 
 
 def _new_meta(dataset: Dataset, syntax: str) -> None:

@@ -16,7 +16,6 @@ Decisions
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 import threading
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from dermseg.dicom.disk import write_synced
 from dermseg.errors import DermsegError, UsageError
 
 State = Literal["received", "made", "sent", "dead", "ignored"]
@@ -300,23 +300,3 @@ class Queue:
                 return self._db.execute(statement, tuple(values)).fetchall()
         except sqlite3.Error as error:
             raise QueueError(f"the queue cannot be used: {error}", file=self.folder) from None
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file that is whole and on the disk when this returns, or not there."""
-    temporary = path.with_name(f"{path.name}.{threading.get_ident()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name != "nt":  # the name too
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -12,7 +12,7 @@ from typing import Any
 from pydicom import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_role
-from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 from dermseg.dicom.config import PacsConfig
 from dermseg.dicom.identity import is_ours

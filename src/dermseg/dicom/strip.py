@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import struct
 
+from pydicom import Dataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import UID, RLELossless
+
 from dermseg.errors import ImageError
 from dermseg.images.headers import PNG_SIGNATURE
 
+_JPEG_LIKE = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
+_J2K = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
 _STANDALONE = frozenset([0x01, *range(0xD0, 0xD8)])
 # Critical chunks and those that say how colours are meant; iCCP has a name in it, so sRGB and gAMA must do.
 _PNG_KEPT = frozenset(
@@ -153,3 +159,43 @@ def strip_png(data: bytes) -> tuple[bytes, int]:
         position = end
         if kind == b"IEND":
             return b"".join(kept), removed + int(position < len(data))
+
+
+def strip_pixels(dataset: Dataset, syntax: str) -> int:
+    """Take metadata out of the coded frames of a data set, and bytes behind the last pixel of native ones.
+
+    Returns
+    -------
+    int
+        How many parts were taken away.
+
+    Raises
+    ------
+    ImageError
+        Damaged, or in a coding that is not searched.
+    """
+    for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+        if name in dataset:
+            del dataset[name]
+    frames = max(1, int(dataset.get("NumberOfFrames") or 1))
+    if not UID(syntax).is_encapsulated:
+        bits = int(dataset.Rows) * int(dataset.Columns) * frames
+        bits *= int(dataset.get("SamplesPerPixel") or 1) * int(dataset.BitsAllocated)
+        if str(dataset.get("PhotometricInterpretation") or "") == "YBR_FULL_422":
+            bits = bits * 2 // 3
+        size = -(-bits // 8)
+        extra = len(dataset.PixelData) > size + size % 2
+        if extra:
+            dataset.PixelData = dataset.PixelData[:size] + b"\0" * (size % 2)
+        return int(extra)
+    if syntax == RLELossless:
+        stripped = [(frame, 0) for frame in generate_frames(dataset.PixelData, number_of_frames=frames)]
+    elif syntax in _JPEG_LIKE:
+        stripped = [strip_jpeg(f) for f in generate_frames(dataset.PixelData, number_of_frames=frames)]
+    elif syntax in _J2K:
+        stripped = [strip_jpeg2000(f) for f in generate_frames(dataset.PixelData, number_of_frames=frames)]
+    else:
+        raise ImageError(f"pixels in the coding {UID(syntax).name} are not searched for metadata")
+    dataset.PixelData = encapsulate([frame for frame, _ in stripped])
+    dataset["PixelData"].VR = "OB"
+    return sum(count for _, count in stripped)

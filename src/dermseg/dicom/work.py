@@ -15,8 +15,9 @@ from pydicom import dcmread
 
 from dermseg.audit import AuditLog, Entry, read_key
 from dermseg.dicom.config import PacsConfig
+from dermseg.dicom.disk import write_synced
 from dermseg.dicom.identity import Origin, work_key
-from dermseg.dicom.queue import Job, Queue, State, write_synced
+from dermseg.dicom.queue import Job, Queue, State
 from dermseg.dicom.send import SendError, send
 from dermseg.dicom.write import to_bytes, write_objects
 from dermseg.errors import DermsegError, ImageError

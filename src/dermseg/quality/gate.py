@@ -10,7 +10,8 @@ them stand in the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -32,6 +33,8 @@ CHECKS = (
     "unfamiliar", "blur", "dark", "bright", "cast", "bubbles", "vignette", "small_image", "small_lesion",
     "border", "no_lesion", "several",
 )  # fmt: skip
+# What can make the picture of a lesion look like something else.
+_SPOILERS = ("small_image", "blur", "dark", "bright", "cast")
 
 
 class Attached(Protocol):
@@ -171,6 +174,8 @@ class Gate(_Strict):
         found = list(self._judge_measures(measure(pixels, size, probability, threshold)))
         if features is not None:
             found += self._judge_features(features)
+        if any(finding.check == "unfamiliar" and finding.level == "reject" for finding in found):
+            found = list(_causes(found))
         return make_verdict(found)
 
     def _judge_features(self, features: Floats) -> Iterator[Finding]:
@@ -200,6 +205,15 @@ class Gate(_Strict):
     def to_json(self) -> str:
         """The text of ``gate.json``."""
         return self.model_dump_json() + "\n"
+
+
+def _causes(found: Iterable[Finding]) -> Iterator[Finding]:
+    """What may have made an image unfamiliar, first; hair and rulers in what is no skin are no findings."""
+    for finding in found:
+        if finding.check in _SPOILERS:
+            yield replace(finding, level="reject")
+        elif finding.check == "unfamiliar":
+            yield finding
 
 
 def read_gate(bundle: Attached) -> Gate | None:

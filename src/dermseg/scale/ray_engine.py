@@ -34,6 +34,7 @@ from dermseg.scale.storage import Store
 from dermseg.scale.worker import STATUSES, PartWorker, Work
 from dermseg.version import __version__
 
+START_TRIES = 3
 _TEMPORARY = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.tmp", re.DOTALL)
 Listener = Callable[[int | None, "Counter[str]"], None]  # number of the finished part, counts so far
 
@@ -88,7 +89,7 @@ def run_on_ray(
     UsageError
         `out` holds another job.
     DermsegError
-        `out` cannot be written to.
+        `out` cannot be written to, or Ray or its workers cannot start.
     """
     begin = time.perf_counter()
     stop = stop or threading.Event()
@@ -201,13 +202,18 @@ def _cluster(workers: int | None) -> Iterator[int]:
 def _connected(workers: int | None, options: dict[str, Any], *, local: bool) -> Iterator[int]:
     import ray
 
+    for attempt in reversed(range(START_TRIES if local else 1)):
+        try:
+            ray.init(**options)
+            break
+        except Exception as error:  # a bare Exception where a busy machine takes more than 20 seconds
+            ray.shutdown()
+            if attempt:
+                continue
+            where = "Ray cannot be started here" if local else f"no Ray at {os.environ['RAY_ADDRESS']}"
+            raise DermsegError(f"{where}: {error}", hint="RAY_ADDRESS names the cluster to use") from None
     try:
-        ray.init(**options)
-    except Exception as error:  # a bare Exception where this machine is too busy for it
-        where = "Ray cannot be started here" if local else f"no Ray at {os.environ['RAY_ADDRESS']}"
-        raise DermsegError(f"{where}: {error}", hint="RAY_ADDRESS names the cluster to use") from None
-    try:
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        resources: dict[str, float] = ray.cluster_resources()
         yield workers or max(1, int(resources.get("CPU", 1)))
     finally:
         ray.shutdown()
@@ -216,6 +222,7 @@ def _connected(workers: int | None, options: dict[str, Any], *, local: bool) -> 
 def _map(tables: list[pa.Table], work: Work, workers: int) -> Iterator[dict[str, Any]]:
     """What became of each part, in the order of completion."""
     import ray.data
+    from ray.exceptions import RayError
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -229,7 +236,11 @@ def _map(tables: list[pa.Table], work: Work, workers: int) -> Iterator[dict[str,
         compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
         num_cpus=1,
     )
-    yield from results.iter_rows()
+    try:
+        yield from results.iter_rows()
+    except RayError as error:  # no worker can start: another version, no such bundle, ...
+        reason = str(error).strip().rpartition("\n")[2]
+        raise DermsegError(f"the workers cannot go on: {reason}", hint="--resume goes on from here") from None
 
 
 def _remove_leftovers(store: Store) -> None:
