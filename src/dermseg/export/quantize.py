@@ -6,8 +6,11 @@ Design decisions:
 - Weights per output channel, in 7 of their 8 bits. Processors without VNNI (before 2019, many of today's
   laptops) add pairs of products in 16 bits, and with 8-bit weights these overflow; 7 bits are the same
   everywhere.
-- The head, whose output is the answer, stays in float. Where that is not enough, so does the whole decoder,
-  then every depthwise convolution. The first that keeps Dice is taken, else the best.
+- The head, whose output is the answer, stays in float. Where that is not enough, so does the first eighth of
+  the convolutions, then the first quarter; the first that keeps Dice is taken, else the best. It is the early
+  ones that lose: of a 60-convolution EfficientNet-Lite0 U-Net that lost 0.47 Dice points (92 validation
+  images), 8 in float brought back 0.37 at the same speed and size; its decoder brought back 0.05, other ways
+  of choosing the ranges (percentiles, 8 instead of 7 bits) nothing.
 """
 
 from __future__ import annotations
@@ -63,19 +66,11 @@ def _float_sets(graph: onnx.GraphProto) -> Iterator[tuple[str, list[str]]]:
     """What to keep in float, from little to much, with the names of the nodes."""
     nodes = list(graph.node)
     convolutions = [i for i, node in enumerate(nodes) if node.op_type in ("Conv", "ConvTranspose")]
-    head = {node.name for node in nodes[convolutions[-1] :]}  # and the pooled features, which follow it
-    yield "head", sorted(head)
-    growing = [i for i, node in enumerate(nodes) if node.op_type in ("Resize", "Upsample", "ConvTranspose")]
-    decoder = head | {node.name for node in nodes[min(growing) :]} if growing else head
-    yield "decoder", sorted(decoder)
-    weights = {tensor.name: tensor.dims for tensor in graph.initializer}
-    depthwise = {
-        nodes[i].name
-        for i in convolutions
-        if len(nodes[i].input) > 1 and nodes[i].input[1] in weights and weights[nodes[i].input[1]][1] == 1
-    }
-    if depthwise - decoder:
-        yield "decoder and depthwise convolutions", sorted(decoder | depthwise)
+    head = [node.name for node in nodes[convolutions[-1] :]]
+    yield "the head", head
+    for share in (8, 4):
+        if early := [nodes[i].name for i in convolutions[: len(convolutions) // share]]:
+            yield f"the head and the first {len(early)} of {len(convolutions)} convolutions", head + early
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
