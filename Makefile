@@ -22,7 +22,7 @@ export PYTHON IMAGES MODEL
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo venv lint format test test-system web model bench soak docker docker-compose docker-lint clean
+.PHONY: help demo venv lint format test test-system dashboard web model bench soak docker docker-compose docker-lint clean
 
 help: ## List the targets
 	@echo "make TARGET   (see the top of the Makefile for what can be set)"
@@ -62,6 +62,10 @@ test-system: $(READY) ## Tests in real programs: a browser (installs Debian pack
 	@sh scripts/system-packages.sh
 	@$(IN_VENV) python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) --group system
 	@$(IN_VENV) python -m pytest tests/system $(ARGS)
+
+dashboard: $(READY) ## Outline lesions in a browser: http://127.0.0.1:8501 (ARGS="--model BUNDLE --results FOLDER")
+	@$(IN_VENV) python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) -e ".[dashboard]"
+	@$(IN_VENV) dermseg dashboard $(ARGS)
 
 web: ## Build the static page in web/dist (needs npm)
 	@cd web && npm ci --no-audit --no-fund && npm run build

@@ -9,6 +9,10 @@ want node nodejs
 want npm npm
 want Orthanc orthanc
 want dciodvfy dicom3tools
+for library in libEGL.so.1:libegl1 libxkbcommon.so.0:libxkbcommon0 libfontconfig.so.1:libfontconfig1 \
+    libdbus-1.so.3:libdbus-1-3; do
+    ldconfig -p | grep -q "${library%%:*}" || missing="$missing ${library##*:}"
+done
 [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing="$missing orthanc-dicomweb"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo=sudo; else

@@ -27,7 +27,7 @@ import importlib, pkgutil, sys
 for name in "torch safetensors onnx onnxscript scipy matplotlib tensorboard pandas pytest fastapi".split():
     sys.modules[name] = None
 import dermseg
-rooms = "models", "training", "export", "explain", "experiments", "apps.api"
+rooms = "models", "training", "export", "explain", "experiments", "apps.api", "apps.dashboard", "apps.desktop"
 rooms += tuple(f"apps.cli.{verb}" for verb in ("train", "suite", "export"))
 skipped = tuple(f"dermseg.{room}" for room in rooms)
 names = [m.name for m in pkgutil.walk_packages(dermseg.__path__, "dermseg.", onerror=lambda name: None)]

@@ -33,14 +33,11 @@ def explain_image(
     """
     loaded = load_image(source, min_side=max(model.min_side, _MAX_SIDE // 2))
     result = model.segment(loaded.pixels)
-    x = torch.from_numpy(model.prepare(loaded.pixels)[None])
-    region = (
-        cv2.resize(result.mask.view(np.uint8), (x.shape[3], x.shape[2]), interpolation=cv2.INTER_AREA) > 0
-    )
+    x = model.prepare(loaded.pixels)
     stem = str(PurePosixPath(source.name).with_suffix(""))
     empty = []
     for layer in layers:
-        cam = grad_cam(network, x, layer, region if region.any() else None)
+        cam = explain_outline(network, x, result.mask, layer)
         if not cam.any():
             empty.append(layer)
         data = io.BytesIO()
@@ -56,6 +53,28 @@ def explain_image(
         )
         atomic_write(base.with_name(base.name + ".jpg"), encode_jpeg(picture))
     return empty
+
+
+def explain_outline(
+    network: nn.Module, network_input: NDArray[np.float32], mask: NDArray[np.bool_], layer: str
+) -> NDArray[np.float32]:
+    """Grad-CAM of one layer for an outline; for what the network itself finds where the mask is empty.
+
+    Parameters
+    ----------
+    network_input
+        ``float32 (3, H, W)``, as ``Model.prepare`` makes it.
+    mask
+        ``bool``, of the image's own size.
+
+    Returns
+    -------
+    ndarray
+        ``float32 (h, w)``, see ``grad_cam``.
+    """
+    size = network_input.shape[2], network_input.shape[1]
+    region = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_AREA) > 0
+    return grad_cam(network, torch.from_numpy(network_input[None]), layer, region if region.any() else None)
 
 
 def heat(image: NDArray[np.uint8], cam: NDArray[np.float32]) -> NDArray[np.uint8]:

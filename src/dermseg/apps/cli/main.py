@@ -33,8 +33,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "uncertainty": ("dermseg.apps.cli.uncertainty", "Fit and measure what a model says of its own outlines."),
     "explain": ("dermseg.apps.cli.explain", "Show what an outline rests on: Grad-CAM."),
     "label": ("dermseg.apps.cli.label", "Propose outlines for people to correct; say what to label next."),
+    "desktop": ("dermseg.apps.cli.desktop", "Draw and correct outlines in a window, with the model's help."),
     "dicom": ("dermseg.apps.cli.dicom", "DICOM: to PNG, de-identify, and segment beside a PACS."),
     "models": ("dermseg.apps.cli.models", "List, show and verify architectures and bundles."),
+    "dashboard": ("dermseg.apps.cli.dashboard", "Outline lesions in a browser on this machine."),
     "serve": ("dermseg.apps.cli.serve", "Answer over HTTP: images in, masks out, batch jobs, audit log."),
     "audit": ("dermseg.apps.cli.audit", "Check and read the log of clinical results."),
     "doctor": ("dermseg.apps.cli.doctor", "Say what is installed and whether it works."),
@@ -52,10 +54,12 @@ _EXTRAS = {
     "ray": "ray",
     "pyarrow": "ray",
     "fsspec": "ray",
+    "streamlit": "dashboard",
     "fastapi": "api",
     "uvicorn": "api",
     "python_multipart": "api",
     "prometheus_client": "api",
+    "PySide6": "desktop",
 }
 
 

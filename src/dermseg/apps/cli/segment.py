@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -187,7 +186,9 @@ def segment(
             stop=stop,
         )
         if not result.interrupted:
-            _write_report(result)
+            from dermseg.report.batch import write_batch_report
+
+            write_batch_report(result)
     summary = _summary(result)
     if isinstance(progress, JsonProgress):
         progress.log("end", **summary)
@@ -245,32 +246,6 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
         yield stop
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _write_report(result: BatchResult) -> None:
-    from dermseg.inference.journal import read_entries
-    from dermseg.inference.outputs import REPORT
-    from dermseg.report.html import write_report
-
-    record = result.record
-    model, options = record["model"], record["options"]
-    chosen = [f"lesions: {options['lesions']}"]
-    if options["threshold"] is not None:
-        chosen.append(f"threshold: {options['threshold']:g}")
-    chosen += [text for key, text in (("tta", "averaged over flips and turns"),) if options[key]]
-    chosen += [text for key, text in (("allow_truncated", "truncated files allowed"),) if options[key]]
-    write_report(
-        result.out / REPORT,
-        partial(read_entries, result.out),
-        counts=result.counts,
-        about={
-            "Model": f"{model['name']} {model['version']} ({model['variant']}, {model['sha256'][:12]})",
-            "Options": "; ".join(chosen),
-            "Inputs": ", ".join(record["inputs"]),
-            "dermseg": record["versions"]["dermseg"],
-        },
-        finished=record["timing"]["ended"].replace("T", " ").replace("+00:00", " UTC"),
-    )
 
 
 def _summary(result: BatchResult) -> dict[str, Any]:

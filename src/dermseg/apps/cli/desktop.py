@@ -1,0 +1,57 @@
+"""``dermseg desktop``: the annotation program."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dermseg.apps.cli.common import new_app
+from dermseg.errors import MissingExtraError, UsageError
+
+app = new_app()
+
+
+@app.command()
+def desktop(
+    inputs: Annotated[list[str] | None, typer.Argument(help="Image files, folders, globs or zips.")] = None,
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for the annotations; default: beside the images."),
+    ] = None,
+    second: Annotated[
+        Path | None, typer.Option("--second", help="Folder of another reader's annotations, to compare with.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="Bundled model or path of a bundle.")] = "default",
+    camera: Annotated[
+        str | None, typer.Option("--camera", help="Live picture: number of a camera, or a film.")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option("--language", help="en or de; default: the system's.")
+    ] = None,
+) -> None:
+    """Look at images, let the model propose outlines, correct them, save them as LabelMe JSON."""
+    if language not in (None, "en", "de"):
+        raise UsageError(f"--language '{language}' is not known", hint="en or de")
+    if sys.platform.startswith("linux") and not any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    ):
+        raise UsageError(
+            "no screen: neither DISPLAY nor WAYLAND_DISPLAY is set", hint="xvfb-run dermseg desktop"
+        )
+    try:
+        from dermseg.apps.desktop.app import run
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("PySide6", "shiboken6"):
+            raise
+        raise MissingExtraError("'dermseg desktop' (PySide6)", "desktop") from None
+    except ImportError as error:  # a library of the system, such as libEGL.so.1
+        hint = "sudo apt-get install libegl1 libxkbcommon-x11-0 libxcb-cursor0"
+        raise UsageError(f"Qt cannot start: {error}", hint=hint) from None
+
+    code = run(inputs or [], model=model, output=output, second=second, camera=camera, language=language)
+    raise typer.Exit(code)

@@ -1,0 +1,1 @@
+"""The dashboard: one image, many images, two models, results. Pages draw; everything else is plain."""

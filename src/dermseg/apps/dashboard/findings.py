@@ -1,0 +1,111 @@
+"""Results on disk: trainings, suites and evaluations below one folder, and what to show of each."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dermseg.evaluation.failures import describe_failure, worst_images
+from dermseg.evaluation.metrics import dice, jaccard
+from dermseg.evaluation.output import METRICS_FILE, PER_IMAGE
+from dermseg.evaluation.table import read_per_image
+
+CURVES = "metrics.jsonl"
+MAX_DEPTH, MAX_FOUND = 5, 500
+Kind = Literal["training", "suite", "evaluation"]
+PICTURES = ("curves.png", "worst.jpg", "failures.jpg", "examples.png")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A folder of results; ``name`` is its path below the root."""
+
+    kind: Kind
+    name: str
+    path: Path
+
+    @property
+    def label(self) -> str:
+        """What people choose from a list."""
+        return f"{self.name} ({self.kind})"
+
+
+def find_results(root: Path) -> list[Found]:
+    """Folders of results below `root` (and itself), sorted by name; links are not followed."""
+    found: list[Found] = []
+    waiting = [(root, 0)]
+    while waiting and len(found) < MAX_FOUND:
+        folder, depth = waiting.pop()
+        name = folder.relative_to(root).as_posix() if folder != root else root.resolve().name
+        kind = _kind_of(folder)
+        if kind is not None:
+            found.append(Found(kind, name, folder))
+        if depth < MAX_DEPTH:
+            waiting += [
+                (path, depth + 1)
+                for path in sorted(folder.iterdir())
+                if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
+            ]
+    return sorted(found, key=lambda item: item.name)
+
+
+def _kind_of(folder: Path) -> Kind | None:
+    if (folder / METRICS_FILE).is_file() and (folder / PER_IMAGE).is_file():
+        return "evaluation"
+    if (folder / CURVES).is_file():
+        return "training"
+    if (folder / "runs").is_dir() and (folder / "results.csv").is_file():
+        return "suite"
+    return None
+
+
+def read_curves(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Training loss and validation figures by step: kind of event -> its rows; a torn line ends it."""
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for line in (path / CURVES).read_text(encoding="utf-8").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            break
+        numbers = {key: value for key, value in event.items() if isinstance(value, int | float)}
+        curves.setdefault(str(event.get("event")), []).append(numbers)
+    return curves
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """A CSV file as rows."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_summary(path: Path) -> list[dict[str, Any]]:
+    """The figures of an evaluation: metric, mean and its 95 % interval (None where unknown)."""
+    summary = json.loads((path / METRICS_FILE).read_text(encoding="utf-8"))
+    rows = []
+    for name, value in summary.items():
+        if isinstance(value, dict) and "mean" in value and "ci95" in value:
+            low, high = value["ci95"] or (None, None)
+            rows.append({"metric": name.replace("_", " "), "mean": value["mean"], "low": low, "high": high})
+    return rows
+
+
+def worst_rows(path: Path, many: int = 12) -> list[dict[str, Any]]:
+    """The images of an evaluation that went wrong most, and how."""
+    return [
+        {
+            "image": score.image_id,
+            "data set": score.dataset,
+            "Dice": dice(score.counts),
+            "Jaccard": jaccard(score.counts),
+            "what": describe_failure(score.counts),
+        }
+        for score in worst_images(read_per_image(path / PER_IMAGE), many)
+    ]
+
+
+def pictures(path: Path) -> list[Path]:
+    """The pictures that lie in the folder."""
+    return [path / name for name in PICTURES if (path / name).is_file()]

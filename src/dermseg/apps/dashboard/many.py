@@ -1,0 +1,114 @@
+"""Many images at once: the same batch as ``dermseg segment``, its folder handed over as a zip."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from dermseg.apps.dashboard.uploads import Upload, lay_out
+from dermseg.images import close_zips
+from dermseg.images.sources import split_off_masks
+from dermseg.inference.batch import BatchOptions, run_batch
+from dermseg.inference.journal import JOURNAL, Entry, read_entries
+from dermseg.inference.outputs import RESULTS
+from dermseg.inference.predictor import Model
+from dermseg.report.batch import write_batch_report
+
+Progress = Callable[[int, int, str], None]  # done, of how many, name of the last one
+_STORED = {".png", ".jpg"}  # packing these again gains nothing
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What is left of a batch when its folder is gone.
+
+    Attributes
+    ----------
+    entries
+        Row and thumbnail of each image, in input order.
+    counts
+        ``images``, ``ok``, ``no_lesion``, ``failed``.
+    archive, table
+        The zip with ``masks/``, ``overlays/``, ``results.csv``, ``report.html`` and ``run.json``, and
+        ``results.csv`` alone.
+    left_out
+        Files that by their names are masks of other files.
+    """
+
+    entries: tuple[Entry, ...]
+    counts: dict[str, int]
+    seconds: float
+    archive: bytes = field(repr=False)
+    table: bytes = field(repr=False)
+    left_out: tuple[str, ...] = ()
+
+
+def segment_uploads(
+    model: Model, uploads: Sequence[Upload], options: BatchOptions, progress: Progress | None = None
+) -> Finished:
+    """Segment every image in the uploads, in a temporary folder.
+
+    Raises
+    ------
+    UsageError
+        There is no image, or the options do not fit the model.
+    """
+    with TemporaryDirectory(prefix="dermseg-") as name:
+        inputs, out = Path(name, "inputs"), Path(name, "results")
+        inputs.mkdir()
+        try:
+            sources, masks = split_off_masks(lay_out(uploads, inputs))
+
+            def listen(entry: Entry | None, counts: Any) -> None:
+                if progress is not None:
+                    progress(counts.total(), len(sources), "" if entry is None else entry.row.file)
+
+            given = [upload.name for upload in uploads]
+            result = run_batch(model, sources, out, options, inputs=given, listener=listen)
+        finally:
+            close_zips()
+        write_batch_report(result)
+        return Finished(
+            tuple(read_entries(out, result.order)),
+            result.counts,
+            result.seconds,
+            pack(out),
+            (out / RESULTS).read_bytes(),
+            tuple(mask.name for mask in masks),
+        )
+
+
+def pack(folder: Path) -> bytes:
+    """The files of a batch as a zip, without its journal."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.name != JOURNAL:
+                kind = zipfile.ZIP_STORED if path.suffix in _STORED else zipfile.ZIP_DEFLATED
+                archive.write(path, path.relative_to(folder).as_posix(), kind)
+    return data.getvalue()
+
+
+ORDERS = ("Least sure first", "Surest first", "Largest lesion first", "Name")
+
+
+def sort_entries(entries: Sequence[Entry], order: str) -> list[Entry]:
+    """Entries in one of the `ORDERS`; failed ones come first where the unsure do, else last."""
+    rank = {
+        "Least sure first": lambda e: (e.row.status != "failed", e.row.confidence or 0.0, e.row.file),
+        "Surest first": lambda e: (e.row.status == "failed", -(e.row.confidence or 0.0), e.row.file),
+        "Largest lesion first": lambda e: (e.row.status == "failed", -(e.row.area_fraction or 0), e.row.file),
+        "Name": lambda e: (e.row.file,),
+    }
+    return sorted(entries, key=rank[order])
+
+
+def thumbnail(entry: Entry) -> bytes | None:
+    """The JPEG of an entry; None where the image failed."""
+    return base64.b64decode(entry.thumbnail) if entry.thumbnail else None

@@ -1,0 +1,98 @@
+"""Many images: progress, a gallery, and everything as a zip."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import streamlit as st
+
+from dermseg.apps.dashboard.many import ORDERS, Finished, segment_uploads, sort_entries, thumbnail
+from dermseg.apps.dashboard.settings import current
+from dermseg.apps.dashboard.shared import ask_files, choose_model, get_model, told
+from dermseg.apps.dashboard.uploads import fingerprint, list_images
+from dermseg.inference.batch import BatchOptions
+from dermseg.inference.journal import Entry
+
+COLUMNS, PAGE = 5, 50
+
+
+def draw() -> None:
+    """Draw the page."""
+    st.title("Many images")
+    with st.sidebar:
+        name = choose_model(key="batch_model")
+        every = st.toggle("All lesions", key="batch_every", help="Keep every lesion, not only the largest.")
+        tta = st.toggle("Average over flips and turns", help="Steadier; up to 8 times the time.")
+        doubt = st.toggle("Uncertainty maps", help="Also in the zip; needs a model with fitted margins.")
+    uploads = ask_files("Images, or zips of images", key="batch_files", many=True)
+    if not uploads:
+        st.session_state.pop("finished", None)
+        st.caption("What `dermseg segment` writes comes back as one zip: masks, overlays, table and report.")
+        return
+    if st.button("Segment", type="primary", icon=":material/play_arrow:"):
+        bar = st.progress(0.0, "Loading the model …")
+
+        def progress(done: int, total: int, last: str) -> None:
+            bar.progress(done / max(1, total), f"{done} of {total} images {last}")
+
+        with told():
+            model = get_model(name, images=len(list_images(uploads)[0]))
+            options = BatchOptions(
+                lesions="all" if every else "largest",
+                tta=tta,
+                uncertainty=doubt,
+                max_megapixels=current().max_megapixels,
+            )
+            finished = segment_uploads(model, uploads, options, progress)
+        st.session_state["finished"] = (fingerprint(uploads), finished)
+        bar.empty()
+    stored = st.session_state.get("finished")
+    if stored is not None and stored[0] == fingerprint(uploads):
+        _draw_finished(stored[1])
+
+
+def _draw_finished(finished: Finished) -> None:
+    counts = finished.counts
+    facts = {"Images": counts["images"], "Lesion found": counts["ok"], "None found": counts["no_lesion"]}
+    facts["Failed"] = counts["failed"]
+    for column, (label, value) in zip(st.columns(4), facts.items(), strict=True):
+        column.metric(label, value)
+    for entry in finished.entries:
+        if entry.row.status == "failed":
+            st.error(f"{entry.row.file}: {entry.row.message}", icon=":material/error:")
+    if finished.left_out:
+        st.info(f"Left out, masks by their names: {', '.join(finished.left_out[:5])}")
+    with st.container(horizontal=True):
+        st.download_button(
+            "Everything (ZIP)", finished.archive, "dermseg-results.zip", "application/zip",
+            icon=":material/folder_zip:", type="primary", on_click="ignore",
+        )  # fmt: skip
+        st.download_button(
+            "Table (CSV)", finished.table, "results.csv", "text/csv",
+            icon=":material/table:", on_click="ignore",
+        )  # fmt: skip
+    gallery, table = st.tabs(["Gallery", "Table"])
+    with gallery:
+        order = st.selectbox("Order", ORDERS, key="order")
+        _draw_gallery(sort_entries(finished.entries, order))
+    with table:
+        rows = list(csv.DictReader(io.StringIO(finished.table.decode())))
+        st.dataframe(rows, hide_index=True, width="stretch")
+
+
+def _draw_gallery(entries: list[Entry]) -> None:
+    pages = -(-len(entries) // PAGE)
+    page = st.number_input("Page", 1, pages, 1) if pages > 1 else 1
+    shown = entries[(page - 1) * PAGE : page * PAGE]
+    for start in range(0, len(shown), COLUMNS):
+        for column, entry in zip(st.columns(COLUMNS), shown[start : start + COLUMNS], strict=False):
+            with column:
+                picture, row = thumbnail(entry), entry.row
+                if picture is None:
+                    st.caption(f":material/broken_image: {row.file}  \nfailed")
+                    continue
+                st.image(picture, width="stretch")
+                sure = "" if row.confidence is None else f"{row.confidence:.2f}"
+                verdict = f", {row.verdict}" if row.verdict else ""
+                st.caption(f"{row.file}  \n{sure}{verdict}")

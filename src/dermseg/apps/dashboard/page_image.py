@@ -1,0 +1,243 @@
+"""One image: its outline, how sure the model is, and measurements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from dermseg.apps.dashboard import doubts
+from dermseg.apps.dashboard.calibration import spacing_from_points
+from dermseg.apps.dashboard.looking import Look, look_at, outline
+from dermseg.apps.dashboard.measures import measurement_rows
+from dermseg.apps.dashboard.pictures import Pixels, colour_scale, draw_map, draw_result
+from dermseg.apps.dashboard.samples import SAMPLES, sample
+from dermseg.apps.dashboard.settings import current
+from dermseg.apps.dashboard.shared import ask_files, choose_model, draw_verdict, get_model, told
+from dermseg.apps.dashboard.uploads import Place, Upload, fingerprint, list_images, read_place
+from dermseg.apps.dashboard.viewer import show_pictures
+from dermseg.errors import UsageError
+from dermseg.images import encode_mask
+from dermseg.inference.predictor import Model, Result
+from dermseg.measure.geometry import measure_mask
+from dermseg.uncertainty.margins import DEFAULT_ALPHA, draw_margins, trace_margins
+
+OUTLINE, PROBABILITY, UNCERTAINTY, GRAD_CAM = "Outline", "Probability", "Uncertainty", "Grad-CAM"
+
+
+def draw() -> None:
+    """Draw the page."""
+    with st.sidebar:
+        name = choose_model(key="image_model")
+        with told(name):
+            model = get_model(name)
+        uploads = ask_files("Images", key="image_files", many=True)
+        look = _look(model, name, uploads)
+        st.divider()
+        threshold = st.slider(
+            "Threshold",
+            0.01,
+            0.99,
+            float(model.card.postprocessing.threshold),
+            0.01,
+            key=f"threshold {name}",
+            help="Lesion is where the probability is at least this. Starts at the model's own value.",
+        )
+        every = st.toggle("All lesions", help="Keep every lesion, not only the largest.")
+        line = st.toggle("Outline", value=True)
+        fill = st.slider("Fill", 0, 100, 0, 5, format="%d %%", help="Opacity of the lesion's filling.")
+    if look is None:
+        _draw_welcome()
+        return
+    own = threshold == model.card.postprocessing.threshold
+    result = outline(model, look, threshold=None if own else threshold, lesions="all" if every else None)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        spacing = _draw_picture(model, name, look, result, line=line, fill=fill / 100)
+    with right:
+        _draw_facts(model, look, result, spacing)
+
+
+def _draw_welcome() -> None:
+    st.title("Find the lesion")
+    st.markdown("Drop photographs into the field on the left, or start with one of these drawn images.")
+    for column, name in zip(st.columns(len(SAMPLES)), SAMPLES, strict=True):
+        with column:
+            st.image(sample(name).data, width="stretch")
+            if st.button(name, key=f"sample {name}", width="stretch"):
+                st.session_state["sample"] = name
+                st.rerun()
+
+
+def _look(model: Model, model_name: str, uploads: list[Upload]) -> Look | None:
+    """The chosen image as the network sees it; from memory where neither image nor model has changed."""
+    if uploads:
+        st.session_state.pop("sample", None)
+        return _seen(model, model_name, *_chosen(uploads))
+    if "sample" in st.session_state:
+        name = st.session_state["sample"]
+        if st.button("Close the sample", width="stretch"):
+            del st.session_state["sample"]
+            st.rerun()
+        chosen = sample(name)
+        return _seen(model, model_name, [chosen], Place(chosen.name, 0))
+    for old in ("look", "listing"):
+        st.session_state.pop(old, None)
+    return None
+
+
+def _seen(model: Model, model_name: str, uploads: list[Upload], place: Place) -> Look:
+    wanted = (model_name, fingerprint(uploads), place)
+    stored = st.session_state.get("look")
+    if stored is None or stored[0] != wanted:
+        st.session_state.pop("doubt", None)
+        with told(place.label):
+            data = read_place(uploads, place, current().max_upload_mb * 1_000_000)
+            stored = (wanted, look_at(model, place.name, data, current().max_pixels))
+        st.session_state["look"] = stored
+    look: Look = stored[1]
+    return look
+
+
+def _chosen(uploads: list[Upload]) -> tuple[list[Upload], Place]:
+    """The image that is chosen among the uploads; zips are listed once."""
+    key = fingerprint(uploads)
+    stored = st.session_state.get("listing")
+    if stored is None or stored[0] != key:
+        stored = (key, *list_images(uploads))
+        st.session_state["listing"] = stored
+    _, places, messages = stored
+    for message in messages:
+        st.error(message, icon=":material/error:")
+    if not places:
+        st.stop()
+    place = places[0]
+    if len(places) > 1:
+        place = st.selectbox("Image", places, format_func=lambda p: p.label)
+    return uploads, place
+
+
+def _draw_picture(
+    model: Model, model_name: str, look: Look, result: Result, *, line: bool, fill: float
+) -> tuple[float, float] | None:
+    """The picture with its choices; returns millimetres per pixel where they are known."""
+    shown = [OUTLINE, PROBABILITY, UNCERTAINTY, *([GRAD_CAM] if doubts.explainable() else [])]
+    kind = st.segmented_control("Show", shown, default=OUTLINE, key="show") or OUTLINE
+    if not doubts.explainable():
+        st.caption('Grad-CAM needs an extra: pip install "dermseg[train]"')
+    layer = _choose_layer(kind, model, model_name, look, result)
+    picture: Pixels = look.picture
+    known = look.info.spacing_mm
+    measuring = known is None and bool(st.session_state.get("measuring"))
+    margins = None
+    if kind == OUTLINE and model.trust is not None and st.toggle("Margins", key="margins", help=_MARGINS):
+        margins = draw_margins(result.mask, model.trust, DEFAULT_ALPHA, spacing_mm=known)
+        picture = trace_margins(picture, margins)
+    if kind == OUTLINE and model.trust is None:
+        st.caption("No margins: none were fitted for this model (dermseg uncertainty fit).")
+    if layer is None:
+        picture = draw_result(picture, result.mask, outline=line, fill=fill)
+    else:
+        picture = draw_map(picture, layer.values, result.mask if line else None, peak=layer.peak)
+    points = show_pictures(
+        look.picture, picture, alt=f"{look.name}, {kind}", key=f"viewer {look.name}", measuring=measuring
+    )
+    if layer is not None:
+        _draw_scale(layer)
+    if margins is not None and margins.outer_px is not None and margins.inner_px is not None:
+        st.caption(
+            f"White lines: {margins.outer_px:.0f} px outside and {margins.inner_px:.0f} px inside the "
+            f"outline. At most {DEFAULT_ALPHA:.0%} of the lesion is expected outside the outer line, and "
+            f"at most {DEFAULT_ALPHA:.0%} of what the inner line holds not to be lesion."
+        )
+    return known or _calibrate(look, points)
+
+
+_MARGINS = "An outer and an inner line that were fitted on images with known outlines."
+
+
+def _choose_layer(
+    kind: str, model: Model, model_name: str, look: Look, result: Result
+) -> doubts.Layer | None:
+    if kind == PROBABILITY:
+        return doubts.Layer(look.probability, 1.0, "Probability of lesion")
+    if kind == UNCERTAINTY:
+        name = st.segmented_control("Map", list(doubts.MAPS), default="Entropy", key="map") or "Entropy"
+        if "doubt" not in st.session_state:
+            with st.spinner("Asking the model several times …"):
+                st.session_state["doubt"] = doubts.doubt(model, look)
+        maps, how = st.session_state["doubt"]
+        return doubts.uncertainty_layer(maps, name, how)
+    if kind == GRAD_CAM:
+        with told(model_name), st.spinner("Loading the network for gradients …"):
+            network = _network(model_name, model)
+        names = doubts.layer_names(network)
+        first = names.index("bottleneck") + 1 if "bottleneck" in names[:-1] else 0
+        name = st.selectbox("Layer", names, index=first, key="layer")
+        return doubts.grad_cam_layer(network, look, result, name)
+    return None
+
+
+@st.cache_resource(show_spinner=False, max_entries=2)
+def _network(name: str, _model: Model) -> Any:
+    return doubts.open_network(_model)
+
+
+def _draw_scale(layer: doubts.Layer) -> None:
+    if layer.empty:
+        st.info("The map is empty: nothing in it is above 0.")
+        return
+    st.image(colour_scale(), width="stretch")
+    st.caption(f"{layer.caption}. Colours run from 0 (clear) to {layer.peak:.3g} (yellow).")
+
+
+def _calibrate(look: Look, points: list[tuple[float, float]]) -> tuple[float, float] | None:
+    """Two clicks on a ruler; None until they are made."""
+    if not st.toggle("Set the scale on a ruler", key="measuring"):
+        return None
+    distance = st.number_input("Distance between the two points (mm)", 0.1, 500.0, 10.0, 1.0)
+    if len(points) < 2:
+        st.caption(f"Click two marks of a ruler in the picture: {len(points)} of 2 so far.")
+        return None
+    try:
+        return spacing_from_points(points, float(distance), look.size)
+    except UsageError as error:
+        st.warning(f"{error.message}: {error.hint}")
+        return None
+
+
+def _draw_facts(model: Model, look: Look, result: Result, spacing: tuple[float, float] | None) -> None:
+    st.subheader(look.name, anchor=False)
+    draw_verdict(result)
+    if result.status == "no_lesion":
+        st.warning("No lesion was found at this threshold.", icon=":material/search_off:")
+    one, two = st.columns(2)
+    judged = result.judgement
+    one.metric(
+        "Confidence" if judged is None else "Expected Dice",
+        f"{result.confidence:.2f}",
+        help="How clearly the outline divides the probability map; 1 is a sharp step."
+        if judged is None
+        else f"90 of 100 such outlines reach {judged.low:.2f} to {judged.high:.2f}.",
+    )
+    two.metric("Lesion", f"{100 * result.area_fraction:.1f} %", help="Share of the image.")
+    reading = measure_mask(result.mask, spacing)
+    st.dataframe(measurement_rows(reading), hide_index=True, width="stretch")
+    if spacing is not None:
+        st.caption(f"1 pixel is {spacing[1]:.4f} mm wide.")
+    else:
+        st.caption("Millimetres appear when the scale is known: from DICOM, or set on a ruler.")
+    st.download_button(
+        "Mask (PNG)",
+        encode_mask(result.mask),
+        look.mask_name,
+        "image/png",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+    info = look.info
+    notes = "".join(f"; {note}" for note in info.notes)
+    st.caption(
+        f"{info.format}, {info.width} x {info.height} pixels{notes}. Model {model.card.name} "
+        f"{model.card.version}, threshold {result.threshold:.2f}."
+    )

@@ -1,0 +1,65 @@
+"""Results on disk: curves, tables and the images that went wrong."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dermseg.apps.dashboard import findings
+from dermseg.apps.dashboard.settings import current
+from dermseg.apps.dashboard.shared import told
+
+
+def draw() -> None:
+    """Draw the page."""
+    st.title("Results")
+    root = current().results
+    if root is None:
+        st.markdown(
+            "Start with `dermseg dashboard --results FOLDER` to see the trainings, suites and "
+            "evaluations below that folder."
+        )
+        return
+    found = findings.find_results(root)
+    if not found:
+        st.info(f"There are no results below {root.name}.")
+        return
+    chosen = st.selectbox("Result", found, format_func=lambda item: item.label)
+    with told(chosen.name):
+        if chosen.kind == "training":
+            _draw_training(chosen)
+        elif chosen.kind == "suite":
+            _draw_suite(chosen)
+        else:
+            _draw_evaluation(chosen)
+    for picture in findings.pictures(chosen.path):
+        st.image(str(picture), caption=picture.name)
+
+
+def _draw_training(chosen: findings.Found) -> None:
+    curves = findings.read_curves(chosen.path)
+    for kind, y, title in (("train", "loss", "Training loss"), ("val", "dice", "Validation Dice")):
+        rows = [row for row in curves.get(kind, []) if y in row]
+        if rows:
+            st.subheader(title, anchor=False)
+            st.line_chart(rows, x="step", y=y)
+    if curves.get("val"):
+        st.dataframe(curves["val"], hide_index=True, width="stretch")
+
+
+def _draw_suite(chosen: findings.Found) -> None:
+    st.subheader("Results", anchor=False)
+    st.dataframe(findings.read_table(chosen.path / "results.csv"), hide_index=True, width="stretch")
+    tests = chosen.path / "tests.csv"
+    if tests.is_file():
+        st.subheader("Paired differences", anchor=False)
+        st.dataframe(findings.read_table(tests), hide_index=True, width="stretch")
+
+
+def _draw_evaluation(chosen: findings.Found) -> None:
+    left, right = st.columns(2)
+    with left:
+        st.subheader("Figures", anchor=False)
+        st.dataframe(findings.read_summary(chosen.path), hide_index=True, width="stretch")
+    with right:
+        st.subheader("Worst images", anchor=False)
+        st.dataframe(findings.worst_rows(chosen.path), hide_index=True, width="stretch")

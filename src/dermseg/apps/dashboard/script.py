@@ -1,0 +1,5 @@
+"""What Streamlit runs."""
+
+from dermseg.apps.dashboard.app import main
+
+main()

@@ -1,0 +1,39 @@
+"""Start Streamlit with settings for images of patients: local, nothing sent, nothing watched."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from typing import Any
+
+from dermseg.apps.dashboard.settings import Settings
+
+
+def options(settings: Settings, *, host: str, port: int, browser: bool) -> dict[str, Any]:
+    """Streamlit's configuration, by the names of its flags."""
+    return {
+        "server_address": host,
+        "server_port": port,
+        "server_headless": not browser,
+        "server_maxUploadSize": settings.max_upload_mb,
+        "server_fileWatcherType": "none",
+        "server_showEmailPrompt": False,
+        "browser_gatherUsageStats": False,
+        "browser_serverAddress": host,
+        "client_toolbarMode": "minimal",
+        "client_showErrorDetails": "none",
+        "runner_magicEnabled": False,
+        "theme_light_primaryColor": "#0072B2",
+        "theme_dark_primaryColor": "#56B4E9",
+    }
+
+
+def serve(settings: Settings, *, host: str, port: int, browser: bool) -> None:
+    """Serve until Ctrl-C."""
+    from streamlit.web import bootstrap
+
+    # Streamlit's own configuration files are meant for other programs.
+    flags = options(settings, host=host, port=port, browser=browser)
+    script = os.fspath(resources.files("dermseg.apps.dashboard") / "script.py")  # type: ignore[call-overload]
+    bootstrap.load_config_options(flags)
+    bootstrap.run(script, False, [settings.model_dump_json()], flags)

@@ -1,0 +1,84 @@
+"""What several pages draw: the choice of a model, uploads, verdicts, errors; and the models in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import streamlit as st
+
+from dermseg.apps.dashboard.settings import current
+from dermseg.apps.dashboard.uploads import Upload
+from dermseg.errors import DermsegError
+from dermseg.images import DICOM_EXTENSIONS, IMAGE_EXTENSIONS
+from dermseg.inference.bundle import load_bundle
+from dermseg.inference.predictor import Model, Result, load_model
+from dermseg.inference.runtimes import choose_runtime
+
+TYPES = sorted(ending.lstrip(".") for ending in IMAGE_EXTENSIONS | DICOM_EXTENSIONS)
+_BADGES = {
+    "accept": ("Accept", ":material/check_circle:", "green"),
+    "review": ("Review", ":material/visibility:", "orange"),
+    "reject": ("Reject", ":material/block:", "red"),
+}
+
+
+@st.cache_resource(show_spinner="Loading the model …", max_entries=8)
+def open_model(name: str, runtime: str) -> Model:
+    """A model, loaded once for all visitors."""
+    return load_model(name, runtime=runtime)
+
+
+def get_model(name: str, images: int = 1) -> Model:
+    """The model with the runtime that ``dermseg segment`` would take for so many images."""
+    return open_model(name, choose_runtime(load_bundle(name), None, images))
+
+
+def choose_model(label: str = "Model", *, key: str, index: int = 0) -> str:
+    """A list of the models; no list where there is only one."""
+    models = current().models
+    if len(models) == 1:
+        return models[0]
+    return str(st.selectbox(label, models, index=min(index, len(models) - 1), key=key, format_func=_short))
+
+
+def _short(name: str) -> str:
+    return Path(name).name
+
+
+def ask_files(label: str, *, key: str, many: bool, zips: bool = True) -> list[Upload]:
+    """The field where files are dropped."""
+    limit = current().max_upload_mb
+    given = st.file_uploader(
+        label,
+        type=[*TYPES, "zip"] if zips else TYPES,
+        accept_multiple_files=many,
+        key=key,
+        help=f"JPEG, PNG, TIFF, BMP, WebP or DICOM{', or a zip of them' if zips else ''}; "
+        f"at most {limit} MB a file",
+    )
+    files = given if isinstance(given, list) else [] if given is None else [given]
+    return [Upload(file.name, file.getvalue()) for file in files]
+
+
+@contextmanager
+def told(name: str = "") -> Iterator[None]:
+    """Turn what goes wrong with one file into one message and end the page there."""
+    try:
+        yield
+    except DermsegError as error:
+        hint = f" Try: {error.hint}." if error.hint else ""
+        st.error(f"{name + ': ' if name else ''}{error.message}.{hint}", icon=":material/error:")
+        st.stop()
+
+
+def draw_verdict(result: Result) -> None:
+    """Confidence and verdict, with the reasons."""
+    if result.verdict is None:
+        st.caption("This model comes without a quality gate, so there is no verdict on the image.")
+        return
+    label, icon, colour = _BADGES[result.verdict.level]
+    st.badge(label, icon=icon, color=colour)  # type: ignore[arg-type]
+    for finding in result.verdict.findings:
+        st.markdown(f"- {finding.reason.capitalize()}: {finding.remedy}")

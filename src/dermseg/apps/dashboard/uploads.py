@@ -1,0 +1,123 @@
+"""What people drop on the page: files and zips, and the images inside.
+
+Uploads live in memory. They are put on disk only while a zip is listed or a batch runs, in a temporary folder
+that is gone afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+from tempfile import TemporaryDirectory
+
+from dermseg.errors import UsageError
+from dermseg.images import ImageSource, close_zips, find_images
+from dermseg.images.names import UniqueNames
+
+MAX_LISTED = 500
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file as it came: its bare name and its bytes."""
+
+    name: str
+    data: bytes = field(repr=False)
+
+    @property
+    def is_zip(self) -> bool:
+        """Whether it holds further files."""
+        return self.name.lower().endswith(".zip")
+
+
+def fingerprint(uploads: Sequence[Upload]) -> tuple[tuple[str, int, int], ...]:
+    """What tells these uploads from others, within this program."""
+    return tuple((upload.name, len(upload.data), hash(upload.data)) for upload in uploads)
+
+
+def bare_name(name: str) -> str:
+    """The last part of a name that a browser sent, whatever slashes it uses."""
+    return PureWindowsPath(name).name or "image"
+
+
+def lay_out(uploads: Sequence[Upload], folder: Path) -> list[ImageSource]:
+    """Write the uploads into `folder` and list the images in them, those inside zips included.
+
+    A file that is no zip is listed whatever its name is: if it is no image, its row says so.
+
+    Raises
+    ------
+    UsageError
+        Nothing was uploaded, or none of the zips holds an image.
+    """
+    unique = UniqueNames()
+    paths = []
+    for upload in uploads:
+        path = folder / unique.take(bare_name(upload.name))
+        path.write_bytes(upload.data)
+        paths.append(path)
+    if not paths:
+        raise UsageError("there are no files")
+    return find_images(paths)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an image is: the number of its upload, and its place inside where that is a zip."""
+
+    name: str
+    upload: int
+    zip: str | None = None
+    entry: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What people choose from a list."""
+        return self.name if self.zip is None else f"{self.zip}: {self.name}"
+
+
+def list_images(uploads: Sequence[Upload]) -> tuple[list[Place], list[str]]:
+    """The images in the uploads, and a message for each zip that cannot be used."""
+    places: list[Place] = []
+    messages: list[str] = []
+    for number, upload in enumerate(uploads):
+        if not upload.is_zip:
+            places.append(Place(bare_name(upload.name), number))
+            continue
+        try:
+            with TemporaryDirectory(prefix="dermseg-") as folder:
+                try:
+                    sources = lay_out([upload], Path(folder))
+                finally:
+                    close_zips()
+        except UsageError as error:
+            messages.append(f"{upload.name}: {error.message}")
+            continue
+        places += [Place(s.name, number, bare_name(upload.name), s.entry) for s in sources[:MAX_LISTED]]
+        if len(sources) > MAX_LISTED:
+            messages.append(f"{upload.name}: the first {MAX_LISTED} of {len(sources)} images are listed")
+    return places, messages
+
+
+def read_place(uploads: Sequence[Upload], place: Place, max_bytes: int) -> bytes:
+    """The bytes of one image.
+
+    Raises
+    ------
+    ImageError
+        The member of the zip is damaged or too large.
+    UsageError
+        The zip is no longer what it was.
+    """
+    upload = uploads[place.upload]
+    if place.entry is None:
+        return upload.data
+    with TemporaryDirectory(prefix="dermseg-") as folder:
+        try:
+            for source in lay_out([upload], Path(folder)):
+                if source.entry == place.entry:
+                    return source.read_bytes(max_bytes)
+        finally:
+            close_zips()
+    raise UsageError(f"the zip has no image '{place.name}'")

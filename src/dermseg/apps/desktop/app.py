@@ -1,0 +1,49 @@
+"""Start the program."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QApplication
+
+from dermseg.apps.desktop.session import Session
+from dermseg.apps.desktop.texts import Texts
+from dermseg.apps.desktop.theme import apply_theme
+from dermseg.apps.desktop.window import Window
+
+
+def run(
+    inputs: Sequence[str],
+    *,
+    model: str,
+    output: Path | None,
+    second: Path | None,
+    camera: str | None,
+    language: str | None,
+) -> int:
+    """Show the window until it is closed; gives the exit code.
+
+    Raises
+    ------
+    DermsegError
+        The inputs name no image.
+    """
+    app = QApplication(sys.argv[:1])
+    app.setApplicationName("dermseg")
+    apply_theme(app)
+    window = Window(Session(model, output, second), Texts(language))
+    if inputs:
+        window.open_inputs(inputs)
+    window.show()
+    if camera is not None:
+        window.toggle_camera(int(camera) if camera.isdigit() else camera)
+    # Ctrl-C in the terminal closes the window. Python looks at signals only when it runs: wake it up.
+    signal.signal(signal.SIGINT, lambda *_: window.close())
+    awake = QTimer()
+    awake.timeout.connect(lambda: None)
+    awake.start(200)
+    return app.exec()

@@ -1,0 +1,345 @@
+"""The picture: shows a ``Renderer``, passes mouse and keys to a ``Pen``, draws again only what changed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from PySide6.QtCore import QPoint, QPointF, QRect, QRectF, Qt, Signal
+from PySide6.QtGui import (
+    QColor,
+    QImage,
+    QKeyEvent,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QPen,
+    QPolygonF,
+    QResizeEvent,
+    QWheelEvent,
+)
+from PySide6.QtWidgets import QWidget
+
+from dermseg.apps.desktop.render import BACKGROUND, Layer, Renderer
+from dermseg.errors import DermsegError
+from dermseg.labeling.editor.document import Box
+from dermseg.labeling.editor.pen import Pen
+from dermseg.labeling.editor.tools import Point
+
+_ARROWS = {
+    Qt.Key.Key_Left: (-1, 0),
+    Qt.Key.Key_Right: (1, 0),
+    Qt.Key.Key_Up: (0, -1),
+    Qt.Key.Key_Down: (0, 1),
+}
+
+
+class Canvas(QWidget):
+    """One image with its layers.
+
+    Signals
+    -------
+    edited
+        A stroke ended, or a tool did something.
+    moved
+        The view changed; another canvas may follow with ``follow``.
+    problem
+        An error, as one line.
+    """
+
+    edited = Signal()
+    moved = Signal()
+    problem = Signal(str)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.renderer: Renderer | None = None
+        self.pen: Pen | None = None
+        self.frame_times: deque[float] = deque(maxlen=2000)  # seconds from a mouse move to its pixels
+        self._shown: QImage | None = None
+        self._cursor = QPointF(-1, -1)
+        self._grabbed: QPointF | None = None
+        self._key_down = False
+        self._space_pans = False
+        self._fitted = True
+        self._asked: float | None = None
+        self.setMouseTracking(True)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
+        self.setMinimumSize(320, 240)
+
+    # -- what is shown
+
+    def show_image(self, renderer: Renderer | None, pen: Pen | None = None) -> None:
+        """Show an image, or nothing; without a pen it can only be looked at."""
+        self.renderer, self.pen = renderer, pen
+        self.fit()
+
+    def set_layers(self, layers: Sequence[Layer]) -> None:
+        """Other layers on the same image."""
+        if self.renderer is not None:
+            self.renderer.layers = layers
+            self.refresh()
+
+    def refresh(self, boxes: Sequence[Box] | None = None) -> None:
+        """Compose and show the layers anew: everywhere, or where boxes of the image lie."""
+        if self.renderer is None:
+            return
+        height, width = self.renderer.frame.shape[:2]
+        areas = [(0, 0, width, height)] if boxes is None else [self.renderer.screen_box(b) for b in boxes]
+        for x, y, w, h in areas:
+            self.renderer.compose(x, y, w, h)
+            self._update(QRectF(x, y, w, h))
+
+    def redraw(self) -> None:
+        """Everything anew: the view changed."""
+        if self.renderer is not None:
+            self.renderer.draw()
+        self.update()
+
+    def fit(self) -> None:
+        """Show the whole image."""
+        self._fitted = True
+        self._adopt_size()
+        if self.renderer is not None:
+            self.renderer.fit()
+        self.redraw()
+        self.moved.emit()
+
+    def zoom(self, factor: float, at: QPointF | None = None) -> None:
+        """Zoom in or out, keeping a point where it is (else the middle)."""
+        if self.renderer is not None:
+            self.zoom_to(self.renderer.scale * factor, at)
+
+    def zoom_to(self, scale: float, at: QPointF | None = None) -> None:
+        """Zoom to so many screen pixels per pixel of the image."""
+        if self.renderer is None:
+            return
+        self._fitted = False
+        at = (QPointF(self.rect().center()) if at is None else at) * self.devicePixelRatioF()
+        self.renderer.zoom(scale, at.x(), at.y())
+        self.redraw()
+        self.moved.emit()
+
+    def follow(self, other: Canvas) -> None:
+        """Take over another canvas's view, its middle in the middle."""
+        mine, theirs = self.renderer, other.renderer
+        if mine is None or theirs is None:
+            return
+        (h, w), (oh, ow) = mine.frame.shape[:2], theirs.frame.shape[:2]
+        mine.scale = theirs.scale
+        mine.left = theirs.left + (ow - w) / 2 / theirs.scale
+        mine.top = theirs.top + (oh - h) / 2 / theirs.scale
+        self._fitted = False
+        self.redraw()
+
+    # -- drawing
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
+        """Copy the changed part of the frame to the screen, and what is under way on top."""
+        painter = QPainter(self)
+        ratio = self.devicePixelRatioF()
+        for rect in event.region():  # type: ignore[attr-defined]  # missing in Qt's stubs
+            if self._shown is None or self.renderer is None:
+                painter.fillRect(rect, QColor(*BACKGROUND[::-1]))
+            else:
+                source = QRectF(
+                    rect.x() * ratio, rect.y() * ratio, rect.width() * ratio, rect.height() * ratio
+                )
+                painter.drawImage(QRectF(rect), self._shown, source)
+        if self.renderer is not None and self.pen is not None:
+            self._draw_pen(painter, self.pen, self.renderer)
+        painter.end()
+        if self._asked is not None:
+            self.frame_times.append(time.perf_counter() - self._asked)
+            self._asked = None
+
+    def _draw_pen(self, painter: QPainter, pen: Pen, renderer: Renderer) -> None:
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        for colour, width in ((QColor(0, 0, 0, 160), 3.0), (QColor(255, 255, 255), 1.2)):
+            painter.setPen(QPen(colour, width))
+            if pen.tool in ("polygon", "lasso") and pen.points:
+                painter.drawPolyline(QPolygonF([self._on_screen(p) for p in pen.points] + [self._cursor]))
+            elif pen.tool == "box" and len(pen.points) == 2:
+                painter.drawRect(QRectF(self._on_screen(pen.points[0]), self._on_screen(pen.points[1])))
+            elif pen.tool in ("brush", "eraser") and self._cursor.x() >= 0:
+                radius = pen.radius * renderer.scale / self.devicePixelRatioF()
+                painter.drawEllipse(self._cursor, radius, radius)
+            elif self._cursor.x() >= 0:
+                painter.drawLine(self._cursor - QPointF(7, 0), self._cursor + QPointF(7, 0))
+                painter.drawLine(self._cursor - QPointF(0, 7), self._cursor + QPointF(0, 7))
+
+    def _on_screen(self, point: tuple[float, float]) -> QPointF:
+        if self.renderer is None:
+            return QPointF()
+        return QPointF(*self.renderer.to_screen(*point)) / self.devicePixelRatioF()
+
+    def _update(self, area: QRectF) -> None:
+        ratio = self.devicePixelRatioF()
+        x, y = math.floor(area.x() / ratio), math.floor(area.y() / ratio)
+        right, bottom = math.ceil(area.right() / ratio), math.ceil(area.bottom() / ratio)
+        self.update(QRect(x, y, right - x, bottom - y))
+
+    def _update_cursor(self) -> None:
+        """The tool's mark lies on top of the frame: what it covers must be copied again."""
+        if self.pen is None or self.renderer is None:
+            return
+        if self.pen.tool in ("polygon", "lasso", "box") and self.pen.points:
+            self.update()
+            return
+        radius = 9.0
+        if self.pen.tool in ("brush", "eraser"):
+            radius = self.pen.radius * self.renderer.scale / self.devicePixelRatioF() + 3
+        x, y = self._cursor.x(), self._cursor.y()
+        self.update(QRectF(x - radius, y - radius, 2 * radius, 2 * radius).toAlignedRect())
+
+    def _adopt_size(self) -> None:
+        if self.renderer is None:
+            self._shown = None
+            return
+        ratio = self.devicePixelRatioF()
+        self.renderer.resize(max(1, round(self.width() * ratio)), max(1, round(self.height() * ratio)))
+        frame = self.renderer.frame
+        self._shown = QImage(
+            frame.data, frame.shape[1], frame.shape[0], frame.strides[0], QImage.Format.Format_RGB32
+        )
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802
+        """Keep showing the whole image, if that is what was shown."""
+        self._adopt_size()
+        if self._fitted:
+            self.fit()
+        else:
+            self.redraw()
+
+    # -- mouse
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:  # noqa: N802
+        """Left: the tool. Right: the tool takes away. Middle, or left with the space bar: move the image."""
+        self._cursor = event.position()
+        middle = event.button() == Qt.MouseButton.MiddleButton
+        if middle or self._space_pans:
+            self._grabbed = event.position()
+        elif self.pen is not None:
+            erase = event.button() == Qt.MouseButton.RightButton
+            self._act(lambda pen, at: pen.press(at, erase=erase))
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:  # noqa: N802
+        """Go on with what the button does."""
+        began = time.perf_counter()
+        self._move_cursor(event.position())
+        if self._grabbed is not None and self.renderer is not None:
+            by = (event.position() - self._grabbed) * self.devicePixelRatioF()
+            self._grabbed = event.position()
+            self._fitted = False
+            self.renderer.pan(by.x(), by.y())
+            self.redraw()
+            self.moved.emit()
+        elif self.pen is not None and self.pen.busy:
+            if self._asked is None:
+                self._asked = began
+            self._act(lambda pen, at: pen.move(at), ends=False)
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:  # noqa: N802
+        """End the stroke."""
+        if self._grabbed is not None:
+            self._grabbed = None
+        elif self.pen is not None:
+            self._act(lambda pen, at: pen.release())
+
+    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:  # noqa: N802
+        """Close the polygon."""
+        if self.pen is not None and self.pen.tool == "polygon":
+            self.close_shape()
+        else:
+            self.mousePressEvent(event)
+
+    def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802
+        """Zoom; with Ctrl, the tool's width."""
+        turn = event.angleDelta().y() / 120
+        if event.modifiers() & Qt.KeyboardModifier.ControlModifier:
+            self.widen(1.2**turn)
+        else:
+            self.zoom(1.25**turn, event.position())
+
+    def leaveEvent(self, event: object) -> None:  # noqa: N802
+        """The tool's mark goes with the mouse."""
+        self._move_cursor(QPointF(-1, -1))
+
+    # -- keyboard
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802
+        """Arrows move the tool, Enter is the mouse button, Ctrl+Enter closes a polygon, Escape drops it."""
+        key = Qt.Key(event.key())
+        if key in _ARROWS and self.renderer is not None:
+            far = 1 if event.modifiers() & Qt.KeyboardModifier.ShiftModifier else 10
+            start = QPointF(self.rect().center()) if self._cursor.x() < 0 else self._cursor
+            step = QPointF(*_ARROWS[key]) * far
+            self._move_cursor(QPointF(QPoint(*self._inside(start + step))))
+            if self._key_down:
+                self._act(lambda pen, at: pen.move(at), ends=False)
+        elif key == Qt.Key.Key_Space:
+            self._space_pans = True
+        elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and self.pen is not None:
+            if event.modifiers() & Qt.KeyboardModifier.ControlModifier:
+                self.close_shape()
+            elif self._key_down:
+                self._key_down = False
+                self._act(lambda pen, at: pen.release())
+            else:
+                self._key_down = self.pen.tool in ("brush", "eraser", "lasso", "box")
+                self._act(lambda pen, at: pen.press(at))
+        elif key == Qt.Key.Key_Escape and self.pen is not None:
+            self._key_down = False
+            self._act(lambda pen, at: pen.cancel())
+        else:
+            super().keyPressEvent(event)
+
+    def keyReleaseEvent(self, event: QKeyEvent) -> None:  # noqa: N802
+        """The space bar was let go."""
+        if event.key() == Qt.Key.Key_Space and not event.isAutoRepeat():
+            self._space_pans = False
+        super().keyReleaseEvent(event)
+
+    # -- the tool
+
+    def close_shape(self) -> None:
+        """Close the polygon under way."""
+        self._act(lambda pen, at: pen.close())
+
+    def widen(self, factor: float) -> None:
+        """Make the tool wider or narrower."""
+        if self.pen is not None:
+            self._update_cursor()
+            self.pen.radius = min(max(self.pen.radius * factor, 0.5), max(self.pen.document.size) / 4)
+            self._update_cursor()
+            self.edited.emit()
+
+    def _inside(self, point: QPointF) -> tuple[int, int]:
+        x, y = round(point.x()), round(point.y())
+        return min(max(x, 0), self.width() - 1), min(max(y, 0), self.height() - 1)
+
+    def _move_cursor(self, to: QPointF) -> None:
+        self._update_cursor()
+        self._cursor = to
+        self._update_cursor()
+
+    def _act(self, action: Callable[[Pen, Point], list[Box]], *, ends: bool = True) -> None:
+        """Let the pen do something at the cursor, show what changed, and say so when a stroke has ended."""
+        if self.pen is None or self.renderer is None:
+            return
+        ratio = self.devicePixelRatioF()
+        at = self.renderer.to_image(self._cursor.x() * ratio, self._cursor.y() * ratio)
+        drawn = bool(self.pen.points)
+        try:
+            boxes = action(self.pen, at)
+        except DermsegError as error:
+            self.problem.emit(str(error))
+            return
+        self.refresh(boxes)
+        if drawn and not self.pen.points:
+            self.update()
+        if ends:
+            self.edited.emit()

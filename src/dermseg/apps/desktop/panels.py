@@ -1,0 +1,183 @@
+"""The panels beside the picture: images, classes and sliders, measurements, disagreement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QBrush, QColor, QIcon, QPixmap
+from PySide6.QtWidgets import (
+    QFormLayout,
+    QHeaderView,
+    QListWidget,
+    QListWidgetItem,
+    QSlider,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from dermseg.apps.desktop.texts import Texts
+from dermseg.apps.desktop.theme import CLASS_COLOURS
+from dermseg.labeling.editor.compare import Disagreement
+from dermseg.labeling.editor.document import Status
+from dermseg.measure.geometry import Reading
+
+_STATUS_COLOURS = {"new": "#8a8a8a", "proposed": "#e6b800", "corrected": "#6cc0e5", "approved": "#5fc98a"}
+
+# name: (lowest, highest, steps per unit)
+_RANGES = {
+    "Opacity": (0, 100, 100.0),
+    "Threshold": (2, 98, 100.0),
+    "Width": (1, 400, 1.0),
+    "Tolerance": (1, 60, 1.0),
+}
+
+
+class FileList(QListWidget):
+    """The images, each with the status of the work on it in words and colour."""
+
+    def __init__(self, texts: Texts) -> None:
+        super().__init__()
+        self._texts = texts
+        self.setUniformItemSizes(True)
+        self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
+
+    def show_names(self, names: Sequence[str]) -> None:
+        """Other images."""
+        self.clear()
+        for name in names:
+            self.addItem(QListWidgetItem(name))
+
+    def show_status(self, row: int, name: str, status: Status | None, unsaved: bool) -> None:
+        """The status of one image; None means that its file cannot be read."""
+        item = self.item(row)
+        if item is None:
+            return
+        word = self._texts("cannot be read" if status is None else status)
+        mark = f", {self._texts('unsaved')}" if unsaved else ""
+        item.setText(f"{name}\n{word}{mark}")
+        colour = "#e5695f" if status is None else _STATUS_COLOURS[status]
+        item.setForeground(QBrush(QColor(colour)))
+
+
+class Sliders(QWidget):
+    """Opacity, threshold, width of the tool, tolerance of smart fill.
+
+    Signals
+    -------
+    changed
+        Name and value of what the user moved.
+    """
+
+    changed = Signal(str, float)
+
+    def __init__(self, texts: Texts) -> None:
+        super().__init__()
+        form = QFormLayout(self)
+        self._sliders: dict[str, QSlider] = {}
+        for name, (lowest, highest, _) in _RANGES.items():
+            slider = QSlider(Qt.Orientation.Horizontal)
+            slider.setRange(lowest, highest)
+            slider.setAccessibleName(texts(name))
+            slider.valueChanged.connect(lambda value, name=name: self._emit(name, value))
+            form.addRow(texts(name), slider)
+            self._sliders[name] = slider
+
+    def _emit(self, name: str, value: int) -> None:
+        self.changed.emit(name, value / _RANGES[name][2])
+
+    def value(self, name: str) -> float:
+        """Where a slider stands."""
+        return self._sliders[name].value() / _RANGES[name][2]
+
+    def set_value(self, name: str, value: float, *, quiet: bool = False) -> None:
+        """Move a slider; ``quiet`` without saying so."""
+        slider = self._sliders[name]
+        was = slider.blockSignals(quiet)
+        slider.setValue(round(value * _RANGES[name][2]))
+        slider.blockSignals(was)
+
+    def move(self, name: str, by: float) -> None:  # type: ignore[override]
+        """Move a slider by so much, as its keys do."""
+        self.set_value(name, self.value(name) + by)
+
+
+class ClassList(QListWidget):
+    """The classes with their colours; a tick shows or hides one."""
+
+    def show_classes(self, labels: Sequence[str], current: str, hidden: set[str]) -> None:
+        """Other classes, or another one in hand."""
+        was = self.blockSignals(True)
+        self.clear()
+        for number, label in enumerate(labels):
+            item = QListWidgetItem(f"{number + 1}  {label}")
+            item.setData(Qt.ItemDataRole.UserRole, label)
+            item.setCheckState(Qt.CheckState.Unchecked if label in hidden else Qt.CheckState.Checked)
+            swatch = QPixmap(14, 14)
+            swatch.fill(QColor(*CLASS_COLOURS[number % len(CLASS_COLOURS)]))
+            item.setIcon(QIcon(swatch))
+            self.addItem(item)
+            if label == current:
+                self.setCurrentItem(item)
+        self.blockSignals(was)
+
+
+class Table(QTableWidget):
+    """A small table to read from."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__(0, columns)
+        self.verticalHeader().hide()
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.setShowGrid(False)
+
+    def show_rows(self, rows: Sequence[Sequence[str]]) -> None:
+        """Other content."""
+        self.setRowCount(len(rows))
+        for number, row in enumerate(rows):
+            for column, text in enumerate(row):
+                self.setItem(number, column, QTableWidgetItem(text))
+        self.resizeRowsToContents()
+
+
+def reading_rows(reading: Reading, expected_dice: float | None, texts: Texts) -> list[tuple[str, str]]:
+    """What the measurements panel shows: millimetres where they are known, else pixels."""
+    if not reading.area_px:
+        return [(texts("Area"), "0 px")]
+
+    def length(mm: float | None, px: float) -> str:
+        return f"{px:,.1f} px" if mm is None else f"{mm:.2f} mm"
+
+    area = f"{reading.area_px:,} px" if reading.area_mm2 is None else f"{reading.area_mm2:.2f} mm²"
+    rows = [
+        (texts("Area"), area),
+        (texts("Share of the image"), f"{reading.area_fraction:.1%}"),
+        (texts("Perimeter"), length(reading.perimeter_mm, reading.perimeter_px)),
+        (texts("Largest diameter"), length(reading.feret_max_mm, reading.feret_max_px)),
+        (texts("Smallest diameter"), length(reading.feret_min_mm, reading.feret_min_px)),
+        (texts("Circularity"), "" if reading.circularity is None else f"{reading.circularity:.2f}"),
+        (texts("Parts"), str(reading.components)),
+    ]
+    if expected_dice is not None:
+        rows.append((texts("Expected Dice"), f"{expected_dice:.2f}"))
+    return rows
+
+
+def disagreement_rows(found: Sequence[Disagreement]) -> list[tuple[str, str, str, str]]:
+    """Class, Dice, and the pixels that only one of the readers has."""
+    return [(d.label, f"{d.dice:.3f}", f"{d.only_first:,} px", f"{d.only_second:,} px") for d in found]
+
+
+def stack(*parts: Any) -> QWidget:
+    """Widgets on top of each other."""
+    box = QWidget()
+    layout = QVBoxLayout(box)
+    layout.setContentsMargins(4, 4, 4, 4)
+    for part in parts:
+        layout.addWidget(part)
+    return box

@@ -1,0 +1,115 @@
+"""What the window works on, without a window: the images, the open one, the class in hand, the model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.apps.desktop.render import Layer
+from dermseg.apps.desktop.theme import CLASS_COLOURS, ONLY_FIRST, ONLY_SECOND
+from dermseg.inference.predictor import Model, Result, load_model
+from dermseg.labeling.editor.compare import Disagreement, compare_layers
+from dermseg.labeling.editor.document import Document
+from dermseg.labeling.editor.files import Entry, Opened, list_images, read_annotation, save
+
+DEFAULT_LABEL = "lesion"
+
+
+class Session:
+    """Images and the state of the work on them.
+
+    Parameters
+    ----------
+    model
+        Name or path of a bundle; loaded when it is first wanted.
+    output
+        Folder for the annotations; None puts each beside its image.
+    second
+        Folder with another reader's annotations, to compare with.
+    """
+
+    def __init__(
+        self, model: str = "default", output: Path | None = None, second: Path | None = None
+    ) -> None:
+        self.output, self.second = output, second
+        self.entries: list[Entry] = []
+        self.row = -1
+        self.opened: Opened | None = None
+        self.result: Result | None = None  # the model's last answer for the open image
+        self.label = DEFAULT_LABEL
+        self.hidden: set[str] = set()
+        self._model_name = model
+        self._model: Model | None = None
+        self._lock = threading.Lock()
+
+    def model(self) -> Model:
+        """The model; safe to ask for in any thread."""
+        with self._lock:
+            if self._model is None:
+                self._model = load_model(self._model_name)
+            return self._model
+
+    def take(self, inputs: Sequence[str | Path]) -> None:
+        """Take other images."""
+        self.entries = list_images(inputs, self.output)
+        self.row = -1
+
+    def adopt(self, row: int, opened: Opened) -> None:
+        """An image has been opened."""
+        self.row, self.opened, self.result = row, opened, None
+        if self.label not in opened.document.layers:
+            self.label = next(iter(opened.document.layers), self.label)
+        opened.document.layer(self.label)
+
+    def save(self) -> bool:
+        """Write the open image's annotation, if there is anything new; says whether it did."""
+        if self.opened is None or not self.opened.document.changed:
+            return False
+        save(self.opened)
+        return True
+
+    def layers(self) -> Sequence[Layer]:
+        """What the picture shows."""
+        if self.opened is None:
+            return ()
+        return [
+            Layer(mask, CLASS_COLOURS[number % len(CLASS_COLOURS)], label not in self.hidden)
+            for number, (label, mask) in enumerate(self.opened.document.layers.items())
+        ]
+
+    def compare(self) -> tuple[list[Disagreement], list[Layer]] | None:
+        """How the second reader differs, and layers that show where; None where there is no second reading.
+
+        Raises
+        ------
+        DataError
+            The other annotation cannot be read, or is of an image of another size.
+        """
+        if self.opened is None or self.second is None:
+            return None
+        annotation = read_annotation(self.opened.entry, self.second)
+        if annotation is None:
+            return None
+        other = Document(annotation).layers
+        mine = self.opened.document.layers
+        found = compare_layers(mine, other)
+        size = self.opened.document.size
+        first, second = _union(mine.values(), size), _union(other.values(), size)
+        both = first & second
+        shown = [
+            Layer(second, (255, 255, 255)),
+            Layer(first & ~both, ONLY_FIRST),
+            Layer(second & ~both, ONLY_SECOND),
+        ]
+        return found, shown
+
+
+def _union(masks: Iterable[NDArray[np.bool_]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    total = np.zeros(size, np.bool_)
+    for mask in masks:
+        total |= mask
+    return total

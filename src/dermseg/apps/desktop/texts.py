@@ -1,0 +1,107 @@
+"""The words of the window, in English and German. The English text is the key."""
+
+from __future__ import annotations
+
+import locale
+
+LANGUAGES = ("en", "de")
+
+GERMAN = {
+    "File": "Datei",
+    "Edit": "Bearbeiten",
+    "View": "Ansicht",
+    "Tool": "Werkzeug",
+    "Model": "Modell",
+    "Open images…": "Bilder öffnen …",
+    "Open folder…": "Ordner öffnen …",
+    "Second reader…": "Zweite Beurteilung …",
+    "Save": "Speichern",
+    "Export mask as PNG…": "Maske als PNG exportieren …",
+    "Export all as COCO…": "Alles als COCO exportieren …",
+    "Camera": "Kamera",
+    "Quit": "Beenden",
+    "Undo": "Rückgängig",
+    "Redo": "Wiederholen",
+    "New class…": "Neue Klasse …",
+    "Name of the class": "Name der Klasse",
+    "Next class": "Nächste Klasse",
+    "Grow": "Wachsen",
+    "Shrink": "Schrumpfen",
+    "Approve and go on": "Freigeben und weiter",
+    "Next image": "Nächstes Bild",
+    "Previous image": "Voriges Bild",
+    "Whole image": "Ganzes Bild",
+    "Full size": "Volle Größe",
+    "Zoom in": "Vergrößern",
+    "Zoom out": "Verkleinern",
+    "Show masks": "Masken zeigen",
+    "More opaque": "Deckender",
+    "More transparent": "Durchsichtiger",
+    "Brush": "Pinsel",
+    "Eraser": "Radierer",
+    "Polygon": "Polygon",
+    "Lasso": "Lasso",
+    "Smart fill": "Zauberstab",
+    "Model in box": "Modell im Rahmen",
+    "Model at click": "Modell am Klick",
+    "Wider": "Breiter",
+    "Narrower": "Schmaler",
+    "Propose": "Vorschlagen",
+    "Higher threshold": "Höhere Schwelle",
+    "Lower threshold": "Niedrigere Schwelle",
+    "Images": "Bilder",
+    "Classes": "Klassen",
+    "Settings": "Einstellungen",
+    "Opacity": "Deckkraft",
+    "Threshold": "Schwelle",
+    "Width": "Breite",
+    "Tolerance": "Toleranz",
+    "Measurements": "Messwerte",
+    "Disagreement": "Abweichung",
+    "Class": "Klasse",
+    "Only here": "Nur hier",
+    "Only there": "Nur dort",
+    "new": "neu",
+    "proposed": "vorgeschlagen",
+    "corrected": "korrigiert",
+    "approved": "freigegeben",
+    "cannot be read": "nicht lesbar",
+    "unsaved": "nicht gespeichert",
+    "Area": "Fläche",
+    "Share of the image": "Anteil am Bild",
+    "Perimeter": "Umfang",
+    "Largest diameter": "Größter Durchmesser",
+    "Smallest diameter": "Kleinster Durchmesser",
+    "Circularity": "Rundheit",
+    "Parts": "Teile",
+    "Expected Dice": "Erwarteter Dice",
+    "Loading {name}": "{name} wird geladen",
+    "The model looks at the image": "Das Modell betrachtet das Bild",
+    "Saved: {name}": "Gespeichert: {name}",
+    "Nothing found": "Nichts gefunden",
+    "Work that a crash had cut off was brought back": "Nach einem Absturz wiederhergestellt",
+    "The other reader has no annotation of this image": "Die zweite Beurteilung enthält dieses Bild nicht",
+    "{number} images written": "{number} Bilder geschrieben",
+    "Live: {rate:.0f} frames/s": "Live: {rate:.0f} Bilder/s",
+    "Not a medical device": "Kein Medizinprodukt",
+}
+
+
+class Texts:
+    """Words in one language: ``texts("Save")``, or a sentence ``texts("Saved: {name}", name=...)``.
+
+    Parameters
+    ----------
+    language
+        ``en`` or ``de``; None takes the system's.
+    """
+
+    def __init__(self, language: str | None = None) -> None:
+        if language is None:
+            system = locale.getlocale()[0] or ""
+            language = "de" if system.lower().startswith(("de", "german")) else "en"
+        self.language = language
+
+    def __call__(self, key: str, **values: object) -> str:
+        text = GERMAN.get(key, key) if self.language == "de" else key
+        return text.format(**values) if values else text

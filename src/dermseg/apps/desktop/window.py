@@ -1,0 +1,611 @@
+"""The window: puts picture, panels, keys, workers and the session together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PySide6.QtCore import QSize, Qt, QTimer
+from PySide6.QtGui import QAction, QActionGroup, QCloseEvent, QKeySequence
+from PySide6.QtWidgets import (
+    QDockWidget,
+    QFileDialog,
+    QInputDialog,
+    QLabel,
+    QListWidgetItem,
+    QMainWindow,
+    QMenu,
+    QSplitter,
+    QToolBar,
+    QWidget,
+)
+
+from dermseg.apps.desktop.camera import Camera
+from dermseg.apps.desktop.canvas import Canvas
+from dermseg.apps.desktop.panels import (
+    ClassList,
+    FileList,
+    Sliders,
+    Table,
+    disagreement_rows,
+    reading_rows,
+    stack,
+)
+from dermseg.apps.desktop.render import Layer, Renderer
+from dermseg.apps.desktop.session import Session
+from dermseg.apps.desktop.texts import Texts
+from dermseg.apps.desktop.theme import CLASS_COLOURS
+from dermseg.apps.desktop.worker import Worker
+from dermseg.data.labelme import Annotation
+from dermseg.errors import DermsegError
+from dermseg.inference.predictor import Result
+from dermseg.labeling.editor import files
+from dermseg.labeling.editor.document import PROPOSE, Box, Document, Status
+from dermseg.labeling.editor.files import Opened
+from dermseg.labeling.editor.narrow import segment_box, segment_click
+from dermseg.labeling.editor.pen import TOOLS, Pen, Tool
+from dermseg.labeling.editor.tools import Patch
+from dermseg.labeling.propose import annotate
+from dermseg.measure.geometry import Reading, measure_mask
+
+_TOOL_NAMES: dict[Tool, tuple[str, str]] = {
+    "brush": ("Brush", "B"),
+    "eraser": ("Eraser", "E"),
+    "polygon": ("Polygon", "G"),
+    "lasso": ("Lasso", "L"),
+    "fill": ("Smart fill", "F"),
+    "box": ("Model in box", "M"),
+    "click": ("Model at click", "K"),
+}
+_PAUSE_MS = 250  # after the last stroke, before measuring
+
+
+class Window(QMainWindow):
+    """The program's window.
+
+    Parameters
+    ----------
+    session
+        What is worked on.
+    texts
+        The language.
+    """
+
+    def __init__(self, session: Session, texts: Texts) -> None:
+        super().__init__()
+        self.session, self.texts = session, texts
+        self.setWindowTitle("dermseg")
+        self.resize(1280, 820)
+        self.loader, self.modeller, self.measurer = Worker(self), Worker(self), Worker(self)
+        self.camera: Camera | None = None
+        self.canvas, self.other = Canvas(), Canvas()
+        self.file_list, self.class_list = FileList(texts), ClassList()
+        self.sliders, self.readings, self.differences = Sliders(texts), Table(2), Table(4)
+        self.message = QLabel()
+        self._tool: Tool = "brush"
+        self._wanted_threshold: float | None = None
+        self._live_layer: NDArray[np.bool_] | None = None
+        self._pause = QTimer(self)
+        self._pause.setSingleShot(True)
+        self._pause.setInterval(_PAUSE_MS)
+        self._build()
+        self._build_menus()
+        self._connect()
+
+    # -- building
+
+    def _build(self) -> None:
+        t = self.texts
+        splitter = QSplitter()
+        splitter.addWidget(self.canvas)
+        splitter.addWidget(self.other)
+        self.other.hide()
+        self.setCentralWidget(splitter)
+        self.readings.horizontalHeader().hide()
+        self.differences.setHorizontalHeaderLabels([t("Class"), "Dice", t("Only here"), t("Only there")])
+        left, right = Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea
+        self._dock(t("Images"), self.file_list, left)
+        self._dock(t("Classes"), self.class_list, right)
+        self._dock(t("Settings"), stack(self.sliders), right)
+        self._dock(t("Measurements"), self.readings, right)
+        self._difference_dock = self._dock(t("Disagreement"), self.differences, right)
+        self._difference_dock.hide()
+        self.sliders.set_value("Opacity", 0.2, quiet=True)
+        self.sliders.set_value("Threshold", 0.5, quiet=True)
+        self.sliders.set_value("Tolerance", 12, quiet=True)
+        self.statusBar().addWidget(self.message, 1)
+        self.statusBar().addPermanentWidget(QLabel(t("Not a medical device")))
+
+    def _dock(self, title: str, content: QWidget, area: Qt.DockWidgetArea) -> QDockWidget:
+        dock = QDockWidget(title)
+        dock.setFeatures(QDockWidget.DockWidgetFeature.DockWidgetMovable)
+        dock.setWidget(content)
+        self.addDockWidget(area, dock)
+        return dock
+
+    def _action(
+        self, menu: QMenu, name: str, keys: str, do: Callable[[], object], *, checkable: bool = False
+    ) -> QAction:
+        action = QAction(self.texts(name), self)
+        action.setObjectName(name)
+        if keys:
+            action.setShortcuts([QKeySequence(key) for key in keys.split(" ")])
+        action.setCheckable(checkable)
+        action.triggered.connect(lambda *_: self._guarded(do))
+        menu.addAction(action)
+        return action
+
+    def _build_menus(self) -> None:
+        bar, add = self.menuBar(), self._action
+        menu = bar.addMenu(self.texts("File"))
+        add(menu, "Open images…", "Ctrl+O", self._ask_images)
+        add(menu, "Open folder…", "Ctrl+Shift+O", self._ask_folder)
+        add(menu, "Second reader…", "Ctrl+R", self._ask_second)
+        add(menu, "Save", "Ctrl+S", self.save)
+        add(menu, "Export mask as PNG…", "Ctrl+E", self._ask_mask)
+        add(menu, "Export all as COCO…", "Ctrl+Shift+E", self._ask_coco)
+        self._camera_action = add(menu, "Camera", "Ctrl+L", self.toggle_camera, checkable=True)
+        add(menu, "Quit", "Ctrl+Q", self.close)
+        menu = bar.addMenu(self.texts("Edit"))
+        self._undo = add(menu, "Undo", "Ctrl+Z", self.undo)
+        self._redo = add(menu, "Redo", "Ctrl+Shift+Z Ctrl+Y", self.redo)
+        add(menu, "New class…", "Ctrl+N", self._ask_class)
+        add(menu, "Next class", "C", self.next_class)
+        add(menu, "Grow", "Ctrl+Up", lambda: self.grow(1))
+        add(menu, "Shrink", "Ctrl+Down", lambda: self.grow(-1))
+        add(menu, "Approve and go on", "A", self.approve)
+        add(menu, "Next image", "N PgDown", lambda: self.step(1))
+        add(menu, "Previous image", "V PgUp", lambda: self.step(-1))
+        menu = bar.addMenu(self.texts("Tool"))
+        bar_of_tools = QToolBar(self.texts("Tool"))
+        bar_of_tools.setMovable(False)
+        bar_of_tools.setIconSize(QSize(1, 1))
+        self.addToolBar(bar_of_tools)
+        group = QActionGroup(self)
+        self.tool_actions: dict[Tool, QAction] = {}
+        for tool in TOOLS:
+            name, key = _TOOL_NAMES[tool]
+            action = add(menu, name, key, partial(self.choose_tool, tool), checkable=True)
+            action.setToolTip(f"{self.texts(name)} ({key})")
+            group.addAction(action)
+            bar_of_tools.addAction(action)
+            self.tool_actions[tool] = action
+        self.tool_actions["brush"].setChecked(True)
+        add(menu, "Wider", "] +", lambda: self.canvas.widen(1.2))
+        add(menu, "Narrower", "[ -", lambda: self.canvas.widen(1 / 1.2))
+        menu = bar.addMenu(self.texts("View"))
+        add(menu, "Whole image", "Ctrl+0", self.canvas.fit)
+        add(menu, "Full size", "Ctrl+1", lambda: self.canvas.zoom_to(1.0))
+        add(menu, "Zoom in", "Ctrl++ Ctrl+=", lambda: self.canvas.zoom(1.25))
+        add(menu, "Zoom out", "Ctrl+-", lambda: self.canvas.zoom(0.8))
+        self._show_masks = add(menu, "Show masks", "O", self._show_layers, checkable=True)
+        self._show_masks.setChecked(True)
+        add(menu, "More opaque", "Shift+Up", lambda: self.sliders.move("Opacity", 0.1))
+        add(menu, "More transparent", "Shift+Down", lambda: self.sliders.move("Opacity", -0.1))
+        menu = bar.addMenu(self.texts("Model"))
+        bar_of_tools.addSeparator()
+        bar_of_tools.addAction(add(menu, "Propose", "P", self.propose))
+        add(menu, "Higher threshold", "T", lambda: self.sliders.move("Threshold", 0.05))
+        add(menu, "Lower threshold", "Shift+T", lambda: self.sliders.move("Threshold", -0.05))
+        for number in range(1, 10):
+            action = QAction(self)
+            action.setShortcut(QKeySequence(str(number)))
+            action.triggered.connect(lambda *_, number=number: self.choose_class_number(number))
+            self.addAction(action)
+
+    def _connect(self) -> None:
+        self.canvas.edited.connect(self._edited)
+        self.canvas.moved.connect(lambda: self.other.follow(self.canvas) if self.other.isVisible() else None)
+        self.canvas.problem.connect(self.say)
+        self.file_list.currentRowChanged.connect(lambda row: self._guarded(lambda: self.open_row(row)))
+        self.class_list.currentItemChanged.connect(self._class_chosen)
+        self.class_list.itemChanged.connect(self._class_ticked)
+        self.sliders.changed.connect(self._slid)
+        self._pause.timeout.connect(self._measure)
+        for worker in (self.loader, self.modeller, self.measurer):
+            worker.failed.connect(self.say)
+
+    # -- images
+
+    def open_inputs(self, inputs: Sequence[str | Path]) -> None:
+        """Take files, folders, globs or zips, and open the first image."""
+        self._leave()
+        self.session.take(inputs)
+        self.file_list.show_names([entry.name for entry in self.session.entries])
+        for row in range(len(self.session.entries)):
+            self._show_status(row)
+        self.file_list.setCurrentRow(0)
+
+    def open_row(self, row: int) -> None:
+        """Open an image of the list. What was under way for the one before is saved or cancelled."""
+        if not 0 <= row < len(self.session.entries) or (row == self.session.row and self.session.opened):
+            return
+        self._leave()
+        self.session.row = row
+        entry = self.session.entries[row]
+        self.say(self.texts("Loading {name}", name=entry.name))
+
+        def load() -> tuple[Opened, Renderer]:
+            opened = files.open_image(entry)
+            return opened, Renderer(opened.pixels)
+
+        self.loader.submit(load, lambda found: self._opened(row, *found))
+
+    def _opened(self, row: int, opened: Opened, renderer: Renderer) -> None:
+        self.session.adopt(row, opened)
+        renderer.opacity = self.sliders.value("Opacity")
+        pen = Pen(opened.document, opened.pixels, self.session.label)
+        pen.tool, pen.tolerance, pen.on_ask = self._tool, self.sliders.value("Tolerance"), self._ask_model
+        self.canvas.show_image(renderer, pen)
+        self.other.show_image(_twin(renderer))
+        self.say(self.texts("Work that a crash had cut off was brought back") if opened.recovered else "")
+        self.setWindowTitle(f"{opened.entry.name} - dermseg")
+        self._edited()
+        self._show_layers()
+        if opened.document.status == "new" and not opened.recovered:
+            self.propose()
+
+    def _leave(self) -> None:
+        """Save the open image and drop the work for it."""
+        self.loader.cancel()
+        self.modeller.cancel()
+        self.measurer.cancel()
+        self._pause.stop()
+        self._wanted_threshold = None
+        if self.camera is not None:
+            self.toggle_camera()
+        if self.canvas.pen is not None:
+            self.canvas.pen.cancel()
+        self.save()
+        row, self.session.opened, self.session.row = self.session.row, None, -1
+        self.canvas.show_image(None)
+        self.other.show_image(None)
+        if row >= 0:
+            self._show_status(row)
+
+    def step(self, by: int) -> None:
+        """Go to another image of the list."""
+        row = self.file_list.currentRow() + by
+        if 0 <= row < self.file_list.count():
+            self.file_list.setCurrentRow(row)
+
+    def save(self) -> None:
+        """Write the open image's annotation."""
+        opened = self.session.opened
+        if opened is not None and self.session.save():
+            self.say(self.texts("Saved: {name}", name=opened.entry.annotation.name))
+            self._show_status(self.session.row)
+
+    def approve(self) -> None:
+        """The outline is good: say so, save, next image."""
+        if self.session.opened is not None:
+            self.session.opened.document.set_status("approved")
+            self.save()
+            self.step(1)
+
+    def _show_status(self, row: int) -> None:
+        entry = self.session.entries[row]
+        opened = self.session.opened
+        status: Status | None
+        if opened is not None and row == self.session.row:
+            status, unsaved = opened.document.status, opened.document.changed
+        else:
+            status, unsaved = files.file_status(entry), entry.unsaved
+        self.file_list.show_status(row, entry.name, status, unsaved)
+
+    # -- the model
+
+    def propose(self) -> None:
+        """Ask the model for the open image's outline."""
+        opened = self.session.opened
+        if opened is None:
+            return
+        self.say(self.texts("The model looks at the image"))
+        name, session = opened.document.annotation.image, self.session
+        threshold, label = self._wanted_threshold, session.label
+        earlier = session.result
+
+        def ask() -> tuple[Result, Annotation]:
+            model = session.model()
+            if earlier is None:
+                result = model.segment(opened.pixels, threshold=threshold)
+            else:  # the network has seen the image: only the threshold is new
+                size = (earlier.height, earlier.width)
+                result = model.finish(earlier.network_probability, size, threshold=threshold)
+                result = replace(result, verdict=earlier.verdict)
+            return result, annotate(model, result, image=name, label=label)
+
+        self.modeller.submit(ask, lambda found: self._proposed(*found))
+
+    def _proposed(self, result: Result, annotation: Annotation) -> None:
+        opened = self.session.opened
+        if opened is None:
+            return
+        if self.canvas.pen is not None and self.canvas.pen.busy:
+            return  # the user is drawing: their stroke counts
+        self.session.result = result
+        self.sliders.set_value("Threshold", result.threshold, quiet=True)
+        self._guarded(lambda: opened.document.propose(annotation))
+        verdict = result.verdict
+        findings = "" if verdict is None else "; ".join(f.reason for f in verdict.findings)
+        self.say(findings if result.status == "ok" else self.texts("Nothing found"))
+        self._show_layers()
+        self._edited()
+
+    def _ask_model(self, kind: str, box: Box) -> None:
+        opened, session = self.session.opened, self.session
+        if opened is None:
+            return
+        self.say(self.texts("The model looks at the image"))
+        threshold = self._wanted_threshold
+
+        def ask() -> Patch:
+            if kind == "box":
+                return segment_box(session.model(), opened.pixels, box, threshold=threshold)
+            return segment_click(session.model(), opened.pixels, (box[0], box[1]), threshold=threshold)
+
+        label = session.label
+        self.modeller.submit(ask, lambda patch: self._narrowed(label, kind, patch))
+
+    def _narrowed(self, label: str, kind: str, patch: Patch) -> None:
+        """One lesion was meant: what the model proposed for all makes room for it."""
+        opened = self.session.opened
+        if opened is None:
+            return
+        document = opened.document
+        if not patch.mask.any():
+            self.say(self.texts("Nothing found"))
+            return
+        if document.last_step == PROPOSE:
+            self._guarded(document.undo)
+        self._guarded(lambda: document.apply(kind, label, patch))
+        self.say("")
+        self._show_layers()
+        self._edited()
+
+    def toggle_camera(self, source: int | str = 0) -> None:
+        """Start or stop the live picture."""
+        if self.camera is not None:
+            camera, self.camera = self.camera, None
+            camera.stop()
+            self.canvas.show_image(None)
+            self._camera_action.setChecked(False)
+            self.say("")
+            return
+        self._leave()
+        self.file_list.setCurrentRow(-1)
+        self.camera = Camera(source, self.session.model, self)
+        self.camera.frame.connect(self._live)
+        self.camera.failed.connect(self.say)
+        self.camera.start()
+        self._camera_action.setChecked(True)
+
+    def _live(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], rate: float) -> None:
+        if self.camera is None:
+            return
+        renderer = Renderer(pixels)
+        renderer.opacity = self.sliders.value("Opacity")
+        renderer.layers = [Layer(mask, CLASS_COLOURS[0])]
+        self.canvas.show_image(renderer)
+        self.say(self.texts("Live: {rate:.0f} frames/s", rate=rate))
+        self.camera.shown()
+
+    # -- editing
+
+    def choose_tool(self, tool: Tool) -> None:
+        """Take another tool."""
+        self._tool = tool
+        self.tool_actions[tool].setChecked(True)
+        if self.canvas.pen is not None:
+            self.canvas.refresh(self.canvas.pen.choose(tool))
+            self.canvas.update()
+
+    def grow(self, direction: int) -> None:
+        """Move the class's outline by one pixel of the screen, at least one of the image."""
+        pen, renderer = self.canvas.pen, self.canvas.renderer
+        if pen is not None and renderer is not None:
+            pen.label = self.session.label
+            self.canvas.refresh(pen.grow(direction * max(1.0, 1.0 / renderer.scale)))
+            self._edited()
+
+    def undo(self) -> None:
+        """Take back the last step."""
+        self._turn(lambda document: document.undo())
+
+    def redo(self) -> None:
+        """Do again what was taken back."""
+        self._turn(lambda document: document.redo())
+
+    def _turn(self, turn: Callable[[Document], list[Box]]) -> None:
+        if self.session.opened is None:
+            return
+        if self.canvas.pen is not None and self.canvas.pen.busy:
+            self.canvas.refresh(self.canvas.pen.cancel())
+            self.canvas.update()
+            return
+        self.canvas.refresh(turn(self.session.opened.document))
+        self._edited()
+
+    def add_class(self, label: str) -> None:
+        """A new class, in hand at once."""
+        label = label.strip()
+        if label and self.session.opened is not None:
+            self.session.opened.document.layer(label)
+            self.choose_class(label)
+
+    def choose_class(self, label: str) -> None:
+        """The class that tools paint."""
+        self.session.label = label
+        if self.canvas.pen is not None:
+            self.canvas.pen.label = label
+        self._show_layers()
+        self._edited()
+
+    def choose_class_number(self, number: int) -> None:
+        """The class with this number in the list."""
+        labels = [] if self.session.opened is None else list(self.session.opened.document.layers)
+        if number <= len(labels):
+            self.choose_class(labels[number - 1])
+
+    def next_class(self) -> None:
+        """The class after the one in hand."""
+        if self.session.opened is not None:
+            labels = list(self.session.opened.document.layers)
+            self.choose_class(labels[(labels.index(self.session.label) + 1) % len(labels)])
+
+    def _class_chosen(self, item: QListWidgetItem | None) -> None:
+        if item is not None:
+            self.choose_class(str(item.data(Qt.ItemDataRole.UserRole)))
+
+    def _class_ticked(self, item: QListWidgetItem) -> None:
+        label = str(item.data(Qt.ItemDataRole.UserRole))
+        if item.checkState() == Qt.CheckState.Checked:
+            self.session.hidden.discard(label)
+        else:
+            self.session.hidden.add(label)
+        self.canvas.set_layers(self.session.layers())
+
+    def _slid(self, name: str, value: float) -> None:
+        renderer, pen, opened = self.canvas.renderer, self.canvas.pen, self.session.opened
+        if name == "Opacity" and renderer is not None:
+            renderer.opacity = value
+            self.canvas.refresh()
+        elif name == "Tolerance" and pen is not None:
+            pen.tolerance = value
+        elif name == "Width" and pen is not None:
+            self.canvas.widen(value / 2 / pen.radius)
+        elif name == "Threshold":
+            self._wanted_threshold = value
+            # never over what a person drew: there the threshold is for the next proposal
+            if opened is not None and opened.document.last_step in (None, PROPOSE):
+                self.propose()
+
+    def _edited(self) -> None:
+        opened = self.session.opened
+        if opened is None:
+            return
+        self._undo.setEnabled(opened.document.can_undo)
+        self._redo.setEnabled(opened.document.can_redo)
+        self._show_status(self.session.row)
+        if self.canvas.pen is not None:
+            self.sliders.set_value("Width", self.canvas.pen.radius * 2, quiet=True)
+        self._pause.start()
+
+    def _show_layers(self) -> None:
+        opened = self.session.opened
+        if opened is None:
+            return
+        layers = self.session.layers() if self._show_masks.isChecked() else ()
+        self.canvas.set_layers(layers)
+        self.class_list.show_classes(list(opened.document.layers), self.session.label, self.session.hidden)
+
+    # -- measurements and the second reader
+
+    def _measure(self) -> None:
+        opened = self.session.opened
+        if opened is None:
+            return
+        mask = opened.document.layer(self.session.label).copy()
+        spacing = opened.info.spacing_mm
+        self.measurer.submit(lambda: measure_mask(mask, spacing), self._measured)
+        self._guarded(self.compare)
+
+    def _measured(self, reading: Reading) -> None:
+        result = self.session.result
+        judged = None if result is None else result.judgement
+        opened = self.session.opened
+        fresh = judged is not None and opened is not None and opened.document.status == "proposed"
+        dice = judged.predicted_dice if fresh and judged is not None else None
+        self.readings.show_rows(reading_rows(reading, dice, self.texts))
+
+    def compare(self) -> None:
+        """Show how the second reader differs, if there is one."""
+        if self.session.second is None:
+            return
+        found = self.session.compare()
+        self._difference_dock.show()
+        if not self.other.isVisible():
+            self.other.show()
+            self.canvas.fit()
+        if found is None:
+            self.differences.show_rows([])
+            self.other.set_layers([])
+            self.say(self.texts("The other reader has no annotation of this image"))
+            return
+        disagreements, layers = found
+        self.differences.show_rows(disagreement_rows(disagreements))
+        self.other.set_layers(layers)
+        self.other.follow(self.canvas)
+
+    # -- questions
+
+    def _ask_images(self) -> None:
+        names, _ = QFileDialog.getOpenFileNames(self, self.texts("Open images…"))
+        if names:
+            self.open_inputs(names)
+
+    def _ask_folder(self) -> None:
+        name = QFileDialog.getExistingDirectory(self, self.texts("Open folder…"))
+        if name:
+            self.open_inputs([name])
+
+    def _ask_second(self) -> None:
+        name = QFileDialog.getExistingDirectory(self, self.texts("Second reader…"))
+        if name:
+            self.session.second = Path(name)
+            self.compare()
+
+    def _ask_mask(self) -> None:
+        opened = self.session.opened
+        if opened is None:
+            return
+        start = f"{Path(opened.entry.name).stem}_segmentation.png"
+        name, _ = QFileDialog.getSaveFileName(self, self.texts("Export mask as PNG…"), start, "PNG (*.png)")
+        if name:
+            files.export_mask(opened.document, self.session.label, Path(name))
+            self.say(self.texts("Saved: {name}", name=Path(name).name))
+
+    def _ask_coco(self) -> None:
+        name, _ = QFileDialog.getSaveFileName(
+            self, self.texts("Export all as COCO…"), "annotations.json", "COCO (*.json)"
+        )
+        if name:
+            self.save()
+            number = files.export_coco(self.session.entries, Path(name))
+            self.say(self.texts("{number} images written", number=number))
+
+    def _ask_class(self) -> None:
+        label, good = QInputDialog.getText(self, self.texts("New class…"), self.texts("Name of the class"))
+        if good:
+            self.add_class(label)
+
+    # -- the rest
+
+    def say(self, text: str) -> None:
+        """One line at the bottom."""
+        self.message.setText(text)
+
+    def _guarded(self, do: Callable[[], object]) -> None:
+        """An error is a line at the bottom, never the end of the program."""
+        try:
+            do()
+        except DermsegError as error:
+            self.say(str(error))
+
+    def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
+        """Save and end the threads; if saving fails, the journal keeps the work."""
+        self._guarded(self._leave)
+        for worker in (self.loader, self.modeller, self.measurer):
+            worker.stop()
+        event.accept()
+
+
+def _twin(renderer: Renderer) -> Renderer:
+    """A second view of the same image, without a second copy of its pixels."""
+    twin = Renderer(np.zeros((1, 1, 3), np.uint8))
+    twin.levels, twin.size = renderer.levels, renderer.size
+    return twin

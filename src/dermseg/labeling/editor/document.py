@@ -1,0 +1,375 @@
+"""One image under annotation: a mask layer for each class, what was done to them, and the file it came from.
+
+Decisions
+- Layers may overlap; a class is a layer, and LabelMe's label.
+- A layer that is again what was read (or proposed) is written with the very shapes that were read. A changed
+  one is written as new shapes, and each takes group and unknown fields of the old shape it overlaps most.
+- Points and lines are kept, never painted.
+- Nothing is forgotten: undo reaches back to the opening of the image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.data.labelme import Annotation, Shape, draw_labels, draw_shape, mask_to_shapes
+from dermseg.errors import DataError
+from dermseg.labeling.editor.tiles import Step, TileChange, difference, flip, tile_region, tiles_of
+from dermseg.labeling.editor.tools import Patch
+from dermseg.labeling.propose import PROPOSED, is_proposal
+
+Mask = NDArray[np.bool_]
+Box = tuple[int, int, int, int]  # x, y, width, height
+Status = Literal["new", "proposed", "corrected", "approved"]
+STATUSES: tuple[Status, ...] = ("new", "proposed", "corrected", "approved")
+APPROVED = "approved"
+PROPOSE = "propose"  # name of the step that takes over a proposal
+_AREAS = ("polygon", "rectangle", "circle", "mask")
+
+
+def status_of(annotation: Annotation | None) -> Status:
+    """What a file says of the work on its image."""
+    if annotation is None:
+        return "new"
+    if is_proposal(annotation):
+        return "proposed"
+    flags = annotation.extra.get("flags")
+    return "approved" if isinstance(flags, dict) and flags.get(APPROVED) else "corrected"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A step with the image's status before and after it."""
+
+    step: Step
+    before: Status
+    after: Status
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Shapes that draw a known state of a layer."""
+
+    digest: bytes
+    shapes: tuple[Shape, ...]
+
+
+class Document:
+    """The masks of one image.
+
+    Parameters
+    ----------
+    annotation
+        Of the image, as read, or an empty one.
+    status
+        Of the image; None takes what the annotation says.
+
+    Attributes
+    ----------
+    layers
+        Class to ``bool (H, W)``, in the order they came. Read them; change them by the methods only.
+    on_record
+        Called with a kind and its content after each change; the journal listens here.
+    """
+
+    def __init__(self, annotation: Annotation, status: Status | None = None) -> None:
+        self.annotation = annotation
+        self.size = (annotation.height, annotation.width)
+        self.status: Status = status_of(annotation) if status is None else status
+        self.layers: dict[str, Mask] = {}
+        self.on_record: Callable[[str, Any], None] = lambda kind, content: None
+        self._origins: dict[str, list[_Origin]] = {}
+        self._done: list[_Entry] = []
+        self._undone: list[_Entry] = []
+        self._before: dict[tuple[str, int, int], Mask] = {}  # tiles as they were when the stroke began
+        self._saved: tuple[int, Status] = (0, self.status)
+        self._changes = 0
+        self._learn(annotation)
+        for label in _labels(annotation):
+            self.layers[label] = _draw(annotation, label)
+
+    # -- what it is
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything that the file does not have."""
+        return (self._changes, self.status) != self._saved
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a step to take back."""
+        return bool(self._done)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is a step that was taken back."""
+        return bool(self._undone)
+
+    @property
+    def last_step(self) -> str | None:
+        """Name of the step that undo would take back."""
+        return self._done[-1].step.name if self._done else None
+
+    @property
+    def history_bytes(self) -> int:
+        """Memory that undo and redo hold."""
+        return sum(len(c.data) for e in (*self._done, *self._undone) for c in e.step.changes)
+
+    def layer(self, label: str) -> Mask:
+        """The mask of a class; a new class starts empty."""
+        if label not in self.layers:
+            self.layers[label] = np.zeros(self.size, np.bool_)
+        return self.layers[label]
+
+    # -- changing it
+
+    def paint(self, label: str, patch: Patch, *, erase: bool = False) -> Box | None:
+        """Add a patch to a layer or take it away, as part of the stroke under way; gives the box touched."""
+        if not patch.mask.any():
+            return None
+        mask = self.layer(label)
+        for row, column in tiles_of(*patch.box):
+            key = (label, row, column)
+            if key not in self._before:
+                self._before[key] = mask[tile_region(row, column)].copy()
+        part = mask[patch.region]
+        if erase:
+            part &= ~patch.mask
+        else:
+            part |= patch.mask
+        return patch.box
+
+    def finish(self, name: str) -> Step | None:
+        """End the stroke: it becomes one step of undo, and goes to the journal. None if nothing changed."""
+        changes = [
+            difference(label, row, column, before, self.layers[label][tile_region(row, column)])
+            for (label, row, column), before in self._before.items()
+        ]
+        self._before.clear()
+        step = Step(name, tuple(change for change in changes if change is not None))
+        if not step.changes:
+            return None
+        self._push(step)
+        self.on_record("step", step)
+        return step
+
+    def cancel(self) -> list[Box]:
+        """Drop the stroke under way; gives the boxes that changed back."""
+        boxes = []
+        for (label, row, column), before in self._before.items():
+            part = self.layers[label][tile_region(row, column)]
+            part[:] = before
+            boxes.append(
+                (tile_region(row, column)[1].start, tile_region(row, column)[0].start, *part.T.shape)
+            )
+        self._before.clear()
+        return boxes
+
+    def apply(self, name: str, label: str, patch: Patch, *, erase: bool = False) -> Step | None:
+        """A stroke of one patch."""
+        self.paint(label, patch, erase=erase)
+        return self.finish(name)
+
+    def set_layer(self, label: str, mask: Mask, name: str) -> Step | None:
+        """Replace a layer.
+
+        Raises
+        ------
+        DataError
+            The mask has another size than the image.
+        """
+        if mask.shape != self.size:
+            raise DataError(f"a mask of {mask.shape[1]}x{mask.shape[0]} pixels for an image of {self._named}")
+        current = self.layer(label)
+        for row, column in tiles_of(0, 0, self.size[1], self.size[0]):
+            region = tile_region(row, column)
+            if not np.array_equal(current[region], mask[region]):
+                self._before.setdefault((label, row, column), current[region].copy())
+                current[region] = mask[region]
+        return self.finish(name)
+
+    def propose(self, annotation: Annotation) -> Step | None:
+        """Take over a model's annotation: its classes are replaced, as one step that undo takes back.
+
+        A second proposal in a row (another threshold) takes the place of the first.
+
+        Raises
+        ------
+        DataError
+            The annotation is of an image of another size.
+        """
+        if (annotation.height, annotation.width) != self.size:
+            raise DataError(
+                f"a proposal for {annotation.width}x{annotation.height} pixels, the image has {self._named}"
+            )
+        if self.last_step == PROPOSE:
+            self.undo()
+        self.learn(annotation)
+        self.on_record("origin", annotation)
+        for label in _labels(annotation):
+            drawn, current = _draw(annotation, label), self.layer(label)
+            for row, column in tiles_of(0, 0, self.size[1], self.size[0]):
+                region = tile_region(row, column)
+                if not np.array_equal(current[region], drawn[region]):
+                    self._before.setdefault((label, row, column), current[region].copy())
+                    current[region] = drawn[region]
+        step = self.finish(PROPOSE)
+        if step is None and self.status == "new":  # nothing found is a proposal too
+            self.set_status("proposed")
+        return step
+
+    def learn(self, annotation: Annotation) -> None:
+        """Remember shapes that draw a layer, and the fields of the file that holds them."""
+        self._learn(annotation)
+        flags = {**_flags(self.annotation), **_flags(annotation)}
+        extra = {**self.annotation.extra, **annotation.extra, "flags": flags}
+        self.annotation = replace(self.annotation, extra=extra)
+
+    def undo(self) -> list[Box]:
+        """Take the last step back; gives the boxes that changed."""
+        return self._turn(self._done, self._undone, "undo")
+
+    def redo(self) -> list[Box]:
+        """Do again what was taken back last; gives the boxes that changed."""
+        return self._turn(self._undone, self._done, "redo")
+
+    def set_status(self, status: Status) -> None:
+        """Say how far the work on the image is."""
+        if status != self.status:
+            self.status = status
+            self.on_record("status", status)
+
+    def repeat(self, step: Step) -> None:
+        """Apply a step that was recorded before.
+
+        Raises
+        ------
+        ValueError
+            The step does not fit the image.
+        """
+        self._flip(step.changes)
+        self._push(step)
+
+    def repeat_turn(self, kind: Literal["undo", "redo"], step: Step) -> None:
+        """Undo or redo a recorded step, even one from before the record began."""
+        stack = self._done if kind == "undo" else self._undone
+        if not stack:
+            stack.append(_Entry(step, self.status, self.status))
+        if kind == "undo":
+            self.undo()
+        else:
+            self.redo()
+
+    def _push(self, step: Step) -> None:
+        after: Status = "proposed" if step.name == PROPOSE else "corrected"
+        self._done.append(_Entry(step, self.status, after))
+        self.status = after
+        self._undone.clear()
+        self._changes += 1
+
+    def _turn(self, source: list[_Entry], target: list[_Entry], kind: str) -> list[Box]:
+        self.cancel()
+        if not source:
+            return []
+        entry = source.pop()
+        target.append(entry)
+        self._changes += 1
+        self.status = entry.before if kind == "undo" else entry.after
+        boxes = self._flip(entry.step.changes)
+        self.on_record(kind, entry.step)
+        self.on_record("status", self.status)
+        return boxes
+
+    def _flip(self, changes: Iterable[TileChange]) -> list[Box]:
+        return [flip(self.layer(change.layer), change) for change in changes]
+
+    # -- the file
+
+    def to_annotation(self) -> Annotation:
+        """What a LabelMe file of the present state holds."""
+        kept = [shape for shape in self.annotation.shapes if shape.kind not in _AREAS]
+        shapes = [shape for label in self.layers for shape in self._shapes(label)]
+        flags = {k: v for k, v in _flags(self.annotation).items() if k not in (PROPOSED, APPROVED)}
+        if self.status in ("proposed", "approved"):
+            flags[PROPOSED if self.status == "proposed" else APPROVED] = True
+        return replace(
+            self.annotation, shapes=(*shapes, *kept), extra={**self.annotation.extra, "flags": flags}
+        )
+
+    def mark_saved(self) -> None:
+        """The file now has everything."""
+        self._saved = (self._changes, self.status)
+
+    def _shapes(self, label: str) -> list[Shape]:
+        mask = self.layers[label]
+        origins = self._origins.get(label, [])
+        digest = _digest(mask)
+        for origin in reversed(origins):
+            if origin.digest == digest:
+                return list(origin.shapes)
+        old = [shape for shape in origins[-1].shapes if not shape.hole] if origins else []
+        return _inherit(mask_to_shapes(mask, label), old, self.size)
+
+    def _learn(self, annotation: Annotation) -> None:
+        for label in _labels(annotation):
+            own = tuple(s for s in _areas(annotation) if _belongs(s, label, annotation))
+            self._origins.setdefault(label, []).append(_Origin(_digest(_draw(annotation, label)), own))
+
+    @property
+    def _named(self) -> str:
+        return f"{self.size[1]}x{self.size[0]} pixels"
+
+
+def _areas(annotation: Annotation) -> list[Shape]:
+    return [shape for shape in annotation.shapes if shape.kind in _AREAS]
+
+
+def _labels(annotation: Annotation) -> list[str]:
+    """Classes that cover an area, in the order of the file."""
+    return list(dict.fromkeys(s.name for s in _areas(annotation) if s.name and not s.hole))
+
+
+def _belongs(shape: Shape, label: str, annotation: Annotation) -> bool:
+    if shape.name == label:
+        return True
+    # a hole without a name of its own belongs to the first class of its group
+    group = [s.name for s in _areas(annotation) if not s.hole and s.group == shape.group]
+    return shape.hole and not shape.name and bool(group) and group[0] == label
+
+
+def _draw(annotation: Annotation, label: str) -> Mask:
+    return draw_labels(replace(annotation, shapes=tuple(_areas(annotation))), [label])
+
+
+def _flags(annotation: Annotation) -> dict[str, Any]:
+    flags = annotation.extra.get("flags")
+    return dict(flags) if isinstance(flags, dict) else {}
+
+
+def _digest(mask: Mask) -> bytes:
+    return hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=16).digest()
+
+
+def _inherit(new: list[Shape], old: list[Shape], size: tuple[int, int]) -> list[Shape]:
+    """New shapes with group, description and unknown fields of the old ones they overlap most."""
+    left = [(shape, draw_shape(shape, size)) for shape in old]
+    found = []
+    for shape in new:
+        drawn = draw_shape(shape, size)
+        overlaps = [int(np.count_nonzero(drawn & mask)) for _, mask in left]
+        best = int(np.argmax(overlaps)) if overlaps else -1
+        if best < 0 or not overlaps[best]:
+            found.append(shape)
+            continue
+        source, mask = left.pop(best)
+        if np.array_equal(mask, drawn):
+            found.append(source)
+        else:
+            found.append(replace(shape, group=source.group, extra=source.extra))
+    return found

@@ -1,0 +1,169 @@
+"""The list of images, the annotation file of each, and opening and saving them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.data.coco import write_coco
+from dermseg.data.labelme import Annotation, draw_labels, read_labelme, write_labelme
+from dermseg.errors import DataError, DermsegError
+from dermseg.images.load import ImageInfo, load_image
+from dermseg.images.masks import atomic_write, save_mask
+from dermseg.images.sources import ImageSource, find_images, split_off_masks
+from dermseg.labeling.editor.document import Document, Status, status_of
+from dermseg.labeling.editor.journal import Journal, journal_path, recover
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of the list: where it is, and where its annotation is or will be."""
+
+    source: ImageSource
+    annotation: Path
+
+    @property
+    def name(self) -> str:
+        """What the list shows."""
+        return self.source.name
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether there is work that a crash kept from the file."""
+        return journal_path(self.annotation).exists()
+
+
+@dataclass
+class Opened:
+    """An image that is being worked on; ``recovered`` says that a journal brought work back."""
+
+    entry: Entry
+    pixels: NDArray[np.uint8]
+    info: ImageInfo
+    document: Document
+    journal: Journal
+    recovered: bool
+
+
+def list_images(inputs: Sequence[str | Path], folder: Path | None = None) -> list[Entry]:
+    """Images with their annotation files: beside them, or below a folder (a second reader's, or for zips).
+
+    Raises
+    ------
+    UsageError
+        No image is found.
+    DataError
+        An image in a zip, and no folder to write to.
+    """
+    sources, _ = split_off_masks(find_images(inputs, exclude=folder))
+    return [Entry(source, annotation_path(source, folder)) for source in sources]
+
+
+def annotation_path(source: ImageSource, folder: Path | None) -> Path:
+    """Where the annotation of an image is; the same rule as ``label propose``."""
+    if folder is not None:
+        return folder / PurePosixPath(source.name).with_suffix(".json")
+    if source.member is not None:
+        raise DataError(
+            "an image in a zip has no folder to write to", file=source.path, hint="name one with -o"
+        )
+    return source.path.with_suffix(".json")
+
+
+def read_annotation(entry: Entry, folder: Path | None = None) -> Annotation | None:
+    """The image's annotation, or that of another reader below ``folder``; None where there is no file."""
+    path = entry.annotation if folder is None else annotation_path(entry.source, folder)
+    try:
+        return read_labelme(path.read_bytes(), path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", file=path) from error
+
+
+def file_status(entry: Entry) -> Status | None:
+    """How far the work on an image is, from its file; None where the file cannot be read."""
+    try:
+        return status_of(read_annotation(entry))
+    except DermsegError:
+        return None
+
+
+def open_image(entry: Entry) -> Opened:
+    """Load an image with its annotation, and with what a crash kept from the file.
+
+    Raises
+    ------
+    ImageError
+        The image cannot be read.
+    DataError
+        Annotation or journal cannot be read, or are of an image of another size.
+    """
+    loaded = load_image(entry.source)
+    height, width = loaded.pixels.shape[:2]
+    path = journal_path(entry.annotation)
+    document = recover(path)
+    recovered = document is not None
+    if document is None:
+        annotation = read_annotation(entry)
+        if annotation is None:
+            document = Document(Annotation(_relative(entry), width, height), "new")
+        else:
+            document = Document(annotation)
+    if document.size != (height, width):
+        found = f"{document.size[1]}x{document.size[0]}"
+        raise DataError(f"is for an image of {found} pixels, not {width}x{height}", file=entry.annotation)
+    return Opened(entry, loaded.pixels, loaded.info, document, Journal(path, document), recovered)
+
+
+def save(opened: Opened) -> None:
+    """Write the annotation, whole or not at all, and let the journal go.
+
+    Raises
+    ------
+    DermsegError
+        The file cannot be written.
+    """
+    opened.entry.annotation.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(opened.entry.annotation, write_labelme(opened.document.to_annotation()))
+    opened.document.mark_saved()
+    opened.journal.restart(opened.document)
+
+
+def export_mask(document: Document, label: str, path: Path) -> None:
+    """Write a class as PNG mask: 0 and 255, the image's size."""
+    save_mask(document.layer(label), path)
+
+
+def export_coco(entries: Sequence[Entry], path: Path) -> int:
+    """Write every saved annotation as one COCO file; gives the number of images in it.
+
+    Raises
+    ------
+    DataError
+        An annotation cannot be read, or there is none.
+    """
+    found = [(entry, annotation) for entry in entries if (annotation := read_annotation(entry)) is not None]
+    if not found:
+        raise DataError("no image has a saved annotation yet", hint="save one first")
+    labels = sorted({label for _, annotation in found for label in annotation.labels})
+    rows = [
+        (entry.name, a.width, a.height, [draw_labels(a, [label]) for label in labels]) for entry, a in found
+    ]
+    atomic_write(path, write_coco(rows, labels))
+    return len(rows)
+
+
+def _relative(entry: Entry) -> str:
+    """The image's path as the annotation names it: relative to the annotation's folder."""
+    if entry.source.member is not None:
+        return entry.source.name
+    try:
+        return Path(os.path.relpath(entry.source.path, entry.annotation.parent)).as_posix()
+    except ValueError:  # another drive
+        return entry.source.path.as_posix()

@@ -1,0 +1,143 @@
+"""The autosave: every stroke is on disk before the next begins, so a crash loses at most the one under way.
+
+A journal is a file beside the annotation that only ever grows: the annotation as it was opened, then each
+step, undo, redo and status. Reading it back repeats them, so undo works after a crash too. What a crash cut
+off at the end is noticed by its checksum and left out. It is removed when the annotation has been saved.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, get_args
+
+from dermseg.data.labelme import Annotation, read_labelme, write_labelme
+from dermseg.errors import DataError, DermsegError
+from dermseg.labeling.editor.document import Document, Status
+from dermseg.labeling.editor.tiles import Step
+
+_MAGIC = b"dermseg journal 1\n"
+_HEAD = struct.Struct("<cII")  # kind, length, CRC-32 of kind and content
+_KINDS = {"base": b"B", "step": b"S", "undo": b"U", "redo": b"R", "status": b"T", "origin": b"O"}
+
+
+def journal_path(annotation: Path) -> Path:
+    """Where the journal of an annotation file lies: beside it, hidden."""
+    return annotation.with_name(f".{annotation.name}.journal")
+
+
+class Journal:
+    """Writes what is done to a document. Nothing is written before the first change.
+
+    Parameters
+    ----------
+    path
+        The file; one that is there is continued, if ``document`` came from it.
+    document
+        Its changes are written from now on.
+    """
+
+    def __init__(self, path: Path, document: Document) -> None:
+        self.path = path
+        self._base: tuple[Annotation, Status] | None = (document.annotation, document.status)
+        if path.exists():
+            self._base = None
+        document.on_record = self.write
+
+    def write(self, kind: str, content: Any) -> None:
+        """Add a record.
+
+        Raises
+        ------
+        DermsegError
+            The disk is full or the folder cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                if self._base is not None:
+                    annotation, status = self._base
+                    file.write(_MAGIC + _record("base", write_labelme(annotation)))
+                    file.write(_record("status", status.encode()))
+                    self._base = None
+                file.write(_record(kind, _content(kind, content)))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise DermsegError(f"cannot be written: {error.strerror or error}", file=self.path) from error
+
+    def restart(self, document: Document) -> None:
+        """The document has been saved: what is there is not needed any more."""
+        self.path.unlink(missing_ok=True)
+        self._base = (document.to_annotation(), document.status)
+
+
+def _content(kind: str, content: Any) -> bytes:
+    if isinstance(content, Step):
+        return content.pack()
+    if isinstance(content, Annotation):
+        return write_labelme(content)
+    return str(content).encode() if kind == "status" else b""
+
+
+def _record(kind: str, content: bytes) -> bytes:
+    code = _KINDS[kind]
+    return _HEAD.pack(code, len(content), zlib.crc32(code + content)) + content
+
+
+def recover(path: Path) -> Document | None:
+    """The document that a journal tells of; None where there is no usable one. The cut-off end is removed.
+
+    Raises
+    ------
+    DataError
+        The file is not a journal.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    if not data:
+        path.unlink()
+        return None
+    if not data.startswith(_MAGIC[: len(data)]):
+        raise DataError(
+            "not a journal of dermseg", file=path, hint="move it away to open the image without it"
+        )
+    at, document = len(_MAGIC), None
+    while at + _HEAD.size <= len(data):
+        code, length, checksum = _HEAD.unpack_from(data, at)
+        content = data[at + _HEAD.size : at + _HEAD.size + length]
+        if len(content) < length or zlib.crc32(code + content) != checksum:
+            break
+        document = _repeat(document, code, content, path)
+        at += _HEAD.size + length
+    if document is None:
+        path.unlink()
+        return None
+    if at < len(data):
+        os.truncate(path, at)
+    return document
+
+
+def _repeat(document: Document | None, code: bytes, content: bytes, path: Path) -> Document:
+    if code == _KINDS["base"]:
+        return Document(read_labelme(content, path))
+    if document is None:
+        raise DataError("the journal has no beginning", file=path)
+    if code in (_KINDS["step"], _KINDS["undo"], _KINDS["redo"]):
+        try:
+            step = Step.unpack(content)
+            if code == _KINDS["step"]:
+                document.repeat(step)
+            else:
+                document.repeat_turn("undo" if code == _KINDS["undo"] else "redo", step)
+        except ValueError as error:
+            raise DataError(f"the journal does not fit: {error}", file=path) from None
+    elif code == _KINDS["origin"]:
+        document.learn(read_labelme(content, path))
+    elif code == _KINDS["status"]:
+        document.set_status(next((s for s in get_args(Status) if s == content.decode()), document.status))
+    return document

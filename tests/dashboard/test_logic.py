@@ -1,0 +1,188 @@
+"""What the pages rest on, without a browser."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dermseg.apps.dashboard import doubts, findings
+from dermseg.apps.dashboard.calibration import spacing_from_points
+from dermseg.apps.dashboard.comparing import compare_masks
+from dermseg.apps.dashboard.looking import VIEW_SIDE, look_at, outline
+from dermseg.apps.dashboard.many import segment_uploads, sort_entries, thumbnail
+from dermseg.apps.dashboard.measures import measurement_rows
+from dermseg.apps.dashboard.pictures import draw_difference, draw_map, draw_result
+from dermseg.apps.dashboard.samples import SAMPLES, sample
+from dermseg.apps.dashboard.settings import Settings
+from dermseg.apps.dashboard.uploads import Upload, bare_name, list_images, read_place
+from dermseg.errors import ImageError, MaskError, UsageError
+from dermseg.images import encode_jpeg, load_mask
+from dermseg.inference.batch import BatchOptions
+from dermseg.inference.predictor import Model, load_model
+from dermseg.measure.geometry import measure_mask
+
+BROKEN = Upload("broken.jpg", b"\xff\xd8 not a photograph")
+
+
+def disc(height: int, width: int) -> np.ndarray:
+    """Light skin with a dark disc."""
+    y, x = np.mgrid[:height, :width]
+    inside = np.hypot(x - width / 2, y - height / 2) < min(height, width) / 4
+    return np.where(inside[..., None], 60, 210).repeat(3, axis=2).astype(np.uint8)
+
+
+def packed(**members: bytes) -> Upload:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("__", "/") + ".jpg", content)
+    return Upload("many.zip", data.getvalue())
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bundle: Path) -> Model:
+    return load_model(tiny_bundle)
+
+
+def test_the_network_runs_once_for_all_thresholds(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode_jpeg(disc(300, 400))
+    look = look_at(model, "a.jpg", data, 10**7)
+    monkeypatch.setattr(model, "look", None)  # a further call would fail
+    areas = [outline(model, look, threshold=t).area_px for t in (0.1, 0.5, 0.9)]
+    assert areas == sorted(areas, reverse=True)
+    monkeypatch.undo()
+    assert np.array_equal(outline(model, look).mask, model.segment(data).mask)
+    assert look.mask_name == "a_segmentation.png"
+
+
+def test_a_large_photograph_is_sharp_on_the_page_and_full_in_the_mask(model: Model) -> None:
+    look = look_at(model, "large.jpg", encode_jpeg(disc(2400, 3200)), 10**8)
+    assert max(look.picture.shape) == VIEW_SIDE
+    assert outline(model, look).mask.shape == (2400, 3200)
+    with pytest.raises(ImageError, match="pixels"):
+        look_at(model, "large.jpg", encode_jpeg(disc(2400, 3200)), 10**6)
+
+
+def test_uploads_are_listed_and_read_wherever_they_are() -> None:
+    one, two = encode_jpeg(disc(40, 60)), encode_jpeg(disc(50, 60))
+    uploads = [Upload("a.jpg", one), packed(b=one, sub__a=two), Upload("bad.zip", b"PK"), BROKEN]
+    places, _ = list_images(uploads)
+    assert [p.label for p in places if p.zip != "bad.zip" and p.name != "bad.zip"] == [
+        "a.jpg",
+        "many.zip: b.jpg",
+        "many.zip: sub/a.jpg",
+        "broken.jpg",
+    ]
+    assert [read_place(uploads, p, 10**6) for p in places[:3]] == [one, one, two]
+    assert list_images([Upload("none.zip", packed().data)])[1]
+
+
+@pytest.mark.parametrize("name", ["../../etc/a.jpg", "C:\\photos\\a.jpg", "/a.jpg"])
+def test_names_of_uploads_never_leave_their_folder(name: str) -> None:
+    assert bare_name(name) == "a.jpg"
+
+
+def test_a_batch_gives_what_the_command_writes(model: Model) -> None:
+    pictures = {f"{i}": encode_jpeg(disc(90 + i, 120)) for i in range(3)}
+    seen: list[tuple[int, int, str]] = []
+    finished = segment_uploads(
+        model, [packed(**pictures), BROKEN], BatchOptions(), lambda *args: seen.append(args)
+    )
+    assert finished.counts == {"images": 4, "ok": 3, "no_lesion": 0, "failed": 1}
+    assert seen[-1][:2] == (4, 4)
+    with zipfile.ZipFile(io.BytesIO(finished.archive)) as archive:
+        names = set(archive.namelist())
+        mask = load_mask(archive.read("masks/1_segmentation.png"))
+    assert {"results.csv", "report.html", "run.json", "overlays/2.jpg"} <= names
+    assert "journal.jsonl" not in names
+    assert np.array_equal(mask, model.segment(pictures["1"]).mask)
+    first = sort_entries(finished.entries, "Least sure first")[0]
+    assert first.row.status == "failed" and thumbnail(first) is None
+    sure = [e.row.confidence for e in sort_entries(finished.entries, "Surest first")[:3]]
+    assert sure == sorted(sure, reverse=True)
+
+
+@given(
+    st.tuples(st.floats(0, 0.4), st.floats(0, 0.4)),
+    st.tuples(st.floats(0.6, 1), st.floats(0.6, 1)),
+    st.floats(0.1, 100),
+)
+def test_two_clicks_give_the_scale(a: tuple[float, float], b: tuple[float, float], mm: float) -> None:
+    size = (600, 800)
+    row, column = spacing_from_points([a, b], mm, size)
+    length = np.hypot((b[0] - a[0]) * size[1], (b[1] - a[1]) * size[0])
+    assert row == column == pytest.approx(mm / length)
+
+
+@pytest.mark.parametrize(
+    ("points", "mm"), [([(0.1, 0.1)], 10.0), ([(0.1, 0.1), (0.1, 0.1)], 10.0), ([(0, 0), (1, 1)], 0.0)]
+)
+def test_what_is_no_scale_is_refused(points: list[tuple[float, float]], mm: float) -> None:
+    with pytest.raises(UsageError):
+        spacing_from_points(points, mm, (600, 800))
+
+
+def test_millimetres_only_where_the_scale_is_known() -> None:
+    mask = disc(100, 100)[..., 0] < 100
+    assert not any("Millimetres" in row for row in measurement_rows(measure_mask(mask)))
+    rows = measurement_rows(measure_mask(mask, (0.1, 0.1)))
+    assert rows[0]["Millimetres"].endswith("mm²")
+
+
+def test_agreement_of_two_masks() -> None:
+    a, b = np.zeros((10, 10), bool), np.zeros((10, 10), bool)
+    a[:4], b[2:6] = True, True
+    found = compare_masks(a, b)
+    assert (found.dice, found.only_first, found.only_second) == (0.5, 0.2, 0.2)
+    with pytest.raises(MaskError):
+        compare_masks(a, b[:5])
+
+
+def test_pictures_show_what_they_should() -> None:
+    picture = disc(120, 160)
+    mask = picture[..., 0] < 100
+    assert np.array_equal(draw_result(picture, mask, outline=False), picture)
+    filled = draw_result(picture, mask, outline=False, fill=0.5)
+    assert np.array_equal((filled != picture).any(axis=2), mask)
+    clear = draw_map(picture, np.zeros((8, 8), np.float32))
+    assert np.array_equal(clear, picture)  # a grey picture stays as it is where the map is 0
+    assert draw_difference(picture, mask, mask).shape == picture.shape
+
+
+def test_uncertainty_layers_fit_the_scale(model: Model) -> None:
+    look = look_at(model, "a.jpg", encode_jpeg(disc(100, 120)), 10**7)
+    maps, how = doubts.doubt(model, look)
+    for name in doubts.MAPS:
+        layer = doubts.uncertainty_layer(maps, name, how)
+        assert layer.values.min() >= 0 and layer.values.max() <= layer.peak and how in layer.caption
+
+
+def test_results_are_found_and_read(tmp_path: Path) -> None:
+    run = tmp_path / "deep" / "run"
+    run.mkdir(parents=True)
+    lines = [{"event": "train", "step": 1, "loss": 2.0}, {"event": "val", "step": 1, "dice": 0.5}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"torn')
+    (found,) = findings.find_results(tmp_path)
+    assert found.label == "deep/run (training)"
+    assert findings.read_curves(found.path) == {
+        "train": [{"step": 1, "loss": 2.0}],
+        "val": [{"step": 1, "dice": 0.5}],
+    }
+
+
+def test_settings_survive_the_trip_to_the_script() -> None:
+    settings = Settings(models=("default", "other"), results=Path("runs"), max_upload_mb=5)
+    assert Settings.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_samples_are_images_the_default_model_outlines() -> None:
+    default = load_model()
+    for name in SAMPLES:
+        assert outline(default, look_at(default, name, sample(name).data, 10**7)).status == "ok"

@@ -1,0 +1,284 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dermseg.data.coco import read_coco
+from dermseg.data.labelme import Annotation, Shape, draw_labels, read_labelme, write_labelme
+from dermseg.data.synthetic import synthesize
+from dermseg.errors import DataError
+from dermseg.inference.predictor import load_model
+from dermseg.labeling.editor import files, tools
+from dermseg.labeling.editor.compare import compare_layers
+from dermseg.labeling.editor.document import Document
+from dermseg.labeling.editor.journal import Journal, journal_path, recover
+from dermseg.labeling.editor.narrow import segment_box, segment_click
+from dermseg.labeling.propose import annotate
+
+SIZE = (300, 520)
+SQUARE = [(100.0, 60.0), (400.0, 60.0), (400.0, 220.0), (100.0, 220.0)]
+
+
+def empty() -> Document:
+    return Document(Annotation("a.png", SIZE[1], SIZE[0]), "new")
+
+
+def drawn(document: Document, label: str = "lesion") -> np.ndarray:
+    return draw_labels(read_labelme(write_labelme(document.to_annotation())), [label])
+
+
+def test_brush_covers_what_is_near_the_line_and_stays_inside() -> None:
+    patch = tools.brush((-5, 10), (40, 10), 4, (30, 50))
+    mask = np.zeros((30, 50), bool)
+    mask[patch.region] = patch.mask
+    assert mask[10, :45].all() and not mask[10, 45:].any()
+    assert mask[6:15, 20].all() and mask[:, 20].sum() == 9
+    assert tools.brush((7, 7), (7, 7), 0.1, (30, 50)).mask.sum() == 1
+    assert not tools.brush((-90, -90), (-80, -80), 3, (30, 50)).mask.any()
+
+
+def test_grow_then_shrink_is_a_closing_by_a_disc() -> None:
+    disc = tools.brush((50, 50), (50, 50), 20, (100, 100))
+    mask = np.zeros((100, 100), bool)
+    mask[disc.region] = disc.mask
+    ring = tools.grow(mask, 5)
+    mask[ring.region] |= ring.mask
+    assert mask[50].sum() == 2 * 25 + 1
+    rim = tools.shrink(mask, 5)
+    mask[rim.region] &= ~rim.mask
+    assert abs(int(mask.sum()) - int(disc.mask.sum())) < 30
+    assert not tools.grow(np.zeros((5, 5), bool), 3).mask.size
+
+
+def test_smart_fill_takes_the_lesion_it_was_put_in() -> None:
+    image = np.full((1500, 2200, 3), (220, 180, 160), np.uint8)
+    cv2.ellipse(image, (900, 700), (300, 200), 20, 0, 360, (110, 60, 50), -1)
+    truth = image[..., 0] == 110
+    image[680:720, 880:920] = (220, 180, 160)  # a hole, as a reflection makes it
+    patch = tools.smart_fill(image, (750, 650), 12)
+    found = np.zeros_like(truth)
+    found[patch.region] = patch.mask
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.98
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["brush", "erase", "polygon", "undo", "redo", "new class"]),
+            st.integers(0, 519),
+            st.integers(0, 299),
+            st.integers(1, 60),
+        ),
+        max_size=15,
+    )
+)
+def test_undo_and_redo_and_the_journal_bring_back_every_state(
+    actions: list[tuple[str, int, int, int]],
+) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ".a.json.journal"
+        document = empty()
+        Journal(path, document)
+        label, states, undone = "lesion", [np.zeros(SIZE, bool)], []
+        for kind, x, y, r in actions:
+            if kind == "undo":
+                if document.undo():
+                    undone.append(states.pop())
+            elif kind == "redo":
+                if document.redo():
+                    states.append(undone.pop())
+            elif kind == "new class":
+                document.layer("second")
+            else:
+                if kind == "polygon":
+                    patch = tools.polygon([(x, y), (x + r, y), (x, y + r)], SIZE)
+                else:
+                    patch = tools.brush((x, y), (y, x), r, SIZE)
+                if document.apply(kind, label, patch, erase=kind == "erase"):
+                    states.append(document.layer(label).copy())
+                    undone.clear()
+            assert np.array_equal(document.layer(label), states[-1])
+        again = recover(path)
+        if again is not None:
+            assert np.array_equal(again.layer(label), document.layer(label))
+            assert again.status == document.status
+            assert (again.can_undo, again.can_redo) == (document.can_undo, document.can_redo)
+        while document.can_undo:
+            document.undo()
+        assert not document.layer(label).any() and document.status == "new"
+
+
+def test_a_damaged_end_costs_the_last_record_only(tmp_path: Path) -> None:
+    path = tmp_path / ".a.json.journal"
+    document = empty()
+    Journal(path, document)
+    document.apply("polygon", "lesion", tools.polygon(SQUARE, SIZE))
+    before = document.layer("lesion").copy()
+    whole = path.stat().st_size
+    document.apply("brush", "lesion", tools.brush((10, 10), (20, 20), 5, SIZE))
+    for length in range(whole, path.stat().st_size, 7):
+        copy = tmp_path / f"{length}.journal"
+        copy.write_bytes(path.read_bytes()[:length])
+        again = recover(copy)
+        assert again is not None and np.array_equal(again.layer("lesion"), before)
+        assert copy.stat().st_size == whole
+    (tmp_path / "other").write_bytes(b"something else")
+    with pytest.raises(DataError, match="not a journal"):
+        recover(tmp_path / "other")
+
+
+def test_kill_minus_nine_loses_at_most_the_stroke_under_way(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from dermseg.data.labelme import Annotation
+from dermseg.labeling.editor import tools
+from dermseg.labeling.editor.document import Document
+from dermseg.labeling.editor.journal import Journal
+document = Document(Annotation("a.png", 520, 300), "new")
+Journal(Path(sys.argv[1]), document)
+for number in range(1000):
+    document.apply("brush", "lesion", tools.brush((number % 520, 0), (number % 520, 299), 0.5, (300, 520)))
+    print(number, flush=True)
+"""
+    path = tmp_path / "journal"
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for _ in range(20):
+            last = int(process.stdout.readline())
+        os.kill(process.pid, signal.SIGKILL)
+        last = max([last, *(int(line) for line in process.stdout.read().split())])
+    document = recover(path)
+    assert document is not None and document.layer("lesion")[:, : last + 1].all()
+    assert int(document.layer("lesion")[0].sum()) in (last + 1, last + 2)
+
+
+def test_an_unchanged_class_keeps_its_shapes_and_a_changed_one_its_unknown_fields() -> None:
+    raw = {
+        "version": "5.5.0",
+        "flags": {"good": True},
+        "hospital": {"ward": 3},
+        "imageData": None,
+        "imagePath": "a.png",
+        "imageHeight": SIZE[0],
+        "imageWidth": SIZE[1],
+        "shapes": [
+            {
+                "label": "lesion",
+                "points": SQUARE,
+                "group_id": 7,
+                "shape_type": "polygon",
+                "flags": {},
+                "note": "x",
+            },
+            {
+                "label": "naevus",
+                "points": [[450, 250], [470, 250]],
+                "group_id": None,
+                "shape_type": "circle",
+                "flags": {},
+                "other_field": [1],
+            },
+            {"label": "spot", "points": [[5, 5]], "group_id": None, "shape_type": "point", "flags": {}},
+        ],
+    }
+    document = Document(read_labelme(json.dumps(raw).encode()))
+    assert document.status == "corrected" and list(document.layers) == ["lesion", "naevus"]
+    document.apply("brush", "lesion", tools.brush((100, 60), (90, 50), 9, SIZE))
+    written = json.loads(write_labelme(document.to_annotation()))
+    assert written["hospital"] == {"ward": 3} and written["flags"] == {"good": True}
+    lesion, naevus, spot = written["shapes"]
+    assert lesion["note"] == "x" and lesion["group_id"] == 7 and len(lesion["points"]) > 4
+    assert naevus["shape_type"] == "circle" and naevus["other_field"] == [1]
+    assert naevus["points"] == raw["shapes"][1]["points"] and spot["shape_type"] == "point"
+    assert np.array_equal(drawn(document), document.layer("lesion"))
+    document.undo()
+    assert json.loads(write_labelme(document.to_annotation()))["shapes"][0]["points"] == [
+        list(p) for p in SQUARE
+    ]
+
+
+def test_holes_survive() -> None:
+    document = empty()
+    document.apply("polygon", "lesion", tools.polygon(SQUARE, SIZE))
+    document.apply("eraser", "lesion", tools.brush((250, 140), (260, 140), 20, SIZE), erase=True)
+    assert np.array_equal(drawn(document), document.layer("lesion"))
+
+
+def test_the_work_on_an_image_from_proposal_to_approval(tmp_path: Path) -> None:
+    image, _, _ = synthesize(3, (240, 320))
+    cv2.imwrite(str(tmp_path / "a.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    (entry,) = files.list_images([tmp_path])
+    assert files.file_status(entry) == "new"
+    opened = files.open_image(entry)
+    model = load_model()
+    proposal = annotate(model, model.segment(opened.pixels), image="a.png")
+    opened.document.propose(proposal)
+    assert opened.document.layer("lesion").any() and opened.document.status == "proposed" and entry.unsaved
+    files.save(opened)
+    assert files.file_status(entry) == "proposed" and not entry.unsaved
+    opened.document.apply("brush", "lesion", tools.brush((5, 5), (30, 5), 4, (240, 320)))
+    assert opened.document.status == "corrected" and opened.document.changed
+    after_a_crash = files.open_image(entry)
+    assert after_a_crash.recovered
+    assert np.array_equal(after_a_crash.document.layer("lesion"), opened.document.layer("lesion"))
+    files.save(after_a_crash)
+    after_a_crash.document.undo()  # what was done before the save, in a journal that began after it
+    again = files.open_image(entry).document
+    assert not again.layer("lesion")[5, 5:30].any() and again.status == "proposed" and again.can_redo
+    after_a_crash.document.redo()
+    after_a_crash.document.set_status("approved")
+    files.save(after_a_crash)
+    assert files.file_status(entry) == "approved" and not journal_path(entry.annotation).exists()
+    saved = json.loads(entry.annotation.read_bytes())
+    assert saved["dermseg"]["model"] == model.card.name and saved["flags"] == {"approved": True}
+    assert files.export_coco([entry], tmp_path / "coco.json") == 1
+    (row,) = read_coco((tmp_path / "coco.json").read_bytes())
+    assert np.array_equal(row.draw(["lesion"]), after_a_crash.document.layer("lesion"))
+
+
+def test_another_threshold_replaces_the_proposal() -> None:
+    document = empty()
+    small = Annotation(
+        "a.png", SIZE[1], SIZE[0], (Shape("lesion", "circle", np.array([[50.0, 50], [60, 50]])),)
+    )
+    large = Annotation(
+        "a.png", SIZE[1], SIZE[0], (Shape("lesion", "circle", np.array([[50.0, 50], [80, 50]])),)
+    )
+    document.propose(small)
+    document.propose(large)
+    assert document.layer("lesion")[50, 75] and document.undo() and not document.layer("lesion").any()
+    assert not document.can_undo
+
+
+def test_two_readers() -> None:
+    first, second = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
+    first[10:20, 10:20] = second[10:20, 15:20] = True
+    lesion, same = compare_layers({"lesion": first, "same": first}, {"lesion": second, "same": first})
+    assert (lesion.label, lesion.only_first, lesion.only_second) == ("lesion", 50, 0)
+    assert lesion.dice == pytest.approx(2 / 3) and same.dice == 1
+    assert compare_layers({"x": first}, {})[0].dice == 0
+
+
+def test_a_box_or_a_click_picks_one_of_two_lesions() -> None:
+    left, mask, _ = synthesize(3, (240, 240))
+    image = np.concatenate([left, left[:, ::-1]], axis=1)
+    truth = np.zeros(image.shape[:2], bool)
+    truth[:, 240:] = mask[:, ::-1]
+    model = load_model()
+    y, x = (int(v.mean()) for v in np.nonzero(truth))
+    for patch in (segment_click(model, image, (x, y)), segment_box(model, image, (240, 0, 240, 240))):
+        found = np.zeros_like(truth)
+        found[patch.region] = patch.mask
+        assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.8

@@ -1,0 +1,327 @@
+"""The desktop program as a user drives it: propose, correct with each tool, undo, save, reopen, crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+pytest.importorskip("PySide6.QtWidgets", reason="needs the extra [desktop]", exc_type=ImportError)
+pytest.importorskip("pytestqt", reason="needs pytest-qt (make test-system)")
+
+from PySide6.QtCore import QPoint, Qt
+
+from dermseg.apps.desktop import texts as words
+from dermseg.apps.desktop.session import Session
+from dermseg.apps.desktop.texts import Texts
+from dermseg.apps.desktop.window import Window
+from dermseg.data.labelme import draw_labels, read_labelme
+from dermseg.data.synthetic import synthesize
+from dermseg.images.masks import load_mask
+from dermseg.labeling.editor import files
+from dermseg.labeling.editor.journal import journal_path
+
+SIZE = (360, 480)
+LEFT = Qt.MouseButton.LeftButton
+Open = Callable[..., Window]
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed, name in enumerate(("a", "b", "c")):
+        image, _, _ = synthesize(seed + 3, SIZE)
+        cv2.imwrite(str(folder / f"{name}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return folder
+
+
+@pytest.fixture
+def show(qtbot: Any) -> Iterator[Open]:
+    windows: list[Window] = []
+
+    def start(folder: Path | None, *, language: str = "en", second: Path | None = None) -> Window:
+        window = Window(Session(second=second), Texts(language))
+        qtbot.addWidget(window)
+        windows.append(window)
+        window.show()
+        if folder is not None:
+            window.open_inputs([folder])
+            ready(qtbot, window)
+        return window
+
+    yield start
+    for window in windows:
+        window.close()
+
+
+def ready(qtbot: Any, window: Window) -> None:
+    """Wait until the image is open and the model has proposed."""
+
+    def check() -> None:
+        assert window.session.opened is not None and window.session.opened.document.status != "new"
+
+    qtbot.waitUntil(check, timeout=60_000)
+
+
+def at(window: Window, x: float, y: float) -> QPoint:
+    assert window.canvas.renderer is not None
+    sx, sy = window.canvas.renderer.to_screen(x, y)
+    return QPoint(round(sx), round(sy))
+
+
+def drag(qtbot: Any, window: Window, *points: tuple[float, float], button: Any = LEFT) -> None:
+    qtbot.mouseMove(window.canvas, at(window, *points[0]))
+    qtbot.mousePress(window.canvas, button, pos=at(window, *points[0]))
+    for point in points[1:]:
+        qtbot.mouseMove(window.canvas, at(window, *point))
+    qtbot.mouseRelease(window.canvas, button, pos=at(window, *points[-1]))
+
+
+def key(qtbot: Any, window: Window, letter: Any, modifier: Any = Qt.KeyboardModifier.NoModifier) -> None:
+    window.canvas.setFocus()
+    qtbot.keyClick(window.canvas, letter, modifier)
+
+
+def lesion(window: Window) -> np.ndarray:
+    assert window.session.opened is not None
+    return window.session.opened.document.layer("lesion")
+
+
+CTRL = Qt.KeyboardModifier.ControlModifier
+
+
+def test_every_tool_undo_save_and_reopen(qtbot: Any, show: Open, photographs: Path) -> None:
+    window = show(photographs)
+    proposed = lesion(window).copy()
+    assert proposed.any() and "proposed" in window.file_list.item(0).text()
+    states = [proposed]
+
+    def changed(more: bool) -> None:
+        now = lesion(window).copy()
+        assert (now.sum() > states[-1].sum()) == more and not np.array_equal(now, states[-1])
+        states.append(now)
+
+    key(qtbot, window, Qt.Key.Key_B)
+    drag(qtbot, window, (10, 10), (60, 12), (100, 30))
+    changed(True)
+    key(qtbot, window, Qt.Key.Key_E)
+    drag(qtbot, window, (30, 5), (30, 30))
+    changed(False)
+    key(qtbot, window, Qt.Key.Key_G)
+    for point in ((20, 200), (70, 200), (70, 260)):
+        qtbot.mouseClick(window.canvas, LEFT, pos=at(window, *point))
+    key(qtbot, window, Qt.Key.Key_Return, CTRL)
+    changed(True)
+    key(qtbot, window, Qt.Key.Key_L)
+    drag(qtbot, window, (400, 20), (460, 20), (460, 60), (400, 60))
+    changed(True)
+    assert lesion(window)[40, 430]
+    drag(qtbot, window, (400, 20), (460, 20), (460, 40), (400, 40), button=Qt.MouseButton.RightButton)
+    changed(False)
+    key(qtbot, window, Qt.Key.Key_Up, CTRL)
+    changed(True)
+    key(qtbot, window, Qt.Key.Key_Down, CTRL)
+    changed(False)
+    key(qtbot, window, Qt.Key.Key_F)
+    qtbot.mouseClick(window.canvas, LEFT, pos=at(window, 470, 350))
+    changed(True)
+    for state in states[-2::-1]:
+        key(qtbot, window, Qt.Key.Key_Z, CTRL)
+        assert np.array_equal(lesion(window), state)
+    for state in states[1:]:
+        key(qtbot, window, Qt.Key.Key_Y, CTRL)
+        assert np.array_equal(lesion(window), state)
+    key(qtbot, window, Qt.Key.Key_S, CTRL)
+    saved = read_labelme((photographs / "a.json").read_bytes())
+    assert np.array_equal(draw_labels(saved, ["lesion"]), states[-1])
+    window.close()
+
+    again = show(photographs)
+    assert np.array_equal(lesion(again), states[-1])
+    key(qtbot, again, Qt.Key.Key_A)  # approve: saved, next image
+    assert "approved" in again.file_list.item(0).text() and again.file_list.currentRow() == 1
+    assert json.loads((photographs / "a.json").read_bytes())["flags"] == {"approved": True}
+
+
+def test_box_and_click_ask_the_model_for_one_lesion(qtbot: Any, show: Open, photographs: Path) -> None:
+    window = show(photographs)
+    rows, columns = np.nonzero(lesion(window))
+    x, y = int(columns.mean()), int(rows.mean())
+    for letter, name in ((Qt.Key.Key_M, "box"), (Qt.Key.Key_K, "click")):
+        key(qtbot, window, letter)
+        document = window.session.opened.document  # type: ignore[union-attr]
+        if name == "box":
+            drag(qtbot, window, (columns.min(), rows.min()), (columns.max(), rows.max()))
+        else:
+            key(qtbot, window, Qt.Key.Key_Z, CTRL)
+            key(qtbot, window, Qt.Key.Key_Z, CTRL)
+            qtbot.mouseClick(window.canvas, LEFT, pos=at(window, x, y))
+        qtbot.waitUntil(lambda: document.last_step == name, timeout=60_000)  # noqa: B023
+        assert lesion(window)[y, x]
+
+
+def test_keyboard_alone_paints(qtbot: Any, show: Open, photographs: Path) -> None:
+    window = show(photographs)
+    before = lesion(window).copy()
+    key(qtbot, window, Qt.Key.Key_B)
+    for _ in range(30):
+        key(qtbot, window, Qt.Key.Key_Left)
+    key(qtbot, window, Qt.Key.Key_Return)
+    for _ in range(20):
+        key(qtbot, window, Qt.Key.Key_Up)
+    key(qtbot, window, Qt.Key.Key_Return)
+    assert lesion(window).sum() > before.sum()
+    key(qtbot, window, Qt.Key.Key_Z, CTRL)
+    assert np.array_equal(lesion(window), before)
+    key(qtbot, window, Qt.Key.Key_PageDown)
+    qtbot.waitUntil(lambda: window.session.row == 1 and window.session.opened is not None, timeout=60_000)
+
+
+def test_threshold_moves_the_proposal_but_never_a_drawing(qtbot: Any, show: Open, photographs: Path) -> None:
+    window = show(photographs)
+    before = int(lesion(window).sum())
+    window.sliders.set_value("Threshold", 0.95)
+    qtbot.waitUntil(lambda: int(lesion(window).sum()) < before, timeout=60_000)
+    drag(qtbot, window, (10, 10), (60, 12))
+    drawn = lesion(window).copy()
+    window.sliders.set_value("Threshold", 0.1)
+    qtbot.wait(300)
+    assert np.array_equal(lesion(window), drawn)
+
+
+def test_switching_images_drops_stale_work(qtbot: Any, show: Open, photographs: Path) -> None:
+    window = show(photographs)
+    for row in (1, 2, 0, 2, 1):
+        window.file_list.setCurrentRow(row)
+    ready(qtbot, window)
+    assert window.session.row == 1 and window.session.opened is not None
+    assert window.session.opened.entry.name == "b.png"
+    assert not (photographs / "c.json").exists(), "nothing was kept of images that were only passed by"
+
+
+def test_classes_and_second_reader(qtbot: Any, show: Open, photographs: Path, tmp_path: Path) -> None:
+    first = show(photographs)
+    first.add_class("naevus")
+    drag(qtbot, first, (10, 10), (60, 12))
+    first.close()
+    other = tmp_path / "other"
+    other.mkdir()
+    content = json.loads((photographs / "a.json").read_bytes())
+    assert {shape["label"] for shape in content["shapes"]} == {"lesion", "naevus"}
+    content["shapes"] = [shape for shape in content["shapes"] if shape["label"] == "lesion"]
+    (other / "a.json").write_text(json.dumps(content))
+    window = show(photographs, second=other)
+    qtbot.waitUntil(lambda: window.differences.rowCount() == 2, timeout=60_000)
+    cells = [[window.differences.item(r, c).text() for c in (0, 1)] for r in range(2)]
+    assert cells == [["naevus", "0.000"], ["lesion", "1.000"]]
+    assert window.other.isVisible() and window.other.renderer.layers[1].mask.any()  # type: ignore[union-attr]
+    path = tmp_path / "mask.png"
+    files.export_mask(window.session.opened.document, "naevus", path)  # type: ignore[union-attr]
+    assert load_mask(path, size=SIZE).any()
+
+
+def test_a_broken_file_is_one_line(qtbot: Any, show: Open, photographs: Path) -> None:
+    (photographs / "a.png").write_bytes(b"no image")
+    (photographs / "b.json").write_text("{}")
+    window = show(None)
+    window.open_inputs([photographs])
+    qtbot.waitUntil(lambda: "a.png" in window.message.text() and "Loading" not in window.message.text())
+    assert "cannot be read" in window.file_list.item(1).text()
+    window.file_list.setCurrentRow(2)
+    ready(qtbot, window)
+
+
+def test_live_picture(qtbot: Any, show: Open, tmp_path: Path) -> None:
+    film = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 15, (640, 480))
+    for _ in range(12):
+        writer.write(cv2.cvtColor(synthesize(3, (480, 640))[0], cv2.COLOR_RGB2BGR))
+    writer.release()
+    window = show(None)
+    window.toggle_camera(str(film))
+    qtbot.waitUntil(lambda: "Live" in window.message.text(), timeout=60_000)
+    assert window.canvas.renderer is not None and window.canvas.renderer.layers[0].mask.any()
+    window.toggle_camera()
+    assert window.canvas.renderer is None
+
+
+def test_german_is_complete(show: Open) -> None:
+    window = show(None, language="de")
+    shown = {action.objectName() for action in window.findChildren(type(window._undo)) if action.objectName()}
+    assert len(shown) > 30 and not shown - set(words.GERMAN)
+    assert window.menuBar().actions()[0].text() == "Datei"
+
+
+def test_painting_repaints_only_what_changed(qtbot: Any, show: Open, tmp_path: Path) -> None:
+    image = np.full((4000, 6000, 3), 180, np.uint8)
+    cv2.imwrite(str(tmp_path / "large.png"), image)
+    window = show(tmp_path)
+    full = window.canvas.renderer.frame.copy()  # type: ignore[union-attr]
+    drag(qtbot, window, (1000, 1000), (1400, 1100))
+    frame = window.canvas.renderer.frame  # type: ignore[union-attr]
+    rows, columns = np.nonzero((frame != full).any(2))
+    assert len(rows) > 0 and np.ptp(rows) < 60 and np.ptp(columns) < 120
+    window.canvas.redraw()
+    shown = frame.copy()
+    window.canvas.refresh()
+    assert np.array_equal(shown, frame), "what was drawn in parts is what is drawn as a whole"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_kill_minus_nine_and_recover(qtbot: Any, show: Open, photographs: Path) -> None:
+    code = """
+import sys
+from PySide6.QtCore import QPoint, Qt, QTimer
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QApplication
+from dermseg.apps.desktop.session import Session
+from dermseg.apps.desktop.texts import Texts
+from dermseg.apps.desktop.window import Window
+app = QApplication([])
+window = Window(Session(), Texts("en"))
+window.show()
+window.open_inputs([sys.argv[1]])
+def paint():
+    if window.session.opened is None or window.session.opened.document.status == "new":
+        return QTimer.singleShot(50, paint)
+    x, y = window.canvas.renderer.to_screen(20, 20)
+    QTest.mousePress(window.canvas, Qt.MouseButton.LeftButton, pos=QPoint(int(x), int(y)))
+    QTest.mouseMove(window.canvas, QPoint(int(x) + 60, int(y)))
+    QTest.mouseRelease(window.canvas, Qt.MouseButton.LeftButton, pos=QPoint(int(x) + 60, int(y)))
+    print(int(window.session.opened.document.layer("lesion").sum()), flush=True)
+paint()
+app.exec()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code, str(photographs)], stdout=subprocess.PIPE)
+    with process:
+        assert process.stdout is not None
+        painted = int(process.stdout.readline())
+        os.kill(process.pid, signal.SIGKILL)
+    assert not (photographs / "a.json").exists() and journal_path(photographs / "a.json").exists()
+    window = show(photographs)
+    assert int(lesion(window).sum()) == painted
+    assert "brought back" in window.message.text() and "unsaved" in window.file_list.item(0).text()
+    key(qtbot, window, Qt.Key.Key_Z, CTRL)
+    assert 0 < lesion(window).sum() < painted
+
+
+def test_without_the_extra_one_line_says_what_is_missing(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['PySide6'] = None; sys.modules['PySide6.QtCore'] = None\n"
+        "from dermseg.apps.cli.main import main; main(['desktop'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "PySide6" in done.stderr and 'pip install "dermseg[desktop]"' in done.stderr
+    assert "Traceback" not in done.stderr
