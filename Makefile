@@ -70,16 +70,21 @@ dashboard: $(READY) ## Outline lesions in a browser: http://127.0.0.1:8501 (ARGS
 web: ## Build the static page in web/dist (needs npm)
 	@cd web && npm ci --no-audit --no-fund && npm run build
 
-model: $(READY) ## Rebuild the bundled model from data to card
-	@$(IN_VENV) python benchmarks/make_model.py $(ARGS)
+model: $(READY) ## Rebuild the bundled model from data to card; DATA=isic makes dist/isic without HAM10000
+	@$(IN_VENV) python benchmarks/make_model.py \
+		$(if $(DATA),--config configs/$(DATA).yaml --name $(DATA) --bundle dist/$(DATA)) $(ARGS)
 
-bench: $(READY) ## Regenerate the figures in README from benchmarks/
+bench: $(READY) ## Regenerate the figures of speed in README and docs/performance.md
 	@$(IN_VENV) python benchmarks/throughput.py $(ARGS)
+	@$(IN_VENV) python benchmarks/speed.py
+	@$(IN_VENV) python benchmarks/startup.py
+	@$(IN_VENV) python benchmarks/mc_cost.py
 	@$(IN_VENV) python benchmarks/augmentation.py
 	@$(IN_VENV) python benchmarks/api_load.py
 
-soak: $(READY) ## 2,000 damaged inputs, and SIGKILL at random moments with --resume
+soak: $(READY) ## 2,000 damaged inputs, 10,000 images, and SIGKILL at random moments with --resume
 	@$(IN_VENV) python benchmarks/damaged.py --segment $(ARGS)
+	@$(IN_VENV) python benchmarks/soak_batch.py
 	@$(IN_VENV) python benchmarks/kill_resume.py
 	@$(IN_VENV) python benchmarks/kill_resume_train.py
 	@$(IN_VENV) python benchmarks/api_fuzz.py

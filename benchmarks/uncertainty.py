@@ -32,7 +32,11 @@ TARGETS: dict[str, list[tuple[str, float, str]]] = {
         ("gain_refusing_10_percent", 0.015, ">="),
         ("band_ece.after", 0.10, "<="),
     ],
-    "HAM10000": [("pearson", 0.80, ">="), ("band_ece.after", 0.05, "<=")],
+    "HAM10000": [
+        ("pearson", 0.80, ">="),
+        ("gain_refusing_10_percent", 0.015, ">="),
+        ("band_ece.after", 0.05, "<="),
+    ],
 }
 MARGIN_TARGETS = [
     ("margins.missed_outside", 0.13, "<="),
@@ -58,7 +62,19 @@ SHOWN = [
     "pixel_error_auroc.mc_entropy",
     "pixel_error_auroc.mc_std",
     "pixel_error_auroc.mc_mutual_information",
+    "pixel_error_auroc.mc_minus_single_pass_entropy",
 ]
+PROTOCOL = (
+    "First mask of each image, at its own size; 95 % intervals: BCa bootstrap over patients, lesions or "
+    "groups of near-duplicates. pearson: predicted against true Dice. auroc_failure: predicted Dice "
+    "against Jaccard below 0.65. gain_refusing_10_percent: mean Dice without the tenth of the images "
+    "with the lowest predicted Dice, minus that of all. band_ece: pixels within 2 % of the diagonal of "
+    "the reference's outline, 15 bins, each image weighing the same, before and after temperature "
+    "scaling. margins: level 0.10; mean share of the lesion outside the outer line, mean share of the "
+    "inner region that is not lesion, medians of the areas of both regions in areas of the outline; "
+    "worst: the stratum with the largest mean. pixel_error_auroc: entropy of one pass, and of 20 passes "
+    "of Monte-Carlo dropout, against wrong pixels on the network's grid."
+)
 
 
 def pick(block: dict[str, Any], path: str) -> dict[str, Any] | None:
@@ -66,11 +82,26 @@ def pick(block: dict[str, Any], path: str) -> dict[str, Any] | None:
     found: Any = block
     for key in path.split("."):
         found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def acceptance(blocks: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each target with what was measured, and whether the measured value meets it."""
+    found = []
+    for name, block in blocks.items():
+        for path, bound, way in (*TARGETS.get(name, []), *(MARGIN_TARGETS if name in TARGETS else [])):
+            figure = pick(block, path)
+            if figure is None or figure["value"] is None:
+                continue
+            met = figure["value"] >= bound if way == ">=" else figure["value"] <= bound
+            measured = {"value": figure["value"], "ci95": figure["ci95"]}
+            found.append({"data": name, "figure": path, "target": f"{way} {bound}", **measured, "met": met})
     return found
 
 
 def table(blocks: dict[str, dict[str, Any]]) -> str:
     """A Markdown table: a row for each figure, a column for each data set."""
+    targets = {(t["data"], t["figure"]): t for t in acceptance(blocks)}
     rows = ["| | " + " | ".join(f"{name} (n={b['n']})" for name, b in blocks.items()) + " |"]
     rows.append("|---" * (len(blocks) + 1) + "|")
     for path in SHOWN:
@@ -83,10 +114,8 @@ def table(blocks: dict[str, dict[str, Any]]) -> str:
             text = f"{figure['value']:.3f}"
             if figure["ci95"]:
                 text += f" ({figure['ci95'][0]:.3f} to {figure['ci95'][1]:.3f})"
-            for target, bound, way in (*TARGETS.get(name, []), *(MARGIN_TARGETS if name in TARGETS else [])):
-                if target == path:
-                    met = figure["value"] >= bound if way == ">=" else figure["value"] <= bound
-                    text += f" {'met' if met else 'NOT MET'}: {way} {bound}"
+            if target := targets.get((name, path)):
+                text += f" {'met' if target['met'] else 'NOT MET'}: {target['target']}"
             cells.append(text)
         rows.append(f"| {path.replace('_', ' ').replace('.', ', ')} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
@@ -136,7 +165,8 @@ def main() -> None:
     result = describe() | {
         "model": {"name": model.card.name, "version": model.card.version, "sha256": model.sha256},
         "split": args.split,
-        "targets": TARGETS | {"margins": MARGIN_TARGETS},
+        "protocol": PROTOCOL,
+        "acceptance": acceptance(blocks),
         "figures": blocks,
     }
     save(result, args.output)

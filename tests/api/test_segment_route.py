@@ -20,7 +20,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="needs the extra [api]")
 
-from dermseg.apps.api.answers import encode_rle, negotiate
+from dermseg.apps.api.answers import encode_rle, negotiate, verdict_of
 from dermseg.apps.cli.main import main
 from dermseg.audit import verify
 from dermseg.images.contours import Polygon, polygons_to_mask
@@ -173,6 +173,31 @@ def test_a_bomb_is_refused_before_it_is_decoded(client: Client) -> None:
     assert len(buffer.getvalue()) < 200_000
     answer = client.post("/v1/segment", content=buffer.getvalue(), headers=PNG)
     assert answer.status_code == 422 and "megapixels" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [
+        (("ok", "accept", False), "accept"),
+        (("ok", "reject", False), "reject"),
+        (("ok", "reject", True), "reject"),
+        (("no_lesion", "review", None), "review"),
+        (("ok", None, True), "review"),  # from here on a bundle without a gate
+        (("ok", None, None), "ok"),
+        (("no_lesion", None, True), "no_lesion"),
+    ],
+)
+def test_the_log_says_what_the_result_said(given: tuple[str, str | None, bool | None], recorded: str) -> None:
+    assert verdict_of(*given) == recorded
+
+
+def test_what_the_gate_refuses_is_refused_in_the_audit_log(
+    serve: Callable[..., Client], tmp_path: Path
+) -> None:
+    client = serve(models=("default",))
+    black = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+    answer = client.post("/v1/segment", content=black, headers=PNG)
+    assert answer.json()["verdict"] == "reject" == audit_lines(tmp_path / "state")[-1]["verdict"]
 
 
 def test_every_result_leaves_an_audit_record(

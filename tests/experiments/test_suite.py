@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,12 +14,22 @@ from hypothesis import strategies as st
 
 from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.data.sources.synthetic import write_synthetic
-from dermseg.errors import ConfigError
+from dermseg.errors import ConfigError, UsageError
 from dermseg.evaluation.intervals import holm
 from dermseg.experiments.report import write_report
 from dermseg.experiments.run import run_suite
 from dermseg.experiments.subsets import take_fraction
-from dermseg.experiments.suite import cells, load_suite
+from dermseg.experiments.suite import cells, load_suite, run_config
+
+SUITES = sorted((Path(__file__).parents[2] / "configs" / "suite").glob("*-*.yaml"))
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.name)
+def test_every_run_of_a_shipped_suite_has_a_configuration(path: Path) -> None:
+    suite = load_suite(path)
+    configs = [run_config(suite, path, cell) for cell in cells(suite)]
+    assert len({config.name for config in configs}) == len(configs) > 1
+    assert all(config.training.epochs >= 20 for config in configs)
 
 
 @pytest.fixture
@@ -94,6 +105,29 @@ def test_mistakes_in_a_suite_are_named(suite_file: Path) -> None:
     suite_file.write_text(yaml.safe_dump({**good, "axes": {"data": {"none": {"fraction": 0}}}}))
     with pytest.raises(ConfigError, match="fraction"):
         load_suite(suite_file)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"axes": {"model": {"good": {}, "bad": {"model.options": {"width": [2]}}}}},
+            "bad--seed0: .*widths",
+        ),
+        ({"axes": {"size": {"good": {}, "bad": {"training.image_size": 33}}}}, "bad--seed0: .*not divisible"),
+        ({"set": {"data.train.0.split": "held-out"}}, "held-out"),
+        ({"evaluate": [{"name": "none", "index": "nowhere.csv"}]}, "nowhere.csv"),
+    ],
+)
+def test_what_a_later_run_cannot_do_is_said_before_the_first(
+    suite_file: Path, tmp_path: Path, wrong: dict[str, Any], message: str
+) -> None:
+    suite = yaml.safe_load(suite_file.read_text())
+    suite["set"] = {"model.architecture": "unet", "model.options": {"widths": [2, 4]}}
+    suite_file.write_text(yaml.safe_dump({**suite, **wrong}, sort_keys=False))
+    with pytest.raises(UsageError, match=message):
+        run_suite(load_suite(suite_file), suite_file, tmp_path / "out", quiet=True, report=print)
+    assert not (tmp_path / "out").exists()
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.floats(0, 1)), min_size=1, max_size=80))

@@ -75,3 +75,8 @@ def test_any_size_is_measured(height: int, width: int) -> None:
     assert max(shrink(pixels).shape[:2]) == min(SIDE, max(height, width))
     found = measure(pixels, (height, width), _blob(), 0.5)
     assert all(np.isfinite(value) for value in found.as_dict().values() if value is not None)
+
+
+def test_skin_colour_is_cielab_of_srgb() -> None:
+    red = measure(np.full((64, 64, 3), (255, 0, 0), np.uint8), (64, 64), _blob(), 0.5)
+    assert red.skin_a == pytest.approx(80.1, abs=0.1) and red.skin_b == pytest.approx(67.2, abs=0.1)

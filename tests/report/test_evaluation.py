@@ -137,7 +137,7 @@ def test_card_sections_hold_every_figure() -> None:
         assert f"| {name.replace('_', ' ')} |" in text
     assert "could not be estimated in 4 of 24 images (16.7 %): no lesion: 4" in text
     assert "](https://api.isic-archive.com/images/ISIC_0/) |" in text
-    assert "![The worst images of Test](docs/worst.jpg)" in text
+    assert "![Outlines of the worst images of Test](docs/worst.jpg)" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     widths = {line.replace("\\|", "").count("|") for line in tables[: len(CORRUPTIONS) + 3]}
     assert widths == {4}

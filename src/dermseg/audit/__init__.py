@@ -1,7 +1,7 @@
 """Who was given which result, when, from which image and model: an append-only log that shows any change.
 
 >>> log = AuditLog(Path("audit.jsonl"))
->>> log.append([Entry("result", actor="ris", subject="3f2a...", verdict="ok")])
+>>> log.append([Entry("result", actor="ris", subject="3f2a...", verdict="accept")])
 >>> verify(Path("audit.jsonl")).ok
 """
 

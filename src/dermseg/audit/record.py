@@ -57,7 +57,8 @@ class Entry:
         Of the image file as it came, of the network, of everything else that shapes the mask (card and
         options), and of the mask as PNG.
     verdict
-        ``ok``, ``no_lesion``, or what an estimate of quality said, such as ``review``.
+        What was given out with the mask: ``accept``, ``review`` or ``reject``; of a model without an input
+        gate ``ok``, ``no_lesion`` or ``review``.
     override
         What a person decided: ``accepted``, ``rejected``, ``replaced``.
     """

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dermseg.evaluation.intervals import holm, wilcoxon_p
+from dermseg.evaluation.metrics import jaccard
 from dermseg.evaluation.output import METRICS_FILE, PER_IMAGE
 from dermseg.evaluation.statistics import paired_difference
 from dermseg.evaluation.table import Evaluation, read_per_image
@@ -57,11 +58,18 @@ class Outcome:
             "n": self.evaluations[0].n,
             "seeds": len(self.evaluations),
             **{m: round(float(np.mean([e.mean(m).mean for e in self.evaluations])), 4) for m in METRICS},
+            "pooled_mean_iou": round(float(np.mean([pooled_iou(e) for e in self.evaluations])), 4),
             "dice_sd_images": round(float(np.std(images, ddof=1)), 4) if len(images) > 1 else None,
             "dice_sd_seeds": round(float(np.std(means, ddof=1)), 4) if len(means) > 1 else None,
             "parameters": self.parameters,
             "train_minutes": round(self.minutes, 1),
         }
+
+
+def pooled_iou(evaluation: Evaluation) -> float:
+    """Mean IoU of lesion and background over the pixels of all images: not a mean over images."""
+    counts = evaluation.pooled_counts
+    return (jaccard(counts) + jaccard(counts.inverted())) / 2
 
 
 def collect(output: Path) -> list[Outcome]:

@@ -16,6 +16,7 @@ from dermseg.experiments.predict import RunModel
 from dermseg.experiments.subsets import fold_index, fraction_index
 from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, cells, run_config
 from dermseg.images.masks import atomic_write
+from dermseg.training.check import check_run
 from dermseg.training.checkpoint import BEST
 from dermseg.training.config import RunConfig, expand
 from dermseg.training.loop import train
@@ -28,9 +29,25 @@ def run_suite(
 ) -> list[tuple[str, str]]:
     """Train and evaluate every cell; returns (run, reason) of those that failed.
 
-    A run that fails does not keep the others from running. Configurations are checked before any run.
+    A run that fails does not keep the others from running.
+
+    Raises
+    ------
+    DermsegError
+        A configuration that asks for what cannot be, or data to evaluate on that are missing: both are found
+        before any work starts.
     """
     work = [(cell, run_config(suite, path, cell)) for cell in cells(suite)]
+    for cell, config in work:
+        if not (output / "runs" / cell.name / DONE).exists():
+            try:
+                check_run(config)
+            except DermsegError as error:
+                error.message = f"{cell.name}: {error.message}"
+                raise
+    for test in suite.evaluate:
+        if test.index:
+            select_split(read_index(expand(test.index)), test.split)
     failed = []
     for number, (cell, config) in enumerate(work, 1):
         folder = output / "runs" / cell.name

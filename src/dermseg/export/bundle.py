@@ -33,8 +33,9 @@ from dermseg.inference.preprocess import to_input
 from dermseg.inference.session import OrtSession
 from dermseg.models import build_model, count_parameters
 from dermseg.training.checkpoint import BEST, LAST, load_state, load_weights
-from dermseg.training.config import RunConfig, load_config, network_preprocessing
+from dermseg.training.config import RunConfig, expand, load_config, network_preprocessing
 from dermseg.training.rows import select_rows
+from dermseg.training.start import CONFIG
 
 CHECKED_IMAGES = 64
 MAX_LOGIT_DIFFERENCE = 0.01  # a probability of at most a quarter of this
@@ -225,7 +226,19 @@ def _training(config: RunConfig, val_images: int, trials: list[dict[str, Any]]) 
         "batch_size": t.batch_size,
         "optimizer": f"{t.optimizer}, lr {t.lr}, {t.schedule}, weight decay {t.weight_decay}",
         "loss": t.loss.model_dump(),
-        "initialisation": "ImageNet" if config.model.options.get("pretrained") else "random",
+        "initialisation": _initialisation(config),
         "threshold_chosen_on": f"{val_images} validation images",
         "postprocessing_trials": trials,
     }
+
+
+def _initialisation(config: RunConfig) -> str:
+    """Where the weights came from, stage by stage."""
+    if start := config.model.init_from:
+        earlier = expand(start) / CONFIG
+        name = Path(start).name
+        if not earlier.is_file():
+            return name
+        first = load_config(earlier)
+        return f"{name}, {first.training.epochs} epochs from {_initialisation(first)}"
+    return "ImageNet" if config.model.options.get("pretrained") else "random"

@@ -22,10 +22,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dermseg.errors import UsageError
 from dermseg.export.opset import EXPORTED, OLDEST, lower_opset
+from dermseg.models.stored import HALF
 
 INPUT_NAME, OUTPUT_NAME = "image", "logits"
 OPSET, NEWEST = 20, 23  # what torch writes unless told otherwise, and the newest it knows
-HALF = "_fp16"  # ends the name of a tensor that is stored in half precision
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:

@@ -7,16 +7,15 @@ package, whose parameters keep their names in the ONNX file; a foreign model has
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from dermseg.errors import ModelError
-from dermseg.export.onnx import HALF, fold_batch_norm
+from dermseg.export.onnx import fold_batch_norm
 from dermseg.inference.bundle import Bundle
 from dermseg.inference.session import check_logits, first_line, resolve_threads
 from dermseg.models import build_model
+from dermseg.models.stored import read_parameters
 from dermseg.registry import find_architecture
 
 
@@ -43,7 +42,7 @@ class TorchSession:
         data = bundle.read_model(variant)
         try:
             network = fold_batch_norm(build_model(card.architecture, **card.architecture_options))
-            found = _parameters(data)
+            found = read_parameters(data)
             # a bias of zeros is left out when ONNX is written
             biases = {k: torch.zeros_like(v) for k, v in network.state_dict().items() if k.endswith("bias")}
             network.load_state_dict(biases | {k: found[k] for k in network.state_dict() if k in found})
@@ -76,13 +75,3 @@ class TorchSession:
     def with_features(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], None]:
         """Logits alone: the pooled features are an output of the ONNX graph."""
         return self(batch), None
-
-
-def _parameters(data: bytes) -> dict[str, torch.Tensor]:
-    """The weights in an ONNX file as float32, under the names that they have in torch."""
-    found = {}
-    for tensor in onnx.load_from_string(data).graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.dtype in (np.float16, np.float32):
-            found[tensor.name.removesuffix(HALF)] = torch.from_numpy(values.astype(np.float32))
-    return found

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from dermseg.inference.threads import available_cpus
 from dermseg.version import __version__
 
-_LIBRARIES = ("numpy", "opencv-python-headless", "pillow", "onnxruntime", "pydantic")
+# distribution -> module: importing the metadata reader costs more than a mask
+_LIBRARIES = {
+    "numpy": "numpy",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "onnxruntime": "onnxruntime",
+    "pydantic": "pydantic",
+}
 
 
 def cpu_name() -> str:
@@ -35,11 +42,11 @@ def describe_machine() -> dict[str, Any]:
 
 
 def library_versions() -> dict[str, str | None]:
-    """Versions of what decides the result; None where a library is not installed under its usual name."""
+    """Versions of what decides the result; None where a library is not installed."""
     versions: dict[str, str | None] = {"dermseg": __version__, "python": platform.python_version()}
-    for name in _LIBRARIES:
+    for name, module in _LIBRARIES.items():
         try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
+            versions[name] = str(import_module(module).__version__)
+        except ImportError:
             versions[name] = None
     return versions

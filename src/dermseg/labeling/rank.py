@@ -49,13 +49,38 @@ class Look:
 def look_at(model: Model, pixels: NDArray[np.uint8]) -> Look:
     """Uncertainty, disagreement and descriptor of an image ``uint8 (H, W, 3)``."""
     maps, features = model.look(stack_views(model.prepare(pixels)))
-    single, mean = maps[0], merge_views(maps)  # the first view is the image as it is
-    result = model.finish(single, (pixels.shape[0], pixels.shape[1]))
-    limit = result.threshold
-    turned = (view.undo(p) for view, p in zip(views(len(maps) == 8), maps, strict=True))
-    dice = [_dice(p > limit, mean > limit) for p in turned]
-    descriptor = features[0] if features is not None else _describe(pixels, single)
-    return Look(1.0 - result.confidence, 1.0 - float(np.mean(dice)), descriptor.astype(np.float32))
+    result = model.finish(maps[0], (pixels.shape[0], pixels.shape[1]))
+    pooled = None if features is None else features[0]
+    return make_look(maps, pixels, pooled, confidence=result.confidence, threshold=result.threshold)
+
+
+def make_look(
+    maps: NDArray[np.float32],
+    pixels: NDArray[np.uint8],
+    features: NDArray[np.float32] | None,
+    *,
+    confidence: float,
+    threshold: float,
+) -> Look:
+    """A look from what a network gives.
+
+    Parameters
+    ----------
+    maps
+        ``float32 (V, h, w)``, probabilities of the views of ``stack_views``, of which the first is the image
+        as it is; with that one alone the disagreement is 0.
+    features
+        ``float32 (D,)`` of the image; None where the network gives none.
+    confidence, threshold
+        What is expected of the outline, and the probability that it was drawn at.
+    """
+    disagreement = 0.0
+    if len(maps) > 1:
+        mean = merge_views(maps)
+        turned = (view.undo(p) for view, p in zip(views(len(maps) == 8), maps, strict=True))
+        disagreement = 1.0 - float(np.mean([_dice(p > threshold, mean > threshold) for p in turned]))
+    descriptor = features if features is not None else _describe(pixels, maps[0])
+    return Look(1.0 - confidence, disagreement, descriptor.astype(np.float32))
 
 
 def _dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

@@ -1,6 +1,7 @@
 """Sections of MODEL_CARD.md that come from evaluations: robustness, groups of images, failures.
 
 Each takes the ``metrics.json`` of ``dermseg evaluate`` as it was written, so that no figure is typed by hand.
+The failures are named and drawn as outlines: the licences of the data do not let their photographs travel.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def evaluation_sections(
     evaluations
         Name of the data set -> the object of its ``metrics.json``. Robustness is shown where it is there.
     pictures
-        Name of the data set -> address of a picture of its worst images, relative to the card (the figure
-        that ``dermseg evaluate -o`` writes). Only where the images may be published.
+        Name of the data set -> address of a drawing of its worst images, relative to the card, as
+        ``report.outlines`` makes it.
     """
     spoilt = {name: found["robustness"] for name, found in evaluations.items() if "robustness" in found}
     parts = ["## Robustness", robustness_table(spoilt)] if spoilt else []
@@ -38,7 +39,10 @@ def evaluation_sections(
     failed = {name: found["worst"] for name, found in evaluations.items() if found["worst"]}
     if failed:
         parts += ["## Failures", failure_list(failed)]
-        parts += [f"![The worst images of {name}]({address})" for name, address in (pictures or {}).items()]
+        parts += [
+            f"![Outlines of the worst images of {name}]({address})"
+            for name, address in (pictures or {}).items()
+        ]
     return "\n\n".join(parts)
 
 
@@ -57,7 +61,7 @@ def robustness_table(spoilt: Mapping[str, Mapping[str, Any]]) -> str:
     return (
         f"{errors}. Mean corruption error: 1 minus Dice, averaged over {len(rows) - 1} corruptions at five "
         "severities. Loss: Dice of the clean images minus that of the spoilt ones. In brackets 95 % "
-        "intervals.\n\n" + _table(head, rows)
+        f"intervals.{_protocols(spoilt)}\n\n" + _table(head, rows)
     )
 
 
@@ -88,6 +92,7 @@ def failure_list(worst: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         [
             name,
             _link(str(row["image_id"])),
+            decimal(row["dice"], 3),
             decimal(row["jaccard"], 3),
             decimal(row["confidence"], 2),
             str(row["what"]),
@@ -96,10 +101,15 @@ def failure_list(worst: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         for name, images in worst.items()
         for row in images
     ]
-    head = ["data", "image", "Jaccard", "confidence", "what is wrong", "what is known of it"]
+    head = ["data", "image", "Dice", "Jaccard", "confidence", "what is wrong", "what is known of it"]
     return "The worst images of each data set, among those with a Jaccard index below 0.65.\n\n" + _table(
         head, rows
     )
+
+
+def _protocols(spoilt: Mapping[str, Mapping[str, Any]]) -> str:
+    known = [f" {name}: {found['protocol']}." for name, found in spoilt.items() if "protocol" in found]
+    return "".join(known)
 
 
 def _short(figures: Mapping[str, Any]) -> str:

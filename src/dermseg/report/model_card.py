@@ -1,14 +1,28 @@
-"""MODEL_CARD.md, generated from ``card.json`` so that no figure in it is typed by hand."""
+"""MODEL_CARD.md, generated from ``card.json`` and evaluations so that no figure in it is typed by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dermseg.inference.card import ModelCard
+from dermseg.report.card_sections import evaluation_sections
 
 
-def render_model_card(card: ModelCard) -> str:
-    """The card of a bundle as Markdown."""
+def render_model_card(
+    card: ModelCard,
+    evaluations: Mapping[str, Mapping[str, Any]] | None = None,
+    pictures: Mapping[str, str] | None = None,
+) -> str:
+    """The card of a bundle as Markdown.
+
+    Parameters
+    ----------
+    card
+        Of the bundle, with its metrics.
+    evaluations, pictures
+        For the sections on robustness, groups of images and failures: see ``card_sections``.
+    """
     variant = card.variants[card.default_variant]
     p, q = card.preprocessing, card.postprocessing
     parts = [
@@ -29,6 +43,7 @@ def render_model_card(card: ModelCard) -> str:
         _results(card),
         "Per image, at the masks' own resolution; means with 95 % t-intervals. Failed: Jaccard below 0.65.",
         *(f"- {m.dataset}: {m.protocol}" for m in card.metrics),
+        evaluation_sections(evaluations or {}, pictures),
         "## Training data",
         _data(card.training.get("data", [])),
         "## Recipe",

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from dermseg.data.cache import cache_key
 from dermseg.data.index import IndexRow, open_image, open_mask
-from dermseg.errors import ConfigError, DataError
+from dermseg.errors import ConfigError, DataError, ModelError
 from dermseg.models import build_model
 from dermseg.models.encoders import VARIANTS, find_imagenet_weights
-from dermseg.training.checkpoint import BEST
 from dermseg.training.config import ModelConfig, RunConfig, TrainingConfig, expand
 from dermseg.training.device import pick_device
 from dermseg.training.distributed import World
 from dermseg.training.losses import build_loss
 from dermseg.training.plugins import build_augmentation
 from dermseg.training.rows import select_rows
+from dermseg.training.start import find_start
 from dermseg.training.validation import Validation
 
 
@@ -130,28 +128,33 @@ def _check_network(model: ModelConfig, training: TrainingConfig) -> None:
                 hint=f"use {below} or {above}" if below else f"use {above}",
             )
     if model.init_from:
-        _check_weights(expand(model.init_from), network)
+        _check_start(model.init_from, network, training)
     if not own:
         _check_shape(network, model, min(sizes))
 
 
-def _check_weights(path: Path, network: nn.Module) -> None:
-    """Compare names and shapes only: reading a header costs nothing."""
-    path = path / BEST if path.is_dir() else path
+def _check_start(text: str, network: nn.Module, training: TrainingConfig) -> None:
+    """Names and shapes only, so a network on the meta device will do."""
     try:
-        with safe_open(path, framework="pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except OSError:
-        raise ConfigError("model.init_from does not exist", file=path) from None
-    except Exception as error:
-        raise ConfigError(f"model.init_from is no safetensors file: {error}", file=path) from None
-    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    differ = [name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)]
+        start = find_start(text)
+        found = start.state(network)
+    except ModelError as error:
+        raise ConfigError(f"model.init_from: {error.message}", file=error.file, hint=error.hint) from None
+    wanted = network.state_dict()
+    differ = [
+        name
+        for name in wanted.keys() | found.keys()
+        if name not in wanted or name not in found or wanted[name].shape != found[name].shape
+    ]
     if differ:
         raise ConfigError(
             f"model.init_from is of another network: {len(differ)} tensors differ, such as '{min(differ)}'",
-            file=path,
-            hint="its run folder's config.yaml says which architecture and options it has",
+            hint=f"--from {text} takes architecture and options from there",
+        )
+    if start.bundle is not None and not training.freeze_norm:
+        raise ConfigError(
+            "model.init_from is a bundle, which has no statistics of its batch norms",
+            hint="training.freeze_norm=true",
         )
 
 

@@ -51,6 +51,25 @@ def save_weights(path: Path, model: nn.Module) -> None:
     atomic_write(path, save_tensors(tensors))
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file (of a run folder, its best).
+
+    Raises
+    ------
+    ModelError
+        The file is missing or damaged.
+    """
+    if path.is_dir():
+        path = path / BEST
+    try:
+        tensors: dict[str, Tensor] = load_tensors(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"weights cannot be read: {error.strerror}", file=path) from None
+    except Exception as error:
+        raise ModelError(f"is no safetensors file: {str(error).splitlines()[0]}", file=path) from None
+    return tensors
+
+
 def load_weights(path: Path, model: nn.Module) -> None:
     """Fill ``model`` from a safetensors file.
 
@@ -59,12 +78,8 @@ def load_weights(path: Path, model: nn.Module) -> None:
     ModelError
         The file is missing, damaged, or of another network.
     """
-    if path.is_dir():
-        path = path / BEST
+    tensors = read_weights(path)
     try:
-        tensors: dict[str, Tensor] = load_tensors(path.read_bytes())
         model.load_state_dict(tensors)
-    except OSError as error:
-        raise ModelError(f"weights cannot be read: {error.strerror}", file=path) from None
     except Exception as error:
         raise ModelError(f"weights do not fit: {str(error).splitlines()[0]}", file=path) from None

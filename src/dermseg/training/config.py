@@ -65,7 +65,9 @@ class ModelConfig(Section):
     filters: tuple[FilterName, ...] = Field(
         default=(), description="preprocessing of every image, here and wherever the bundle is used"
     )
-    init_from: str | None = Field(default=None, description="run folder or .safetensors to start from")
+    init_from: str | None = Field(
+        default=None, description="run folder, .safetensors file or bundle to start from"
+    )
 
     @field_validator("architecture")
     @classmethod
@@ -155,6 +157,10 @@ class TrainingConfig(Section):
     loss: LossConfig = LossConfig()
     grad_clip: float | None = Field(default=1.0, gt=0)
     ema_decay: float | None = Field(default=0.998, gt=0, lt=1)
+    freeze_norm: bool = Field(
+        default=False,
+        description="batch norms keep their statistics: for few images, and when starting from a bundle",
+    )
     autocast: Literal["auto", "off", "bf16", "fp16"] = "auto"
     channels_last: bool = Field(default=True, description="memory layout in which convolutions are faster")
     compile: bool = Field(default=False, description="torch.compile: a slow start, then faster steps")

@@ -66,7 +66,7 @@ def find_batch_size(config: RunConfig, report: Callable[[Trial], None] = lambda 
     if "pretrained" in options:
         options["pretrained"] = False  # other weights take the same memory
     step = Step(config, build_model(config.model.architecture, **options), device)
-    step.model.train()
+    step.train_mode()
     trials: list[Trial] = []
 
     def attempt(batch: int) -> bool:

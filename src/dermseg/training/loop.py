@@ -30,8 +30,8 @@ from dermseg.inference.threads import available_cpus
 from dermseg.models import build_model, count_parameters
 from dermseg.training.batches import Batches, Source
 from dermseg.training.check import check_run
-from dermseg.training.checkpoint import BEST, LAST, load_state, load_weights, save_state, save_weights
-from dermseg.training.config import RunConfig, SourceConfig, expand
+from dermseg.training.checkpoint import BEST, LAST, load_state, save_state, save_weights
+from dermseg.training.config import RunConfig, SourceConfig
 from dermseg.training.device import pick_device
 from dermseg.training.display import Display
 from dermseg.training.distributed import World, join
@@ -42,6 +42,7 @@ from dermseg.training.optim import WeightAverage, lr_factor, set_lr
 from dermseg.training.plugins import build_augmentation
 from dermseg.training.progress import Progress
 from dermseg.training.rows import open_cache
+from dermseg.training.start import find_start
 from dermseg.training.step import Step, seed_network
 from dermseg.training.validation import Validation
 
@@ -80,7 +81,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         model = build_model(config.model.architecture, **config.model.options)
         if config.model.init_from:
-            load_weights(expand(config.model.init_from), model)
+            find_start(config.model.init_from).load(model)
         self.step = Step(config, model, self.device, self.world)
         self.model = self.step.model
         self.average = WeightAverage(self.model, t.ema_decay) if t.ema_decay else None
@@ -120,7 +121,7 @@ class Trainer:
 
     def _epoch(self, total: int) -> None:
         p, t = self.progress, self.config.training
-        self.model.train()
+        self.step.train_mode()
         steps = self._steps(p.epoch)
         clock = time.monotonic()
         with closing(iter(self.batches(p.epoch, p.epoch_step * t.accumulate))) as stream:

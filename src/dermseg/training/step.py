@@ -80,6 +80,14 @@ class Step:
         self.scaler.update()
         return self.world.mean_(mean)
 
+    def train_mode(self) -> None:
+        """The network as it learns; frozen batch norms stay as they are at inference."""
+        self.model.train()
+        if self.settings.freeze_norm:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
     def _alone(self, last: bool) -> Any:
         """Ranks exchange gradients once per step, after the last batch."""
         if isinstance(self.wrapped, DistributedDataParallel) and not last:

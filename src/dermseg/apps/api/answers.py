@@ -156,9 +156,14 @@ def model_used(model: Model) -> ModelUsed:
     return ModelUsed(**describe_model(model))
 
 
-def verdict_of(status: str, needs_review: bool | None) -> str:
-    """The code of a result in the audit log: ``no_lesion``, ``review`` or ``ok``."""
-    return status if status != "ok" or not needs_review else "review"
+def verdict_of(status: str, verdict: str | None, needs_review: bool | None) -> str:
+    """The code of a result in the audit log: the verdict that was given out.
+
+    A bundle without a gate gives none: then ``no_lesion``, ``review`` (a doubtful outline) or ``ok``.
+    """
+    if verdict is not None:
+        return verdict
+    return "review" if status == "ok" and needs_review else status
 
 
 @lru_cache(maxsize=1024)

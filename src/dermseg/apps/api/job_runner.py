@@ -244,7 +244,7 @@ class JobRunner:
                     model.sha256,
                     config,
                     hashlib.sha256((out / row.mask).read_bytes()).hexdigest(),
-                    verdict_of(row.status, row.needs_review),
+                    verdict_of(row.status, row.verdict, row.needs_review),
                 )
             )
         if entries:

@@ -169,7 +169,7 @@ async def _unless_gone(request: Request, work: Any) -> tuple[Segmented, bytes]:
 
 
 def _entry(request: Request, found: Segmented, ask: Ask) -> Entry:
-    judged = found.result.judgement
+    verdict, judged = found.result.verdict, found.result.judgement
     return Entry(
         "result",
         request.state.client.id,
@@ -178,7 +178,11 @@ def _entry(request: Request, found: Segmented, ask: Ask) -> Entry:
         found.model.sha256,
         config_sha256(found.model, ask),
         found.output_sha256,
-        verdict_of(found.result.status, None if judged is None else judged.needs_review),
+        verdict_of(
+            found.result.status,
+            None if verdict is None else verdict.level,
+            None if judged is None else judged.needs_review,
+        ),
     )
 
 

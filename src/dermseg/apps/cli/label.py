@@ -1,4 +1,4 @@
-"""``dermseg label``: pre-labels, what to label next, and labels back into an index."""
+"""``dermseg label``: pre-labels, what to label next, labels back into an index, and the loop played."""
 
 from __future__ import annotations
 
@@ -68,11 +68,20 @@ def rank_(
     ] = "mixed",
     number: Annotated[int | None, typer.Option("-n", "--number", min=1, help="Only the first N.")] = None,
     model: ModelOption = "default",
+    labelled: Annotated[
+        Path | None,
+        typer.Option(
+            "--labelled", metavar="INDEX", help="Labelled already: diversity keeps away from these."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of --by random.")] = 0,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
     """Order images by how much a label would teach the model."""
+    import numpy as np
+
+    from dermseg.data.index import open_image, read_index
     from dermseg.images.masks import atomic_write
     from dermseg.images.sources import find_images, split_off_masks
     from dermseg.inference.predictor import load_model
@@ -86,9 +95,16 @@ def rank_(
     loaded = load_model(model)
     with progress("looking") as step:
         looks, good, failed = look_at_all(loaded, sources, progress=step)
+    known = None
+    if labelled and chosen in ("diversity", "mixed"):
+        there = [open_image(row) for row in read_index(labelled)]
+        with progress("looking at labelled images") as step:
+            seen, _, lost = look_at_all(loaded, there, progress=step)
+        failed += lost
+        known = np.stack([look.descriptor for look in seen]) if seen else None
     for file, reason in failed:
         say(f"failed: {file}: {reason}")
-    order = rank(looks, chosen, seed=seed)[:number]
+    order = rank(looks, chosen, known=known, seed=seed)[:number]
     table = [
         {
             "rank": place,
@@ -154,3 +170,92 @@ def import_(
     say(f"{output}: {len(rows)} images; {len(found.rows) - len(rows)} untouched proposals were left out")
     if json_:
         print_json({"index": str(output), "imported": len(rows), "proposals": len(found.rows) - len(rows)})
+
+
+@app.command("simulate")
+def simulate_(
+    index: Annotated[Path, typer.Argument(help="Index of images whose masks are known.")],
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for cells, table and plot.")] = Path(
+        "runs/simulate"
+    ),
+    split: Annotated[str, typer.Option("--split", help="Images that may be labelled.")] = "train",
+    test: Annotated[str, typer.Option("--test-split", help="Images to score on.")] = "test",
+    sizes: Annotated[
+        str, typer.Option("--sizes", help="Labelled images at the start and after each round.")
+    ] = "10,20,40,80",
+    strategies: Annotated[
+        str, typer.Option("--by", help="Strategies of 'label rank' to compare.")
+    ] = "random,uncertainty,disagreement,diversity,mixed",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Repetitions.")] = 3,
+    pool: Annotated[
+        int | None, typer.Option("--pool", min=2, help="Use only so many to choose from.")
+    ] = None,
+    test_images: Annotated[
+        int | None, typer.Option("--test-images", min=1, help="Use only so many to score on.")
+    ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="MODEL", help="Train every cell from a bundle, run or .safetensors file."
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the trainings, repeatable."),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Play labelling and training on images whose labels are known: which strategy needs fewest?
+
+    The same command goes on after any interruption. Needs the extra 'train' (and 'weights', unless --from).
+    """
+    from dermseg.errors import MissingExtraError
+
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError:
+        raise MissingExtraError("'dermseg label simulate' (torch)", "train") from None
+    import json
+
+    import cv2
+
+    from dermseg.data.index import read_index
+    from dermseg.images.masks import atomic_write
+    from dermseg.labeling.curves import draw, summarize, write_cells
+    from dermseg.labeling.rank import STRATEGIES
+    from dermseg.labeling.simulate import RECIPE, Plan, simulate
+    from dermseg.training.start import load_run
+
+    names = [part.strip() for part in strategies.split(",") if part.strip()]
+    chosen = tuple(known for known in STRATEGIES if known in names)
+    if unknown := [name for name in names if name not in STRATEGIES]:
+        raise UsageError(f"--by '{unknown[0]}' is not known", hint=f"of: {', '.join(STRATEGIES)}")
+    try:
+        steps = tuple(int(part) for part in sizes.split(","))
+    except ValueError:
+        raise UsageError(f"--sizes '{sizes}' are not numbers", hint="--sizes 10,20,40,80") from None
+    plan = Plan(steps, chosen, seeds=seeds, pool=pool, test=test_images)
+    config = load_run(RECIPE, from_, set_ or ())
+    cv2.setNumThreads(1)
+    cells = simulate(index, (split, test), plan, config, output, report=say)
+    summary = {
+        "index": index.name,
+        "splits": {"pool": split, "test": test},
+        "images": {part: len(read_index(output / part / "index.csv")) for part in ("pool", "test")},
+        "from": from_,
+        **summarize(cells, steps, chosen),
+    }
+    atomic_write(output / "simulate.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
+    write_cells(cells, chosen, output / "simulate.csv")
+    draw(summary, output)
+    for strategy, found in summary["strategies"].items():
+        dice = ", ".join(f"{row['labelled']}: {row['mean']:.4f}" for row in found["dice"])
+        needs = found.get("labels_share", {}).get("share")
+        say(
+            f"{strategy}: Dice {dice}"
+            + ("" if needs is None else f"; needs {100 * needs:.0f} % of random's labels")
+        )
+    say(f"{output / 'simulate.png'}")
+    if json_:
+        print_json(summary)

@@ -24,6 +24,14 @@ def train(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Run folder; default runs/<name>.")
     ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Go on from a bundle ('default'), run folder or .safetensors file, with its network.",
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, repeatable.")
     ] = None,
@@ -39,6 +47,7 @@ def train(
 ) -> None:
     """Train a network. Ctrl-C or a kill loses nothing: --resume RUN goes on where it stopped.
 
+    --from MODEL without CONFIG fine-tunes on the train and val splits of index.csv (or $DERMSEG_INDEX).
     Several GPUs or machines: torchrun --nproc-per-node 2 --no-python dermseg train CONFIG
     """
     import cv2
@@ -46,18 +55,22 @@ def train(
     from dermseg.training.config import load_config
     from dermseg.training.distributed import torchrun_world
     from dermseg.training.loop import train as run_training
+    from dermseg.training.start import load_run
 
     if resume:
-        if config or output or set_ or find_batch_size:
+        if config or output or from_ or set_ or find_batch_size:
             raise UsageError(
                 "--resume takes its settings from the run",
-                hint="leave CONFIG, -o, --set and --find-batch-size out",
+                hint="leave CONFIG, -o, --from, --set and --find-batch-size out",
             )
         folder, settings = resume, load_config(resume / "config.yaml")
     else:
-        if config is None:
-            raise UsageError("a configuration file is needed", hint="dermseg train configs/default.yaml")
-        settings = load_config(config, set_ or ())
+        if config is None and from_ is None:
+            raise UsageError(
+                "a configuration file is needed",
+                hint="dermseg train configs/default.yaml, or --from default to fine-tune",
+            )
+        settings = load_run(config, from_, set_ or ())
         folder = output or Path("runs") / settings.name
     if find_batch_size:
         _find_batch_size(settings, as_json)

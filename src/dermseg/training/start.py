@@ -1,0 +1,182 @@
+"""Where a training starts from: a run folder, a safetensors file, or a bundle (``default``)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from dermseg.errors import DermsegError, ModelError, UsageError
+from dermseg.inference.bundle import Bundle, load_bundle
+from dermseg.models.stored import read_parameters, unfold
+from dermseg.training.checkpoint import BEST, load_weights, read_weights
+from dermseg.training.config import RunConfig, expand, load_config
+
+CONFIG = "config.yaml"
+RECIPE = Path(__file__).with_name("finetune.yaml")
+"""Settings of ``dermseg train --from`` without a configuration; ``configs/finetune.yaml`` is a copy."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights to start from: a file or a bundle, one of the two.
+
+    Attributes
+    ----------
+    weights
+        A ``.safetensors`` file.
+    bundle
+        A bundle, whose batch norms are folded.
+    """
+
+    weights: Path | None = None
+    bundle: Bundle | None = None
+
+    def state(self, model: nn.Module) -> dict[str, Tensor]:
+        """All tensors for ``model``, which is not changed and may be on the meta device.
+
+        Raises
+        ------
+        ModelError
+            They cannot be read, or some are missing.
+        """
+        if self.bundle is None:
+            assert self.weights is not None
+            return read_weights(self.weights)
+        try:
+            return unfold(model, read_parameters(self.bundle.read_model(_float_variant(self.bundle))))
+        except DermsegError as error:
+            raise ModelError(
+                f"is of another network: {error.message}",
+                file=self.bundle.path,
+                hint="--from takes its network too; where it has no such weights, start from its run folder",
+            ) from None
+
+    def load(self, model: nn.Module) -> None:
+        """Fill ``model``.
+
+        Raises
+        ------
+        ModelError
+            See ``state``; or the weights are of another network.
+        """
+        if self.weights is not None:
+            load_weights(self.weights, model)
+            return
+        assert self.bundle is not None
+        try:
+            model.load_state_dict(self.state(model))
+        except RuntimeError as error:
+            raise ModelError(
+                f"weights do not fit: {str(error).splitlines()[0]}", file=self.bundle.path
+            ) from None
+
+
+def find_start(text: str) -> Start:
+    """What ``model.init_from`` means: a run folder, a ``.safetensors`` file, or a bundle's name or path.
+
+    Raises
+    ------
+    ModelError
+        There is nothing of that name.
+    """
+    path = expand(text)
+    if path.is_dir() and (path / BEST).exists():
+        return Start(weights=path / BEST)
+    if path.suffix == ".safetensors":
+        return Start(weights=path)
+    try:
+        return Start(bundle=load_bundle(path))
+    except ModelError as error:
+        if path.exists():
+            raise
+        raise ModelError(
+            f"'{text}' does not exist",
+            hint=f"a run folder, a .safetensors file or a bundle; {error.hint or 'default'}",
+        ) from None
+
+
+def load_run(config: Path | None, start: str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """A run's configuration, with the network of what it starts from.
+
+    Parameters
+    ----------
+    config
+        Its YAML file; None takes ``RECIPE``.
+    start
+        Instead of the configuration's ``model.init_from``. Where there is either, the network is that of the
+        start, unless only the configuration names one.
+    overrides
+        ``key.sub=value``, over both.
+
+    Raises
+    ------
+    ModelError, ConfigError, UsageError
+        See ``load_config`` and ``start_settings``.
+    """
+    path = config or RECIPE
+    settings = load_config(path, overrides)
+    if start is None and not {"architecture", "options"} & settings.model.model_fields_set:
+        start = settings.model.init_from
+    return settings if start is None else load_config(path, [*start_settings(start), *overrides])
+
+
+def start_settings(text: str) -> list[str]:
+    """Settings that make a run continue from ``text``, as ``load_config`` takes them.
+
+    The network, what it expects of an image, and its image size are those of the start; of a lone
+    ``.safetensors`` file the configuration must say them.
+
+    Raises
+    ------
+    ModelError, ConfigError
+        There is nothing of that name, or it cannot be read.
+    UsageError
+        A bundle that was not trained by dermseg.
+    """
+    start = find_start(text)
+    settings: dict[str, Any] = {}
+    if start.bundle is not None:
+        card = start.bundle.card
+        if "." in card.architecture:
+            raise UsageError(
+                f"'{card.name}' has a network of its own ({card.architecture})",
+                file=start.bundle.path,
+                hint="train from its run folder",
+            )
+        seen = card.preprocessing
+        settings["model"] = {
+            "architecture": card.architecture,
+            "options": card.architecture_options,
+            "mean": seen.mean,
+            "std": seen.std,
+            "filters": seen.filters,
+        }
+        settings["training.image_size"] = seen.height
+        settings["training.freeze_norm"] = True
+    elif start.weights is not None and (config := start.weights.with_name(CONFIG)).exists():
+        before = load_config(config)
+        settings["model"] = before.model.model_dump(mode="json")
+        settings["training.image_size"] = before.training.image_size
+    if "model" in settings:
+        options = settings["model"]["options"]
+        if "pretrained" in options:
+            settings["model"]["options"] = {**options, "pretrained": False}  # all weights come from the start
+    where = expand(text)
+    settings["model.init_from"] = str(where.absolute()) if where.exists() else text
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+
+
+def _float_variant(bundle: Bundle) -> str:
+    """The variant with float weights, the default where it has them."""
+    card = bundle.card
+    names = sorted(card.variants, key=lambda name: name != card.default_variant)
+    for name in names:
+        variant = card.variants[name]
+        if variant.format == "onnx" and variant.interface == "logits" and "int8" not in variant.precision:
+            return name
+    raise ModelError("no variant has float weights")
