@@ -94,13 +94,20 @@ def summarise(config: RunConfig) -> str:
 
 
 def train(config: Path, run: Path, overrides: list[str]) -> None:
-    """Train, or go on; before that the run that this one starts from, by the config beside it."""
+    """Train, or go on; before that the run it starts from and its teachers, by the configs beside it."""
     if (run / "config.yaml").exists():
         dermseg("train", "--resume", run)
         return
-    if start := load_config(config).model.init_from:
+    settings = load_config(config)
+    if start := settings.model.init_from:
         first = expand(start)
         train(config.with_name(f"{first.name.removeprefix('run-')}.yaml"), first, [])
+    for teacher in map(expand, settings.data.teachers):
+        if not teacher.exists():
+            name = teacher.name.removeprefix("teacher-")
+            earlier = teacher.with_name(f"run-{name}")
+            train(config.with_name(f"{name}.yaml"), earlier, [])
+            dermseg("export", earlier, "-o", teacher)
     dermseg("train", config, "-o", run, *overrides)
 
 

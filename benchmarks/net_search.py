@@ -2,8 +2,8 @@
 
 1. ``screen``: images/s of many variants of ``encoder_unet`` with random weights, which do not change speed,
    in turns and several times over, as ``dermseg segment`` runs them (one call per CPU, one thread each).
-2. ``train``: the finalists below, all with one short recipe: the data of ``configs/default.yaml``, three
-   epochs at 128 px, one at the candidate's own size. Finished runs are kept, interrupted ones resumed.
+2. ``train``: the finalists below, all with one short recipe: the data of ``configs/default-start.yaml``,
+   three epochs at 128 px, one at the candidate's own size. Finished runs are kept, interrupted ones resumed.
 3. ``plot``: Dice on val (mean of ISIC 2018 and HAM10000) against images/s. Test splits are not touched.
 
     python benchmarks/net_search.py screen|train|plot
@@ -114,7 +114,7 @@ def train(runs: Path) -> None:
         if (run / "config.yaml").exists():
             dermseg("train", "--resume", run)
         else:
-            dermseg("train", ROOT / "configs" / "default.yaml", "-o", run, *overrides(candidate))
+            dermseg("train", ROOT / "configs" / "default-start.yaml", "-o", run, *overrides(candidate))
         minutes = (time.perf_counter() - begin) / 60
         bundle = run / "bundle"
         if not bundle.exists():

@@ -160,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default = [ROOT / "configs" / "default.yaml", ROOT / "configs" / "unet.yaml"]
+    default = [ROOT / "configs" / "default-start.yaml", ROOT / "configs" / "unet.yaml"]
     parser.add_argument("--config", type=Path, nargs="+", default=default)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in dermseg train")
     parser.add_argument("--batch-size", type=int, default=None)

@@ -68,6 +68,13 @@ def test_all_ways_to_store_a_mask(data: bytes) -> None:
     assert found.notes == ()
 
 
+def test_one_bit_images_give_ones_and_zeros() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.eye(8, dtype=np.uint8) * 255).convert("1").save(stream, "BMP")
+    mask = load_mask(stream.getvalue())
+    np.testing.assert_array_equal(mask.view(np.uint8), np.eye(8, dtype=np.uint8))
+
+
 def test_jpeg_noise_and_soft_rims_are_tolerated_and_said() -> None:
     jpeg = cv2.imencode(".jpg", MASK * np.uint8(255), [cv2.IMWRITE_JPEG_QUALITY, 60])[1].tobytes()
     found = read_mask(jpeg)

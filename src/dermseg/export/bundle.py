@@ -169,7 +169,9 @@ def export_run(
 
 
 def best_image_size(run: Path, config: RunConfig) -> int:
-    """The image size at which the best weights were validated: the network must be run at that size."""
+    """The size that the run asks for, else that at which its best weights were validated."""
+    if config.training.inference_size:
+        return config.training.inference_size
     progress: dict[str, Any] = json.loads(load_state(run / LAST)["progress"])
     return config.training.at_epoch(progress["best_epoch"])[0]
 
@@ -227,6 +229,7 @@ def _training(config: RunConfig, val_images: int, trials: list[dict[str, Any]]) 
         "optimizer": f"{t.optimizer}, lr {t.lr}, {t.schedule}, weight decay {t.weight_decay}",
         "loss": t.loss.model_dump(),
         "initialisation": _initialisation(config),
+        "teachers": [Path(name).name for name in config.data.teachers],
         "threshold_chosen_on": f"{val_images} validation images",
         "postprocessing_trials": trials,
     }

@@ -90,7 +90,7 @@ def decode(header: Header, *, min_side: int | None = None, allow_truncated: bool
     if header.truncated and not allow_truncated:
         raise ImageError(
             f"the file is truncated: {header.truncated}",
-            hint="copy it again, or take what is there with --allow-truncated",
+            hint="copy it again from where it came, or save it anew in an image program",
         )
     try:
         with _quietly() if header.format in ("TIFF", "WEBP") else nullcontext():

@@ -124,7 +124,8 @@ def binarize(values: npt.NDArray[Any], *, lossy: bool = False) -> tuple[BoolMask
         The values are not those of a binary mask.
     """
     if values.dtype == np.bool_:
-        return values.copy(), ()
+        # Pillow stores True as 255 in images of one bit; code that looks at the bytes expects 1
+        return np.asarray(values.view(np.uint8) != 0), ()
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise MaskError("is not a mask: it has values that are not numbers")
     levels, counts = _levels(values)

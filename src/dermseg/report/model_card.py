@@ -58,7 +58,7 @@ def render_model_card(
     return "\n\n".join(_join_lists(parts)) + "\n"
 
 
-_RECIPE = ("initialisation", "optimizer", "loss", "epochs", "phases", "batch_size", "seed")
+_RECIPE = ("initialisation", "teachers", "optimizer", "loss", "epochs", "phases", "batch_size", "seed")
 
 
 def _join_lists(parts: list[str]) -> list[str]:

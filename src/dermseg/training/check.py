@@ -19,6 +19,7 @@ from dermseg.training.losses import build_loss
 from dermseg.training.plugins import build_augmentation
 from dermseg.training.rows import select_rows
 from dermseg.training.start import find_start
+from dermseg.training.teachers import load_teachers
 from dermseg.training.validation import Validation
 
 
@@ -35,6 +36,8 @@ def check_run(config: RunConfig, world: World | None = None) -> None:
         shared by the processes.
     DataError
         Images are missing, or have too few masks for the classes.
+    ModelError
+        A teacher is missing or damaged.
     MissingExtraError
         The pretrained weights that are asked for are not installed.
     """
@@ -45,6 +48,7 @@ def check_run(config: RunConfig, world: World | None = None) -> None:
     build_augmentation(config.augmentation)
     Validation(t.metric, torch.Tensor.float, softmax=False)
     _check_sources(config)
+    load_teachers(config)
     for size in sorted({t.at_epoch(epoch)[1] for epoch in range(t.epochs)}):
         if size % world.size:
             raise ConfigError(
@@ -113,12 +117,15 @@ def _check_network(model: ModelConfig, training: TrainingConfig) -> None:
             find_imagenet_weights(encoder)
         options["pretrained"] = False
     sizes = {training.at_epoch(epoch)[0] for epoch in range(training.epochs)}
+    if training.inference_size:
+        sizes.add(training.inference_size)
     try:
         # on the meta device a network of any size is built at once and computes shapes only
         with torch.device("meta" if own else "cpu"):
             network = build_model(model.architecture, **options)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"model.options of '{model.architecture}': {error}") from error
+        shown = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise ConfigError(f"model.options of '{model.architecture}' ({shown}): {error}") from error
     multiple = int(getattr(network, "size_multiple", 1))
     for size in sorted(sizes):
         if size % multiple:

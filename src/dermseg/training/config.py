@@ -43,6 +43,10 @@ class DataConfig(Section):
     cache_size: int = Field(
         default=256, ge=32, le=2048, description="side in pixels at which images are kept"
     )
+    teachers: tuple[str, ...] = Field(
+        default=(), description="bundles whose mean probability softens the masks of train: distillation"
+    )
+    teacher_weight: float = Field(default=0.5, gt=0, le=1, description="share of the teachers in a mask")
     decode_workers: int | None = Field(
         default=None,
         ge=1,
@@ -142,6 +146,12 @@ class TrainingConfig(Section):
 
     epochs: int = Field(default=20, ge=1)
     image_size: int = Field(default=256, ge=32)
+    inference_size: int | None = Field(
+        default=None,
+        ge=32,
+        description="image size of the exported network; None is that at which it was best. A somewhat "
+        "larger size than that of training may be better (Touvron 2019, arXiv:1906.06423)",
+    )
     batch_size: int = Field(default=16, ge=1)
     phases: tuple[PhaseConfig, ...] = ()
     accumulate: int = Field(default=1, ge=1, description="batches whose gradients make one step")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -26,6 +27,7 @@ from torch import Tensor
 from dermseg.data.cache import Cache
 from dermseg.errors import DermsegError, TrainingError, UsageError
 from dermseg.images.masks import atomic_write
+from dermseg.inference.predictor import Model
 from dermseg.inference.threads import available_cpus
 from dermseg.models import build_model, count_parameters
 from dermseg.training.batches import Batches, Source
@@ -44,6 +46,7 @@ from dermseg.training.progress import Progress
 from dermseg.training.rows import open_cache
 from dermseg.training.start import find_start
 from dermseg.training.step import Step, seed_network
+from dermseg.training.teachers import load_teachers
 from dermseg.training.validation import Validation
 
 LOG_EVERY = 20  # steps
@@ -75,7 +78,10 @@ class Trainer:
         self.workers = config.data.decode_workers or (2 if on_cpu else available_cpus())
         self.read_every = 1 if on_cpu else LOG_EVERY
         self.display = Display(quiet or not self.world.main)
-        self.train_sources = [Source(self._cache(source), source.per_epoch) for source in config.data.train]
+        teachers = load_teachers(config)
+        self.train_sources = [
+            Source(self._cache(source, teachers), source.per_epoch) for source in config.data.train
+        ]
         self.val_caches = [(source, self._cache(source)) for source in config.data.val]
         self.augmentation = build_augmentation(config.augmentation)
         torch.manual_seed(config.seed)
@@ -235,17 +241,18 @@ class Trainer:
         self.step.optimizer.load_state_dict(state["optimizer"])
         self.step.scaler.load_state_dict(state["scaler"])
 
-    def _cache(self, source: SourceConfig) -> Cache:
+    def _cache(self, source: SourceConfig, teachers: Sequence[Model] = ()) -> Cache:
         """The images of a source; the first rank of a machine decodes them, the others wait."""
         cache: Cache | None = None
         problem: DermsegError | None = None
+        settings = (self.config, source, self.workers, self.display.line, teachers)
         if self.world.local_rank == 0:
             try:
-                cache = open_cache(self.config, source, self.workers, self.display.line)
+                cache = open_cache(*settings)
             except DermsegError as error:
                 problem = error
         self.world.agree(problem)
-        return cache or open_cache(self.config, source, self.workers, self.display.line)
+        return cache or open_cache(*settings)
 
 
 def train(

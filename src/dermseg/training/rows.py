@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
-from dermseg.data.cache import Cache, build_cache
+from dermseg.data.cache import Cache, build_cache, cache_key
 from dermseg.data.index import IndexRow, read_index
 from dermseg.errors import UsageError
+from dermseg.inference.predictor import Model
 from dermseg.training.config import RunConfig, SourceConfig, expand
+from dermseg.training.teachers import soften
 
 
 def select_rows(source: SourceConfig, seed: int) -> list[IndexRow]:
@@ -30,8 +33,14 @@ def select_rows(source: SourceConfig, seed: int) -> list[IndexRow]:
     return rows
 
 
-def open_cache(config: RunConfig, source: SourceConfig, workers: int, say: Callable[[str], None]) -> Cache:
-    """The decoded images of a source, decoded now where they are not yet.
+def open_cache(
+    config: RunConfig,
+    source: SourceConfig,
+    workers: int,
+    say: Callable[[str], None],
+    teachers: Sequence[Model] = (),
+) -> Cache:
+    """The decoded images of a source, decoded now where they are not yet; masks softened by ``teachers``.
 
     Raises
     ------
@@ -40,16 +49,23 @@ def open_cache(config: RunConfig, source: SourceConfig, workers: int, say: Calla
     """
     data = config.data
 
-    def show(done: int, total: int) -> None:
+    def show(what: str, done: int, total: int) -> None:
         if done % 1000 == 0 or done == total:
-            say(f"decoding {source.index} {source.split}: {done}/{total}")
+            say(f"{what} {source.index} {source.split}: {done}/{total}")
 
-    return build_cache(
-        select_rows(source, config.seed),
+    rows, folder = select_rows(source, config.seed), expand(data.cache_dir)
+    masks, filters = config.model.masks, config.model.filters
+    cache = build_cache(
+        rows,
         data.cache_size,
-        expand(data.cache_dir),
-        masks=config.model.masks,
-        filters=config.model.filters,
+        folder,
+        masks=masks,
+        filters=filters,
         workers=workers,
-        progress=show,
+        progress=partial(show, "decoding"),
     )
+    if not teachers:
+        return cache
+    key = cache_key(rows, data.cache_size, masks, filters)
+    ask = partial(show, "asking the teachers")
+    return soften(cache, key, folder, teachers, data.teacher_weight, progress=ask)

@@ -1,0 +1,110 @@
+"""Masks softened by trained networks: knowledge distillation (Hinton 2015, arXiv:1503.02531).
+
+Outlines differ between people. What several networks agree on is a steadier target than one person's line,
+and a small network that learns a mixture of both comes close to the mean of large ones. The teachers look at
+each image once, upright, before training; their mean probability is mixed into the mask and kept beside the
+decoded images, so an epoch costs what it did before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.data.cache import Cache
+from dermseg.errors import ConfigError
+from dermseg.inference.bundle import load_bundle
+from dermseg.inference.predictor import Model
+from dermseg.training.config import RunConfig, expand
+
+_BATCH = 4
+
+
+def load_teachers(config: RunConfig) -> list[Model]:
+    """The teachers of a run.
+
+    Raises
+    ------
+    ModelError
+        A bundle does not exist or is damaged.
+    ConfigError
+        The run has several masks per image; the teachers know one.
+    """
+    if config.data.teachers and config.model.masks != 1:
+        raise ConfigError(
+            f"data.teachers gives one mask per image, and the model learns {config.model.masks}",
+            hint="data.teachers=[]",
+        )
+    return [Model(load_bundle(expand(name))) for name in config.data.teachers]
+
+
+def soften(
+    cache: Cache,
+    key: str,
+    folder: Path,
+    teachers: Sequence[Model],
+    weight: float,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Cache:
+    """The cache with masks ``(1 - weight) * mask + weight * mean probability of the teachers``.
+
+    Parameters
+    ----------
+    cache
+        Images ``uint8 (N, S, S, 3)`` and masks ``uint8 (N, S, S)``.
+    key
+        Name of the cache; the softened masks are kept in ``folder`` under it and the teachers' hashes.
+    weight
+        Share of the teachers, 0 to 1.
+    progress
+        Is told how many images of how many are done.
+    """
+    digest = hashlib.sha256(f"{weight}".encode())
+    for teacher in teachers:
+        card = teacher.card
+        settings = (card.preprocessing.model_dump_json(), str(card.postprocessing.temperature))
+        digest.update("\0".join((teacher.sha256, *settings)).encode())
+    path = folder / f"{key}-{digest.hexdigest()[:16]}.npy"
+    if not path.exists():
+        _write(path, cache, teachers, weight, progress)
+    return Cache(cache.images, np.load(path, mmap_mode="r"), cache.image_ids)
+
+
+def _write(
+    path: Path,
+    cache: Cache,
+    teachers: Sequence[Model],
+    weight: float,
+    progress: Callable[[int, int], None],
+) -> None:
+    handle, name = tempfile.mkstemp(prefix=f"{path.stem}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        masks = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=cache.masks.shape)
+        for first in range(0, len(cache), _BATCH):
+            part = slice(first, first + _BATCH)
+            found = np.mean([_probability(t, cache.images[part]) for t in teachers], axis=0)
+            masks[part] = np.rint((1 - weight) * cache.masks[part] + 255 * weight * found)
+            progress(min(first + _BATCH, len(cache)), len(cache))
+        masks.flush()
+        temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _probability(teacher: Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Probability ``float32 (N, S, S)`` for images ``uint8 (N, S, S, 3)``."""
+    small = teacher.infer(np.stack([teacher.prepare(np.ascontiguousarray(image)) for image in images]))
+    size = images.shape[2], images.shape[1]
+    return np.stack([cv2.resize(p, size, interpolation=cv2.INTER_LINEAR) for p in small])
