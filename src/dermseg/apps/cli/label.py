@@ -221,10 +221,10 @@ def simulate_(
     import cv2
 
     from dermseg.data.index import read_index
+    from dermseg.experiments.curves import draw, summarize, write_cells
+    from dermseg.experiments.simulate import RECIPE, Plan, simulate
     from dermseg.images.masks import atomic_write
-    from dermseg.labeling.curves import draw, summarize, write_cells
     from dermseg.labeling.rank import STRATEGIES
-    from dermseg.labeling.simulate import RECIPE, Plan, simulate
     from dermseg.training.start import load_run
 
     names = [part.strip() for part in strategies.split(",") if part.strip()]

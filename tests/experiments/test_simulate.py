@@ -15,8 +15,8 @@ pytest.importorskip("torch", reason="needs the extra 'train'")
 from dermseg.apps.cli.main import main
 from dermseg.data.index import IndexRow, write_index
 from dermseg.data.synthetic import synthesize
-from dermseg.labeling.curves import labels_needed, summarize
-from dermseg.labeling.simulate import Cell
+from dermseg.experiments.curves import labels_needed, summarize
+from dermseg.experiments.simulate import Cell
 
 TINY = [
     "model={architecture: unet, options: {widths: [4, 8]}}",

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from dermseg.data.index import write_table
 from dermseg.evaluation.statistics import mean_interval, paired_difference
+from dermseg.experiments.simulate import START, Cell
 from dermseg.images.masks import atomic_write
-from dermseg.labeling.simulate import START, Cell
 
 CONTROL = "random"
 _RESAMPLES = 2000
