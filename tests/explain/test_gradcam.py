@@ -12,12 +12,13 @@ from scipy.stats import spearmanr
 from dermseg.data.synthetic import synthesize
 from dermseg.errors import UsageError
 from dermseg.explain.gradcam import grad_cam
-from dermseg.explain.network import feature_layers, torch_network
+from dermseg.explain.network import feature_layers
+from dermseg.export.rebuild import rebuild
 from dermseg.inference.predictor import load_model
 from dermseg.models.blocks import init_weights
 
 MODEL = load_model()
-NETWORK = torch_network(MODEL.bundle)
+NETWORK = rebuild(MODEL.bundle)
 X = torch.from_numpy(MODEL.prepare(synthesize(7, (240, 320))[0])[None])
 
 

@@ -11,12 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from dermseg.errors import ModelError
-from dermseg.export.onnx import fold_batch_norm
+from dermseg.export.rebuild import rebuild
 from dermseg.inference.bundle import Bundle
 from dermseg.inference.session import check_logits, first_line, resolve_threads
-from dermseg.models import build_model
-from dermseg.models.stored import read_parameters
-from dermseg.registry import find_architecture
 
 
 class TorchSession:
@@ -36,24 +33,8 @@ class TorchSession:
 
     def __init__(self, bundle: Bundle, variant: str, threads: int | None = None) -> None:
         self.threads = resolve_threads(threads)
-        card = bundle.card
-        find_architecture(card.architecture)  # a card must not name code to import, as configurations may
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        data = bundle.read_model(variant)
-        try:
-            network = fold_batch_norm(build_model(card.architecture, **card.architecture_options))
-            found = read_parameters(data)
-            # a bias of zeros is left out when ONNX is written
-            biases = {k: torch.zeros_like(v) for k, v in network.state_dict().items() if k.endswith("bias")}
-            network.load_state_dict(biases | {k: found[k] for k in network.state_dict() if k in found})
-        except Exception as error:  # of protobuf, onnx, torch or the network's own
-            raise ModelError(
-                f"torch cannot rebuild '{card.architecture}' from variant '{variant}': "
-                + first_line(error, 2),
-                file=bundle.path,
-                hint="--runtime onnxruntime",
-            ) from None
-        self._network = network.to(self._device)
+        self._network = rebuild(bundle, variant).to(self._device)
         torch.set_num_threads(self.threads)
 
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -32,15 +32,16 @@ def explain(
 
     Writes NAME.LAYER.jpg (overlay) and NAME.LAYER.npy (float32, the layer's own size) for each image.
     """
-    from dermseg.explain.network import feature_layers, torch_network
+    from dermseg.explain.network import feature_layers
     from dermseg.explain.picture import explain_image
+    from dermseg.export.rebuild import rebuild
     from dermseg.images import find_images
     from dermseg.inference.predictor import load_model
 
     if output.exists() and any(output.iterdir()) and not overwrite:
         raise UsageError("the folder is not empty", file=output, hint="--overwrite, or another -o")
     loaded = load_model(model)
-    network = torch_network(loaded.bundle)
+    network = rebuild(loaded.bundle)
     names = list(feature_layers(network))
     chosen = layer or [default_layer(names)]
     for name in chosen:

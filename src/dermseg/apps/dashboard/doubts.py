@@ -63,9 +63,9 @@ def open_network(model: Model) -> Any:
     ModelError
         It cannot be built from the bundle.
     """
-    from dermseg.explain.network import torch_network
+    from dermseg.export.rebuild import rebuild
 
-    return torch_network(model.bundle)
+    return rebuild(model.bundle)
 
 
 def layer_names(network: Any) -> list[str]:
