@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +20,16 @@ from dermseg.inference.threads import available_cpus
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 _PACKAGES = ("torch", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
+
+
+def dermseg(*arguments: object) -> dict[str, Any]:
+    """Run one command of ``dermseg``, show it, and return its JSON."""
+    words = [str(a) for a in arguments]
+    print("$ dermseg", *words, flush=True)
+    command = [sys.executable, "-m", "dermseg.apps.cli.main", *words, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 def describe() -> dict[str, Any]:

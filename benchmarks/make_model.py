@@ -19,6 +19,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from common import ROOT, dermseg
 from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.export.fit_gate import fit_bundle_gate
 from dermseg.images.masks import atomic_write
@@ -27,7 +28,7 @@ from dermseg.inference.card import CARD_NAME
 from dermseg.training.checkpoint import BEST
 from dermseg.training.config import RunConfig, expand, load_config
 from fit_gate import INDEXES as GATE_INDEXES
-from model_card import BUNDLE, ROOT, dermseg, write_card
+from model_card import BUNDLE, write_card
 
 LICENCE = "CC-BY-NC-4.0 (weights; the training data are for non-commercial use)"
 DATA_SETS = {"isic": "ISIC 2018", "ham": "HAM10000", "ph2": "PH2"}

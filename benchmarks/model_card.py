@@ -20,12 +20,11 @@ import argparse
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import ROOT, dermseg
 from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.evaluation.evaluate import select_split
 from dermseg.evaluation.failures import worst_images
@@ -42,7 +41,6 @@ from dermseg.report.card_sections import CARD_STRATA
 from dermseg.report.model_card import render_model_card
 from dermseg.report.outlines import draw_outlines
 
-ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "src" / "dermseg" / "bundles" / "default"
 TEST_LOG = ROOT / "benchmarks" / "test-evaluations.csv"
 CARD, DRAWINGS, FIGURES = "MODEL_CARD.md", "docs/images", "benchmarks/results/model_card.json"
@@ -59,16 +57,6 @@ class TestSet:
     split: str
     metadata: Path | None = None
     detailed: bool = False
-
-
-def dermseg(*arguments: object) -> dict[str, Any]:
-    """Run one command, show it, and return its JSON."""
-    words = [str(a) for a in arguments]
-    print("$ dermseg", *words, flush=True)
-    command = [sys.executable, "-m", "dermseg.apps.cli.main", *words, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
 
 
 def test_sets(data: Path, runs: Path) -> list[TestSet]:

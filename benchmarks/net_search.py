@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from common import RESULTS, ROOT, describe, save
+from common import RESULTS, ROOT, dermseg, describe, save
 from dermseg.export.onnx import to_onnx
 from dermseg.inference.session import OrtSession
 from dermseg.inference.threads import available_cpus
@@ -140,17 +138,6 @@ def overrides(candidate: Candidate) -> list[str]:
         **{f"model.options.{key}": value for key, value in candidate.options.items()},
     }
     return [word for key, value in values.items() for word in ("--set", f"{key}={json.dumps(value)}")]
-
-
-def dermseg(*arguments: object) -> dict[str, Any]:
-    """Run one command, show it, and return its JSON."""
-    words = [str(a) for a in arguments]
-    print("$ dermseg", *words, flush=True)
-    command = [sys.executable, "-m", "dermseg.apps.cli.main", *words, "--json"]
-    result: dict[str, Any] = json.loads(
-        subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    )
-    return result
 
 
 def plot(path: Path) -> None:

@@ -9,17 +9,17 @@ import pytest
 
 from dermseg.data.cache import Cache
 from dermseg.errors import ConfigError, ModelError
-from dermseg.inference.bundle import load_bundle
+from dermseg.inference.bundle import Bundle, load_bundle
 from dermseg.inference.predictor import Model
 from dermseg.training.config import RunConfig
-from dermseg.training.teachers import load_teachers, soften
+from dermseg.training.teachers import find_teachers, soften
 
 SOURCES = {"train": [{"index": "index.csv"}], "val": [{"index": "index.csv"}]}
 
 
 @pytest.fixture(scope="module")
-def teacher() -> Model:
-    return Model(load_bundle("default"), threads=1)
+def teacher() -> Bundle:
+    return load_bundle("default")
 
 
 @pytest.fixture
@@ -31,18 +31,18 @@ def cache() -> Cache:
     return Cache(images, masks, tuple("abcde"))
 
 
-def test_masks_are_mixed_with_the_teachers_probability(teacher: Model, cache: Cache, tmp_path: Path) -> None:
+def test_masks_are_mixed_with_the_teachers_probability(teacher: Bundle, cache: Cache, tmp_path: Path) -> None:
     done: list[tuple[int, int]] = []
     soft = soften(cache, "key", tmp_path, [teacher, teacher], 0.25, progress=lambda *n: done.append(n))
     half = soften(cache, "key", tmp_path, [teacher], 1.0)
-    probability = teacher.segment(np.asarray(cache.images[2])).probability
+    probability = Model(teacher).segment(np.asarray(cache.images[2])).probability
     assert np.abs(half.masks[2] / 255 - probability).max() < 0.01  # stretched and back, in bytes
     mixed = 0.75 * cache.masks[2] + 0.25 * np.asarray(half.masks[2], float)
     assert np.abs(soft.masks[2] - mixed).max() <= 1
     assert soft.images is cache.images and soft.masks.dtype == np.uint8 and done[-1] == (5, 5)
 
 
-def test_softened_masks_are_kept_by_teachers_and_weight(teacher: Model, cache: Cache, tmp_path: Path) -> None:
+def test_softened_masks_are_kept_by_weight(teacher: Bundle, cache: Cache, tmp_path: Path) -> None:
     for weight in (0.25, 0.25, 0.5):
         soften(cache, "key", tmp_path, [teacher], weight)
     assert len(list(tmp_path.iterdir())) == 2
@@ -51,9 +51,9 @@ def test_softened_masks_are_kept_by_teachers_and_weight(teacher: Model, cache: C
 def test_teachers_must_exist_and_know_one_mask() -> None:
     missing = RunConfig.model_validate({"data": SOURCES | {"teachers": ["nowhere"]}})
     with pytest.raises(ModelError, match="nowhere"):
-        load_teachers(missing)
+        find_teachers(missing)
     several = RunConfig.model_validate(
         {"data": SOURCES | {"teachers": ["default"]}, "model": {"options": {"classes": 3}}}
     )
     with pytest.raises(ConfigError, match="one mask per image"):
-        load_teachers(several)
+        find_teachers(several)

@@ -16,8 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from dermseg.dicom.burned_in import find_text
 from dermseg.dicom.clean import clean
 from dermseg.dicom.profile import OPTIONS
@@ -28,7 +26,8 @@ from dermseg.errors import DermsegError, UsageError
 from dermseg.images.dicom import read_dataset
 from dermseg.images.headers import sniff
 from dermseg.images.load import load_image
-from dermseg.images.masks import atomic_write, encode
+from dermseg.images.masks import atomic_write
+from dermseg.images.overlay import encode_png
 from dermseg.images.probe import probe
 from dermseg.images.sources import ImageSource
 from dermseg.version import __version__
@@ -136,7 +135,7 @@ def _picture(data: bytes) -> tuple[str, bytes, int | None]:
     if header.format == "PNG" and header.orientation == 1 and header.frames == 1:
         return "PNG", *strip_png(data)
     pixels = load_image(data).pixels
-    return header.format, encode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), []), None
+    return header.format, encode_png(pixels), None
 
 
 def _warnings(dataset: Any) -> list[str]:

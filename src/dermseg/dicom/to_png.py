@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-
 from dermseg.errors import DermsegError, UsageError
 from dermseg.images.load import load_image
-from dermseg.images.masks import atomic_write, encode
+from dermseg.images.masks import atomic_write
+from dermseg.images.overlay import encode_png
 from dermseg.images.sources import ImageSource
 from dermseg.inference.outputs import plan_stems
 
@@ -51,7 +50,7 @@ def write_pngs(sources: Sequence[ImageSource], out: Path, *, overwrite: bool = F
             done.append(Converted(source.name, error=reason))
             continue
         name = f"{stems[source.name]}.png"
-        atomic_write(out / name, encode(".png", cv2.cvtColor(loaded.pixels, cv2.COLOR_RGB2BGR), []))
+        atomic_write(out / name, encode_png(loaded.pixels))
         info = loaded.info
         done.append(Converted(source.name, name, info.width, info.height, info.spacing_mm, info.notes))
     return done

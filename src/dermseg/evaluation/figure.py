@@ -158,9 +158,3 @@ def _write(canvas: Image, text: str, at: tuple[int, int], size: float) -> None:
     # OpenCV's stroke fonts hold ASCII only.
     plain = text.encode("ascii", "replace").decode()
     cv2.putText(canvas, plain, at, _FONT, size, _INK, 1, cv2.LINE_AA)
-
-
-def encode_png(image: Image) -> bytes:
-    """RGB pixels as a PNG file."""
-    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    return data.tobytes()

@@ -15,7 +15,7 @@ from dermseg.images import load_image
 from dermseg.images.masks import load_mask
 from dermseg.inference.preprocess import to_input
 from dermseg.models import build_model, count_parameters
-from dermseg.training.checkpoint import BEST, load_weights
+from dermseg.training.checkpoint import BEST, CONFIG, load_weights
 from dermseg.training.config import RunConfig, load_config, network_preprocessing
 from dermseg.training.device import pick_device
 
@@ -35,7 +35,7 @@ class RunModel:
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
         self.folder = folder
-        self.config: RunConfig = load_config(folder / "config.yaml")
+        self.config: RunConfig = load_config(folder / CONFIG)
         model = self.config.model
         options = {**model.options}
         if "pretrained" in options:

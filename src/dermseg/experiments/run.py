@@ -17,7 +17,7 @@ from dermseg.experiments.subsets import fold_index, fraction_index
 from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, cells, run_config
 from dermseg.images.masks import atomic_write
 from dermseg.training.check import check_run
-from dermseg.training.checkpoint import BEST
+from dermseg.training.checkpoint import BEST, CONFIG
 from dermseg.training.config import RunConfig, expand
 from dermseg.training.loop import train
 
@@ -70,7 +70,7 @@ def _train(
     progress = train(
         _with_subsets(suite, cell, config, output / "indexes"),
         folder,
-        resume=(folder / "config.yaml").exists(),
+        resume=(folder / CONFIG).exists(),
         quiet=quiet,
     )
     record = {
@@ -137,7 +137,7 @@ def find_runs(folder: Path) -> Iterator[Path]:
     UsageError
         There is none.
     """
-    found = sorted(p.parent for p in folder.rglob(BEST) if (p.parent / "config.yaml").exists())
+    found = sorted(p.parent for p in folder.rglob(BEST) if (p.parent / CONFIG).exists())
     if not found:
         raise UsageError("no runs below this folder", file=folder, hint=f"a run has config.yaml and {BEST}")
     yield from found

@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -33,11 +32,12 @@ from dermseg.evaluation.evaluate import select_split
 from dermseg.experiments.predict import RunModel
 from dermseg.images.load import load_image
 from dermseg.images.masks import atomic_write, encode_mask
+from dermseg.images.overlay import encode_png
 from dermseg.inference.card import Postprocessing
 from dermseg.inference.postprocess import boundary_confidence, clean, to_probability
 from dermseg.inference.preprocess import to_input
 from dermseg.inference.tta import stack_views
-from dermseg.labeling.rank import Look, Strategy, make_look, rank
+from dermseg.labeling.rank import SPREADING, Look, Strategy, make_look, rank
 from dermseg.models.network import SegmentationNetwork
 from dermseg.training.config import RunConfig
 from dermseg.training.loop import train
@@ -230,8 +230,10 @@ class _Game:
         if asking:
             model = RunModel(run)
             looks = [self._look(model, row, turned="disagreement" in asking) for row in rest]
-            there = [self._look(model, row) for row in self.pool if row.image_id in set(known)]
-            labelled = np.stack([look.descriptor for look in there])
+            labelled = None
+            if SPREADING.intersection(asking):
+                there = [self._look(model, row) for row in self.pool if row.image_id in set(known)]
+                labelled = np.stack([look.descriptor for look in there])
             orders |= {s: rank(looks, s, known=labelled) for s in asking}
         return {s: [rest[i].image_id for i in order[:count]] for s, order in orders.items()}
 
@@ -292,10 +294,8 @@ def _shrink(
     small = []
     for i, row in enumerate(rows):
         pixels, soft = load_pair(row, side)
-        done, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-        assert done
         image, mask = folder / f"{i:05d}.png", folder / f"{i:05d}_mask.png"
-        atomic_write(image, data.tobytes())
+        atomic_write(image, encode_png(pixels))
         atomic_write(mask, encode_mask(soft >= 128))
         small.append(
             replace(

@@ -32,10 +32,9 @@ from dermseg.inference.machine import describe_machine, library_versions
 from dermseg.inference.preprocess import to_input
 from dermseg.inference.session import OrtSession
 from dermseg.models import build_model, count_parameters
-from dermseg.training.checkpoint import BEST, LAST, load_state, load_weights
+from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state, load_weights
 from dermseg.training.config import RunConfig, expand, load_config, network_preprocessing
 from dermseg.training.rows import select_rows
-from dermseg.training.start import CONFIG
 
 CHECKED_IMAGES = 64
 MAX_LOGIT_DIFFERENCE = 0.01  # a probability of at most a quarter of this
@@ -98,7 +97,7 @@ def export_run(
     """
     check_output(output)
     names = check_names(variants)
-    config = load_config(run / "config.yaml")
+    config = load_config(run / CONFIG)
     options = dict(config.model.options)
     if "pretrained" in options:
         options["pretrained"] = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dermseg.images.contours import Polygon, mask_to_polygons, polygons_to_mask
 from dermseg.images.load import ImageInfo, LoadedImage, load_image
 from dermseg.images.masks import LoadedMask, atomic_write, encode_mask, load_mask, read_mask, save_mask
-from dermseg.images.overlay import draw_overlay, encode_jpeg
+from dermseg.images.overlay import draw_overlay, encode_jpeg, encode_png
 from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS, ImageSource, as_source, find_images
 from dermseg.images.zips import close_zips
 
@@ -28,6 +28,7 @@ __all__ = [
     "draw_overlay",
     "encode_jpeg",
     "encode_mask",
+    "encode_png",
     "find_images",
     "load_image",
     "load_mask",

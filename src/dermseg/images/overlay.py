@@ -148,3 +148,14 @@ def encode_jpeg(image: Pixels, quality: int = 90) -> bytes:
     """
     bgr = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return encode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def encode_png(image: Pixels) -> bytes:
+    """Encode uint8 (H, W, 3) RGB as PNG, without loss.
+
+    Raises
+    ------
+    ImageError
+        The encoder refuses the array.
+    """
+    return encode(".png", np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR)), [])

@@ -27,6 +27,8 @@ from dermseg.inference.tta import merge_views, stack_views, views
 
 Strategy = Literal["uncertainty", "disagreement", "diversity", "mixed", "random"]
 STRATEGIES: tuple[Strategy, ...] = ("uncertainty", "disagreement", "diversity", "mixed", "random")
+SPREADING: frozenset[Strategy] = frozenset({"diversity", "mixed"})
+"""Those that keep away from what is labelled already."""
 
 
 @dataclass(frozen=True)

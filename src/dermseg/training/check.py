@@ -19,7 +19,7 @@ from dermseg.training.losses import build_loss
 from dermseg.training.plugins import build_augmentation
 from dermseg.training.rows import select_rows
 from dermseg.training.start import find_start
-from dermseg.training.teachers import load_teachers
+from dermseg.training.teachers import find_teachers
 from dermseg.training.validation import Validation
 
 
@@ -48,7 +48,7 @@ def check_run(config: RunConfig, world: World | None = None) -> None:
     build_augmentation(config.augmentation)
     Validation(t.metric, torch.Tensor.float, softmax=False)
     _check_sources(config)
-    load_teachers(config)
+    find_teachers(config)
     for size in sorted({t.at_epoch(epoch)[1] for epoch in range(t.epochs)}):
         if size % world.size:
             raise ConfigError(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dermseg.errors import ModelError, TrainingError
 from dermseg.images.masks import atomic_write
 
-LAST, BEST = "last.pt", "best.safetensors"
+CONFIG, LAST, BEST = "config.yaml", "last.pt", "best.safetensors"
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

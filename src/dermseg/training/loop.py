@@ -27,12 +27,12 @@ from torch import Tensor
 from dermseg.data.cache import Cache
 from dermseg.errors import DermsegError, TrainingError, UsageError
 from dermseg.images.masks import atomic_write
-from dermseg.inference.predictor import Model
+from dermseg.inference.bundle import Bundle
 from dermseg.inference.threads import available_cpus
 from dermseg.models import build_model, count_parameters
 from dermseg.training.batches import Batches, Source
 from dermseg.training.check import check_run
-from dermseg.training.checkpoint import BEST, LAST, load_state, save_state, save_weights
+from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state, save_state, save_weights
 from dermseg.training.config import RunConfig, SourceConfig
 from dermseg.training.device import pick_device
 from dermseg.training.display import Display
@@ -46,7 +46,7 @@ from dermseg.training.progress import Progress
 from dermseg.training.rows import open_cache
 from dermseg.training.start import find_start
 from dermseg.training.step import Step, seed_network
-from dermseg.training.teachers import load_teachers
+from dermseg.training.teachers import find_teachers
 from dermseg.training.validation import Validation
 
 LOG_EVERY = 20  # steps
@@ -78,7 +78,7 @@ class Trainer:
         self.workers = config.data.decode_workers or (2 if on_cpu else available_cpus())
         self.read_every = 1 if on_cpu else LOG_EVERY
         self.display = Display(quiet or not self.world.main)
-        teachers = load_teachers(config)
+        teachers = find_teachers(config)
         self.train_sources = [
             Source(self._cache(source, teachers), source.per_epoch) for source in config.data.train
         ]
@@ -241,7 +241,7 @@ class Trainer:
         self.step.optimizer.load_state_dict(state["optimizer"])
         self.step.scaler.load_state_dict(state["scaler"])
 
-    def _cache(self, source: SourceConfig, teachers: Sequence[Model] = ()) -> Cache:
+    def _cache(self, source: SourceConfig, teachers: Sequence[Bundle] = ()) -> Cache:
         """The images of a source; the first rank of a machine decodes them, the others wait."""
         cache: Cache | None = None
         problem: DermsegError | None = None
@@ -289,7 +289,7 @@ def train(
         if world.main and not resume:
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
             folder.mkdir(parents=True, exist_ok=True)
-            atomic_write(folder / "config.yaml", text.encode())
+            atomic_write(folder / CONFIG, text.encode())
             atomic_write(folder / "environment.json", json.dumps(describe_environment(), indent=2).encode())
         # killed before the first checkpoint: there is nothing to go on from, so start anew
         there = resume and (folder / LAST).exists()
@@ -301,7 +301,7 @@ def train(
 
 
 def _check_folder(folder: Path, resume: bool) -> None:
-    exists = (folder / "config.yaml").exists()
+    exists = (folder / CONFIG).exists()
     if resume and not exists:
         raise UsageError("there is no run here to resume", file=folder)
     if not resume and exists:

@@ -10,7 +10,7 @@ import numpy as np
 from dermseg.data.cache import Cache, build_cache, cache_key
 from dermseg.data.index import IndexRow, read_index
 from dermseg.errors import UsageError
-from dermseg.inference.predictor import Model
+from dermseg.inference.bundle import Bundle
 from dermseg.training.config import RunConfig, SourceConfig, expand
 from dermseg.training.teachers import soften
 
@@ -38,7 +38,7 @@ def open_cache(
     source: SourceConfig,
     workers: int,
     say: Callable[[str], None],
-    teachers: Sequence[Model] = (),
+    teachers: Sequence[Bundle] = (),
 ) -> Cache:
     """The decoded images of a source, decoded now where they are not yet; masks softened by ``teachers``.
 

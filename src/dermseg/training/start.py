@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from dermseg.errors import DermsegError, ModelError, UsageError
 from dermseg.inference.bundle import Bundle, load_bundle
 from dermseg.models.stored import read_parameters, unfold
-from dermseg.training.checkpoint import BEST, load_weights, read_weights
+from dermseg.training.checkpoint import BEST, CONFIG, load_weights, read_weights
 from dermseg.training.config import RunConfig, expand, load_config
 
-CONFIG = "config.yaml"
 RECIPE = Path(__file__).with_name("finetune.yaml")
 """Settings of ``dermseg train --from`` without a configuration; ``configs/finetune.yaml`` is a copy."""
 

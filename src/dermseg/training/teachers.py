@@ -21,20 +21,21 @@ from numpy.typing import NDArray
 
 from dermseg.data.cache import Cache
 from dermseg.errors import ConfigError
-from dermseg.inference.bundle import load_bundle
+from dermseg.inference.bundle import Bundle, load_bundle
 from dermseg.inference.predictor import Model
+from dermseg.inference.runtimes import select_variant
 from dermseg.training.config import RunConfig, expand
 
 _BATCH = 4
 
 
-def load_teachers(config: RunConfig) -> list[Model]:
-    """The teachers of a run.
+def find_teachers(config: RunConfig) -> list[Bundle]:
+    """The teachers of a run; their networks are opened when masks have to be softened.
 
     Raises
     ------
     ModelError
-        A bundle does not exist or is damaged.
+        A bundle does not exist or its card is damaged.
     ConfigError
         The run has several masks per image; the teachers know one.
     """
@@ -43,14 +44,14 @@ def load_teachers(config: RunConfig) -> list[Model]:
             f"data.teachers gives one mask per image, and the model learns {config.model.masks}",
             hint="data.teachers=[]",
         )
-    return [Model(load_bundle(expand(name))) for name in config.data.teachers]
+    return [load_bundle(expand(name)) for name in config.data.teachers]
 
 
 def soften(
     cache: Cache,
     key: str,
     folder: Path,
-    teachers: Sequence[Model],
+    teachers: Sequence[Bundle],
     weight: float,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -72,7 +73,8 @@ def soften(
     for teacher in teachers:
         card = teacher.card
         settings = (card.preprocessing.model_dump_json(), str(card.postprocessing.temperature))
-        digest.update("\0".join((teacher.sha256, *settings)).encode())
+        stored = card.variant(select_variant(teacher, None, None)).sha256
+        digest.update("\0".join((stored, *settings)).encode())
     path = folder / f"{key}-{digest.hexdigest()[:16]}.npy"
     if not path.exists():
         _write(path, cache, teachers, weight, progress)
@@ -82,10 +84,11 @@ def soften(
 def _write(
     path: Path,
     cache: Cache,
-    teachers: Sequence[Model],
+    teachers: Sequence[Bundle],
     weight: float,
     progress: Callable[[int, int], None],
 ) -> None:
+    models = [Model(teacher) for teacher in teachers]
     handle, name = tempfile.mkstemp(prefix=f"{path.stem}.", suffix=".tmp", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -93,7 +96,7 @@ def _write(
         masks = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=cache.masks.shape)
         for first in range(0, len(cache), _BATCH):
             part = slice(first, first + _BATCH)
-            found = np.mean([_probability(t, cache.images[part]) for t in teachers], axis=0)
+            found = np.mean([_probability(model, cache.images[part]) for model in models], axis=0)
             masks[part] = np.rint((1 - weight) * cache.masks[part] + 255 * weight * found)
             progress(min(first + _BATCH, len(cache)), len(cache))
         masks.flush()

@@ -166,10 +166,10 @@ def _write_pictures(
     from dataclasses import replace
 
     from dermseg.evaluation.failures import describe_image, worst_images
-    from dermseg.evaluation.figure import draw_examples, draw_gallery, draw_panels, encode_png
+    from dermseg.evaluation.figure import draw_examples, draw_gallery, draw_panels
     from dermseg.evaluation.output import FAILURES, FIGURE, PAGE
     from dermseg.images.masks import atomic_write
-    from dermseg.images.overlay import encode_jpeg
+    from dermseg.images.overlay import encode_jpeg, encode_png
     from dermseg.report.evaluation import render_evaluation
 
     figure = draw_examples(model, rows, evaluation, threshold=threshold, tta=tta)

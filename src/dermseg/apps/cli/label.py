@@ -85,7 +85,7 @@ def rank_(
     from dermseg.images.masks import atomic_write
     from dermseg.images.sources import find_images, split_off_masks
     from dermseg.inference.predictor import load_model
-    from dermseg.labeling.rank import STRATEGIES, look_at_all, rank
+    from dermseg.labeling.rank import SPREADING, STRATEGIES, look_at_all, rank
 
     chosen = next((known for known in STRATEGIES if known == strategy), None)
     if chosen is None:
@@ -96,7 +96,7 @@ def rank_(
     with progress("looking") as step:
         looks, good, failed = look_at_all(loaded, sources, progress=step)
     known = None
-    if labelled and chosen in ("diversity", "mixed"):
+    if labelled and chosen in SPREADING:
         there = [open_image(row) for row in read_index(labelled)]
         with progress("looking at labelled images") as step:
             seen, _, lost = look_at_all(loaded, there, progress=step)

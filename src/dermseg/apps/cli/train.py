@@ -52,6 +52,7 @@ def train(
     """
     import cv2
 
+    from dermseg.training.checkpoint import CONFIG
     from dermseg.training.config import load_config
     from dermseg.training.distributed import torchrun_world
     from dermseg.training.loop import train as run_training
@@ -63,7 +64,7 @@ def train(
                 "--resume takes its settings from the run",
                 hint="leave CONFIG, -o, --from, --set and --find-batch-size out",
             )
-        folder, settings = resume, load_config(resume / "config.yaml")
+        folder, settings = resume, load_config(resume / CONFIG)
     else:
         if config is None and from_ is None:
             raise UsageError(

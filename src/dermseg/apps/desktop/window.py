@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PySide6.QtCore import QSize, Qt, QTimer
-from PySide6.QtGui import QAction, QActionGroup, QCloseEvent, QKeySequence
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QCloseEvent
 from PySide6.QtWidgets import (
     QDockWidget,
-    QFileDialog,
-    QInputDialog,
     QLabel,
     QListWidgetItem,
     QMainWindow,
-    QMenu,
     QSplitter,
-    QToolBar,
     QWidget,
 )
 
+from dermseg.apps.desktop import questions
 from dermseg.apps.desktop.camera import Camera
 from dermseg.apps.desktop.canvas import Canvas
+from dermseg.apps.desktop.menus import build_menus
 from dermseg.apps.desktop.panels import (
     ClassList,
     FileList,
@@ -47,20 +44,11 @@ from dermseg.labeling.editor import files
 from dermseg.labeling.editor.document import PROPOSE, Box, Document, Status
 from dermseg.labeling.editor.files import Opened
 from dermseg.labeling.editor.narrow import segment_box, segment_click
-from dermseg.labeling.editor.pen import TOOLS, Pen, Tool
+from dermseg.labeling.editor.pen import Pen, Tool
 from dermseg.labeling.editor.tools import Patch
 from dermseg.labeling.propose import annotate
 from dermseg.measure.geometry import Reading, measure_mask
 
-_TOOL_NAMES: dict[Tool, tuple[str, str]] = {
-    "brush": ("Brush", "B"),
-    "eraser": ("Eraser", "E"),
-    "polygon": ("Polygon", "G"),
-    "lasso": ("Lasso", "L"),
-    "fill": ("Smart fill", "F"),
-    "box": ("Model in box", "M"),
-    "click": ("Model at click", "K"),
-}
 _PAUSE_MS = 250  # after the last stroke, before measuring
 
 
@@ -93,7 +81,7 @@ class Window(QMainWindow):
         self._pause.setSingleShot(True)
         self._pause.setInterval(_PAUSE_MS)
         self._build()
-        self._build_menus()
+        self._actions = build_menus(self)
         self._connect()
 
     # -- building
@@ -127,81 +115,11 @@ class Window(QMainWindow):
         self.addDockWidget(area, dock)
         return dock
 
-    def _action(
-        self, menu: QMenu, name: str, keys: str, do: Callable[[], object], *, checkable: bool = False
-    ) -> QAction:
-        action = QAction(self.texts(name), self)
-        action.setObjectName(name)
-        if keys:
-            action.setShortcuts([QKeySequence(key) for key in keys.split(" ")])
-        action.setCheckable(checkable)
-        action.triggered.connect(lambda *_: self._guarded(do))
-        menu.addAction(action)
-        return action
-
-    def _build_menus(self) -> None:
-        bar, add = self.menuBar(), self._action
-        menu = bar.addMenu(self.texts("File"))
-        add(menu, "Open images…", "Ctrl+O", self._ask_images)
-        add(menu, "Open folder…", "Ctrl+Shift+O", self._ask_folder)
-        add(menu, "Second reader…", "Ctrl+R", self._ask_second)
-        add(menu, "Save", "Ctrl+S", self.save)
-        add(menu, "Export mask as PNG…", "Ctrl+E", self._ask_mask)
-        add(menu, "Export all as COCO…", "Ctrl+Shift+E", self._ask_coco)
-        self._camera_action = add(menu, "Camera", "Ctrl+L", self.toggle_camera, checkable=True)
-        add(menu, "Quit", "Ctrl+Q", self.close)
-        menu = bar.addMenu(self.texts("Edit"))
-        self._undo = add(menu, "Undo", "Ctrl+Z", self.undo)
-        self._redo = add(menu, "Redo", "Ctrl+Shift+Z Ctrl+Y", self.redo)
-        add(menu, "New class…", "Ctrl+N", self._ask_class)
-        add(menu, "Next class", "C", self.next_class)
-        add(menu, "Grow", "Ctrl+Up", lambda: self.grow(1))
-        add(menu, "Shrink", "Ctrl+Down", lambda: self.grow(-1))
-        add(menu, "Approve and go on", "A", self.approve)
-        add(menu, "Next image", "N PgDown", lambda: self.step(1))
-        add(menu, "Previous image", "V PgUp", lambda: self.step(-1))
-        menu = bar.addMenu(self.texts("Tool"))
-        bar_of_tools = QToolBar(self.texts("Tool"))
-        bar_of_tools.setMovable(False)
-        bar_of_tools.setIconSize(QSize(1, 1))
-        self.addToolBar(bar_of_tools)
-        group = QActionGroup(self)
-        self.tool_actions: dict[Tool, QAction] = {}
-        for tool in TOOLS:
-            name, key = _TOOL_NAMES[tool]
-            action = add(menu, name, key, partial(self.choose_tool, tool), checkable=True)
-            action.setToolTip(f"{self.texts(name)} ({key})")
-            group.addAction(action)
-            bar_of_tools.addAction(action)
-            self.tool_actions[tool] = action
-        self.tool_actions["brush"].setChecked(True)
-        add(menu, "Wider", "] +", lambda: self.canvas.widen(1.2))
-        add(menu, "Narrower", "[ -", lambda: self.canvas.widen(1 / 1.2))
-        menu = bar.addMenu(self.texts("View"))
-        add(menu, "Whole image", "Ctrl+0", self.canvas.fit)
-        add(menu, "Full size", "Ctrl+1", lambda: self.canvas.zoom_to(1.0))
-        add(menu, "Zoom in", "Ctrl++ Ctrl+=", lambda: self.canvas.zoom(1.25))
-        add(menu, "Zoom out", "Ctrl+-", lambda: self.canvas.zoom(0.8))
-        self._show_masks = add(menu, "Show masks", "O", self._show_layers, checkable=True)
-        self._show_masks.setChecked(True)
-        add(menu, "More opaque", "Shift+Up", lambda: self.sliders.move("Opacity", 0.1))
-        add(menu, "More transparent", "Shift+Down", lambda: self.sliders.move("Opacity", -0.1))
-        menu = bar.addMenu(self.texts("Model"))
-        bar_of_tools.addSeparator()
-        bar_of_tools.addAction(add(menu, "Propose", "P", self.propose))
-        add(menu, "Higher threshold", "T", lambda: self.sliders.move("Threshold", 0.05))
-        add(menu, "Lower threshold", "Shift+T", lambda: self.sliders.move("Threshold", -0.05))
-        for number in range(1, 10):
-            action = QAction(self)
-            action.setShortcut(QKeySequence(str(number)))
-            action.triggered.connect(lambda *_, number=number: self.choose_class_number(number))
-            self.addAction(action)
-
     def _connect(self) -> None:
         self.canvas.edited.connect(self._edited)
         self.canvas.moved.connect(lambda: self.other.follow(self.canvas) if self.other.isVisible() else None)
         self.canvas.problem.connect(self.say)
-        self.file_list.currentRowChanged.connect(lambda row: self._guarded(lambda: self.open_row(row)))
+        self.file_list.currentRowChanged.connect(lambda row: self.guarded(lambda: self.open_row(row)))
         self.class_list.currentItemChanged.connect(self._class_chosen)
         self.class_list.itemChanged.connect(self._class_ticked)
         self.sliders.changed.connect(self._slid)
@@ -245,7 +163,7 @@ class Window(QMainWindow):
         self.say(self.texts("Work that a crash had cut off was brought back") if opened.recovered else "")
         self.setWindowTitle(f"{opened.entry.name} - dermseg")
         self._edited()
-        self._show_layers()
+        self.show_layers()
         if opened.document.status == "new" and not opened.recovered:
             self.propose()
 
@@ -329,11 +247,11 @@ class Window(QMainWindow):
             return  # the user is drawing: their stroke counts
         self.session.result = result
         self.sliders.set_value("Threshold", result.threshold, quiet=True)
-        self._guarded(lambda: opened.document.propose(annotation))
+        self.guarded(lambda: opened.document.propose(annotation))
         verdict = result.verdict
         findings = "" if verdict is None else "; ".join(f.reason for f in verdict.findings)
         self.say(findings if result.status == "ok" else self.texts("Nothing found"))
-        self._show_layers()
+        self.show_layers()
         self._edited()
 
     def _ask_model(self, kind: str, box: Box) -> None:
@@ -361,10 +279,10 @@ class Window(QMainWindow):
             self.say(self.texts("Nothing found"))
             return
         if document.last_step == PROPOSE:
-            self._guarded(document.undo)
-        self._guarded(lambda: document.apply(kind, label, patch))
+            self.guarded(document.undo)
+        self.guarded(lambda: document.apply(kind, label, patch))
         self.say("")
-        self._show_layers()
+        self.show_layers()
         self._edited()
 
     def toggle_camera(self, source: int | str = 0) -> None:
@@ -373,7 +291,7 @@ class Window(QMainWindow):
             camera, self.camera = self.camera, None
             camera.stop()
             self.canvas.show_image(None)
-            self._camera_action.setChecked(False)
+            self._actions.camera.setChecked(False)
             self.say("")
             return
         self._leave()
@@ -382,7 +300,7 @@ class Window(QMainWindow):
         self.camera.frame.connect(self._live)
         self.camera.failed.connect(self.say)
         self.camera.start()
-        self._camera_action.setChecked(True)
+        self._actions.camera.setChecked(True)
 
     def _live(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], rate: float) -> None:
         if self.camera is None:
@@ -399,7 +317,7 @@ class Window(QMainWindow):
     def choose_tool(self, tool: Tool) -> None:
         """Take another tool."""
         self._tool = tool
-        self.tool_actions[tool].setChecked(True)
+        self._actions.tools[tool].setChecked(True)
         if self.canvas.pen is not None:
             self.canvas.refresh(self.canvas.pen.choose(tool))
             self.canvas.update()
@@ -442,7 +360,7 @@ class Window(QMainWindow):
         self.session.label = label
         if self.canvas.pen is not None:
             self.canvas.pen.label = label
-        self._show_layers()
+        self.show_layers()
         self._edited()
 
     def choose_class_number(self, number: int) -> None:
@@ -488,18 +406,19 @@ class Window(QMainWindow):
         opened = self.session.opened
         if opened is None:
             return
-        self._undo.setEnabled(opened.document.can_undo)
-        self._redo.setEnabled(opened.document.can_redo)
+        self._actions.undo.setEnabled(opened.document.can_undo)
+        self._actions.redo.setEnabled(opened.document.can_redo)
         self._show_status(self.session.row)
         if self.canvas.pen is not None:
             self.sliders.set_value("Width", self.canvas.pen.radius * 2, quiet=True)
         self._pause.start()
 
-    def _show_layers(self) -> None:
+    def show_layers(self) -> None:
+        """Show the layers as they are, and the list of classes."""
         opened = self.session.opened
         if opened is None:
             return
-        layers = self.session.layers() if self._show_masks.isChecked() else ()
+        layers = self.session.layers() if self._actions.masks.isChecked() else ()
         self.canvas.set_layers(layers)
         self.class_list.show_classes(list(opened.document.layers), self.session.label, self.session.hidden)
 
@@ -512,7 +431,7 @@ class Window(QMainWindow):
         mask = opened.document.layer(self.session.label).copy()
         spacing = opened.info.spacing_mm
         self.measurer.submit(lambda: measure_mask(mask, spacing), self._measured)
-        self._guarded(self.compare)
+        self.guarded(self.compare)
 
     def _measured(self, reading: Reading) -> None:
         result = self.session.result
@@ -543,45 +462,42 @@ class Window(QMainWindow):
 
     # -- questions
 
-    def _ask_images(self) -> None:
-        names, _ = QFileDialog.getOpenFileNames(self, self.texts("Open images…"))
-        if names:
+    def ask_images(self) -> None:
+        """Ask for images and open them."""
+        if names := questions.images(self, self.texts):
             self.open_inputs(names)
 
-    def _ask_folder(self) -> None:
-        name = QFileDialog.getExistingDirectory(self, self.texts("Open folder…"))
-        if name:
-            self.open_inputs([name])
+    def ask_folder(self) -> None:
+        """Ask for a folder and open its images."""
+        if folder := questions.folder(self, self.texts, "Open folder…"):
+            self.open_inputs([folder])
 
-    def _ask_second(self) -> None:
-        name = QFileDialog.getExistingDirectory(self, self.texts("Second reader…"))
-        if name:
-            self.session.second = Path(name)
+    def ask_second(self) -> None:
+        """Ask for another reader's folder and compare with it."""
+        if folder := questions.folder(self, self.texts, "Second reader…"):
+            self.session.second = folder
             self.compare()
 
-    def _ask_mask(self) -> None:
+    def ask_mask(self) -> None:
+        """Ask for a name and write the class in hand as a mask."""
         opened = self.session.opened
         if opened is None:
             return
         start = f"{Path(opened.entry.name).stem}_segmentation.png"
-        name, _ = QFileDialog.getSaveFileName(self, self.texts("Export mask as PNG…"), start, "PNG (*.png)")
-        if name:
-            files.export_mask(opened.document, self.session.label, Path(name))
-            self.say(self.texts("Saved: {name}", name=Path(name).name))
+        if file := questions.mask_file(self, self.texts, start):
+            files.export_mask(opened.document, self.session.label, file)
+            self.say(self.texts("Saved: {name}", name=file.name))
 
-    def _ask_coco(self) -> None:
-        name, _ = QFileDialog.getSaveFileName(
-            self, self.texts("Export all as COCO…"), "annotations.json", "COCO (*.json)"
-        )
-        if name:
+    def ask_coco(self) -> None:
+        """Ask for a name and write all images of the list as COCO."""
+        if file := questions.coco_file(self, self.texts):
             self.save()
-            number = files.export_coco(self.session.entries, Path(name))
+            number = files.export_coco(self.session.entries, file)
             self.say(self.texts("{number} images written", number=number))
 
-    def _ask_class(self) -> None:
-        label, good = QInputDialog.getText(self, self.texts("New class…"), self.texts("Name of the class"))
-        if good:
-            self.add_class(label)
+    def ask_class(self) -> None:
+        """Ask for a class's name and take it in hand."""
+        self.add_class(questions.class_name(self, self.texts))
 
     # -- the rest
 
@@ -589,7 +505,7 @@ class Window(QMainWindow):
         """One line at the bottom."""
         self.message.setText(text)
 
-    def _guarded(self, do: Callable[[], object]) -> None:
+    def guarded(self, do: Callable[[], object]) -> None:
         """An error is a line at the bottom, never the end of the program."""
         try:
             do()
@@ -598,7 +514,7 @@ class Window(QMainWindow):
 
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
         """Save and end the threads; if saving fails, the journal keeps the work."""
-        self._guarded(self._leave)
+        self.guarded(self._leave)
         for worker in (self.loader, self.modeller, self.measurer):
             worker.stop()
         event.accept()

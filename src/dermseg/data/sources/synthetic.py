@@ -7,13 +7,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from dermseg.data.index import IndexRow, write_index
 from dermseg.data.synthetic import synthesize
 from dermseg.errors import DataError
 from dermseg.images.masks import atomic_write, encode_mask
+from dermseg.images.overlay import encode_png
 
 DATASET = "synthetic"
 
@@ -47,10 +47,7 @@ def write_synthetic(
             raise DataError(f"seed {seed + done} draws no lesion at {size[1]}x{size[0]} pixels")
         image_id = f"{DATASET}_{seed + done:06d}"
         # PNG: a JPEG would soften the border that the mask is exact about.
-        good, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        if not good:
-            raise DataError(f"image {image_id} cannot be encoded", file=folder)
-        data = encoded.tobytes()
+        data = encode_png(image)
         names = f"images/{image_id}.png", f"masks/{image_id}_segmentation.png"
         for name, content in zip(names, (data, encode_mask(np.asarray(mask))), strict=True):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

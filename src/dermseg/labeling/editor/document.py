@@ -90,9 +90,7 @@ class Document:
         self._before: dict[tuple[str, int, int], Mask] = {}  # tiles as they were when the stroke began
         self._saved: tuple[int, Status] = (0, self.status)
         self._changes = 0
-        self._learn(annotation)
-        for label in _labels(annotation):
-            self.layers[label] = _draw(annotation, label)
+        self.layers.update(self._learn(annotation))
 
     # -- what it is
 
@@ -186,12 +184,7 @@ class Document:
         """
         if mask.shape != self.size:
             raise DataError(f"a mask of {mask.shape[1]}x{mask.shape[0]} pixels for an image of {self._named}")
-        current = self.layer(label)
-        for row, column in tiles_of(0, 0, self.size[1], self.size[0]):
-            region = tile_region(row, column)
-            if not np.array_equal(current[region], mask[region]):
-                self._before.setdefault((label, row, column), current[region].copy())
-                current[region] = mask[region]
+        self._replace(label, mask)
         return self.finish(name)
 
     def propose(self, annotation: Annotation) -> Step | None:
@@ -210,26 +203,22 @@ class Document:
             )
         if self.last_step == PROPOSE:
             self.undo()
-        self.learn(annotation)
+        drawn = self.learn(annotation)
         self.on_record("origin", annotation)
-        for label in _labels(annotation):
-            drawn, current = _draw(annotation, label), self.layer(label)
-            for row, column in tiles_of(0, 0, self.size[1], self.size[0]):
-                region = tile_region(row, column)
-                if not np.array_equal(current[region], drawn[region]):
-                    self._before.setdefault((label, row, column), current[region].copy())
-                    current[region] = drawn[region]
+        for label, mask in drawn.items():
+            self._replace(label, mask)
         step = self.finish(PROPOSE)
         if step is None and self.status == "new":  # nothing found is a proposal too
             self.set_status("proposed")
         return step
 
-    def learn(self, annotation: Annotation) -> None:
-        """Remember shapes that draw a layer, and the fields of the file that holds them."""
-        self._learn(annotation)
+    def learn(self, annotation: Annotation) -> dict[str, Mask]:
+        """Remember shapes that draw layers, and the fields of the file that holds them; gives the layers."""
+        drawn = self._learn(annotation)
         flags = {**_flags(self.annotation), **_flags(annotation)}
         extra = {**self.annotation.extra, **annotation.extra, "flags": flags}
         self.annotation = replace(self.annotation, extra=extra)
+        return drawn
 
     def undo(self) -> list[Box]:
         """Take the last step back; gives the boxes that changed."""
@@ -265,6 +254,14 @@ class Document:
             self.undo()
         else:
             self.redo()
+
+    def _replace(self, label: str, mask: Mask) -> None:
+        current = self.layer(label)
+        for row, column in tiles_of(0, 0, self.size[1], self.size[0]):
+            region = tile_region(row, column)
+            if not np.array_equal(current[region], mask[region]):
+                self._before.setdefault((label, row, column), current[region].copy())
+                current[region] = mask[region]
 
     def _push(self, step: Step) -> None:
         after: Status = "proposed" if step.name == PROPOSE else "corrected"
@@ -316,10 +313,12 @@ class Document:
         old = [shape for shape in origins[-1].shapes if not shape.hole] if origins else []
         return _inherit(mask_to_shapes(mask, label), old, self.size)
 
-    def _learn(self, annotation: Annotation) -> None:
-        for label in _labels(annotation):
+    def _learn(self, annotation: Annotation) -> dict[str, Mask]:
+        drawn = {label: _draw(annotation, label) for label in _labels(annotation)}
+        for label, mask in drawn.items():
             own = tuple(s for s in _areas(annotation) if _belongs(s, label, annotation))
-            self._origins.setdefault(label, []).append(_Origin(_digest(_draw(annotation, label)), own))
+            self._origins.setdefault(label, []).append(_Origin(_digest(mask), own))
+        return drawn
 
     @property
     def _named(self) -> str:

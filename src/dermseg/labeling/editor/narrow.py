@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from dermseg.errors import UsageError
 from dermseg.inference.predictor import Model
-from dermseg.labeling.editor.tools import Patch, Point
+from dermseg.labeling.editor.tools import Patch, Point, cut
 
 _MARGIN = 0.35  # of the box's sides: the network was trained on lesions with skin around them
 
@@ -60,15 +60,10 @@ def segment_click(
     column, row = min(max(round(at[0]), 0), width - 1), min(max(round(at[1]), 0), height - 1)
     labels = model.segment(pixels, threshold=threshold, lesions="all").labels
     if labels is not None and labels[row, column]:
-        return _cut(np.asarray(labels == labels[row, column]))
+        return cut(np.asarray(labels == labels[row, column]))
     side = max(min(height, width) // 3, 2)
     patch = segment_box(model, pixels, (column - side // 2, row - side // 2, side, side), threshold=threshold)
     _, parts = cv2.connectedComponents(patch.mask.view(np.uint8), connectivity=8)
     clicked = parts[row - patch.y, column - patch.x]
-    found = _cut(np.asarray((parts == clicked) & patch.mask))
+    found = cut(np.asarray((parts == clicked) & patch.mask))
     return Patch(found.x + patch.x, found.y + patch.y, found.mask)
-
-
-def _cut(mask: NDArray[np.bool_]) -> Patch:
-    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-    return Patch(x, y, mask[y : y + height, x : x + width].copy())

@@ -99,8 +99,13 @@ def smart_fill(image: NDArray[np.uint8], seed: Point, tolerance: float) -> Patch
     if (h, w) != (height, width):
         wide = cv2.resize(filled * np.uint8(255), (width, height), interpolation=cv2.INTER_LINEAR)
         filled = (np.asarray(wide) >= 128).view(np.uint8)
-    x, y, box_width, box_height = cv2.boundingRect(filled)
-    return Patch(x, y, filled[y : y + box_height, x : x + box_width].astype(np.bool_))
+    return cut(filled.view(np.bool_))
+
+
+def cut(mask: Mask) -> Patch:
+    """The pixels of a mask ``bool (H, W)``, no more of the image than they need."""
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return Patch(x, y, mask[y : y + height, x : x + width].copy())
 
 
 def grow(mask: Mask, radius: float) -> Patch:

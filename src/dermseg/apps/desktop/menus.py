@@ -1,0 +1,138 @@
+"""Menus, the bar of tools and every key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QSize
+from PySide6.QtGui import QAction, QActionGroup, QKeySequence
+from PySide6.QtWidgets import QMenu, QToolBar
+
+from dermseg.labeling.editor.pen import TOOLS, Tool
+
+if TYPE_CHECKING:
+    from dermseg.apps.desktop.window import Window
+
+_TOOL_NAMES: dict[Tool, tuple[str, str]] = {
+    "brush": ("Brush", "B"),
+    "eraser": ("Eraser", "E"),
+    "polygon": ("Polygon", "G"),
+    "lasso": ("Lasso", "L"),
+    "fill": ("Smart fill", "F"),
+    "box": ("Model in box", "M"),
+    "click": ("Model at click", "K"),
+}
+
+
+@dataclass(frozen=True)
+class Actions:
+    """Those whose state the window changes or reads."""
+
+    undo: QAction
+    redo: QAction
+    camera: QAction
+    masks: QAction
+    tools: dict[Tool, QAction]
+
+
+def build_menus(window: Window) -> Actions:
+    """Fill the window's menu bar and its bar of tools."""
+    bar = QToolBar(window.texts("Tool"))
+    bar.setMovable(False)
+    bar.setIconSize(QSize(1, 1))
+    window.addToolBar(bar)
+    camera = _file_menu(window)
+    undo, redo = _edit_menu(window)
+    tools = _tool_menu(window, bar)
+    masks = _view_menu(window)
+    _model_menu(window, bar)
+    for number in range(1, 10):
+        action = QAction(window)
+        action.setShortcut(QKeySequence(str(number)))
+        action.triggered.connect(lambda *_, number=number: window.choose_class_number(number))
+        window.addAction(action)
+    return Actions(undo, redo, camera, masks, tools)
+
+
+def _menu(window: Window, name: str) -> QMenu:
+    return window.menuBar().addMenu(window.texts(name))
+
+
+def _add(
+    window: Window, menu: QMenu, name: str, keys: str, do: Callable[[], object], *, checkable: bool = False
+) -> QAction:
+    action = QAction(window.texts(name), window)
+    action.setObjectName(name)
+    action.setShortcuts([QKeySequence(key) for key in keys.split(" ")])
+    action.setCheckable(checkable)
+    action.triggered.connect(lambda *_: window.guarded(do))
+    menu.addAction(action)
+    return action
+
+
+def _file_menu(window: Window) -> QAction:
+    add = partial(_add, window, _menu(window, "File"))
+    add("Open images…", "Ctrl+O", window.ask_images)
+    add("Open folder…", "Ctrl+Shift+O", window.ask_folder)
+    add("Second reader…", "Ctrl+R", window.ask_second)
+    add("Save", "Ctrl+S", window.save)
+    add("Export mask as PNG…", "Ctrl+E", window.ask_mask)
+    add("Export all as COCO…", "Ctrl+Shift+E", window.ask_coco)
+    camera = add("Camera", "Ctrl+L", window.toggle_camera, checkable=True)
+    add("Quit", "Ctrl+Q", window.close)
+    return camera
+
+
+def _edit_menu(window: Window) -> tuple[QAction, QAction]:
+    add = partial(_add, window, _menu(window, "Edit"))
+    undo = add("Undo", "Ctrl+Z", window.undo)
+    redo = add("Redo", "Ctrl+Shift+Z Ctrl+Y", window.redo)
+    add("New class…", "Ctrl+N", window.ask_class)
+    add("Next class", "C", window.next_class)
+    add("Grow", "Ctrl+Up", lambda: window.grow(1))
+    add("Shrink", "Ctrl+Down", lambda: window.grow(-1))
+    add("Approve and go on", "A", window.approve)
+    add("Next image", "N PgDown", lambda: window.step(1))
+    add("Previous image", "V PgUp", lambda: window.step(-1))
+    return undo, redo
+
+
+def _tool_menu(window: Window, bar: QToolBar) -> dict[Tool, QAction]:
+    add = partial(_add, window, _menu(window, "Tool"))
+    group = QActionGroup(window)
+    tools = {}
+    for tool in TOOLS:
+        name, key = _TOOL_NAMES[tool]
+        action = add(name, key, partial(window.choose_tool, tool), checkable=True)
+        action.setToolTip(f"{window.texts(name)} ({key})")
+        group.addAction(action)
+        bar.addAction(action)
+        tools[tool] = action
+    tools["brush"].setChecked(True)
+    add("Wider", "] +", lambda: window.canvas.widen(1.2))
+    add("Narrower", "[ -", lambda: window.canvas.widen(1 / 1.2))
+    return tools
+
+
+def _view_menu(window: Window) -> QAction:
+    add = partial(_add, window, _menu(window, "View"))
+    add("Whole image", "Ctrl+0", window.canvas.fit)
+    add("Full size", "Ctrl+1", lambda: window.canvas.zoom_to(1.0))
+    add("Zoom in", "Ctrl++ Ctrl+=", lambda: window.canvas.zoom(1.25))
+    add("Zoom out", "Ctrl+-", lambda: window.canvas.zoom(0.8))
+    masks = add("Show masks", "O", window.show_layers, checkable=True)
+    masks.setChecked(True)
+    add("More opaque", "Shift+Up", lambda: window.sliders.move("Opacity", 0.1))
+    add("More transparent", "Shift+Down", lambda: window.sliders.move("Opacity", -0.1))
+    return masks
+
+
+def _model_menu(window: Window, bar: QToolBar) -> None:
+    add = partial(_add, window, _menu(window, "Model"))
+    bar.addSeparator()
+    bar.addAction(add("Propose", "P", window.propose))
+    add("Higher threshold", "T", lambda: window.sliders.move("Threshold", 0.05))
+    add("Lower threshold", "Shift+T", lambda: window.sliders.move("Threshold", -0.05))
