@@ -1,13 +1,16 @@
 # The REST server with DICOM, without torch: about 500 MB. See docs/containers.md.
+# --build-arg PROGRAM=dashboard builds the dashboard instead.
 ARG PYTHON=3.12-slim-bookworm
+ARG PROGRAM=api
 
 FROM python:${PYTHON} AS build
+ARG PROGRAM
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE THIRD_PARTY_LICENSES.md ./
 COPY requirements requirements
 COPY containers containers
 COPY src src
-RUN sh containers/install.sh /opt/dermseg
+RUN sh containers/install.sh /opt/dermseg "$PROGRAM"
 
 FROM python:${PYTHON}
 LABEL org.opencontainers.image.title="dermseg" \

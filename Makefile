@@ -90,10 +90,11 @@ soak: $(READY) ## 2,000 damaged inputs, 10,000 images, and SIGKILL at random mom
 	@$(IN_VENV) python benchmarks/api_fuzz.py
 	@$(IN_VENV) python benchmarks/api_kill.py
 
-docker: ## Build the container image dermseg-api
+docker: ## Build the container images dermseg-api and dermseg-dashboard
 	@docker build -t dermseg-api .
+	@docker build -t dermseg-dashboard --build-arg PROGRAM=dashboard .
 
-docker-compose: ## Start the REST server and an Orthanc (see docs/containers.md for the secrets)
+docker-compose: ## Start the REST server, the dashboard and an Orthanc (see docs/containers.md for the secrets)
 	@docker compose up --build --detach
 
 docker-lint: $(READY) ## Check Dockerfile and compose.yaml

@@ -5,12 +5,13 @@ import ssl
 import sys
 import urllib.request
 
+path = os.environ.get("DERMSEG_HEALTH", "/health")
 port = os.environ.get("DERMSEG_PORT", "8000")
 scheme = "https" if os.environ.get("DERMSEG_TLS_CERT") else "http"
 # It asks this very container, so whose name is in the certificate does not matter.
 context = ssl._create_unverified_context() if scheme == "https" else None
 try:
-    with urllib.request.urlopen(f"{scheme}://127.0.0.1:{port}/health", timeout=3, context=context) as answer:
+    with urllib.request.urlopen(f"{scheme}://127.0.0.1:{port}{path}", timeout=3, context=context) as answer:
         sys.exit(answer.status != 200)
 except OSError:
     sys.exit(1)

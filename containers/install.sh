@@ -1,18 +1,20 @@
 #!/bin/sh
-# Installs dermseg with its REST server and DICOM into one folder: locked versions, hashes checked, wheels only, no
-# torch. The Dockerfile runs it, and so does the test in a clean Debian root: what is proven is what is shipped.
+# Installs dermseg with one program (the REST server or the dashboard) and DICOM into one folder: locked versions,
+# hashes checked, wheels only, no torch. The Dockerfile runs it, and so does the test in a clean Debian root: what is
+# proven is what is shipped.
 #
-#   sh containers/install.sh /opt/dermseg      run in the repository; needs Python with venv, and the network
+#   sh containers/install.sh /opt/dermseg api|dashboard    run in the repository; needs Python with venv, the network
 set -eu
 cd "$(dirname "$0")/.."
 to=$1
+lock=requirements/$2.txt
 python=${PYTHON:-python3}
 tools=$(mktemp -d)
 trap 'rm -rf "$tools"' EXIT
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 
 "$python" -m venv "$to"
-"$to/bin/python" -m pip install -q --require-hashes --only-binary :all: -r requirements/api.txt
+"$to/bin/python" -m pip install -q --require-hashes --only-binary :all: -r "$lock"
 
 # The tools stay outside: neither the builder nor what writes the bill of materials is in the image.
 "$python" -m venv "$tools"

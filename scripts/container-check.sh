@@ -34,12 +34,46 @@ for file in /etc/pip.conf "${PIP_CERT:-}"; do
     [ -n "$file" ] && [ -f "$file" ] && mkdir -p "$root$(dirname "$file")" && cp -L "$file" "$root$file"
 done
 
-echo "== containers/install.sh"
-inside /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
-    ${PIP_CERT:+PIP_CERT="$PIP_CERT"} ${PIP_EXTRA_INDEX_URL:+PIP_EXTRA_INDEX_URL="$PIP_EXTRA_INDEX_URL"} \
-    sh /src/containers/install.sh /opt/dermseg
-cp containers/health.py "$root/opt/dermseg/health.py"
-du -sh "$root/opt/dermseg"
+# containers/install.sh for a program, as the Dockerfile runs it.
+install_program() {
+    echo "== containers/install.sh: $1"
+    rm -rf "$root/opt/dermseg"
+    inside /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
+        ${PIP_CERT:+PIP_CERT="$PIP_CERT"} ${PIP_EXTRA_INDEX_URL:+PIP_EXTRA_INDEX_URL="$PIP_EXTRA_INDEX_URL"} \
+        sh /src/containers/install.sh /opt/dermseg "$1"
+    cp containers/health.py "$root/opt/dermseg/health.py"
+    du -sh "$root/opt/dermseg"
+}
+
+# Starts variables and a command in the background as the image does; $server is its process.
+start() {
+    unshare --mount --propagation private sh -c '
+        mount --bind "$0" "$0" && cd "$0" && exec chroot . sh /start.sh "$@"' "$root" "$@" 2>"$root.log" &
+    server=$! # every program on the way replaces itself by the next
+    trap 'kill "$server" 2>/dev/null || true' EXIT
+    tries=0
+    until inside /usr/bin/env -i DERMSEG_PORT="$port" "$1" /opt/dermseg/bin/python /opt/dermseg/health.py; do
+        tries=$((tries + 1))
+        if [ "$tries" -ge 300 ] || ! kill -0 "$server"; then
+            cat "$root.log" >&2
+            exit 1
+        fi
+        sleep 1
+    done
+    echo "health check: ok after $tries s"
+    grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs|VmRSS):' "/proc/$server/status"
+    if touch "/proc/$server/root/opt/dermseg/x" 2>/dev/null; then
+        echo "error: the root file system can be written to" >&2
+        exit 1
+    fi
+}
+
+stop() {
+    kill -TERM "$server"
+    wait "$server" || true
+}
+
+install_program api
 
 echo "== as the image starts it"
 grep -q '^dermseg:' "$root/etc/passwd" || chroot "$root" sh -c '
@@ -59,33 +93,9 @@ mount -t proc proc /proc
 mount -o remount,bind,ro /
 exec setpriv --reuid=10001 --regid=10001 --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs \\
     env -i PATH=/opt/dermseg/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 DERMSEG_HOST=0.0.0.0 DERMSEG_PORT=$port \\
-    DERMSEG_STATE=/var/lib/dermseg DERMSEG_KEYS_FILE=/run/secrets/keys dermseg serve
+    DERMSEG_STATE=/var/lib/dermseg "\$@"
 EOF
-unshare --mount --propagation private sh -c "
-    mount --bind '$root' '$root' && cd '$root' && exec chroot . sh /start.sh" 2>"$root.log" &
-server=$!
-trap 'kill "$server" 2>/dev/null || true' EXIT
-
-health() {
-    inside /usr/bin/env -i DERMSEG_PORT="$port" /opt/dermseg/bin/python /opt/dermseg/health.py
-}
-tries=0
-until health; do
-    tries=$((tries + 1))
-    if [ "$tries" -ge 300 ] || ! kill -0 "$server"; then
-        cat "$root.log" >&2
-        exit 1
-    fi
-    sleep 1
-done
-echo "health check: ok after $tries s"
-
-pid=$server # every program on the way replaced itself by the next
-grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs|VmRSS):' "/proc/$pid/status"
-if touch "/proc/$pid/root/opt/dermseg/x" 2>/dev/null; then
-    echo "error: the root file system can be written to" >&2
-    exit 1
-fi
+start DERMSEG_HEALTH=/health DERMSEG_KEYS_FILE=/run/secrets/keys dermseg serve
 
 echo "== one image through the server and through the command"
 inside /opt/dermseg/bin/dermseg data synth -o /var/tmp/check -n 1 --overwrite
@@ -102,8 +112,7 @@ sys.stdout.buffer.write(u.urlopen(request, timeout=60).read())' "$@"
 ask "http://127.0.0.1:$port/v1/segment" "$image" "$key" >"$root/var/tmp/check/mask.png"
 cmp "$root"/var/tmp/check/out/masks/*.png "$root/var/tmp/check/mask.png"
 echo "the masks are the same"
-kill -TERM "$server"
-wait "$server" || true
+stop
 inside /opt/dermseg/bin/dermseg audit verify /var/lib/dermseg/audit.jsonl
 python3 -c '
 import json, sys
@@ -111,3 +120,7 @@ parts = json.load(open(sys.argv[1]))["components"]
 names = {part["name"].lower() for part in parts}
 assert {"dermseg", "onnxruntime", "fastapi"} <= names and "torch" not in names, names
 print(len(parts), "packages in the bill of materials")' "$root/opt/dermseg/sbom.cdx.json"
+
+install_program dashboard
+start DERMSEG_HEALTH=/_stcore/health dermseg dashboard --host 0.0.0.0 --port "$port" --no-browser
+stop

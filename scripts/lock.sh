@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes the locked requirements of the container image: exact versions with the hashes of their files, for every
-# platform. Run it after changing [api], [dicom] or constraints.txt. Needs uv (pip install uv).
+# Writes the locked requirements of the container images: exact versions with the hashes of their files, for every
+# platform. Run it after changing [api], [dashboard], [dicom] or constraints.txt. Needs uv (pip install uv).
 set -eu
 cd "$(dirname "$0")/.."
 lock() {
@@ -8,4 +8,5 @@ lock() {
         --constraint constraints.txt --custom-compile-command "sh scripts/lock.sh" "$@"
 }
 lock pyproject.toml --extra api --extra dicom -o requirements/api.txt
+lock pyproject.toml --extra dashboard --extra dicom -o requirements/dashboard.txt
 lock requirements/build.in -o requirements/build.txt
