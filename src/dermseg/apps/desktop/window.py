@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from PySide6.QtWidgets import (
 )
 
 from dermseg.apps.desktop import questions
+from dermseg.apps.desktop.assistant import Assistant
 from dermseg.apps.desktop.camera import Camera
 from dermseg.apps.desktop.canvas import Canvas
 from dermseg.apps.desktop.menus import build_menus
@@ -37,16 +37,11 @@ from dermseg.apps.desktop.session import Session
 from dermseg.apps.desktop.texts import Texts
 from dermseg.apps.desktop.theme import CLASS_COLOURS
 from dermseg.apps.desktop.worker import Worker
-from dermseg.data.labelme import Annotation
 from dermseg.errors import DermsegError
-from dermseg.inference.predictor import Result
 from dermseg.labeling.editor import files
 from dermseg.labeling.editor.document import PROPOSE, Box, Document, Status
 from dermseg.labeling.editor.files import Opened
-from dermseg.labeling.editor.narrow import segment_box, segment_click
 from dermseg.labeling.editor.pen import Pen, Tool
-from dermseg.labeling.editor.tools import Patch
-from dermseg.labeling.propose import annotate
 from dermseg.measure.geometry import Reading, measure_mask
 
 _PAUSE_MS = 250  # after the last stroke, before measuring
@@ -68,18 +63,18 @@ class Window(QMainWindow):
         self.session, self.texts = session, texts
         self.setWindowTitle("dermseg")
         self.resize(1280, 820)
-        self.loader, self.modeller, self.measurer = Worker(self), Worker(self), Worker(self)
+        self.loader, self.measurer = Worker(self), Worker(self)
         self.camera: Camera | None = None
         self.canvas, self.other = Canvas(), Canvas()
         self.file_list, self.class_list = FileList(texts), ClassList()
         self.sliders, self.readings, self.differences = Sliders(texts), Table(2), Table(4)
         self.message = QLabel()
         self._tool: Tool = "brush"
-        self._wanted_threshold: float | None = None
         self._live_layer: NDArray[np.bool_] | None = None
         self._pause = QTimer(self)
         self._pause.setSingleShot(True)
         self._pause.setInterval(_PAUSE_MS)
+        self.assistant = Assistant(self)
         self._build()
         self._actions = build_menus(self)
         self._connect()
@@ -116,7 +111,7 @@ class Window(QMainWindow):
         return dock
 
     def _connect(self) -> None:
-        self.canvas.edited.connect(self._edited)
+        self.canvas.edited.connect(self.edited)
         self.canvas.moved.connect(lambda: self.other.follow(self.canvas) if self.other.isVisible() else None)
         self.canvas.problem.connect(self.say)
         self.file_list.currentRowChanged.connect(lambda row: self.guarded(lambda: self.open_row(row)))
@@ -124,7 +119,7 @@ class Window(QMainWindow):
         self.class_list.itemChanged.connect(self._class_ticked)
         self.sliders.changed.connect(self._slid)
         self._pause.timeout.connect(self._measure)
-        for worker in (self.loader, self.modeller, self.measurer):
+        for worker in (self.loader, self.assistant.worker, self.measurer):
             worker.failed.connect(self.say)
 
     # -- images
@@ -157,23 +152,22 @@ class Window(QMainWindow):
         self.session.adopt(row, opened)
         renderer.opacity = self.sliders.value("Opacity")
         pen = Pen(opened.document, opened.pixels, self.session.label)
-        pen.tool, pen.tolerance, pen.on_ask = self._tool, self.sliders.value("Tolerance"), self._ask_model
+        pen.tool, pen.tolerance, pen.on_ask = self._tool, self.sliders.value("Tolerance"), self.assistant.ask
         self.canvas.show_image(renderer, pen)
         self.other.show_image(_twin(renderer))
         self.say(self.texts("Work that a crash had cut off was brought back") if opened.recovered else "")
         self.setWindowTitle(f"{opened.entry.name} - dermseg")
-        self._edited()
+        self.edited()
         self.show_layers()
         if opened.document.status == "new" and not opened.recovered:
-            self.propose()
+            self.assistant.propose()
 
     def _leave(self) -> None:
         """Save the open image and drop the work for it."""
         self.loader.cancel()
-        self.modeller.cancel()
+        self.assistant.forget()
         self.measurer.cancel()
         self._pause.stop()
-        self._wanted_threshold = None
         if self.camera is not None:
             self.toggle_camera()
         if self.canvas.pen is not None:
@@ -215,75 +209,7 @@ class Window(QMainWindow):
             status, unsaved = files.file_status(entry), entry.unsaved
         self.file_list.show_status(row, entry.name, status, unsaved)
 
-    # -- the model
-
-    def propose(self) -> None:
-        """Ask the model for the open image's outline."""
-        opened = self.session.opened
-        if opened is None:
-            return
-        self.say(self.texts("The model looks at the image"))
-        name, session = opened.document.annotation.image, self.session
-        threshold, label = self._wanted_threshold, session.label
-        earlier = session.result
-
-        def ask() -> tuple[Result, Annotation]:
-            model = session.model()
-            if earlier is None:
-                result = model.segment(opened.pixels, threshold=threshold)
-            else:  # the network has seen the image: only the threshold is new
-                size = (earlier.height, earlier.width)
-                result = model.finish(earlier.network_probability, size, threshold=threshold)
-                result = replace(result, verdict=earlier.verdict)
-            return result, annotate(model, result, image=name, label=label)
-
-        self.modeller.submit(ask, lambda found: self._proposed(*found))
-
-    def _proposed(self, result: Result, annotation: Annotation) -> None:
-        opened = self.session.opened
-        if opened is None:
-            return
-        if self.canvas.pen is not None and self.canvas.pen.busy:
-            return  # the user is drawing: their stroke counts
-        self.session.result = result
-        self.sliders.set_value("Threshold", result.threshold, quiet=True)
-        self.guarded(lambda: opened.document.propose(annotation))
-        verdict = result.verdict
-        findings = "" if verdict is None else "; ".join(f.reason for f in verdict.findings)
-        self.say(findings if result.status == "ok" else self.texts("Nothing found"))
-        self.show_layers()
-        self._edited()
-
-    def _ask_model(self, kind: str, box: Box) -> None:
-        opened, session = self.session.opened, self.session
-        if opened is None:
-            return
-        self.say(self.texts("The model looks at the image"))
-        threshold = self._wanted_threshold
-
-        def ask() -> Patch:
-            if kind == "box":
-                return segment_box(session.model(), opened.pixels, box, threshold=threshold)
-            return segment_click(session.model(), opened.pixels, (box[0], box[1]), threshold=threshold)
-
-        label = session.label
-        self.modeller.submit(ask, lambda patch: self._narrowed(label, kind, patch))
-
-    def _narrowed(self, label: str, kind: str, patch: Patch) -> None:
-        """One lesion was meant: what the model proposed for all makes room for it."""
-        opened = self.session.opened
-        if opened is None:
-            return
-        document = opened.document
-        if not patch.mask.any():
-            self.say(self.texts("Nothing found"))
-            return
-        if document.last_step == PROPOSE:
-            self.guarded(document.undo)
-        self.guarded(lambda: document.apply(kind, label, patch))
-        self.say("")
-        self.show_layers()
-        self._edited()
+    # -- the camera
 
     def toggle_camera(self, source: int | str = 0) -> None:
         """Start or stop the live picture."""
@@ -328,7 +254,7 @@ class Window(QMainWindow):
         if pen is not None and renderer is not None:
             pen.label = self.session.label
             self.canvas.refresh(pen.grow(direction * max(1.0, 1.0 / renderer.scale)))
-            self._edited()
+            self.edited()
 
     def undo(self) -> None:
         """Take back the last step."""
@@ -346,7 +272,7 @@ class Window(QMainWindow):
             self.canvas.update()
             return
         self.canvas.refresh(turn(self.session.opened.document))
-        self._edited()
+        self.edited()
 
     def add_class(self, label: str) -> None:
         """A new class, in hand at once."""
@@ -361,7 +287,7 @@ class Window(QMainWindow):
         if self.canvas.pen is not None:
             self.canvas.pen.label = label
         self.show_layers()
-        self._edited()
+        self.edited()
 
     def choose_class_number(self, number: int) -> None:
         """The class with this number in the list."""
@@ -397,12 +323,13 @@ class Window(QMainWindow):
         elif name == "Width" and pen is not None:
             self.canvas.widen(value / 2 / pen.radius)
         elif name == "Threshold":
-            self._wanted_threshold = value
+            self.assistant.threshold = value
             # never over what a person drew: there the threshold is for the next proposal
             if opened is not None and opened.document.last_step in (None, PROPOSE):
-                self.propose()
+                self.assistant.propose()
 
-    def _edited(self) -> None:
+    def edited(self) -> None:
+        """Show what follows from a change: what can be undone, the status, and soon the measurements."""
         opened = self.session.opened
         if opened is None:
             return
@@ -515,7 +442,7 @@ class Window(QMainWindow):
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
         """Save and end the threads; if saving fails, the journal keeps the work."""
         self.guarded(self._leave)
-        for worker in (self.loader, self.modeller, self.measurer):
+        for worker in (self.loader, self.assistant.worker, self.measurer):
             worker.stop()
         event.accept()
 

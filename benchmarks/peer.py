@@ -1,0 +1,68 @@
+"""The classic U-Net of Ronneberger et al. on the default model's data, beside the default model.
+
+    DERMSEG_RUNS=... DERMSEG_DATA=... python benchmarks/peer.py [--run RUN]
+
+1. ``configs/unet-same-budget.yaml`` is trained; stopped, the same command goes on.
+2. It is exported like any run: its threshold is chosen on validation images.
+3. Both are scored on each test set of the model card, at the masks' own size, and compared image by image.
+
+Writes ``results/peer.json``: means, and the paired difference with its interval. A look at a test split is a
+line in ``benchmarks/test-evaluations.csv``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, ROOT, dermseg, describe, one_line, save
+from dermseg.inference.bundle import load_bundle
+from dermseg.training.checkpoint import CONFIG
+from model_card import BUNDLE, evaluated, kept_under, test_sets
+
+PEER = ROOT / "configs" / "unet-same-budget.yaml"
+METRICS = ("dice", "jaccard", "threshold_jaccard", "failed_below_065")
+
+
+def beside(bundle: Path, run: Path, data: Path, runs: Path) -> list[dict[str, Any]]:
+    """For each test set: both models' means and their paired difference."""
+    rows, kept = [], kept_under(load_bundle(BUNDLE).card, runs)
+    for test in test_sets(data, runs):
+        peer, default = run / "test" / test.index.stem, kept / test.index.stem
+        evaluated(peer, bundle, test.index, test.split)
+        evaluated(default, BUNDLE, test.index, test.split)
+        (pair,) = dermseg("compare", default, peer)["pairs"]
+        found = {key: pair["metrics"][key] for key in METRICS if key in pair["metrics"]}
+        rows.append({"name": test.name, "n": pair["n"], "metrics": found})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    runs, data = Path(os.environ["DERMSEG_RUNS"]), Path(os.environ["DERMSEG_DATA"])
+    parser.add_argument("--run", type=Path, default=runs / "run-unet-budget")
+    args = parser.parse_args()
+    run: Path = args.run
+    dermseg("train", *(("--resume", run) if (run / CONFIG).exists() else (PEER, "-o", run)))
+    bundle = run / "bundle"
+    if not bundle.exists():
+        dermseg("export", run, "-o", bundle, "--name", "unet")
+    rows = beside(bundle, run, data, runs)
+    for row in rows:
+        dice = row["metrics"]["dice"]
+        low, high = dice["difference"]["ci95_clustered"]
+        print(
+            f"{row['name']}: Dice {dice['a']:.3f} against {dice['b']:.3f}, "
+            f"difference {dice['difference']['mean']:+.3f} ({low:+.3f} to {high:+.3f})"
+        )
+    result = {**describe(), "config": PEER.name, "sets": rows}
+    save(result, RESULTS / "peer.json")
+    print(one_line(result))
+
+
+if __name__ == "__main__":
+    main()

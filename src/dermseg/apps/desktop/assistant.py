@@ -1,0 +1,110 @@
+"""The model at work on the open image: proposals, and one lesion in a box or under a click."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dermseg.apps.desktop.worker import Worker
+from dermseg.data.labelme import Annotation
+from dermseg.inference.predictor import Result
+from dermseg.labeling.editor.document import PROPOSE, Box
+from dermseg.labeling.editor.narrow import segment_box, segment_click
+from dermseg.labeling.editor.tools import Patch
+from dermseg.labeling.propose import annotate
+
+if TYPE_CHECKING:
+    from dermseg.apps.desktop.window import Window
+
+
+class Assistant:
+    """Asks the model in a thread of its own and gives the document what it finds.
+
+    Attributes
+    ----------
+    worker
+        The thread; a new question takes the place of one that waits.
+    threshold
+        The one that the user wants; None leaves it to the model.
+    """
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self.worker = Worker(window)
+        self.threshold: float | None = None
+
+    def forget(self) -> None:
+        """Another image is about to be opened."""
+        self.worker.cancel()
+        self.threshold = None
+
+    def propose(self) -> None:
+        """Ask for the open image's outline."""
+        session, texts = self._window.session, self._window.texts
+        opened = session.opened
+        if opened is None:
+            return
+        self._window.say(texts("The model looks at the image"))
+        name, threshold, label = opened.document.annotation.image, self.threshold, session.label
+        earlier = session.result
+
+        def ask() -> tuple[Result, Annotation]:
+            model = session.model()
+            if earlier is None:
+                result = model.segment(opened.pixels, threshold=threshold)
+            else:  # the network has seen the image: only the threshold is new
+                size = (earlier.height, earlier.width)
+                result = model.finish(earlier.network_probability, size, threshold=threshold)
+                result = replace(result, verdict=earlier.verdict)
+            return result, annotate(model, result, image=name, label=label)
+
+        self.worker.submit(ask, lambda found: self._proposed(*found))
+
+    def _proposed(self, result: Result, annotation: Annotation) -> None:
+        window = self._window
+        opened = window.session.opened
+        if opened is None:
+            return
+        if window.canvas.pen is not None and window.canvas.pen.busy:
+            return  # the user is drawing: their stroke counts
+        window.session.result = result
+        window.sliders.set_value("Threshold", result.threshold, quiet=True)
+        window.guarded(lambda: opened.document.propose(annotation))
+        verdict = result.verdict
+        findings = "" if verdict is None else "; ".join(f.reason for f in verdict.findings)
+        window.say(findings if result.status == "ok" else window.texts("Nothing found"))
+        window.show_layers()
+        window.edited()
+
+    def ask(self, kind: str, box: Box) -> None:
+        """Ask for one lesion: ``box`` says inside which box, ``click`` at which point."""
+        session, threshold = self._window.session, self.threshold
+        opened = session.opened
+        if opened is None:
+            return
+        self._window.say(self._window.texts("The model looks at the image"))
+
+        def ask() -> Patch:
+            if kind == "box":
+                return segment_box(session.model(), opened.pixels, box, threshold=threshold)
+            return segment_click(session.model(), opened.pixels, (box[0], box[1]), threshold=threshold)
+
+        label = session.label
+        self.worker.submit(ask, lambda patch: self._narrowed(label, kind, patch))
+
+    def _narrowed(self, label: str, kind: str, patch: Patch) -> None:
+        """One lesion was meant: what the model proposed for all makes room for it."""
+        window = self._window
+        opened = window.session.opened
+        if opened is None:
+            return
+        document = opened.document
+        if not patch.mask.any():
+            window.say(window.texts("Nothing found"))
+            return
+        if document.last_step == PROPOSE:
+            window.guarded(document.undo)
+        window.guarded(lambda: document.apply(kind, label, patch))
+        window.say("")
+        window.show_layers()
+        window.edited()
