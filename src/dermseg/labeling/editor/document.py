@@ -10,27 +10,34 @@ Decisions
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dermseg.data.labelme import Annotation, Shape, draw_labels, draw_shape, mask_to_shapes
+from dermseg.data.labelme import Annotation, Shape, mask_to_shapes
 from dermseg.errors import DataError
+from dermseg.labeling.editor.shapes import (
+    AREAS,
+    Mask,
+    areas_of,
+    belongs_to,
+    digest_of,
+    draw_layer,
+    flags_of,
+    inherit,
+    labels_of,
+)
 from dermseg.labeling.editor.tiles import Step, TileChange, difference, flip, tile_region, tiles_of
 from dermseg.labeling.editor.tools import Patch
 from dermseg.labeling.propose import PROPOSED, is_proposal
 
-Mask = NDArray[np.bool_]
 Box = tuple[int, int, int, int]  # x, y, width, height
 Status = Literal["new", "proposed", "corrected", "approved"]
 STATUSES: tuple[Status, ...] = ("new", "proposed", "corrected", "approved")
 APPROVED = "approved"
 PROPOSE = "propose"  # name of the step that takes over a proposal
-_AREAS = ("polygon", "rectangle", "circle", "mask")
 
 
 def status_of(annotation: Annotation | None) -> Status:
@@ -39,8 +46,7 @@ def status_of(annotation: Annotation | None) -> Status:
         return "new"
     if is_proposal(annotation):
         return "proposed"
-    flags = annotation.extra.get("flags")
-    return "approved" if isinstance(flags, dict) and flags.get(APPROVED) else "corrected"
+    return "approved" if flags_of(annotation).get(APPROVED) else "corrected"
 
 
 @dataclass(frozen=True)
@@ -215,7 +221,7 @@ class Document:
     def learn(self, annotation: Annotation) -> dict[str, Mask]:
         """Remember shapes that draw layers, and the fields of the file that holds them; gives the layers."""
         drawn = self._learn(annotation)
-        flags = {**_flags(self.annotation), **_flags(annotation)}
+        flags = {**flags_of(self.annotation), **flags_of(annotation)}
         extra = {**self.annotation.extra, **annotation.extra, "flags": flags}
         self.annotation = replace(self.annotation, extra=extra)
         return drawn
@@ -290,9 +296,9 @@ class Document:
 
     def to_annotation(self) -> Annotation:
         """What a LabelMe file of the present state holds."""
-        kept = [shape for shape in self.annotation.shapes if shape.kind not in _AREAS]
+        kept = [shape for shape in self.annotation.shapes if shape.kind not in AREAS]
         shapes = [shape for label in self.layers for shape in self._shapes(label)]
-        flags = {k: v for k, v in _flags(self.annotation).items() if k not in (PROPOSED, APPROVED)}
+        flags = {k: v for k, v in flags_of(self.annotation).items() if k not in (PROPOSED, APPROVED)}
         if self.status in ("proposed", "approved"):
             flags[PROPOSED if self.status == "proposed" else APPROVED] = True
         return replace(
@@ -306,69 +312,20 @@ class Document:
     def _shapes(self, label: str) -> list[Shape]:
         mask = self.layers[label]
         origins = self._origins.get(label, [])
-        digest = _digest(mask)
+        digest = digest_of(mask)
         for origin in reversed(origins):
             if origin.digest == digest:
                 return list(origin.shapes)
         old = [shape for shape in origins[-1].shapes if not shape.hole] if origins else []
-        return _inherit(mask_to_shapes(mask, label), old, self.size)
+        return inherit(mask_to_shapes(mask, label), old, self.size)
 
     def _learn(self, annotation: Annotation) -> dict[str, Mask]:
-        drawn = {label: _draw(annotation, label) for label in _labels(annotation)}
+        drawn = {label: draw_layer(annotation, label) for label in labels_of(annotation)}
         for label, mask in drawn.items():
-            own = tuple(s for s in _areas(annotation) if _belongs(s, label, annotation))
-            self._origins.setdefault(label, []).append(_Origin(_digest(mask), own))
+            own = tuple(s for s in areas_of(annotation) if belongs_to(s, label, annotation))
+            self._origins.setdefault(label, []).append(_Origin(digest_of(mask), own))
         return drawn
 
     @property
     def _named(self) -> str:
         return f"{self.size[1]}x{self.size[0]} pixels"
-
-
-def _areas(annotation: Annotation) -> list[Shape]:
-    return [shape for shape in annotation.shapes if shape.kind in _AREAS]
-
-
-def _labels(annotation: Annotation) -> list[str]:
-    """Classes that cover an area, in the order of the file."""
-    return list(dict.fromkeys(s.name for s in _areas(annotation) if s.name and not s.hole))
-
-
-def _belongs(shape: Shape, label: str, annotation: Annotation) -> bool:
-    if shape.name == label:
-        return True
-    # a hole without a name of its own belongs to the first class of its group
-    group = [s.name for s in _areas(annotation) if not s.hole and s.group == shape.group]
-    return shape.hole and not shape.name and bool(group) and group[0] == label
-
-
-def _draw(annotation: Annotation, label: str) -> Mask:
-    return draw_labels(replace(annotation, shapes=tuple(_areas(annotation))), [label])
-
-
-def _flags(annotation: Annotation) -> dict[str, Any]:
-    flags = annotation.extra.get("flags")
-    return dict(flags) if isinstance(flags, dict) else {}
-
-
-def _digest(mask: Mask) -> bytes:
-    return hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=16).digest()
-
-
-def _inherit(new: list[Shape], old: list[Shape], size: tuple[int, int]) -> list[Shape]:
-    """New shapes with group, description and unknown fields of the old ones they overlap most."""
-    left = [(shape, draw_shape(shape, size)) for shape in old]
-    found = []
-    for shape in new:
-        drawn = draw_shape(shape, size)
-        overlaps = [int(np.count_nonzero(drawn & mask)) for _, mask in left]
-        best = int(np.argmax(overlaps)) if overlaps else -1
-        if best < 0 or not overlaps[best]:
-            found.append(shape)
-            continue
-        source, mask = left.pop(best)
-        if np.array_equal(mask, drawn):
-            found.append(source)
-        else:
-            found.append(replace(shape, group=source.group, extra=source.extra))
-    return found
