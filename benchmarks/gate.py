@@ -35,7 +35,8 @@ from dermseg.evaluation.statistics import wilson_interval
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
 from dermseg.images.sources import find_images, split_off_masks
-from dermseg.inference.predictor import Model, Result, load_model
+from dermseg.inference.predictor import Model, load_model
+from dermseg.inference.result import Result
 from dermseg.quality.verdict import LEVELS
 
 Pixels = NDArray[np.uint8]

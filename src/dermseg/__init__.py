@@ -16,7 +16,8 @@ from dermseg.version import __version__
 
 if TYPE_CHECKING:
     from dermseg.api import evaluate, segment
-    from dermseg.inference.predictor import Model, Result, load_model
+    from dermseg.inference.predictor import Model, load_model
+    from dermseg.inference.result import Result
 
 __all__ = ["Model", "Result", "__version__", "evaluate", "load_model", "segment"]
 
@@ -26,7 +27,7 @@ _LAZY = {
     "evaluate": "dermseg.api",
     "load_model": "dermseg.inference.predictor",
     "Model": "dermseg.inference.predictor",
-    "Result": "dermseg.inference.predictor",
+    "Result": "dermseg.inference.result",
 }
 
 

@@ -9,7 +9,8 @@ from dermseg.data.index import read_index
 from dermseg.evaluation.evaluate import evaluate_rows, select_split
 from dermseg.evaluation.table import Evaluation
 from dermseg.inference.postprocess import Lesions
-from dermseg.inference.predictor import Image, Model, Result, load_model
+from dermseg.inference.predictor import Image, Model, load_model
+from dermseg.inference.result import Result
 
 _loaded = lru_cache(maxsize=2)(load_model)
 

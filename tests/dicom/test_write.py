@@ -25,7 +25,8 @@ from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
 from dermseg.inference.batch import describe_model
 from dermseg.inference.outputs import DICOM_KINDS
-from dermseg.inference.predictor import Model, Result, load_model
+from dermseg.inference.predictor import Model, load_model
+from dermseg.inference.result import Result
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 OPTIONS = {"threshold": None, "lesions": "largest", "tta": False}

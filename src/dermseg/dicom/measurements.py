@@ -40,7 +40,7 @@ from pydicom.sr.coding import Code
 from dermseg.dicom.identity import MANUFACTURER, Origin, derive_uid, equipment, parameters
 from dermseg.dicom.segmentation import SERIES_NUMBERS
 from dermseg.dicom.source import frame_numbers, put_back, reference
-from dermseg.inference.predictor import Result
+from dermseg.inference.result import Result
 from dermseg.measure.geometry import Reading
 
 SCHEME = "99DERMSEG"

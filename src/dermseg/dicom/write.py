@@ -23,7 +23,7 @@ from dermseg.errors import ImageError
 from dermseg.images.dicom import read_dataset, spacing_of
 from dermseg.images.headers import sniff
 from dermseg.images.sources import ImageSource
-from dermseg.inference.predictor import Result
+from dermseg.inference.result import Result
 from dermseg.measure.geometry import measure_mask
 
 MAX_SEGMENT_PIXELS = 1 << 29  # each lesion takes a byte per pixel of the image while it is written

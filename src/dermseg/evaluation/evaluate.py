@@ -26,7 +26,8 @@ from dermseg.images.masks import load_mask
 from dermseg.inference.threads import available_cpus
 
 if TYPE_CHECKING:
-    from dermseg.inference.predictor import Model, Result
+    from dermseg.inference.predictor import Model
+    from dermseg.inference.result import Result
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

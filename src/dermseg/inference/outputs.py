@@ -23,7 +23,7 @@ from dermseg.images.masks import atomic_write
 from dermseg.images.names import UniqueNames
 
 if TYPE_CHECKING:
-    from dermseg.inference.predictor import Result
+    from dermseg.inference.result import Result
     from dermseg.uncertainty.margins import Margins
 
 # Made by dermseg.dicom, of DICOM inputs.

@@ -11,11 +11,11 @@ call) and ``finish`` (logits to result). A batch runner may call these three fro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,78 +28,17 @@ from dermseg.inference.bundle import DEFAULT, Bundle, load_bundle
 from dermseg.inference.card import ModelCard
 from dermseg.inference.postprocess import Floats, Lesions
 from dermseg.inference.preprocess import check_image, to_input
+from dermseg.inference.result import Result
 from dermseg.inference.runtimes import AUTO, check_runtime, choose_runtime, open_session, select_variant
 from dermseg.inference.tta import merge_views, stack_views
-from dermseg.measure.basics import Box, describe
+from dermseg.measure.basics import describe
 from dermseg.quality.gate import read_gate
 from dermseg.quality.measures import shrink
-from dermseg.quality.verdict import Finding, Verdict
+from dermseg.quality.verdict import Finding
 from dermseg.uncertainty.features import map_features
-from dermseg.uncertainty.predicted_dice import Judgement
 from dermseg.uncertainty.trust import load_trust
 
 Image = NDArray[np.uint8] | LoadedImage | ImageSource | bytes | str | PathLike[str]
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What the model found in one image. Arrays have the size of the input file, after EXIF orientation.
-
-    Parameters
-    ----------
-    mask
-        ``bool (H, W)``; all False where nothing was found.
-    status
-        ``ok`` or ``no_lesion``.
-    confidence
-        In [0, 1]: the Dice that is expected of the mask (``judgement.predicted_dice``). For a bundle without
-        a fitted estimate, ``postprocess.boundary_confidence``, which is 0 where nothing was found.
-    area_px, area_fraction
-        Number of mask pixels, and their share of the image.
-    width, height
-        Size of the image in pixels.
-    bbox, centroid
-        ``(x, y, width, height)`` and ``(x, y)`` in pixels; the centre of the top left pixel is (0, 0).
-        None where nothing was found.
-    components_removed
-        Components that the network found and post-processing dropped.
-    touches_border
-        Whether the mask reaches the edge of the image.
-    labels
-        With ``lesions="all"``: ``uint8 (H, W)``, 0 outside, 1 the largest lesion, 2 the next, at most 255.
-    threshold
-        The probability threshold that was used.
-    network_probability
-        ``float32 (h, w)``: what ``probability`` is interpolated from.
-    judgement
-        Predicted Dice with its interval, and whether a person should look at the outline; None for a bundle
-        that nothing was fitted for.
-    verdict
-        Whether image and outline can be used: level ``accept``, ``review`` or ``reject``, and the findings
-        behind it with reason and remedy; None for a bundle without a gate.
-    """
-
-    mask: NDArray[np.bool_]
-    status: Literal["ok", "no_lesion"]
-    confidence: float
-    area_px: int
-    area_fraction: float
-    width: int
-    height: int
-    bbox: Box | None
-    centroid: tuple[float, float] | None
-    components_removed: int
-    touches_border: bool
-    labels: NDArray[np.uint8] | None
-    threshold: float
-    network_probability: Floats = field(repr=False)
-    judgement: Judgement | None = None
-    verdict: Verdict | None = None
-
-    @cached_property
-    def probability(self) -> Floats:
-        """``float32 (H, W)`` in [0, 1] before post-processing; computed when it is first asked for."""
-        return postprocess.upsample(self.network_probability, (self.height, self.width))
 
 
 class Model:

@@ -34,8 +34,9 @@ from dermseg.images.sources import ImageSource
 from dermseg.inference.journal import Entry
 from dermseg.inference.outputs import DICOM_KINDS, MAPS, MARGINS, failed_row, result_row
 from dermseg.inference.postprocess import Floats, Lesions, upsample
-from dermseg.inference.predictor import Model, Result
+from dermseg.inference.predictor import Model
 from dermseg.inference.preprocess import resize_image
+from dermseg.inference.result import Result
 from dermseg.uncertainty.maps import Uncertainty
 from dermseg.uncertainty.margins import DEFAULT_ALPHA, Margins, draw_margins, trace_margins
 from dermseg.uncertainty.opinions import Opinions

@@ -19,7 +19,8 @@ from dermseg.errors import DataError, DermsegError
 from dermseg.images.load import load_image
 from dermseg.images.masks import atomic_write
 from dermseg.images.sources import ImageSource
-from dermseg.inference.predictor import Model, Result
+from dermseg.inference.predictor import Model
+from dermseg.inference.result import Result
 
 PROPOSED = "proposed"
 EPSILON = 0.5  # pixels: fewer points to drag, and no pixel of the outline moves visibly

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dermseg.inference.postprocess import Floats
-from dermseg.inference.predictor import Model, Result
+from dermseg.inference.predictor import Model
+from dermseg.inference.result import Result
 from dermseg.uncertainty.maps import Uncertainty
 from dermseg.uncertainty.opinions import open_opinions
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from dermseg.images import load_image
 from dermseg.images.load import ImageInfo
 from dermseg.inference.postprocess import Floats, Lesions
-from dermseg.inference.predictor import Model, Result
+from dermseg.inference.predictor import Model
+from dermseg.inference.result import Result
 from dermseg.inference.stages import shrink
 
 Pixels = NDArray[np.uint8]

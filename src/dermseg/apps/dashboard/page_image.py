@@ -18,7 +18,8 @@ from dermseg.apps.dashboard.uploads import Place, Upload, fingerprint, list_imag
 from dermseg.apps.dashboard.viewer import show_pictures
 from dermseg.errors import UsageError
 from dermseg.images import encode_mask
-from dermseg.inference.predictor import Model, Result
+from dermseg.inference.predictor import Model
+from dermseg.inference.result import Result
 from dermseg.measure.geometry import measure_mask
 from dermseg.uncertainty.margins import DEFAULT_ALPHA, draw_margins, trace_margins
 

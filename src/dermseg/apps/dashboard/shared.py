@@ -13,7 +13,8 @@ from dermseg.apps.dashboard.uploads import Upload
 from dermseg.errors import DermsegError
 from dermseg.images import DICOM_EXTENSIONS, IMAGE_EXTENSIONS
 from dermseg.inference.bundle import load_bundle
-from dermseg.inference.predictor import Model, Result, load_model
+from dermseg.inference.predictor import Model, load_model
+from dermseg.inference.result import Result
 from dermseg.inference.runtimes import choose_runtime
 
 TYPES = sorted(ending.lstrip(".") for ending in IMAGE_EXTENSIONS | DICOM_EXTENSIONS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dermseg.apps.desktop.worker import Worker
 from dermseg.data.labelme import Annotation
-from dermseg.inference.predictor import Result
+from dermseg.inference.result import Result
 from dermseg.labeling.editor.document import PROPOSE, Box
 from dermseg.labeling.editor.narrow import segment_box, segment_click
 from dermseg.labeling.editor.tools import Patch

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from dermseg.apps.desktop.render import Layer
 from dermseg.apps.desktop.theme import CLASS_COLOURS, ONLY_FIRST, ONLY_SECOND
-from dermseg.inference.predictor import Model, Result, load_model
+from dermseg.inference.predictor import Model, load_model
+from dermseg.inference.result import Result
 from dermseg.labeling.editor.compare import Disagreement, compare_layers
 from dermseg.labeling.editor.document import Document
 from dermseg.labeling.editor.files import Entry, Opened, list_images, read_annotation, save
