@@ -33,9 +33,10 @@ def beside(bundle: Path, run: Path, data: Path, runs: Path) -> list[dict[str, An
         peer, default = run / "test" / test.index.stem, kept / test.index.stem
         evaluated(peer, bundle, test.index, test.split)
         evaluated(default, BUNDLE, test.index, test.split)
-        (pair,) = dermseg("compare", default, peer)["pairs"]
-        found = {key: pair["metrics"][key] for key in METRICS if key in pair["metrics"]}
-        rows.append({"name": test.name, "n": pair["n"], "metrics": found})
+        found = dermseg("compare", default, peer)
+        (pair,) = found["pairs"]
+        metrics = {key: pair["metrics"][key] for key in METRICS if key in pair["metrics"]}
+        rows.append({"name": test.name, "n": found["n"], "metrics": metrics})
     return rows
 
 
