@@ -58,10 +58,11 @@ test: lint ## Lint, then the tests; real images are used where DERMSEG_DATA name
 	@echo "== tests"
 	@$(IN_VENV) python -m pytest -n $(JOBS) --ignore=tests/system $(ARGS)
 
+# tests/scale and tests/dicom once more: what 'make test' skips there for want of ray and dicom3tools runs here.
 test-system: $(READY) ## Tests in real programs: a browser (installs Debian packages where it may)
 	@sh scripts/system-packages.sh
 	@$(IN_VENV) python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) --group system
-	@$(IN_VENV) python -m pytest tests/system $(ARGS)
+	@$(IN_VENV) python -m pytest tests/system tests/scale tests/dicom $(ARGS)
 
 dashboard: $(READY) ## Outline lesions in a browser: http://127.0.0.1:8501 (ARGS="--model BUNDLE --results FOLDER")
 	@$(IN_VENV) python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) -e ".[dashboard]"

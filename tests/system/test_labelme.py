@@ -61,7 +61,7 @@ def labelme(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     if done.returncode:
         shutil.rmtree(folder)
-        pytest.skip(f"LabelMe cannot be installed: {done.stderr.strip().splitlines()[-1]}")
+        pytest.fail(f"{LABELME} cannot be installed: {done.stderr.strip()}")
     return python
 
 
