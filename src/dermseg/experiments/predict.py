@@ -14,7 +14,7 @@ from dermseg.evaluation.table import Evaluation
 from dermseg.images import load_image
 from dermseg.images.masks import load_mask
 from dermseg.inference.preprocess import to_input
-from dermseg.models import build_model, count_parameters
+from dermseg.models import build_model, count_parameters, without_pretrained
 from dermseg.training.checkpoint import BEST, CONFIG, load_weights
 from dermseg.training.config import RunConfig, load_config, network_preprocessing
 from dermseg.training.device import pick_device
@@ -37,9 +37,7 @@ class RunModel:
         self.folder = folder
         self.config: RunConfig = load_config(folder / CONFIG)
         model = self.config.model
-        options = {**model.options}
-        if "pretrained" in options:
-            options["pretrained"] = False  # the checkpoint has every weight
+        options = without_pretrained(model.options)  # the checkpoint has every weight
         network = build_model(model.architecture, **options)
         load_weights(folder / BEST, network)
         self.parameters = count_parameters(network)

@@ -31,7 +31,7 @@ from dermseg.inference.card import ModelCard, Preprocessing
 from dermseg.inference.machine import describe_machine, library_versions
 from dermseg.inference.preprocess import to_input
 from dermseg.inference.session import OrtSession
-from dermseg.models import build_model, count_parameters
+from dermseg.models import build_model, count_parameters, without_pretrained
 from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state, load_weights
 from dermseg.training.config import RunConfig, expand, load_config, network_preprocessing
 from dermseg.training.rows import select_rows
@@ -98,9 +98,7 @@ def export_run(
     check_output(output)
     names = check_names(variants)
     config = load_config(run / CONFIG)
-    options = dict(config.model.options)
-    if "pretrained" in options:
-        options["pretrained"] = False
+    options = without_pretrained(config.model.options)
     model = build_model(config.model.architecture, **options)
     all_options = options
     if "." not in config.model.architecture:  # defaults may change; the card of this network must not

@@ -13,7 +13,7 @@ from dermseg.errors import ModelError
 from dermseg.export.onnx import fold_batch_norm
 from dermseg.inference.bundle import Bundle
 from dermseg.inference.session import first_line
-from dermseg.models import build_model
+from dermseg.models import build_model, without_pretrained
 from dermseg.models.stored import read_parameters
 from dermseg.registry import find_architecture
 
@@ -30,9 +30,7 @@ def rebuild(bundle: Bundle, variant: str | None = None) -> nn.Module:
     """
     card = bundle.card
     find_architecture(card.architecture)  # a card must not name code to import, as configurations may
-    options = dict(card.architecture_options)
-    if "pretrained" in options:
-        options["pretrained"] = False  # all weights come from the bundle
+    options = without_pretrained(card.architecture_options)  # all weights come from the bundle
     data = bundle.read_model(variant)
     try:
         network = fold_batch_norm(build_model(card.architecture, **options))

@@ -1,5 +1,5 @@
 """Segmentation networks in plain ``torch.nn``: one file per architecture."""
 
-from dermseg.models.build import build_model, count_parameters
+from dermseg.models.build import build_model, count_parameters, without_pretrained
 
-__all__ = ["build_model", "count_parameters"]
+__all__ = ["build_model", "count_parameters", "without_pretrained"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -25,6 +25,11 @@ _ARCHITECTURES: dict[str, type[nn.Module]] = {
     "encoder_unet": EncoderUNet,
     "mobile_unet": MobileUNet,
 }
+
+
+def without_pretrained(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options for a network that gets every weight from elsewhere: it looks for no ImageNet weights."""
+    return {key: False if key == "pretrained" else value for key, value in options.items()}
 
 
 def build_model(architecture: str, **options: Any) -> nn.Module:

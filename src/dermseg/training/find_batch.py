@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from dermseg.errors import TrainingError
-from dermseg.models import build_model
+from dermseg.models import build_model, without_pretrained
 from dermseg.training.check import check_run
 from dermseg.training.config import RunConfig
 from dermseg.training.device import pick_device
@@ -62,9 +62,7 @@ def find_batch_size(config: RunConfig, report: Callable[[Trial], None] = lambda 
     if device.type == "cpu":
         keep_freed_memory()
     size = max(t.at_epoch(epoch)[0] for epoch in range(t.epochs))
-    options = {**config.model.options}
-    if "pretrained" in options:
-        options["pretrained"] = False  # other weights take the same memory
+    options = without_pretrained(config.model.options)  # other weights take the same memory
     step = Step(config, build_model(config.model.architecture, **options), device)
     step.train_mode()
     trials: list[Trial] = []

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dermseg.errors import DermsegError, ModelError, UsageError
 from dermseg.inference.bundle import Bundle, load_bundle
+from dermseg.models import without_pretrained
 from dermseg.models.stored import read_parameters, unfold
 from dermseg.training.checkpoint import BEST, CONFIG, load_weights, read_weights
 from dermseg.training.config import RunConfig, expand, load_config
@@ -162,9 +163,8 @@ def start_settings(text: str) -> list[str]:
         settings["model"] = before.model.model_dump(mode="json")
         settings["training.image_size"] = before.training.image_size
     if "model" in settings:
-        options = settings["model"]["options"]
-        if "pretrained" in options:
-            settings["model"]["options"] = {**options, "pretrained": False}  # all weights come from the start
+        # all weights come from the start
+        settings["model"]["options"] = without_pretrained(settings["model"]["options"])
     where = expand(text)
     settings["model.init_from"] = str(where.absolute()) if where.exists() else text
     return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
