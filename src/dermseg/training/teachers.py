@@ -9,10 +9,9 @@ decoded images, so an epoch costs what it did before.
 from __future__ import annotations
 
 import hashlib
-import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -89,21 +88,20 @@ def _write(
     progress: Callable[[int, int], None],
 ) -> None:
     models = [Model(teacher) for teacher in teachers]
-    handle, name = tempfile.mkstemp(prefix=f"{path.stem}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    # a folder, like those of the cache: it clears away what a kill leaves
+    temporary = Path(tempfile.mkdtemp(prefix=f"{path.stem}.", suffix=".tmp", dir=path.parent))
+    file = temporary / path.name
     try:
-        masks = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=cache.masks.shape)
+        masks = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=cache.masks.shape)
         for first in range(0, len(cache), _BATCH):
             part = slice(first, first + _BATCH)
             found = np.mean([_probability(model, cache.images[part]) for model in models], axis=0)
             masks[part] = np.rint((1 - weight) * cache.masks[part] + 255 * weight * found)
             progress(min(first + _BATCH, len(cache)), len(cache))
         masks.flush()
-        temporary.replace(path)
+        file.replace(path)
     finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _probability(teacher: Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
