@@ -31,6 +31,7 @@ from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.evaluation.evaluate import select_split
 from dermseg.evaluation.intervals import estimate
 from dermseg.experiments.predict import RunModel
+from dermseg.training.checkpoint import CONFIG
 from dermseg.training.config import RunConfig, load_config
 from dermseg.training.loop import train
 from dermseg.training.start import load_run
@@ -51,7 +52,7 @@ def isic_model(runs: Path, folder: Path, epochs: int) -> Path:
         ],
     )
     run = folder / "isic-only"
-    train(config, run, resume=(run / "config.yaml").exists())
+    train(config, run, resume=(run / CONFIG).exists())
     return run
 
 
@@ -76,7 +77,7 @@ def fine_tune(start: Path, rows: list[IndexRow], seed: int, folder: Path) -> tup
     )
     training = config.training.model_copy(update={"validate_every": config.training.epochs})
     begin = time.monotonic()
-    train(config.model_copy(update={"training": training}), run, resume=(run / "config.yaml").exists())
+    train(config.model_copy(update={"training": training}), run, resume=(run / CONFIG).exists())
     seconds = time.monotonic() - begin
     (run / "done").write_text(f"{seconds:.1f}")
     return run, seconds
@@ -101,7 +102,7 @@ def main() -> None:
     runs = Path(os.environ["DERMSEG_RUNS"])
     work = args.work or runs / "finetune"
     start = args.start or isic_model(runs, work, args.epochs)
-    seen = {source.index for source in load_config(start / "config.yaml").data.train}
+    seen = {source.index for source in load_config(start / CONFIG).data.train}
     if any(Path(index).stem != "isic" for index in seen):
         raise SystemExit(f"{start} has seen more than ISIC: {sorted(seen)}")
     index = read_index(runs / "index" / "ham.csv")

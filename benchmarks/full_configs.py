@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from common import RESULTS, ROOT, describe, one_line, save
-from dermseg.training.checkpoint import LAST, load_state
+from dermseg.training.checkpoint import CONFIG, LAST, load_state
 from dermseg.training.config import RunConfig, load_config
 
 NAMES = ("unet", "unetpp", "attention-unet", "transunet", "mobile-unet", "default")
@@ -113,7 +113,7 @@ def run_config(name: str, batch: int | None, folder: Path) -> dict[str, Any]:
     end = progress_of(run)
     events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [round(e["train_loss"], 4) for e in events if e["event"] == "val"]
-    used = load_config(run / "config.yaml")
+    used = load_config(run / CONFIG)
     return {
         "architecture": used.model.architecture,
         "image_size": used.training.image_size,

@@ -25,7 +25,7 @@ from dermseg.export.fit_gate import fit_bundle_gate
 from dermseg.images.masks import atomic_write
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import CARD_NAME
-from dermseg.training.checkpoint import BEST
+from dermseg.training.checkpoint import BEST, CONFIG
 from dermseg.training.config import RunConfig, expand, load_config
 from fit_gate import INDEXES as GATE_INDEXES
 from model_card import BUNDLE, write_card
@@ -96,7 +96,7 @@ def summarise(config: RunConfig) -> str:
 
 def train(config: Path, run: Path, overrides: list[str]) -> None:
     """Train, or go on; before that the run it starts from and its teachers, by the configs beside it."""
-    if (run / "config.yaml").exists():
+    if (run / CONFIG).exists():
         dermseg("train", "--resume", run)
         return
     settings = load_config(config)
@@ -155,7 +155,7 @@ def main() -> None:
     run = args.run or args.runs / f"run-{args.config.stem}"
     train(args.config, run, [word for item in args.set for word in ("--set", item)])
 
-    config = load_config(run / "config.yaml")
+    config = load_config(run / CONFIG)
     summary = args.summary or summarise(config)
     words = ["--name", args.name, "--version", args.version, "--licence", LICENCE, "--summary", summary]
     export(run, args.bundle, words + [word for note in args.note for word in ("--note", note)])

@@ -28,6 +28,7 @@ from dermseg.export.onnx import to_onnx
 from dermseg.inference.session import OrtSession
 from dermseg.inference.threads import available_cpus
 from dermseg.models import build_model, count_parameters
+from dermseg.training.checkpoint import CONFIG
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def train(runs: Path) -> None:
             continue
         run = runs / "search" / name.replace(", ", "-").replace(" ", "")
         begin = time.perf_counter()
-        if (run / "config.yaml").exists():
+        if (run / CONFIG).exists():
             dermseg("train", "--resume", run)
         else:
             dermseg("train", ROOT / "configs" / "default-start.yaml", "-o", run, *overrides(candidate))

@@ -23,7 +23,7 @@ from dermseg.training.checkpoint import CONFIG
 from model_card import BUNDLE, evaluated, kept_under, test_sets
 
 PEER = ROOT / "configs" / "unet-same-budget.yaml"
-METRICS = ("dice", "jaccard", "threshold_jaccard", "failed_below_065")
+METRICS = ("dice", "jaccard", "threshold_jaccard")
 
 
 def beside(bundle: Path, run: Path, data: Path, runs: Path) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def beside(bundle: Path, run: Path, data: Path, runs: Path) -> list[dict[str, An
         evaluated(default, BUNDLE, test.index, test.split)
         found = dermseg("compare", default, peer)
         (pair,) = found["pairs"]
-        metrics = {key: pair["metrics"][key] for key in METRICS if key in pair["metrics"]}
+        metrics = {key: pair["metrics"][key] for key in METRICS}
         rows.append({"name": test.name, "n": found["n"], "metrics": metrics})
     return rows
 
@@ -44,10 +44,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    runs, data = Path(os.environ["DERMSEG_RUNS"]), Path(os.environ["DERMSEG_DATA"])
-    parser.add_argument("--run", type=Path, default=runs / "run-unet-budget")
+    parser.add_argument("--run", type=Path, help="run folder; default $DERMSEG_RUNS/run-unet-budget")
     args = parser.parse_args()
-    run: Path = args.run
+    runs, data = Path(os.environ["DERMSEG_RUNS"]), Path(os.environ["DERMSEG_DATA"])
+    run: Path = args.run or runs / "run-unet-budget"
     dermseg("train", *(("--resume", run) if (run / CONFIG).exists() else (PEER, "-o", run)))
     bundle = run / "bundle"
     if not bundle.exists():

@@ -32,7 +32,7 @@ import yaml
 from dermseg.experiments.run import find_runs
 from dermseg.inference.bundle import load_bundle
 from dermseg.report.model_card import render_model_card
-from dermseg.training.checkpoint import BEST, LAST, load_state
+from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state
 from dermseg.training.config import RunConfig, load_config
 
 LICENCE = "CC-BY-NC-4.0 (weights; the training data are for non-commercial use)"
@@ -55,7 +55,7 @@ def best_runs(folders: list[Path]) -> dict[str, Path]:
         for run in find_runs(folder):
             progress = json.loads(load_state(run / LAST)["progress"])
             dice = progress["best_dice"]
-            name = name_of(load_config(run / "config.yaml"))
+            name = name_of(load_config(run / CONFIG))
             if dice is not None and (name not in best or dice > best[name][0]):
                 best[name] = dice, run
     return {name: run for name, (_, run) in sorted(best.items())}
@@ -75,7 +75,7 @@ def lay_out(name: str, run: Path, output: Path, licence: str) -> None:
             for file in sorted(bundle.iterdir()):
                 archive.write(file, file.name)
         shutil.copyfile(run / BEST, output / f"{name}.safetensors")
-        recipe = load_config(run / "config.yaml").model_dump(mode="json", exclude={"data"})
+        recipe = load_config(run / CONFIG).model_dump(mode="json", exclude={"data"})
         (output / f"{name}.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
         (output / f"{name}.md").write_text(page, encoding="utf-8")
         packed.replace(output / f"{name}.zip")  # last: what has a zip is whole

@@ -70,11 +70,11 @@ class Window(QMainWindow):
         self.sliders, self.readings, self.differences = Sliders(texts), Table(2), Table(4)
         self.message = QLabel()
         self._tool: Tool = "brush"
-        self._live_layer: NDArray[np.bool_] | None = None
         self._pause = QTimer(self)
         self._pause.setSingleShot(True)
         self._pause.setInterval(_PAUSE_MS)
         self.assistant = Assistant(self)
+        self._workers = (self.loader, self.assistant.worker, self.measurer)
         self._build()
         self._actions = build_menus(self)
         self._connect()
@@ -119,7 +119,7 @@ class Window(QMainWindow):
         self.class_list.itemChanged.connect(self._class_ticked)
         self.sliders.changed.connect(self._slid)
         self._pause.timeout.connect(self._measure)
-        for worker in (self.loader, self.assistant.worker, self.measurer):
+        for worker in self._workers:
             worker.failed.connect(self.say)
 
     # -- images
@@ -442,7 +442,7 @@ class Window(QMainWindow):
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
         """Save and end the threads; if saving fails, the journal keeps the work."""
         self.guarded(self._leave)
-        for worker in (self.loader, self.assistant.worker, self.measurer):
+        for worker in self._workers:
             worker.stop()
         event.accept()
 
