@@ -25,6 +25,9 @@ def test_the_temperature_that_made_the_logits_is_found() -> None:
     logits = [rng.normal(0, 2, (64, 64)) for _ in range(20)]
     lesions = [rng.random(z.shape) < 1 / (1 + np.exp(-z)) for z in logits]
     assert fit_temperature([3 * z for z in logits], lesions) == pytest.approx(3.0, rel=0.05)
+    mixed = [3 * z if i < 10 else z for i, z in enumerate(logits)]
+    few = fit_temperature(mixed, lesions, weights=[0.0] * 10 + [1.0] * 10)
+    assert few == pytest.approx(1.0, rel=0.05) and fit_temperature(mixed, lesions) > 1.3
     with pytest.raises(DataError, match="lesion and of skin"):
         fit_temperature(logits, [np.ones((64, 64), np.bool_)] * 20)
 

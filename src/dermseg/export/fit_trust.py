@@ -2,12 +2,15 @@
 
 In this order, because each step changes what the next one sees:
 
-1. the temperature, on ``calib``; the threshold moves along, so that the outlines stay what they are;
-2. predicted Dice, its interval and the threshold for review, on ``calib`` and ``val``, cross-validated;
-3. the outer and inner line, on ``calib`` and ``val`` too: for each split of each data set by itself, and the
-   widest counts. The promise then holds for each of them, and a photograph from somewhere else is more likely
-   to be like one of several sources than like the easiest. (The references of ISIC's ``val`` come from other
-   people and tools than those of its ``calib``, which is like the training images.)
+1. the temperature, each split of each data set weighing the same; the threshold moves along, so that the
+   outlines stay what they are;
+2. predicted Dice, its interval and the threshold for review, cross-validated;
+3. the outer and inner line: for each split of each data set by itself, and the widest counts.
+
+All of it on ``calib`` and ``val``. What is promised then holds for each of these sources, and a photograph
+from somewhere else is more likely to be like one of several than like the easiest or the most frequent. (The
+references of ISIC's ``val`` come from other people and tools than those of its ``calib``, which is like the
+training images.)
 
 The bundle also gets the part that makes its network one with Monte-Carlo dropout, where it has dropout.
 """
@@ -123,11 +126,13 @@ def fit(
     """
     if not calib or not val:
         raise DataError("fitting needs images of both splits, calib and val")
-    temperature = _temperature(calib, seed)
+    looks = (*calib, *val)
+    sources = np.array([f"{look.row.dataset} {look.row.split}" for look in looks])
+    temperature = _temperature(looks, sources, seed)
     threshold = round(move_threshold(post.threshold, post.temperature, temperature), 4)
     post = post.model_copy(update={"temperature": temperature, "threshold": threshold})
 
-    outlined = [outline(look, post) for look in (*calib, *val)]
+    outlined = [outline(look, post) for look in looks]
     model = fit_dice_model(
         MAP_FEATURES,
         np.array([list(o.features.values()) for o in outlined]),
@@ -137,7 +142,6 @@ def fit(
         caught=caught,
         seed=seed,
     )
-    sources = np.array([f"{o.look.row.dataset} {o.look.row.split}" for o in outlined])
     outer, inner, figures = fit_lines(outlined, sources)
     trust = Trust(
         fitted={
@@ -156,16 +160,18 @@ def fit(
     return Fitted(post, trust)
 
 
-def _temperature(looks: Sequence[Look], seed: int) -> float:
+def _temperature(looks: Sequence[Look], sources: NDArray[np.str_], seed: int) -> float:
     """The pixels near the boundary, which decide the outline, and all pixels of an image count the same."""
-    logits, references = [], []
-    for look in looks:
+    count = Counter(map(str, sources))
+    logits, references, weights = [], [], []
+    for look, source in zip(looks, sources, strict=True):
         band = boundary_band(look.network_reference)
         for which in (band, np.ones_like(band)):
             if which.any():
                 logits.append(look.logits[which])
                 references.append(look.network_reference[which])
-    return round(fit_temperature(logits, references, seed=seed), 4)
+                weights.append(1 / count[str(source)])
+    return round(fit_temperature(logits, references, weights=weights, seed=seed), 4)
 
 
 def fit_lines(

@@ -21,7 +21,11 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def fit_temperature(
-    logits: Sequence[NDArray[np.floating]], lesions: Sequence[NDArray[np.bool_]], *, seed: int = 0
+    logits: Sequence[NDArray[np.floating]],
+    lesions: Sequence[NDArray[np.bool_]],
+    *,
+    weights: Sequence[float] | None = None,
+    seed: int = 0,
 ) -> float:
     """The temperature that minimises the mean negative log likelihood.
 
@@ -31,6 +35,8 @@ def fit_temperature(
         For each image the logits at temperature 1 of the pixels that count, and whether they are lesion: two
         arrays of one shape. ``PIXELS_PER_IMAGE`` of them are drawn (with replacement), so that each image
         weighs the same.
+    weights
+        Of the images, where they are not to weigh the same.
 
     Raises
     ------
@@ -51,10 +57,11 @@ def fit_temperature(
     # The likelihood is unimodal in log T (it is convex in 1 / T), so a golden section finds the minimum.
     low, high = _LOW, _HIGH
     a, b = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    signed = np.where(y, z, -z)
+    signed = np.where(y, z, -z).reshape(len(values), PIXELS_PER_IMAGE)
 
     def loss(log_temperature: float) -> float:
-        return float(np.logaddexp(0.0, -signed / math.exp(log_temperature)).mean())
+        of_image = np.logaddexp(0.0, -signed / math.exp(log_temperature)).mean(axis=1)
+        return float(np.average(of_image, weights=weights))
 
     at_a, at_b = loss(a), loss(b)
     while high - low > 1e-3:
