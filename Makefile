@@ -71,9 +71,10 @@ dashboard: $(READY) ## Outline lesions in a browser: http://127.0.0.1:8501 (ARGS
 web: ## Build the static page in web/dist (needs npm)
 	@cd web && npm ci --no-audit --no-fund && npm run build
 
-model: $(READY) ## Rebuild the bundled model from data to card; DATA=isic makes dist/isic without HAM10000
+model: $(READY) ## Rebuild a bundled model from data to card: BUNDLE=default|fast|accurate; DATA=isic makes dist/isic
 	@$(IN_VENV) python benchmarks/make_model.py \
-		$(if $(DATA),--config configs/$(DATA).yaml --name $(DATA) --bundle dist/$(DATA)) $(ARGS)
+		$(if $(DATA),--config configs/$(DATA).yaml --name $(DATA) --bundle dist/$(DATA)) \
+		$(if $(BUNDLE),--config configs/$(BUNDLE).yaml --name $(BUNDLE) --bundle src/dermseg/bundles/$(BUNDLE)) $(ARGS)
 
 bench: $(READY) ## Regenerate the figures of speed in README and docs/performance.md
 	@$(IN_VENV) python benchmarks/throughput.py $(ARGS)

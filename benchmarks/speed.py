@@ -1,10 +1,11 @@
 """Everything side by side in one run: the bundles, U-Net and UNet++; network only, one image, a folder.
 
-- **Network only**, at 256 and 512 px: each bundled network in ONNX Runtime; U-Net (Ronneberger 2015) and
-  UNet++ (Zhou 2018) with random weights, which do not change speed, in ONNX Runtime and in eager PyTorch
-  (fp32; bf16 autocast, at 512 px only where the CPU has it). Eager networks get the faster memory layout
-  and the best batch of 1 to 8; ONNX Runtime gets the better of one call with all threads and one call per
-  CPU with one thread each, which is how ``dermseg segment`` uses it. Median of calls in turns.
+- **Network only**, at 256 and 512 px: each bundled network in ONNX Runtime (also at the input it was made
+  for); U-Net (Ronneberger 2015) and UNet++ (Zhou 2018) with random weights, which do not change speed, in
+  ONNX Runtime and in eager PyTorch (fp32; bf16 autocast, at 512 px only where the CPU has it). Eager
+  networks get the faster memory layout and the best batch of 1 to 8; ONNX Runtime gets the better of one
+  call with all threads and one call per CPU with one thread each, which is how ``dermseg segment`` uses it.
+  Median of calls in turns.
 - **One image**: milliseconds from the bytes of a native JPEG to its mask, p50 and p95.
 - **A folder**: ``dermseg segment --save mask`` on the native images, beside what its parts allow:
   ``1 / (1/decode + 1/network + 1/write)``, each part measured alone on all CPUs in the same run.
@@ -160,6 +161,18 @@ def network_only(
     ]
 
 
+def at_own_size(bundles: list[Model], rounds: int) -> dict[str, float]:
+    """Images/s of the bundled networks, each at the input it was made for, in turns."""
+    cpus = available_cpus()
+    with ThreadPoolExecutor(cpus) as pool:
+        runners = [
+            onnx_runner(m.card.name, m.bundle.read_model(m.variant), m.card.preprocessing.height, pool, cpus)
+            for m in bundles
+        ]
+        rates = np.array([[runner.rate() for runner in runners] for _ in range(8 * rounds)])
+    return {m.card.name: round(float(r), 2) for m, r in zip(bundles, np.median(rates, axis=0), strict=True)}
+
+
 def one_image(model: Model, sources: list[ImageSource], repeats: int) -> dict[str, float]:
     """Milliseconds from the bytes of an image to its mask, everything loaded."""
     data = [source.read_bytes() for source in sources]
@@ -233,13 +246,17 @@ def tables(result: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "| bundle | px | size | one image p50 / p95 | folder, masks only | of its parts | memory |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| bundle | px | size | network only | beside default | one image p50 / p95 | folder, masks only | "
+        "of its parts | memory |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
+    usual = result["bundles"]["default"]["network_images_per_second"]
     for name, row in result["bundles"].items():
         one, many = row["one_image"], row["folder"]
         lines.append(
             f"| {name} | {row['input']} | {row['bytes'] / 1e6:.1f} MB | "
+            f"{row['network_images_per_second']:.1f} images/s | "
+            f"{row['network_images_per_second'] / usual:.2f} x | "
             f"{one['p50_ms']:.0f} / {one['p95_ms']:.0f} ms | "
             f"{many['images_per_second']:.1f} images/s | {100 * many['share_of_allowed']:.0f} % | "
             f"{many['peak_memory_mib']:.0f} MiB |"
@@ -277,6 +294,7 @@ def main() -> None:
     sources = find_images([images])
     names = [bundle.card.name for bundle in list_bundles()]
     bundles = [load_model(name) for name in names]
+    own = at_own_size(bundles, rounds)
     result: dict[str, Any] = {
         **describe(),
         "rounds": rounds,
@@ -290,6 +308,7 @@ def main() -> None:
         "bundles": {
             model.card.name: {
                 "input": model.card.preprocessing.height,
+                "network_images_per_second": own[model.card.name],
                 "bytes": sum(f.stat().st_size for f in Path(model.bundle.path).iterdir()),
                 "one_image": one_image(model, sources, 5 if args.quick else 3 * len(sources)),
                 "folder": folder(images, model.card.name, sources, rounds),

@@ -17,7 +17,10 @@ app = new_app()
 def dashboard(
     *,
     model: Annotated[
-        list[str] | None, typer.Option(help="Bundle's name, folder or zip; repeat to choose between several.")
+        list[str] | None,
+        typer.Option(
+            help="Bundle's name, folder or zip; repeat to choose between several. Default: what comes along."
+        ),
     ] = None,
     results: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Show trainings, suites and evaluations below it.")
@@ -34,7 +37,7 @@ def dashboard(
     """
     from importlib.util import find_spec
 
-    from dermseg.inference.bundle import load_bundle
+    from dermseg.inference.bundle import bundled_names, load_bundle
 
     if find_spec("streamlit") is None:
         raise MissingExtraError("'dermseg dashboard' (streamlit)", "dashboard")
@@ -43,7 +46,7 @@ def dashboard(
     from dermseg.apps.dashboard.server import serve
     from dermseg.apps.dashboard.settings import Settings
 
-    models = tuple(model or ["default"])
+    models = tuple(model or bundled_names())
     for name in models:
         load_bundle(name)  # a wrong name ends here, not in the browser
     settings = Settings(

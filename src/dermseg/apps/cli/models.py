@@ -49,6 +49,7 @@ def list_models(as_json: JsonOption = False) -> None:
             "summary": bundle.card.summary,
             "version": bundle.card.version,
             "architecture": bundle.card.architecture,
+            "input": [bundle.card.preprocessing.height, bundle.card.preprocessing.width],
             "variants": sorted(bundle.card.variants),
             "path": str(bundle.path),
         }
@@ -59,8 +60,9 @@ def list_models(as_json: JsonOption = False) -> None:
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
+        size = f", input {row['input'][0]} x {row['input'][1]}" if "input" in row else ""
         sys.stdout.write(
-            f"{row['name']:<{width}}  {row['kind']:<12}  {row['parameters']:>11,}  {row['summary']}\n"
+            f"{row['name']:<{width}}  {row['kind']:<12}  {row['parameters']:>11,}  {row['summary']}{size}\n"
         )
 
 
