@@ -255,9 +255,15 @@ def shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def resize_mask(mask: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bool_]:
-    """A mask at ``size = (height, width)``: where at least half of what a pixel covers is lesion."""
+    """A mask at ``size = (height, width)``: where at least half of what a pixel covers is lesion.
+
+    Of much larger masks only some rows and columns are looked at, at least four for each of the result.
+    """
     if mask.shape == size:
         return mask
+    step = min(mask.shape[0] // size[0], mask.shape[1] // size[1]) // 4
+    if step > 1:  # 12 megapixels for a thumbnail: 1 ms instead of 7
+        mask = np.ascontiguousarray(mask[step // 2 :: step, step // 2 :: step])
     resized = cv2.resize(mask.view(np.uint8), (size[1], size[0]), interpolation=cv2.INTER_AREA)
     return np.asarray(resized, np.bool_)
 
