@@ -37,12 +37,6 @@ def desktop(
     """Look at images, let the model propose outlines, correct them, save them as LabelMe JSON."""
     if language not in (None, "en", "de"):
         raise UsageError(f"--language '{language}' is not known", hint="en or de")
-    if sys.platform.startswith("linux") and not any(
-        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
-    ):
-        raise UsageError(
-            "no screen: neither DISPLAY nor WAYLAND_DISPLAY is set", hint="xvfb-run dermseg desktop"
-        )
     try:
         from dermseg.apps.desktop.app import run
     except ModuleNotFoundError as error:
@@ -52,6 +46,12 @@ def desktop(
     except ImportError as error:  # a library of the system, such as libEGL.so.1
         hint = "sudo apt-get install libegl1 libxkbcommon-x11-0 libxcb-cursor0"
         raise UsageError(f"Qt cannot start: {error}", hint=hint) from None
+    if sys.platform.startswith("linux") and not any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+    ):
+        raise UsageError(
+            "no screen: neither DISPLAY nor WAYLAND_DISPLAY is set", hint="xvfb-run dermseg desktop"
+        )
 
     code = run(inputs or [], model=model, output=output, second=second, camera=camera, language=language)
     raise typer.Exit(code)
