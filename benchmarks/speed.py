@@ -147,7 +147,7 @@ def network_only(
     for _ in range(rounds):
         for i, runner in enumerate(runners):
             # short calls are repeated, so that each is timed over a second or so; long ones once
-            known = max(rates[i], default=runner.rate())
+            known = max(rates[i]) if rates[i] else runner.rate()
             rates[i] += [runner.rate() for _ in range(max(1, min(8, round(known / runner.images))))]
     return [
         {

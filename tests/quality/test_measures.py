@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dermseg.data.synthetic import synthesize
-from dermseg.quality.measures import SIDE, blur, measure, shrink, vignette
+from dermseg.images.resize import shrink
+from dermseg.quality.measures import SIDE, blur, measure, vignette
 
 
 def _blob(side: int = 64, radius: int = 12, *centres: tuple[int, int]) -> np.ndarray:
@@ -72,7 +73,7 @@ def test_light_and_colour() -> None:
 @given(st.integers(1, 700), st.integers(1, 700))
 def test_any_size_is_measured(height: int, width: int) -> None:
     pixels = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
-    assert max(shrink(pixels).shape[:2]) == min(SIDE, max(height, width))
+    assert max(shrink(pixels, SIDE).shape[:2]) == min(SIDE, max(height, width))
     found = measure(pixels, (height, width), _blob(), 0.5)
     assert all(np.isfinite(value) for value in found.as_dict().values() if value is not None)
 

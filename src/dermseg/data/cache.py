@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image, open_mask
 from dermseg.errors import DataError
-from dermseg.images.filters import FilterName, apply_filters
+from dermseg.images.filter_names import FilterName
+from dermseg.images.filters import apply_filters
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
 

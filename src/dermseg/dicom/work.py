@@ -25,9 +25,10 @@ from dermseg.images.dicom import read_dataset
 from dermseg.images.load import load_image
 from dermseg.images.masks import encode_mask
 from dermseg.images.overlay import draw_overlay
+from dermseg.images.resize import shrink
 from dermseg.inference.batch import describe_model
 from dermseg.inference.predictor import Model
-from dermseg.inference.stages import OVERLAY_SIDE, legend_of, resize_mask, shrink
+from dermseg.inference.stages import OVERLAY_SIDE, legend_of, resize_mask
 
 _log = logging.getLogger(__name__)
 _IDLE_S = 1.0

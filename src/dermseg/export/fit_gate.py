@@ -31,13 +31,13 @@ from dermseg.errors import DataError, ModelError, UsageError
 from dermseg.export.features import add_features
 from dermseg.images.load import load_image
 from dermseg.images.masks import atomic_write, load_mask
+from dermseg.images.resize import resize_image, shrink
 from dermseg.inference.bundle import Bundle, load_bundle
 from dermseg.inference.card import CARD_NAME, Attachment, ModelCard
 from dermseg.inference.predictor import Model
-from dermseg.inference.preprocess import resize_image
 from dermseg.quality.familiar import fit_familiar, pack
 from dermseg.quality.gate import ATTACHMENT, FILE, Gate, Head, Limit, Skin
-from dermseg.quality.measures import Measures, measure, shrink
+from dermseg.quality.measures import SIDE, Measures, measure
 from dermseg.version import __version__
 
 Pixels = NDArray[np.uint8]
@@ -118,7 +118,7 @@ def fit_bundle_gate(
     report(f"{CLOSE_UPS} close-ups")
     close = _see(model, _cameras(rng, _close_ups(rng, model, _evenly(train, CLOSE_UPS))))
     report(f"{PAINTED} images with hair and rulers")
-    base = [shrink(pixels) for pixels in _pixels(model, _evenly(train, PAINTED))]
+    base = [shrink(pixels, SIDE) for pixels in _pixels(model, _evenly(train, PAINTED))]
     plain = _see(model, base).features
     painted = {
         name: _see(model, (paint(rng, image) for image in base)).features for name, paint in PAINTERS.items()
@@ -254,7 +254,7 @@ def _cameras(rng: np.random.Generator, images: Iterable[Pixels]) -> Iterator[Pix
 
 def _close_ups(rng: np.random.Generator, model: Model, rows: Iterable[IndexRow]) -> Iterator[Pixels]:
     for row in rows:
-        image = shrink(load_image(open_image(row), min_side=model.min_side).pixels)
+        image = shrink(load_image(open_image(row), min_side=model.min_side).pixels, SIDE)
         mask = load_mask(open_mask(row))
         height, width = image.shape[:2]
         small = resize_image(mask.view(np.uint8)[..., None] * np.uint8(255), height, width)
@@ -268,7 +268,7 @@ def _see(model: Model, images: Iterable[Pixels]) -> Seen:
         probability, pooled = model.look(model.prepare(pixels)[None])
         assert pooled is not None, "the graph has the output"
         features.append(pooled[0])
-        measures.append(measure(shrink(pixels), pixels.shape[:2], probability[0], post.threshold))
+        measures.append(measure(shrink(pixels, SIDE), pixels.shape[:2], probability[0], post.threshold))
     return Seen(np.stack(features), measures)
 
 

@@ -128,7 +128,8 @@ def fit(
         raise DataError("fitting needs images of both splits, calib and val")
     looks = (*calib, *val)
     sources = np.array([f"{look.row.dataset} {look.row.split}" for look in looks])
-    temperature = _temperature(looks, sources, seed)
+    counts = Counter(map(str, sources))
+    temperature = _temperature(looks, [1 / counts[str(source)] for source in sources], seed)
     threshold = round(move_threshold(post.threshold, post.temperature, temperature), 4)
     post = post.model_copy(update={"temperature": temperature, "threshold": threshold})
 
@@ -147,7 +148,7 @@ def fit(
         fitted={
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "dermseg": __version__,
-            "images": dict(Counter(map(str, sources))),
+            "images": dict(counts),
             "temperature": temperature,
             "failures_to_catch": caught,
             "margins_at_0.1": figures,
@@ -160,17 +161,19 @@ def fit(
     return Fitted(post, trust)
 
 
-def _temperature(looks: Sequence[Look], sources: NDArray[np.str_], seed: int) -> float:
-    """The pixels near the boundary, which decide the outline, and all pixels of an image count the same."""
-    count = Counter(map(str, sources))
+def _temperature(looks: Sequence[Look], shares: Sequence[float], seed: int) -> float:
+    """The pixels near the boundary, which decide the outline, and all pixels of an image count the same.
+
+    ``shares`` is how much each image counts.
+    """
     logits, references, weights = [], [], []
-    for look, source in zip(looks, sources, strict=True):
+    for look, share in zip(looks, shares, strict=True):
         band = boundary_band(look.network_reference)
         for which in (band, np.ones_like(band)):
             if which.any():
                 logits.append(look.logits[which])
                 references.append(look.network_reference[which])
-                weights.append(1 / count[str(source)])
+                weights.append(share)
     return round(fit_temperature(logits, references, weights=weights, seed=seed), 4)
 
 

@@ -7,12 +7,22 @@
 
 from __future__ import annotations
 
-from dermseg.images.contours import Polygon, mask_to_polygons, polygons_to_mask
-from dermseg.images.load import ImageInfo, LoadedImage, load_image
-from dermseg.images.masks import LoadedMask, atomic_write, encode_mask, load_mask, read_mask, save_mask
-from dermseg.images.overlay import draw_overlay, encode_jpeg, encode_png
-from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS, ImageSource, as_source, find_images
-from dermseg.images.zips import close_zips
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dermseg.images.contours import Polygon, mask_to_polygons, polygons_to_mask
+    from dermseg.images.load import ImageInfo, LoadedImage, load_image
+    from dermseg.images.masks import LoadedMask, atomic_write, encode_mask, load_mask, read_mask, save_mask
+    from dermseg.images.overlay import draw_overlay, encode_jpeg, encode_png
+    from dermseg.images.sources import (
+        DICOM_EXTENSIONS,
+        IMAGE_EXTENSIONS,
+        ImageSource,
+        as_source,
+        find_images,
+    )
+    from dermseg.images.zips import close_zips
 
 __all__ = [
     "DICOM_EXTENSIONS",
@@ -37,3 +47,20 @@ __all__ = [
     "read_mask",
     "save_mask",
 ]
+
+# Loaded at first use: sources are found, and a network made ready, before OpenCV and Pillow are there.
+_LAZY = {
+    "contours": ("Polygon", "mask_to_polygons", "polygons_to_mask"),
+    "load": ("ImageInfo", "LoadedImage", "load_image"),
+    "masks": ("LoadedMask", "atomic_write", "encode_mask", "load_mask", "read_mask", "save_mask"),
+    "overlay": ("draw_overlay", "encode_jpeg", "encode_png"),
+    "sources": ("DICOM_EXTENSIONS", "IMAGE_EXTENSIONS", "ImageSource", "as_source", "find_images"),
+    "zips": ("close_zips",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _LAZY.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

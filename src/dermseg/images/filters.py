@@ -8,14 +8,14 @@ computation, because cards record the name alone: other settings are another nam
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dermseg.images.filter_names import FilterName
+
 Pixels = NDArray[np.uint8]
-FilterName = Literal["shades_of_grey", "dullrazor", "fft_denoise"]
 
 _NORM = 6  # Minkowski norm that Finlayson and Trezzi found best
 _HAIR_LINE = 0.045  # length of the lines of the closing

@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from dermseg.errors import ModelError
-from dermseg.images.filters import FilterName
+from dermseg.images.filter_names import FilterName
 
 SCHEMA_VERSION: Final = 1
 CARD_NAME = "card.json"

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from dermseg.errors import UsageError
 from dermseg.images.load import LoadedImage, load_image
+from dermseg.images.resize import shrink
 from dermseg.images.sources import ImageSource
 from dermseg.inference import postprocess
 from dermseg.inference.bundle import DEFAULT, Bundle, load_bundle
@@ -30,10 +31,11 @@ from dermseg.inference.postprocess import Floats, Lesions
 from dermseg.inference.preprocess import check_image, to_input
 from dermseg.inference.result import Result
 from dermseg.inference.runtimes import AUTO, check_runtime, choose_runtime, open_session, select_variant
+from dermseg.inference.session import Session
 from dermseg.inference.tta import merge_views, stack_views
 from dermseg.measure.basics import describe
 from dermseg.quality.gate import read_gate
-from dermseg.quality.measures import shrink
+from dermseg.quality.measures import SIDE
 from dermseg.quality.verdict import Finding
 from dermseg.uncertainty.features import map_features
 from dermseg.uncertainty.trust import load_trust
@@ -54,6 +56,8 @@ class Model:
         Threads inside one session call; None takes what the process may use.
     runtime
         What runs the network, see ``runtimes``; None takes ONNX Runtime (for ONNX files).
+    session
+        The network of this bundle, opened already with ``variant``, ``threads`` and ``runtime``.
     """
 
     def __init__(
@@ -63,13 +67,14 @@ class Model:
         variant: str | None = None,
         threads: int | None = None,
         runtime: str | None = None,
+        session: Session | None = None,
     ) -> None:
         self.bundle = bundle
         if runtime is not None and check_runtime(runtime) == AUTO:
             runtime = choose_runtime(bundle, variant)
         self.variant = select_variant(bundle, variant, runtime)
         self._threads = threads
-        self.session = open_session(bundle, self.variant, runtime, threads)
+        self.session = open_session(bundle, self.variant, runtime, threads) if session is None else session
         self.trust = load_trust(bundle)
         self.gate = read_gate(bundle)
 
@@ -205,12 +210,13 @@ class Model:
         mask = postprocess.upsample_mask(cleaned, size)
         found = describe(mask)
         height, width = size
-        confidence = postprocess.boundary_confidence(probability, cleaned) if found.area else 0.0
         judgement = None
         if self.trust is not None:
             features = map_features(probability, cleaned.labels > 0, cleaned.threshold)
             judgement = self.trust.dice.judge(features)
             confidence = judgement.predicted_dice
+        else:
+            confidence = postprocess.boundary_confidence(probability, cleaned) if found.area else 0.0
         return Result(
             mask=mask,
             status="ok" if found.area else "no_lesion",
@@ -231,7 +237,7 @@ class Model:
 
     def gate_view(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         """The small copy of an image that ``judge`` needs; None where the bundle has no gate."""
-        return None if self.gate is None else shrink(pixels)
+        return None if self.gate is None else shrink(pixels, SIDE)
 
     def judge(self, result: Result, view: NDArray[np.uint8] | None, features: Floats | None) -> Result:
         """The result with the gate's verdict on its image; as it is where the bundle has no gate.

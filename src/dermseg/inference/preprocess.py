@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.errors import ImageError
 from dermseg.images.filters import apply_filters
+from dermseg.images.resize import resize_image
 from dermseg.inference.card import Preprocessing
-
-
-def resize_image(
-    pixels: NDArray[np.uint8], height: int, width: int, resize: str = "area"
-) -> NDArray[np.uint8]:
-    """Stretch an image to ``height x width``; ``uint8 (H, W, C)`` in, the same kind out.
-
-    ``area`` averages where it shrinks and interpolates where it enlarges, each axis on its own, so that
-    a 10000 x 20 image is treated right in both directions.
-    """
-    h, w = pixels.shape[:2]
-    if (h, w) == (height, width):
-        return pixels
-    if resize == "bilinear":
-        return _resize(pixels, height, width, cv2.INTER_LINEAR)
-    shrunk = _resize(pixels, min(h, height), min(w, width), cv2.INTER_AREA)
-    return _resize(shrunk, height, width, cv2.INTER_LINEAR)
 
 
 def to_input(
@@ -82,10 +65,3 @@ def check_image(pixels: NDArray[np.uint8]) -> None:
             hint="convert grey with np.stack([grey] * 3, -1), and floats in [0, 1] with "
             "(x * 255).round().astype('uint8')",
         )
-
-
-def _resize(pixels: NDArray[np.uint8], height: int, width: int, method: int) -> NDArray[np.uint8]:
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    resized: NDArray[np.uint8] = cv2.resize(pixels, (width, height), interpolation=method)  # type: ignore[assignment]
-    return resized

@@ -30,12 +30,12 @@ from dermseg.errors import DermsegError, ImageError
 from dermseg.images.load import LoadedImage, load_image
 from dermseg.images.masks import atomic_write, encode, encode_mask
 from dermseg.images.overlay import draw_overlay, encode_jpeg
+from dermseg.images.resize import shrink
 from dermseg.images.sources import ImageSource
 from dermseg.inference.journal import Entry
 from dermseg.inference.outputs import DICOM_KINDS, MAPS, MARGINS, failed_row, result_row
 from dermseg.inference.postprocess import Floats, Lesions, upsample
 from dermseg.inference.predictor import Model
-from dermseg.inference.preprocess import resize_image
 from dermseg.inference.result import Result
 from dermseg.uncertainty.maps import Uncertainty
 from dermseg.uncertainty.margins import DEFAULT_ALPHA, Margins, draw_margins, trace_margins
@@ -238,20 +238,6 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"unexpected {type(error).__name__}: {error}"
-
-
-def shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """The image at most ``side`` wide and high, same shape of pixels; itself where it already is."""
-    height, width = pixels.shape[:2]
-    scale = side / max(height, width)
-    if scale >= 1:
-        return pixels
-    height, width = max(1, round(height * scale)), max(1, round(width * scale))
-    while pixels.shape[0] >= 2 * height and pixels.shape[1] >= 2 * width:
-        # Halving exactly is vectorised: 1.6 ms from 1600 to 200 pixels where one step takes 6.5 ms.
-        h, w = pixels.shape[0] // 2, pixels.shape[1] // 2
-        pixels = resize_image(pixels[: 2 * h, : 2 * w], h, w)
-    return resize_image(pixels, height, width)
 
 
 def resize_mask(mask: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bool_]:

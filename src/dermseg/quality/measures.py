@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dermseg.images.resize import shrink
+
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -85,7 +87,7 @@ def measure(pixels: Pixels, size: tuple[int, int], probability: Floats, threshol
     threshold
         Lesion is where the map is at least this.
     """
-    image = shrink(pixels)
+    image = shrink(pixels, SIDE)
     height, width = image.shape[:2]
     lesion, lesions = _lesion(probability, threshold)
     lesion = cv2.resize(lesion.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
@@ -112,21 +114,6 @@ def measure(pixels: Pixels, size: tuple[int, int], probability: Floats, threshol
         border_share=_border_share(lesion, frame),
         lesions=lesions,
     )
-
-
-def shrink(pixels: Pixels) -> Pixels:
-    """The image with a long side of `SIDE` pixels; smaller ones stay as they are."""
-    height, width = pixels.shape[:2]
-    scale = SIDE / max(height, width)
-    if scale >= 1:
-        return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    while pixels.shape[0] >= 2 * size[1] and pixels.shape[1] >= 2 * size[0]:
-        h, w = pixels.shape[0] // 2, pixels.shape[1] // 2  # halving exactly is vectorised
-        pixels = np.asarray(
-            cv2.resize(pixels[: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA), np.uint8
-        )
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _chroma(rgb: NDArray[np.float64]) -> tuple[float, float]:

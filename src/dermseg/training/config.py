@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from dermseg.errors import ConfigError
-from dermseg.images.filters import FilterName
+from dermseg.images.filter_names import FilterName
 from dermseg.inference.card import Preprocessing
 from dermseg.registry import find_architecture, find_metric
 from dermseg.training.loss_config import LossConfig, Section, or_value_error

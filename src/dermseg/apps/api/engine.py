@@ -34,10 +34,11 @@ from dermseg.apps.api.metrics import Metrics
 from dermseg.apps.api.problems import Problem
 from dermseg.images.load import ImageInfo, load_image, open_header
 from dermseg.images.masks import encode_mask
+from dermseg.images.resize import shrink
 from dermseg.inference.postprocess import Floats, Lesions
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
-from dermseg.inference.stages import OVERLAY_SIDE, shrink
+from dermseg.inference.stages import OVERLAY_SIDE
 
 _BIG_PIXELS = 40_000_000  # pictures above this are worked on one at a time, as in a batch
 _log = logging.getLogger(__name__)

