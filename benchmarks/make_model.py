@@ -140,8 +140,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="run folder; default RUNS/run-<name of the config>")
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     parser.add_argument("--name", default="default")
-    parser.add_argument("--version", default="1")
+    parser.add_argument("--version", help="default: that of the bundle that is there, else 1")
     parser.add_argument("--summary", help="default: the network and the data of the run")
+    parser.add_argument("--variants", default="fp16,int8", help="for dermseg export")
     parser.add_argument("--note", action="append", default=[], help="for the card: what a reader should know")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for dermseg train")
     args = parser.parse_args()
@@ -157,7 +158,9 @@ def main() -> None:
 
     config = load_config(run / CONFIG)
     summary = args.summary or summarise(config)
-    words = ["--name", args.name, "--version", args.version, "--licence", LICENCE, "--summary", summary]
+    known = load_bundle(args.bundle).card.version if (args.bundle / CARD_NAME).exists() else "1"
+    words = ["--name", args.name, "--version", args.version or known, "--licence", LICENCE]
+    words += ["--summary", summary, "--variants", args.variants]
     export(run, args.bundle, words + [word for note in args.note for word in ("--note", note)])
     # fitted on nothing that the network was not allowed to see
     seen = {Path(source.index).stem for source in config.data.train}
