@@ -11,8 +11,8 @@
 
     DERMSEG_RUNS=... python benchmarks/finetune.py [--from RUN] [--images 20] [--seeds 5] [--limit N]
 
-DERMSEG_RUNS names the folder of the indexes, which ``make_model.py`` makes. On two cores the training of 1
-takes about 40 minutes, a fine-tuning 1 to 2. Writes ``results/finetune.json``;
+DERMSEG_RUNS names the folder of the indexes, which ``make_model.py`` makes. The training of 1 took 36
+minutes, most of them on one core; a fine-tuning takes 1 to 2. Writes ``results/finetune.json``;
 stopped, the same command goes on.
 """
 
