@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from dermseg.errors import TrainingError, UsageError
-from dermseg.training.checkpoint import BEST, LAST, load_state
+from dermseg.locks import lock_file
+from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state
 from dermseg.training.config import load_config
 from dermseg.training.loop import Trainer, train
 
@@ -41,6 +42,19 @@ def test_a_run_learns_and_leaves_what_is_promised(tiny_config: tuple[Path, Any],
     assert max(e["dice"] for e in validations) == progress.best_dice
     with pytest.raises(UsageError, match="holds a run already"):
         train(config, run, quiet=True)
+
+
+def test_two_trainings_never_share_a_folder(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:
+    config, run = load_config(tiny_config[0]), tmp_path / "run"
+    train(config, run, quiet=True)
+    before = (run / LAST).read_bytes()
+    with (run / CONFIG).open("rb") as other:
+        lock_file(other)
+        with pytest.raises(UsageError, match="another process is training") as caught:
+            train(config, run, resume=True, quiet=True)
+        assert caught.value.file == str(run)
+    assert (run / LAST).read_bytes() == before
+    train(config, run, resume=True, quiet=True)
 
 
 def test_resuming_after_each_checkpoint_ends_with_the_same_weights(

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from dermseg.audit.record import START, AuditError, Entry, decode_line, encode_line, key_name
+from dermseg.locks import LOCK_AT
 
 _TAIL = 1 << 16  # more than the longest line
-_LOCK_AT = 1 << 40  # Windows locks bytes, not files: far beyond the end, so that reading stays possible
 _VERIFY = "dermseg audit verify finds the place; keep the file as it is and start a new one elsewhere"
 
 
@@ -232,7 +232,7 @@ def locked(descriptor: int) -> Iterator[None]:
 
         def at_the_lock(mode: int) -> None:
             place = os.lseek(descriptor, 0, os.SEEK_CUR)
-            os.lseek(descriptor, _LOCK_AT, os.SEEK_SET)
+            os.lseek(descriptor, LOCK_AT, os.SEEK_SET)
             msvcrt.locking(descriptor, mode, 1)  # type: ignore[attr-defined, unused-ignore]
             os.lseek(descriptor, place, os.SEEK_SET)
 

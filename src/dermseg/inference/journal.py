@@ -28,11 +28,11 @@ from dermseg.errors import UsageError
 from dermseg.images.masks import atomic_write
 from dermseg.images.sources import ImageSource
 from dermseg.inference.outputs import Row
+from dermseg.locks import lock_file
 
 JOURNAL = "journal.jsonl"
 _FORMAT = 1
 _LOCK_WAIT_S = 1.0
-_LOCK_AT = 1 << 40  # Windows locks bytes, not files: far beyond the end, so that reading stays possible
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ class Journal:
         deadline = time.monotonic() + _LOCK_WAIT_S
         while True:
             try:
-                return _lock_file(self._file)
+                return lock_file(self._file)
             except OSError:
                 if time.monotonic() < deadline:
                     time.sleep(0.02)
@@ -285,16 +285,3 @@ def read_entries(out: Path, order: Sequence[str] | None = None) -> Iterator[Entr
     with path.open("rb") as file:
         journal._scan(file)
     return journal.entries(order or list(journal._places))
-
-
-def _lock_file(file: BinaryIO) -> None:
-    """Lock without waiting; OSError where another process holds it. Ends with the process."""
-    if os.name == "nt":  # pragma: no cover - exercised on Windows only
-        import msvcrt
-
-        file.seek(_LOCK_AT)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-    else:
-        import fcntl
-
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

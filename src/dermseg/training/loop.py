@@ -14,10 +14,10 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from dermseg.errors import DermsegError, TrainingError, UsageError
 from dermseg.images.masks import atomic_write
 from dermseg.inference.bundle import Bundle
 from dermseg.inference.threads import available_cpus
+from dermseg.locks import lock_file
 from dermseg.models import build_model, count_parameters
 from dermseg.training.batches import Batches, Source
 from dermseg.training.check import check_run
@@ -274,11 +275,11 @@ def train(
     ------
     UsageError
         The configuration asks for what cannot be (see ``check_run``), the folder holds another run and
-        ``resume`` is off, or no run and ``resume`` is on.
+        ``resume`` is off, or no run and ``resume`` is on; or another process is training in it.
     TrainingError
         The loss is no longer finite, the checkpoint cannot be read, or another rank is gone.
     """
-    with join(config.training.device) as world:
+    with join(config.training.device) as world, ExitStack() as held:
         problem: DermsegError | None = None
         try:
             _check_folder(folder, resume)
@@ -287,10 +288,13 @@ def train(
             problem = error
         world.agree(problem)
         if world.main and not resume:
-            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-            folder.mkdir(parents=True, exist_ok=True)
-            atomic_write(folder / CONFIG, text.encode())
-            atomic_write(folder / "environment.json", json.dumps(describe_environment(), indent=2).encode())
+            _begin(config, folder)
+        try:
+            if world.main:
+                held.enter_context(_claim(folder))
+        except UsageError as error:
+            problem = error
+        world.agree(problem)
         # killed before the first checkpoint: there is nothing to go on from, so start anew
         there = resume and (folder / LAST).exists()
         if len(set(world.gather(there))) > 1:
@@ -298,6 +302,25 @@ def train(
                 "not every rank sees the checkpoint", file=folder, hint="put the run folder on a shared disk"
             )
         return Trainer(config, folder, resume=there, quiet=quiet, world=world, mirror=mirror).run()
+
+
+def _begin(config: RunConfig, folder: Path) -> None:
+    """Make the run folder."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / CONFIG, text.encode())
+    atomic_write(folder / "environment.json", json.dumps(describe_environment(), indent=2).encode())
+
+
+def _claim(folder: Path) -> BinaryIO:
+    """Keep other trainings out of a run folder while the file is open: two would mix their checkpoints."""
+    file = (folder / CONFIG).open("rb")
+    try:
+        lock_file(file)
+    except OSError:
+        file.close()
+        raise UsageError("another process is training in this folder", file=folder) from None
+    return file
 
 
 def _check_folder(folder: Path, resume: bool) -> None:

@@ -20,6 +20,7 @@ from dermseg.audit import AuditLog, read_key
 from dermseg.errors import UsageError
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.predictor import Model
+from dermseg.locks import lock_file
 from dermseg.version import __version__
 
 AUDIT, DATABASE, JOBS, LOCK = "audit.jsonl", "jobs.sqlite3", "jobs", "server.lock"
@@ -136,14 +137,7 @@ def _claim(state: Path) -> BinaryIO:
             f"cannot be used: {error.strerror or error}", file=state, hint="--state FOLDER"
         ) from None
     try:
-        if os.name == "nt":  # pragma: no cover - exercised on Windows only
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file)
     except OSError:
         file.close()
         raise UsageError("another server uses this folder", file=state, hint="--state OTHER") from None
