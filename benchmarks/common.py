@@ -60,6 +60,13 @@ def one_line(about: dict[str, Any]) -> str:
     return f"{machine['cpu']}, {machine['threads']} threads; {versions}; {about['date']}"
 
 
+def write_section(page: Path, name: str, text: str) -> None:
+    """Replace what stands between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->`` of a page."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    head, rest = page.read_text(encoding="utf-8").split(begin)
+    page.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+
+
 def save(result: dict[str, Any], path: Path) -> None:
     """Write a result as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, ROOT, one_line
+from common import RESULTS, ROOT, one_line, write_section
 
 PAGE = ROOT / "docs" / "scale-out.md"
-BEGIN, END = "<!-- size: begin -->", "<!-- size: end -->"
 CPUS = (16, 64, 256, 1024)
 ROW_BYTES = 150  # of the Parquet table, compressed
 USEFUL = 0.85  # share of the time in which a worker of a cluster computes: starts, stragglers, storage
@@ -77,9 +76,7 @@ def main() -> None:
     args = parser.parse_args()
     prices = Prices(**{name: getattr(args, name) for name in Prices.__dataclass_fields__})
     text = table(json.loads(args.measured.read_text(encoding="utf-8")), args.images, prices)
-    page = args.output.read_text(encoding="utf-8")
-    head, rest = page.split(BEGIN)
-    args.output.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    write_section(args.output, "size", text)
     print(text)
 
 

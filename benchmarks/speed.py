@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common import RESULTS, ROOT, describe, one_line, save
+from common import RESULTS, ROOT, describe, one_line, save, write_section
 from dermseg.export.onnx import to_onnx
 from dermseg.images.load import load_image
 from dermseg.images.masks import save_mask
@@ -48,7 +48,6 @@ from throughput import NATIVE, run_segment
 SIZES = (256, 512)
 PEERS = ("unet", "unetpp")
 PAGE = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
 Inputs = NDArray[np.float32]
 
 
@@ -270,14 +269,6 @@ def tables(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_page(text: str) -> None:
-    """Replace the tables between the markers of the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    head, rest = page.split(BEGIN)
-    tail = rest.split(END)[1]
-    PAGE.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", encoding="utf-8")
-
-
 def main() -> None:
     """Measure, write the JSON and the page."""
     parser = argparse.ArgumentParser(
@@ -320,7 +311,7 @@ def main() -> None:
     print(text)
     if not args.quick:
         save(result, RESULTS / "speed.json")
-        write_page(text)
+        write_section(PAGE, "speed", text)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common import RESULTS, describe, one_line, save
+from common import RESULTS, ROOT, describe, one_line, save, write_section
 from dermseg.images.load import load_image
 from dermseg.images.sources import find_images
 from dermseg.inference.predictor import Model, load_model
@@ -42,6 +42,7 @@ from dermseg.inference.stages import STAGES
 from dermseg.inference.threads import available_cpus
 from dermseg.models import build_model, count_parameters
 
+RESULT = RESULTS / "throughput.json"
 NATIVE = "ISIC_native_resolution.zip!images/*"  # below $DERMSEG_DATA; the zip holds masks as well
 SAVES = {"masks": "mask", "masks and overlays": "mask,overlay"}
 Inputs = NDArray[np.float32]
@@ -325,7 +326,7 @@ def main() -> None:
         "--unet-budget", type=float, default=100.0, help="seconds to choose the U-Net's setting"
     )
     parser.add_argument("--quick", action="store_true", help="one round, batch 1 only: a check, not a figure")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "throughput.json")
+    parser.add_argument("-o", "--output", type=Path, default=RESULT)
     args = parser.parse_args()
     images = args.images
     if images is None:
@@ -341,7 +342,10 @@ def main() -> None:
         unet_budget_s=args.unet_budget,
     )
     save(result, args.output)
-    print(table(result))
+    text = table(result)
+    print(text)
+    if args.output == RESULT and not args.quick:
+        write_section(ROOT / "README.md", "throughput", text)
 
 
 if __name__ == "__main__":
