@@ -87,8 +87,9 @@ def tell(result: dict[str, Any]) -> str:
     wall, cpu = result["wall_seconds"], result["cpu_seconds"]
     return (
         f"`dermseg segment` on one photograph takes {result['ratio']:.2f} times as long as "
-        f'`python -c "{LIBRARIES}"` (limit {LIMIT:g}): {wall["segment"]:.2f} s and {wall["libraries"]:.2f} s, '
-        f"of CPU time {cpu['segment']:.2f} s and {cpu['libraries']:.2f} s. New processes, compiled bytecode, "
+        f"`python -c '{LIBRARIES}'` (limit {LIMIT:g}): {wall['segment']:.2f} s and "
+        f"{wall['libraries']:.2f} s, of CPU time {cpu['segment']:.2f} s and {cpu['libraries']:.2f} s. "
+        "New processes, compiled bytecode, "
         f"median of {result['rounds']} in turns; {one_line(result)}."
     )
 
