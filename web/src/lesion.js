@@ -179,7 +179,7 @@ export function outline({ map, w, h, threshold }) {
   return segments;
 }
 
-/** Mean probability inside minus mean in a ring around it, on the nodes; as `confidence` in results.csv. */
+/** Mean probability inside minus mean in a ring around it, on the nodes; `boundary_confidence` of postprocess.py. */
 export function confidence(logits, temperature, cleaned) {
   const { map, w, h, threshold, count } = cleaned;
   if (!count) return 0;

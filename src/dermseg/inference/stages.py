@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,7 +29,7 @@ from dermseg.errors import DermsegError, ImageError
 from dermseg.images.load import LoadedImage, load_image
 from dermseg.images.masks import atomic_write, encode, encode_mask
 from dermseg.images.overlay import draw_overlay, encode_jpeg
-from dermseg.images.resize import shrink
+from dermseg.images.resize import shrink, stretch
 from dermseg.images.sources import ImageSource
 from dermseg.inference.journal import Entry
 from dermseg.inference.outputs import DICOM_KINDS, MAPS, MARGINS, failed_row, result_row
@@ -122,7 +121,9 @@ class Segmenter:
             info = loaded.info
             network_input = self.model.prepare(loaded.pixels)
             gate_view = self.model.gate_view(loaded.pixels)
-            pixels = shrink(loaded.pixels, self._view_side)  # what overlay and thumbnail are drawn on
+            # what overlay and thumbnail are drawn on
+            seen = loaded.pixels if gate_view is None or max(gate_view.shape) < self._view_side else gate_view
+            pixels = shrink(seen, self._view_side)
             del loaded
         with _timed(stages, "network"):
             (probability,), features = self.model.look(network_input[None], tta=self.tta)
@@ -240,7 +241,7 @@ def reason_of(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {error}"
 
 
-def resize_mask(mask: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bool_]:
+def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
     """A mask at ``size = (height, width)``: where at least half of what a pixel covers is lesion.
 
     Of much larger masks only some rows and columns are looked at, at least four for each of the result.
@@ -248,10 +249,9 @@ def resize_mask(mask: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bo
     if mask.shape == size:
         return mask
     step = min(mask.shape[0] // size[0], mask.shape[1] // size[1]) // 4
-    if step > 1:  # 12 megapixels for a thumbnail: 1 ms instead of 7
+    if step > 1:  # 12 megapixels for a thumbnail: 2 ms instead of 7
         mask = np.ascontiguousarray(mask[step // 2 :: step, step // 2 :: step])
-    resized = cv2.resize(mask.view(np.uint8), (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    return np.asarray(resized, np.bool_)
+    return stretch(mask.view(np.uint8) * np.uint8(255), *size) >= 128
 
 
 def legend_of(result: Result, model: Model) -> list[str]:

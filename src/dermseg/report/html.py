@@ -30,6 +30,8 @@ _FIELDS = (
     "file", "status", "message", "width", "height", "area_fraction", "confidence",
     "touches_border", "verdict", "lesions", "mask", "overlay", "probability", "labels",
 )  # fmt: skip
+_EXPECTED_DICE = "Confidence is the Dice that the outline is expected to have with a person's, from 0 to 1."
+_CONTRAST = "Confidence runs from 0 to 1 and says how sharply the model separates lesion from skin."
 Reader = Callable[[Sequence[str] | None], Iterable[Entry]]
 
 
@@ -70,17 +72,20 @@ def write_report(
     template = (resources.files("dermseg.report") / "report.html").read_text("utf-8")
     for key, text in values.items():
         template = template.replace(f"@@{key}@@", text)
-    head, tail = template.split("@@ROWS@@")
-    program, end = tail.split("@@THUMBNAILS@@")
     rows, places, pictured = [], {}, []
+    meaning = _CONTRAST
     for index, entry in enumerate(read(None)):
         row = entry.row.as_dict()
+        if row["predicted_dice"] is not None:
+            meaning = _EXPECTED_DICE
         rows.append({key: row[key] for key in _FIELDS if row[key] is not None})
         if entry.thumbnail:
             rows[-1]["picture"] = True
             places[entry.row.file] = index
             pictured.append((1.0 if entry.row.confidence is None else entry.row.confidence, index))
     order = [rows[index]["file"] for _, index in sorted(pictured)]
+    head, tail = template.replace("@@CONFIDENCE@@", meaning).split("@@ROWS@@")
+    program, end = tail.split("@@THUMBNAILS@@")
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
         file.write(head.encode() + _json(rows).encode() + program.encode())
