@@ -83,10 +83,10 @@ def test_suite_runs_resumes_and_reports(suite_file: Path, tmp_path: Path) -> Non
     assert files == {"results.csv", "tests.csv", "report.md", "report.html", "curves.png", "worst.jpg"}
     rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
     assert [(row["model"], row["data"], row["n"]) for row in rows] == [
-        ("narrow", "100 %", "3"),
         ("narrow", "50 %", "3"),
-        ("wide", "100 %", "3"),
+        ("narrow", "100 %", "3"),
         ("wide", "50 %", "3"),
+        ("wide", "100 %", "3"),
     ]
     tests = list(csv.DictReader((out / "tests.csv").read_text().splitlines()))
     assert {(row["a"], row["b"], row["where"]) for row in tests} == {

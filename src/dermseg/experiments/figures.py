@@ -47,12 +47,15 @@ def curves(outcomes: Sequence[Outcome], path: Path) -> Path | None:
         for o in outcomes:
             if o.test == test:
                 lines[", ".join(v for _, v in o.variations[:-1])][o.variations[-1][1]] = o
-        for label, members in lines.items():
+        for number, (label, members) in enumerate(lines.items()):
             places = [tick for tick in ticks if tick in members]
+            beside = 0.06 * (number - (len(lines) - 1) / 2)  # so that no interval hides another
+            x = [ticks.index(tick) + beside for tick in places]
             means = [members[t].evaluations[0].mean("dice") for t in places]
             y = [float(np.mean(list(members[t].by_image().values()))) for t in places]
             spread = [0.0 if m.low is None or m.high is None else (m.high - m.low) / 2 for m in means]
-            axis.errorbar(places, y, yerr=spread, marker="o", capsize=3, label=label)
+            axis.errorbar(x, y, yerr=spread, marker="o", capsize=3, label=label)
+        axis.set_xticks(range(len(ticks)), ticks)
         axis.set(title=test, xlabel=outcomes[0].variations[-1][0], ylabel="Dice, mean over images")
         axis.grid(alpha=0.3)
         axis.legend()

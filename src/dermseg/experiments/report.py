@@ -21,6 +21,7 @@ from dermseg.evaluation.statistics import paired_difference
 from dermseg.evaluation.table import Evaluation, read_per_image
 from dermseg.experiments.run import DONE
 from dermseg.images.masks import atomic_write
+from dermseg.images.names import natural_key
 
 METRICS = ("dice", "jaccard", "accuracy", "sensitivity", "precision")
 Variations = tuple[tuple[str, str], ...]
@@ -73,7 +74,7 @@ def pooled_iou(evaluation: Evaluation) -> float:
 
 
 def collect(output: Path) -> list[Outcome]:
-    """Every evaluated cell below a suite's folder, in the order of the runs' names."""
+    """Every evaluated cell below a suite's folder, by data set and variations; 25 % comes before 100 %."""
     found: dict[tuple[Variations, str], list[tuple[Path, dict[str, Any]]]] = defaultdict(list)
     for done in sorted((output / "runs").glob(f"*/{DONE}")):
         record = json.loads(done.read_text(encoding="utf-8"))
@@ -94,7 +95,7 @@ def collect(output: Path) -> list[Outcome]:
                 str(summary["protocol"]["text"]),
             )
         )
-    return outcomes
+    return sorted(outcomes, key=lambda o: (o.test, [natural_key(value) for _, value in o.variations]))
 
 
 def paired_tests(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -163,6 +164,12 @@ def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
+def _shown(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The columns that tell a reader something: not the empty ones, nor the one data set of all rows."""
+    told = {"test"} if len({row.get("test") for row in rows}) == 1 else set()
+    return [c for c in _columns(rows) if c not in told and any(row.get(c) is not None for row in rows)]
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return ""
@@ -184,7 +191,7 @@ def _markdown(
 ) -> str:
     lines = [f"# {name}", "", *(f"- {text}" for text in protocols)]
     for title, rows in tables:
-        columns = _columns(rows)
+        columns = _shown(rows)
         lines += ["", f"## {title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
         lines += ["| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in rows]
     lines += ["", *(f"![{picture}]({picture})" for picture in pictures), ""]
@@ -192,9 +199,10 @@ def _markdown(
 
 
 _STYLE = (
-    "body{font:15px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1200px;padding:0 16px;color:#1b2430}"
+    "body{font:15px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1300px;padding:0 16px;color:#1b2430}"
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13px;display:block;overflow:auto}"
-    "th,td{padding:4px 10px;border-bottom:1px solid #d8dfe7;text-align:left}th{background:#f3f6f9}"
+    "th,td{padding:4px 10px;white-space:nowrap;border-bottom:1px solid #d8dfe7;text-align:left}"
+    "th{background:#f3f6f9}"
     "img{max-width:100%;margin:16px 0}"
 )
 
@@ -206,7 +214,7 @@ def _html(
     parts = [f"<h1>{escape(name)}</h1>", *(f"<p>{escape(text)}</p>" for text in protocols)]
     parts += [f'<img src="{escape(picture)}" alt="{escape(picture)}">' for picture in pictures]
     for title, rows in tables:
-        columns = _columns(rows)
+        columns = _shown(rows)
         head = "".join(f"<th>{escape(c)}</th>" for c in columns)
         body = "".join(
             "<tr>" + "".join(f"<td>{escape(_cell(row.get(c)))}</td>" for c in columns) + "</tr>"
