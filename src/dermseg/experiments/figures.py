@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -13,14 +12,14 @@ from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image, open_mask, read_index
 from dermseg.experiments.predict import THRESHOLD, RunModel
+from dermseg.experiments.report import Outcome, by_value
 from dermseg.images import load_image
 from dermseg.images.masks import atomic_write, load_mask
 from dermseg.images.overlay import draw_overlay, encode_jpeg
+from dermseg.images.resize import stretch
+from dermseg.inference.stages import resize_mask
 
-if TYPE_CHECKING:
-    from dermseg.experiments.report import Outcome
-
-_SIDE = 220
+_SIDE, _GAP = 220, 4
 
 
 def curves(outcomes: Sequence[Outcome], path: Path) -> Path | None:
@@ -36,7 +35,7 @@ def curves(outcomes: Sequence[Outcome], path: Path) -> Path | None:
     tests = list(dict.fromkeys(o.test for o in outcomes))
     if not outcomes or len(outcomes[0].variations) < 2:
         return None
-    ticks = sorted({o.variations[-1][1] for o in outcomes}, key=_natural)
+    ticks = sorted({o.variations[-1][1] for o in outcomes}, key=by_value)
     if len(ticks) < 2:
         return None
     figure, axes = plt.subplots(
@@ -105,12 +104,11 @@ def _rows_of(model: RunModel, wanted: set[str]) -> dict[str, IndexRow]:
 def _panel(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], legend: tuple[str, ...]) -> NDArray[np.uint8]:
     h, w = pixels.shape[:2]
     scale = _SIDE / max(h, w)
-    size = (max(1, round(w * scale)), max(1, round(h * scale)))
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    shape = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_AREA) > 0
-    drawn = draw_overlay(small.astype(np.uint8), shape, legend=legend)
-    canvas = np.full((_SIDE, _SIDE, 3), 245, np.uint8)
-    canvas[: size[1], : size[0]] = drawn
+    height, width = max(1, round(h * scale)), max(1, round(w * scale))
+    canvas = np.full((height + _GAP, _SIDE, 3), 245, np.uint8)
+    canvas[:height, :width] = draw_overlay(
+        stretch(pixels, height, width), resize_mask(mask, (height, width)), legend=legend
+    )
     return canvas
 
 
@@ -119,12 +117,3 @@ def _resize(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.f
         values, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR
     )
     return out
-
-
-def _natural(text: str) -> tuple[Any, ...]:
-    """Numbers by value, before words."""
-    number = text.replace("%", "").strip()
-    try:
-        return (0, float(number), text)
-    except ValueError:
-        return (1, 0.0, text)

@@ -21,7 +21,6 @@ from dermseg.evaluation.statistics import paired_difference
 from dermseg.evaluation.table import Evaluation, read_per_image
 from dermseg.experiments.run import DONE
 from dermseg.images.masks import atomic_write
-from dermseg.images.names import natural_key
 
 METRICS = ("dice", "jaccard", "accuracy", "sensitivity", "precision")
 Variations = tuple[tuple[str, str], ...]
@@ -95,7 +94,15 @@ def collect(output: Path) -> list[Outcome]:
                 str(summary["protocol"]["text"]),
             )
         )
-    return sorted(outcomes, key=lambda o: (o.test, [natural_key(value) for _, value in o.variations]))
+    return sorted(outcomes, key=lambda o: (o.test, [by_value(value) for _, value in o.variations]))
+
+
+def by_value(text: str) -> tuple[int, float, str]:
+    """Sort key of a variation: numbers by value, before words."""
+    try:
+        return (0, float(text.replace("%", "").strip()), text)
+    except ValueError:
+        return (1, 0.0, text)
 
 
 def paired_tests(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
