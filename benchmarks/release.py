@@ -29,11 +29,15 @@ from typing import Any
 
 import yaml
 
+from dermseg.evaluation.output import METRICS_FILE
 from dermseg.experiments.run import find_runs
+from dermseg.export.write import add_metrics
 from dermseg.inference.bundle import load_bundle
+from dermseg.inference.card import Metric
 from dermseg.report.model_card import render_model_card
 from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state
 from dermseg.training.config import RunConfig, load_config
+from model_card import metric
 
 LICENCE = "CC-BY-NC-4.0 (weights; the training data are for non-commercial use)"
 SUMS = "SHA256SUMS"
@@ -61,6 +65,13 @@ def best_runs(folders: list[Path]) -> dict[str, Path]:
     return {name: run for name, (_, run) in sorted(best.items())}
 
 
+def reached(run: Path) -> list[Metric]:
+    """What 'dermseg suite' measured of the run, with its protocol; empty where it was not evaluated."""
+    found = sorted((run / "evaluation").glob(f"*/{METRICS_FILE}"))
+    read = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in found}
+    return [metric(name, values["protocol"]["split"], values) for name, values in read.items()]
+
+
 def lay_out(name: str, run: Path, output: Path, licence: str) -> None:
     """Export one run and put its files beside each other."""
     with tempfile.TemporaryDirectory(dir=output) as work:
@@ -69,7 +80,8 @@ def lay_out(name: str, run: Path, output: Path, licence: str) -> None:
         subprocess.run(
             [sys.executable, "-m", "dermseg.apps.cli.main", *words], stdout=subprocess.DEVNULL, check=True
         )
-        page = render_model_card(load_bundle(bundle).card)
+        card = add_metrics(bundle, load_bundle(bundle).card, reached(run))
+        page = render_model_card(card)
         packed = Path(work) / "bundle.zip"
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:  # weights do not shrink
             for file in sorted(bundle.iterdir()):
