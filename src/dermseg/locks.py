@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
-import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
-LOCK_AT = 1 << 40  # Windows locks bytes, not files: far beyond the end, so that reading stays possible
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+_LOCK_AT = 1 << 40  # Windows locks bytes, not files: far beyond the end, so that reading stays possible
 
 
 def lock_file(file: BinaryIO) -> None:
     """Lock an open file without waiting. The lock ends with the file, or with the process, however that ends.
 
-    On a file system without locks nothing is locked.
-
     Raises
     ------
-    OSError
+    BlockingIOError, PermissionError
         Another process holds it.
+    OSError
+        Or the file system has no locks.
     """
-    try:
-        if os.name == "nt":  # pragma: no cover - exercised on Windows only
-            import msvcrt
+    if os.name == "nt":  # pragma: no cover - exercised on Windows only
+        import msvcrt
 
-            file.seek(LOCK_AT)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
-        else:
-            import fcntl
+        file.seek(_LOCK_AT)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+    else:
+        import fcntl
 
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def locked(descriptor: int) -> Iterator[None]:
+    """Hold the lock of an open file; waits for other processes."""
+    if os.name == "nt":  # pragma: no cover - exercised on Windows only
+        import msvcrt
+
+        def at_the_lock(mode: int) -> None:
+            place = os.lseek(descriptor, 0, os.SEEK_CUR)
+            os.lseek(descriptor, _LOCK_AT, os.SEEK_SET)
+            msvcrt.locking(descriptor, mode, 1)  # type: ignore[attr-defined, unused-ignore]
+            os.lseek(descriptor, place, os.SEEK_SET)
+
+        at_the_lock(msvcrt.LK_LOCK)  # type: ignore[attr-defined, unused-ignore]
+        try:
+            yield
+        finally:
+            at_the_lock(msvcrt.LK_UNLCK)  # type: ignore[attr-defined, unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)

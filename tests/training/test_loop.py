@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -55,6 +56,16 @@ def test_two_trainings_never_share_a_folder(tiny_config: tuple[Path, Any], tmp_p
         assert caught.value.file == str(run)
     assert (run / LAST).read_bytes() == before
     train(config, run, resume=True, quiet=True)
+
+
+def test_a_drive_without_locks_is_no_obstacle(
+    tiny_config: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("dermseg.training.loop.lock_file", refuse)
+    assert train(load_config(tiny_config[0]), tmp_path / "run", quiet=True).finished
 
 
 def test_resuming_after_each_checkpoint_ends_with_the_same_weights(

@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dermseg.audit.record import START, AuditError, Entry, decode_line, encode_line, key_name
-from dermseg.locks import LOCK_AT
+from dermseg.locks import locked
 
 _TAIL = 1 << 16  # more than the longest line
 _VERIFY = "dermseg audit verify finds the place; keep the file as it is and start a new one elsewhere"
@@ -222,30 +221,3 @@ def compare_head(head: Receipt | None, last: Receipt) -> str | None:
     if head.seq == last.seq and head.hash != last.hash:
         return "the last record is not the one that was written"
     return None
-
-
-@contextmanager
-def locked(descriptor: int) -> Iterator[None]:
-    """Hold the lock of an open file; waits for other processes."""
-    if os.name == "nt":  # pragma: no cover - exercised on Windows only
-        import msvcrt
-
-        def at_the_lock(mode: int) -> None:
-            place = os.lseek(descriptor, 0, os.SEEK_CUR)
-            os.lseek(descriptor, LOCK_AT, os.SEEK_SET)
-            msvcrt.locking(descriptor, mode, 1)  # type: ignore[attr-defined, unused-ignore]
-            os.lseek(descriptor, place, os.SEEK_SET)
-
-        at_the_lock(msvcrt.LK_LOCK)  # type: ignore[attr-defined, unused-ignore]
-        try:
-            yield
-        finally:
-            at_the_lock(msvcrt.LK_UNLCK)  # type: ignore[attr-defined, unused-ignore]
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)

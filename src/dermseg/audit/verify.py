@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dermseg.audit.log import Receipt, compare_head, locked, read_head
+from dermseg.audit.log import Receipt, compare_head, read_head
 from dermseg.audit.record import START, AuditError, decode_line, key_name
 from dermseg.errors import UsageError
+from dermseg.locks import locked
 
 
 @dataclass(frozen=True, slots=True)

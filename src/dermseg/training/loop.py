@@ -317,9 +317,11 @@ def _claim(folder: Path) -> BinaryIO:
     file = (folder / CONFIG).open("rb")
     try:
         lock_file(file)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         file.close()
         raise UsageError("another process is training in this folder", file=folder) from None
+    except OSError:
+        pass  # a mounted drive without locks: nothing to tell the other by
     return file
 
 
