@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from dermseg.images import load_image
 from dermseg.images.masks import atomic_write, load_mask
 from dermseg.images.overlay import draw_overlay, encode_jpeg
 from dermseg.images.resize import stretch
+from dermseg.inference.postprocess import upsample
 from dermseg.inference.stages import resize_mask
 
 _SIDE, _GAP = 220, 4
@@ -82,7 +82,7 @@ def worst_images(outcomes: Sequence[Outcome], path: Path, count: int = 5) -> Pat
         pixels, reference = load_image(open_image(row)).pixels, load_mask(open_mask(row))
         line = [_panel(pixels, reference, ("reference",))]
         for model, outcome, table in zip(models, shown, tables, strict=True):
-            mask = _resize(model.probability(pixels), reference.shape) >= THRESHOLD
+            mask = upsample(model.probability(pixels), reference.shape) >= THRESHOLD
             line.append(_panel(pixels, mask, (outcome.label[:26], f"Dice {table[key]:.2f}")))
         grid.append(np.concatenate(line, axis=1))
     if not grid:
@@ -110,10 +110,3 @@ def _panel(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], legend: tuple[str
         stretch(pixels, height, width), resize_mask(mask, (height, width)), legend=legend
     )
     return canvas
-
-
-def _resize(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    out: NDArray[np.float32] = cv2.resize(  # type: ignore[assignment]
-        values, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR
-    )
-    return out

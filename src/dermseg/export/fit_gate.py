@@ -268,7 +268,7 @@ def _see(model: Model, images: Iterable[Pixels]) -> Seen:
         probability, pooled = model.look(model.prepare(pixels)[None])
         assert pooled is not None, "the graph has the output"
         features.append(pooled[0])
-        measures.append(measure(shrink(pixels, SIDE), pixels.shape[:2], probability[0], post.threshold))
+        measures.append(measure(pixels, pixels.shape[:2], probability[0], post.threshold))
     return Seen(np.stack(features), measures)
 
 
