@@ -266,11 +266,27 @@ def tables(result: dict[str, Any]) -> str:
     lines += [
         "",
         f"{result['images']} native ISIC images; {result['rounds']} rounds in turns; the first table is of "
-        f"{result['network_date']}, the second of {result['date']}; {one_line(result)}.",
+        f"{result['network_date']}; {one_line(result)}.",
     ]
     if not result["machine"]["bf16_in_hardware"]:
         lines.append("This CPU has no bf16 instructions: PyTorch emulates them.")
     return "\n".join(lines)
+
+
+def in_short(result: dict[str, Any]) -> str:
+    """The two ratios that README quotes."""
+    rates = {
+        (r["network"], r["runtime"]): r["images_per_second"] for r in result["network"] if r["size"] == 256
+    }
+    times = rates["default", "ONNX Runtime"] / rates["unet", "PyTorch eager fp32"]
+    default, fast = (result["bundles"][name] for name in ("default", "fast"))
+    faster = fast["network_images_per_second"] / default["network_images_per_second"]
+    return (
+        "Network only (`benchmarks/speed.py`, [performance](docs/performance.md)): "
+        f"at 256 px the default has {times:.1f} times the images/s of the U-Net in eager fp32; "
+        f"`fast` at its own {fast['input']} px has {faster:.2f} times those of the default "
+        f"at its {default['input']}."
+    )
 
 
 def main() -> None:
@@ -291,23 +307,20 @@ def main() -> None:
     names = [bundle.card.name for bundle in list_bundles()]
     bundles = [load_model(name) for name in names]
     own = at_own_size(bundles, rounds)
+    about = describe()
+    if args.bundles:
+        kept = json.loads(RESULT.read_text(encoding="utf-8"))
+        date, network = kept["network_date"], kept["network"]
+    else:
+        batches = [1] if args.quick else [1, 2, 4, 8]
+        date = about["date"]
+        network = network_only(bundles, rounds=rounds, batches=batches, budget_s=5 if args.quick else 60)
     result: dict[str, Any] = {
-        **describe(),
+        **about,
         "rounds": rounds,
         "images": len(sources),
-        **(
-            {key: json.loads(RESULT.read_text())[key] for key in ("network", "network_date")}
-            if args.bundles
-            else {
-                "network_date": describe()["date"],
-                "network": network_only(
-                    bundles,
-                    rounds=rounds,
-                    batches=[1] if args.quick else [1, 2, 4, 8],
-                    budget_s=5 if args.quick else 60,
-                ),
-            }
-        ),
+        "network_date": date,
+        "network": network,
         "bundles": {
             model.card.name: {
                 "input": model.card.preprocessing.height,
@@ -324,6 +337,7 @@ def main() -> None:
     if not args.quick:
         save(result, RESULT)
         write_section(PAGE, "speed", text)
+        write_section(ROOT / "README.md", "network", in_short(result))
 
 
 if __name__ == "__main__":
