@@ -22,7 +22,7 @@ from typing import Any
 from common import ROOT, dermseg
 from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.export.fit_gate import fit_bundle_gate
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import CARD_NAME
 from dermseg.training.checkpoint import BEST, CONFIG

@@ -33,7 +33,7 @@ from dermseg.evaluation.metrics import JACCARD_THRESHOLD
 from dermseg.evaluation.output import METRICS_FILE, PER_IMAGE
 from dermseg.evaluation.table import read_per_image
 from dermseg.export.write import add_metrics
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import Metric, ModelCard
 from dermseg.inference.predictor import load_model

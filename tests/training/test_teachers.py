@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from dermseg.errors import ConfigError, ModelError
 from dermseg.inference.bundle import Bundle, load_bundle
 from dermseg.inference.predictor import Model
 from dermseg.training.config import RunConfig
+from dermseg.training.rows import open_cache
 from dermseg.training.teachers import find_teachers, soften
 
 SOURCES = {"train": [{"index": "index.csv"}], "val": [{"index": "index.csv"}]}
@@ -46,6 +48,19 @@ def test_softened_masks_are_kept_by_weight(teacher: Bundle, cache: Cache, tmp_pa
     for weight in (0.25, 0.25, 0.5):
         soften(cache, "key", tmp_path, [teacher], weight)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_source_can_keep_its_own_masks(
+    teacher: Bundle, tiny_config: tuple[Path, Any], tmp_path: Path
+) -> None:
+    config = RunConfig.model_validate(tiny_config[1])
+    (source,) = config.data.train
+    own, soft = (
+        open_cache(config, source.model_copy(update={"soften": soften}), 1, print, [teacher])
+        for soften in (False, True)
+    )
+    assert set(np.unique(own.masks)) == {0, 255}
+    assert len(np.unique(soft.masks)) > 2
 
 
 def test_teachers_must_exist_and_know_one_mask() -> None:

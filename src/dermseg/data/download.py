@@ -25,7 +25,7 @@ from typing import Any
 from dermseg.data.fetch import RETRIES, check_disk, fetch, remote_info, sha256_of
 from dermseg.data.sources.addresses import COLLECTIONS, Address
 from dermseg.errors import DataError, MissingExtraError
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 from dermseg.images.sources import IMAGE_EXTENSIONS
 
 RECORD = "downloads.json"

@@ -16,8 +16,9 @@ from dermseg.data.coco import write_coco
 from dermseg.data.index import IndexRow, open_image, open_mask
 from dermseg.data.shards import Example, write_tar, write_tfrecord
 from dermseg.errors import DataError
+from dermseg.files import atomic_write
 from dermseg.images.load import load_image
-from dermseg.images.masks import atomic_write, encode_mask, load_mask
+from dermseg.images.masks import encode_mask, load_mask
 from dermseg.images.names import portable_name
 
 FORMATS = ("coco", "webdataset", "tfrecord")

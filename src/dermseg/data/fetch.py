@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dermseg.errors import DataError
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 
 CHUNK = 1 << 20
 RETRIES = 8

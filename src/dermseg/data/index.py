@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from dermseg.errors import DataError
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 from dermseg.images.sources import ImageSource
 
 COLUMNS = (

@@ -23,10 +23,10 @@ from dermseg.dicom.pseudonyms import Pseudonyms
 from dermseg.dicom.strip import strip_jpeg, strip_png
 from dermseg.dicom.write import to_bytes
 from dermseg.errors import DermsegError, UsageError
+from dermseg.files import atomic_write
 from dermseg.images.dicom import read_dataset
 from dermseg.images.headers import sniff
 from dermseg.images.load import load_image
-from dermseg.images.masks import atomic_write
 from dermseg.images.overlay import encode_png
 from dermseg.images.probe import probe
 from dermseg.images.sources import ImageSource

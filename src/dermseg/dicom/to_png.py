@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dermseg.errors import DermsegError, UsageError
+from dermseg.files import atomic_write
 from dermseg.images.load import load_image
-from dermseg.images.masks import atomic_write
 from dermseg.images.overlay import encode_png
 from dermseg.images.sources import ImageSource
 from dermseg.inference.outputs import plan_stems

@@ -18,7 +18,7 @@ from dermseg.evaluation.metrics import METRICS
 from dermseg.evaluation.robustness import Robustness
 from dermseg.evaluation.strata import skin_tone_summary, stratum_figures
 from dermseg.evaluation.table import MEASURES, Evaluation
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 
 PER_IMAGE, METRICS_FILE, FIGURE, PAGE = "per_image.csv", "metrics.json", "examples.png", "report.html"
 ROBUSTNESS, COMPARISON, FAILURES = "robustness.csv", "comparison.json", "failures.jpg"

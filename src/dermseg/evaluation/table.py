@@ -25,7 +25,7 @@ from dermseg.evaluation.counts import Counts
 from dermseg.evaluation.intervals import Estimate, estimate
 from dermseg.evaluation.metrics import JACCARD_THRESHOLD, METRICS, jaccard, pooled_metrics
 from dermseg.evaluation.statistics import Interval, mean_interval, paired_difference, wilson_interval
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 
 Fact = str | int | float | bool | None
 Key = tuple[str, str]

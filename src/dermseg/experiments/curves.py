@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dermseg.data.index import write_table
 from dermseg.evaluation.statistics import mean_interval, paired_difference
 from dermseg.experiments.simulate import START, Cell
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 
 CONTROL = "random"
 _RESAMPLES = 2000

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from dermseg.data.index import IndexRow, open_image, open_mask, read_index
 from dermseg.experiments.predict import THRESHOLD, RunModel
 from dermseg.experiments.report import Outcome, by_value
+from dermseg.files import atomic_write
 from dermseg.images import load_image
-from dermseg.images.masks import atomic_write, load_mask
+from dermseg.images.masks import load_mask
 from dermseg.images.overlay import draw_overlay, encode_jpeg
 from dermseg.images.resize import stretch
 from dermseg.inference.postprocess import upsample

@@ -20,7 +20,7 @@ from dermseg.evaluation.output import METRICS_FILE, PER_IMAGE
 from dermseg.evaluation.statistics import paired_difference
 from dermseg.evaluation.table import Evaluation, read_per_image
 from dermseg.experiments.run import DONE
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 
 METRICS = ("dice", "jaccard", "accuracy", "sensitivity", "precision")
 Variations = tuple[tuple[str, str], ...]

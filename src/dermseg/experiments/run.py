@@ -15,7 +15,7 @@ from dermseg.evaluation.output import METRICS_FILE, write_folder
 from dermseg.experiments.predict import RunModel
 from dermseg.experiments.subsets import fold_index, fraction_index
 from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, cells, run_config
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 from dermseg.training.check import check_run
 from dermseg.training.checkpoint import BEST, CONFIG
 from dermseg.training.config import RunConfig, expand

@@ -30,8 +30,9 @@ from dermseg.data.index import IndexRow, open_image, read_index, write_index
 from dermseg.errors import UsageError
 from dermseg.evaluation.evaluate import select_split
 from dermseg.experiments.predict import RunModel
+from dermseg.files import atomic_write
 from dermseg.images.load import load_image
-from dermseg.images.masks import atomic_write, encode_mask
+from dermseg.images.masks import encode_mask
 from dermseg.images.overlay import encode_png
 from dermseg.inference.card import Postprocessing
 from dermseg.inference.postprocess import boundary_confidence, clean, to_probability

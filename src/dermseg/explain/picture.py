@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dermseg.explain.gradcam import grad_cam
+from dermseg.files import atomic_write
 from dermseg.images import ImageSource, load_image
-from dermseg.images.masks import atomic_write
 from dermseg.images.overlay import draw_overlay, encode_jpeg
 from dermseg.inference.predictor import Model
 

@@ -29,8 +29,9 @@ from dermseg.data.closeups import close_up
 from dermseg.data.index import IndexRow, open_image, open_mask, read_index
 from dermseg.errors import DataError, ModelError, UsageError
 from dermseg.export.features import add_features
+from dermseg.files import atomic_write
 from dermseg.images.load import load_image
-from dermseg.images.masks import atomic_write, load_mask
+from dermseg.images.masks import load_mask
 from dermseg.images.resize import resize_image, shrink
 from dermseg.inference.bundle import Bundle, load_bundle
 from dermseg.inference.card import CARD_NAME, Attachment, ModelCard

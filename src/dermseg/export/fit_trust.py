@@ -34,7 +34,7 @@ from dermseg.evaluation.calibration import boundary_band
 from dermseg.evaluation.looks import Look, Outlined, collect, outline
 from dermseg.evaluation.metrics import JACCARD_THRESHOLD, dice, jaccard
 from dermseg.export.mc_dropout import mc_dropout_part
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 from dermseg.inference.bundle import Bundle, load_bundle
 from dermseg.inference.card import CARD_NAME, Attachment, ModelCard, Postprocessing
 from dermseg.inference.predictor import Model

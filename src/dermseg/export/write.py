@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dermseg.errors import UsageError
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 from dermseg.inference.card import CARD_NAME, Metric, ModelCard
 
 

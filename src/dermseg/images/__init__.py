@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dermseg.images.contours import Polygon, mask_to_polygons, polygons_to_mask
     from dermseg.images.load import ImageInfo, LoadedImage, load_image
-    from dermseg.images.masks import LoadedMask, atomic_write, encode_mask, load_mask, read_mask, save_mask
+    from dermseg.images.masks import LoadedMask, encode_mask, load_mask, read_mask, save_mask
     from dermseg.images.overlay import draw_overlay, encode_jpeg, encode_png
     from dermseg.images.sources import (
         DICOM_EXTENSIONS,
@@ -33,7 +33,6 @@ __all__ = [
     "LoadedMask",
     "Polygon",
     "as_source",
-    "atomic_write",
     "close_zips",
     "draw_overlay",
     "encode_jpeg",
@@ -52,7 +51,7 @@ __all__ = [
 _LAZY = {
     "contours": ("Polygon", "mask_to_polygons", "polygons_to_mask"),
     "load": ("ImageInfo", "LoadedImage", "load_image"),
-    "masks": ("LoadedMask", "atomic_write", "encode_mask", "load_mask", "read_mask", "save_mask"),
+    "masks": ("LoadedMask", "encode_mask", "load_mask", "read_mask", "save_mask"),
     "overlay": ("draw_overlay", "encode_jpeg", "encode_png"),
     "sources": ("DICOM_EXTENSIONS", "IMAGE_EXTENSIONS", "ImageSource", "as_source", "find_images"),
     "zips": ("close_zips",),

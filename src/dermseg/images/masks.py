@@ -1,4 +1,4 @@
-"""Masks in and out: what people store as a mask, read as bool; bool written as 8-bit PNG; atomic writes.
+"""Masks in and out: what people store as a mask, read as bool; bool written as 8-bit PNG.
 
 Reference masks come as 0/255, 0/1, 1-bit, palette, RGB, 16-bit, and as JPEGs whose edges ring. All of these
 say one thing, lesion or not; anything that does not (a photograph, a label map, a probability map) is refused
@@ -7,8 +7,6 @@ rather than guessed at.
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dermseg.errors import DermsegError, ImageError, MaskError
+from dermseg.errors import ImageError, MaskError
+from dermseg.files import atomic_write
 from dermseg.images.convert import orient
 from dermseg.images.decode import decode
 from dermseg.images.load import MAX_PIXELS, open_header, oriented_size
@@ -195,28 +194,3 @@ def encode(extension: str, array: npt.NDArray[Any], options: list[int]) -> bytes
 def save_mask(mask: BoolMask, path: Path) -> None:
     """Write a mask as PNG, whole or not at all."""
     atomic_write(path, encode_mask(mask))
-
-
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all; folders are made.
-
-    The temporary name begins with a dot, in the same folder, since a rename is atomic only within a file
-    system.
-
-    Raises
-    ------
-    DermsegError
-        The folder cannot be made or written, or the disk is full.
-    """
-    # Not tempfile: its files can be read by their owner only, whatever the umask says.
-    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise DermsegError(f"cannot be written: {error.strerror or error}", file=path) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

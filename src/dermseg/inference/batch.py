@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dermseg.errors import ModelError, UsageError
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 from dermseg.images.sources import ImageSource
 from dermseg.inference.folder import claim_folder, done_names, plan_files
 from dermseg.inference.journal import Entry, Header, Journal, stamp_inputs

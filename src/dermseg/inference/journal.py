@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dermseg.errors import UsageError
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 from dermseg.images.sources import ImageSource
 from dermseg.inference.outputs import Row
 from dermseg.locks import lock_file

@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.errors import DermsegError, ImageError
+from dermseg.files import atomic_write
 from dermseg.images.load import LoadedImage, load_image
-from dermseg.images.masks import atomic_write, encode, encode_mask
+from dermseg.images.masks import encode, encode_mask
 from dermseg.images.overlay import draw_overlay, encode_jpeg
 from dermseg.images.resize import shrink, stretch
 from dermseg.images.sources import ImageSource

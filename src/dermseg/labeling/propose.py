@@ -16,8 +16,8 @@ from dermseg.data.labelme import Annotation, Shape, mask_to_shapes, read_labelme
 from dermseg.data.sources.base import list_entries
 from dermseg.data.sources.converted import entry_id
 from dermseg.errors import DataError, DermsegError
+from dermseg.files import atomic_write
 from dermseg.images.load import load_image
-from dermseg.images.masks import atomic_write
 from dermseg.images.sources import ImageSource
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result

@@ -15,7 +15,7 @@ from typing import Any
 import fsspec
 
 from dermseg.errors import DermsegError, ImageError, UsageError
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 from dermseg.images.sources import MAX_BYTES, ImageSource
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)

@@ -16,7 +16,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from dermseg.errors import ModelError, TrainingError
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 
 CONFIG, LAST, BEST = "config.yaml", "last.pt", "best.safetensors"
 

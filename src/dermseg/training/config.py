@@ -32,6 +32,7 @@ class SourceConfig(Section):
     per_epoch: int | None = Field(
         default=None, ge=1, description="images drawn per epoch; None is all of them"
     )
+    soften: bool = Field(default=True, description="let data.teachers soften the masks, where there are any")
 
 
 class DataConfig(Section):

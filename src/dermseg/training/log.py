@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 
 _DRAW_EVERY_S = 30.0
 METRICS, CURVES, BOARD = "metrics.jsonl", "curves.png", "tensorboard"

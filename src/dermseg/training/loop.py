@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dermseg.data.cache import Cache
 from dermseg.errors import DermsegError, TrainingError, UsageError
-from dermseg.images.masks import atomic_write
+from dermseg.files import atomic_write
 from dermseg.inference.bundle import Bundle
 from dermseg.inference.threads import available_cpus
 from dermseg.locks import lock_file

@@ -64,7 +64,7 @@ def open_cache(
         workers=workers,
         progress=partial(show, "decoding"),
     )
-    if not teachers:
+    if not (teachers and source.soften):
         return cache
     key = cache_key(rows, data.cache_size, masks, filters)
     ask = partial(show, "asking the teachers")

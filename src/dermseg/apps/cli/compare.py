@@ -54,7 +54,7 @@ def compare(
     from dermseg.evaluation.compare import compare as compare_evaluations
     from dermseg.evaluation.metadata import attach, read_metadata
     from dermseg.evaluation.output import COMPARISON, PAGE, describe_intervals, prepare_folder, write_json
-    from dermseg.images.masks import atomic_write
+    from dermseg.files import atomic_write
     from dermseg.report.comparison import render_comparison, verdict
 
     labels = label(names)

@@ -168,7 +168,7 @@ def _write_pictures(
     from dermseg.evaluation.failures import describe_image, worst_images
     from dermseg.evaluation.figure import draw_examples, draw_gallery, draw_panels
     from dermseg.evaluation.output import FAILURES, FIGURE, PAGE
-    from dermseg.images.masks import atomic_write
+    from dermseg.files import atomic_write
     from dermseg.images.overlay import encode_jpeg, encode_png
     from dermseg.report.evaluation import render_evaluation
 

@@ -82,7 +82,7 @@ def rank_(
     import numpy as np
 
     from dermseg.data.index import open_image, read_index
-    from dermseg.images.masks import atomic_write
+    from dermseg.files import atomic_write
     from dermseg.images.sources import find_images, split_off_masks
     from dermseg.inference.predictor import load_model
     from dermseg.labeling.rank import SPREADING, STRATEGIES, look_at_all, rank
@@ -223,7 +223,7 @@ def simulate_(
     from dermseg.data.index import read_index
     from dermseg.experiments.curves import draw, summarize, write_cells
     from dermseg.experiments.simulate import RECIPE, Plan, simulate
-    from dermseg.images.masks import atomic_write
+    from dermseg.files import atomic_write
     from dermseg.labeling.rank import STRATEGIES
     from dermseg.training.start import load_run
 

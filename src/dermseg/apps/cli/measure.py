@@ -70,7 +70,8 @@ def measure(
 
     Without --output and --json the table goes to stdout as CSV.
     """
-    from dermseg.images.masks import atomic_write, load_mask
+    from dermseg.files import atomic_write
+    from dermseg.images.masks import load_mask
     from dermseg.images.sources import find_images
     from dermseg.measure.geometry import measure_mask
 

@@ -40,7 +40,7 @@ def score(
     from dermseg.apps.cli.counter import ImageCounter
     from dermseg.evaluation.output import PAGE, format_summary, prepare_folder, summarise, write_folder
     from dermseg.evaluation.score import match_paths, score_sources
-    from dermseg.images.masks import atomic_write
+    from dermseg.files import atomic_write
     from dermseg.report.evaluation import render_evaluation
 
     if output is not None:

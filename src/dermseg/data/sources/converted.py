@@ -20,7 +20,8 @@ from dermseg.data.labelme import read_labelme, union_of_labels
 from dermseg.data.shards import Example, read_tar, read_tfrecord
 from dermseg.data.sources.base import Candidate, Entry, Found, is_image_name
 from dermseg.errors import DataError
-from dermseg.images.masks import atomic_write, encode_mask
+from dermseg.files import atomic_write
+from dermseg.images.masks import encode_mask
 from dermseg.images.names import portable_name
 from dermseg.images.sources import ImageSource
 

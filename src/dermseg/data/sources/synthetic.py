@@ -12,7 +12,8 @@ import numpy as np
 from dermseg.data.index import IndexRow, write_index
 from dermseg.data.synthetic import synthesize
 from dermseg.errors import DataError
-from dermseg.images.masks import atomic_write, encode_mask
+from dermseg.files import atomic_write
+from dermseg.images.masks import encode_mask
 from dermseg.images.overlay import encode_png
 
 DATASET = "synthetic"

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from dermseg.data.coco import write_coco
 from dermseg.data.labelme import Annotation, draw_labels, read_labelme, write_labelme
 from dermseg.errors import DataError, DermsegError
+from dermseg.files import atomic_write
 from dermseg.images.load import ImageInfo, load_image
-from dermseg.images.masks import atomic_write, save_mask
+from dermseg.images.masks import save_mask
 from dermseg.images.sources import ImageSource, find_images, split_off_masks
 from dermseg.labeling.editor.document import Document, Status, status_of
 from dermseg.labeling.editor.journal import Journal, journal_path, recover
