@@ -4,9 +4,13 @@
    in turns and several times over, as ``dermseg segment`` runs them (one call per CPU, one thread each).
 2. ``train``: the finalists below, all with one short recipe: the data of ``configs/default-start.yaml``,
    three epochs at 128 px, one at the candidate's own size. Finished runs are kept, interrupted ones resumed.
-3. ``plot``: Dice on val (mean of ISIC 2018 and HAM10000) against images/s. Test splits are not touched.
+3. ``sizes``: the bundled networks, and the classic U-Net of ``peer.py`` where it has been trained, at several
+   input sizes: Dice on val and images/s.
+4. ``plot``: Dice on val (mean of ISIC 2018 and HAM10000) against images/s, of what the steps have found.
 
-    python benchmarks/net_search.py screen|train|plot
+Test splits are not touched.
+
+    python benchmarks/net_search.py screen|train|sizes|plot
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,8 +29,13 @@ from typing import Any
 import numpy as np
 
 from common import RESULTS, ROOT, dermseg, describe, save
+from dermseg.data.index import read_index
+from dermseg.evaluation.looks import collect, outline
+from dermseg.evaluation.metrics import dice
 from dermseg.export.onnx import to_onnx
-from dermseg.inference.session import OrtSession
+from dermseg.inference.bundle import load_bundle
+from dermseg.inference.predictor import Model
+from dermseg.inference.session import OrtSession, Session
 from dermseg.inference.threads import available_cpus
 from dermseg.models import build_model, count_parameters
 from dermseg.training.checkpoint import CONFIG
@@ -62,38 +72,27 @@ CANDIDATES: dict[str, Candidate] = {
 # What others report, for the plot: student projects on ISIC 2018 at 256 px (a random split, their machine).
 REPORTED = {"student projects, as reported (random split, T4)": (22.0, (0.85, 0.87))}
 SCREEN, SEARCH = RESULTS / "net_screen.json", RESULTS / "net_search.json"
+TRAINED = RESULTS / "net_sizes.json"
+SIZES = (96, 128, 160, 192, 224, 256, 320, 384)
+COLOURS = {"default": "#1f6fb2", "fast": "#2c8a4b", "classic U-Net": "#6b4fa0"}
 
 
 def screen(rounds: int) -> None:
     """Images/s of every candidate; the best and the median round."""
-    cpus = available_cpus()
-    pool = ThreadPoolExecutor(cpus)
-    sessions, inputs, parameters = {}, {}, {}
+    sessions: dict[Any, tuple[OrtSession, int]] = {}
+    parameters = {}
     for name, candidate in CANDIDATES.items():
         model = build_model("encoder_unet", **candidate.options)
         parameters[name] = count_parameters(model)
-        sessions[name] = OrtSession(to_onnx(model, candidate.size), 1)
-        side = candidate.size
-        inputs[name] = np.random.default_rng(0).standard_normal((1, 3, side, side), np.float32)
-    rates: dict[str, list[float]] = {name: [] for name in CANDIDATES}
-    for _ in range(rounds + 1):
-        for name, session in sessions.items():
-
-            def work(_: int, session: OrtSession = session, x: Any = inputs[name]) -> None:
-                for _ in range(4):
-                    session(x)
-
-            begin = time.perf_counter()
-            list(pool.map(work, range(cpus)))
-            rates[name].append(4 * cpus / (time.perf_counter() - begin))
+        sessions[name] = OrtSession(to_onnx(model, candidate.size), 1), candidate.size
+    rates = network_rates(sessions, rounds)
     rows = [
         {
             "name": name,
             "size": candidate.size,
             "options": candidate.options,
             "parameters": parameters[name],
-            "images_per_second": round(median(rates[name][1:]), 2),
-            "best": round(max(rates[name][1:]), 2),
+            **rates[name],
         }
         for name, candidate in CANDIDATES.items()
     ]
@@ -128,6 +127,64 @@ def train(runs: Path) -> None:
         save({**describe(), "finalists": results}, SEARCH)
 
 
+def sizes(runs: Path, rounds: int) -> None:
+    """Dice on val and images/s of networks that are trained, at the sizes of ``SIZES``."""
+    bundles = {"default": load_bundle("default"), "fast": load_bundle("fast")}
+    peer = runs / "run-unet-budget" / "bundle"
+    if peer.exists():
+        bundles["classic U-Net"] = load_bundle(peer)
+    data = {
+        name: [row for row in read_index(runs / "index" / f"{name}.csv") if row.split == "val"]
+        for name in ("isic", "ham")
+    }
+    rows: list[dict[str, Any]] = []
+    sessions: dict[Any, tuple[Session, int]] = {}
+    for name, bundle in bundles.items():
+        own, session = bundle.card.preprocessing.height, Model(bundle, threads=1).session
+        for side in sorted({*SIZES, own}) if name in ("default", "fast") else [own]:
+            at = bundle.card.preprocessing.model_copy(update={"height": side, "width": side})
+            model = Model(replace(bundle, card=bundle.card.model_copy(update={"preprocessing": at})))
+            post = model.card.postprocessing
+            val = {
+                key: float(np.mean([dice(outline(look, post).counts) for look in collect(model, images)]))
+                for key, images in data.items()
+            }
+            sessions[name, side] = session, side
+            rows.append({"name": name, "size": side, "own_size": side == own, "val": val})
+            print(f"{name:14s} {side} px  ISIC {val['isic']:.4f}  HAM10000 {val['ham']:.4f}")
+    rates = network_rates(sessions, rounds)
+    rows = [{**row, **rates[row["name"], row["size"]]} for row in rows]
+    save({**describe(), "rounds": rounds, "networks": rows}, TRAINED)
+
+
+def network_rates(sessions: Mapping[Any, tuple[Session, int]], rounds: int) -> dict[Any, dict[str, float]]:
+    """Images/s of networks and their input sizes, in turns: median and best round.
+
+    As ``dermseg segment`` runs them: one call per CPU, one thread each.
+    """
+    cpus = available_cpus()
+    inputs = {
+        side: np.random.default_rng(0).standard_normal((1, 3, side, side), np.float32)
+        for _, side in sessions.values()
+    }
+    found: dict[Any, list[float]] = {key: [] for key in sessions}
+    with ThreadPoolExecutor(cpus) as pool:
+        for _ in range(rounds + 1):
+            for key, (session, side) in sessions.items():
+
+                def work(_: int, session: Session = session, x: Any = inputs[side]) -> None:
+                    for _ in range(4):
+                        session(x)
+
+                begin = time.perf_counter()
+                list(pool.map(work, range(cpus)))
+                found[key].append(4 * cpus / (time.perf_counter() - begin))
+    return {
+        key: {"images_per_second": round(median(rates[1:]), 2), "best": round(max(rates[1:]), 2)}
+        for key, rates in found.items()
+    }
+
+
 def overrides(candidate: Candidate) -> list[str]:
     """The short recipe as ``--set`` options."""
     values: dict[str, Any] = {
@@ -148,26 +205,45 @@ def plot(path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    rates = {row["name"]: row["images_per_second"] for row in json.loads(SCREEN.read_text())["candidates"]}
-    finalists = json.loads(SEARCH.read_text())["finalists"]
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    points = []
-    for row in finalists:
-        means = [row["val"][data]["mean"] for data in ("isic", "ham")]
-        points.append((rates[row["name"]], float(np.mean(means)), row["name"]))
-    for rate, dice, name in points:
-        front = not any(r > rate and d > dice for r, d, _ in points)
-        axes.plot(rate, dice, "o", color="#1f6fb2" if front else "#9aa7b4", ms=8)
-        axes.annotate(name, (rate, dice), textcoords="offset points", xytext=(8, 4), fontsize=9)
+    networks = json.loads(TRAINED.read_text())["networks"]
+    for name, colour in COLOURS.items():
+        points = [row for row in networks if row["name"] == name]
+        if points:
+            rates = [row["images_per_second"] for row in points]
+            means = [_mean(row["val"]) for row in points]
+            axes.plot(rates, means, "o-", color=colour, ms=4, label=name)
+        for row in points:
+            at = (row["images_per_second"], _mean(row["val"]))
+            axes.annotate(
+                f"{row['size']} px", at, textcoords="offset points", xytext=(4, 6), fontsize=8, color=colour
+            )
+            if row["own_size"]:
+                axes.plot(*at, "o", color=colour, ms=10)
+    if SEARCH.exists():
+        screened = {row["name"]: row for row in json.loads(SCREEN.read_text())["candidates"]}
+        for row in json.loads(SEARCH.read_text())["finalists"]:
+            at = (
+                screened[row["name"]]["images_per_second"],
+                _mean({k: v["mean"] for k, v in row["val"].items()}),
+            )
+            axes.plot(*at, "s", color="#9aa7b4")
+            axes.annotate(
+                f"{row['name']} (short recipe)", at, fontsize=7, xytext=(4, -8), textcoords="offset points"
+            )
     for name, (rate, (low, high)) in REPORTED.items():
-        axes.plot([rate, rate], [low, high], "-", color="#b23a1f", lw=3)
-        axes.annotate(name, (rate, high), textcoords="offset points", xytext=(6, 4), fontsize=9)
+        axes.plot([rate, rate], [low, high], "-", color="#b23a1f", lw=3, label=name)
     axes.set(
         xscale="log", xlabel="images/s, network only", ylabel="Dice on val, mean of ISIC 2018 and HAM10000"
     )
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
     print(path)
+
+
+def _mean(val: dict[str, float]) -> float:
+    return float(np.mean([val["isic"], val["ham"]]))
 
 
 def main() -> None:
@@ -175,7 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=("screen", "train", "plot"))
+    parser.add_argument("step", choices=("screen", "train", "sizes", "plot"))
     parser.add_argument("--rounds", type=int, default=20)
     home = Path.home() / "dermseg-runs"
     parser.add_argument("--runs", type=Path, default=Path(os.environ.get("DERMSEG_RUNS", home)))
@@ -185,6 +261,8 @@ def main() -> None:
     elif args.step == "train":
         os.environ["DERMSEG_RUNS"] = str(args.runs)
         train(args.runs)
+    elif args.step == "sizes":
+        sizes(args.runs, args.rounds)
     else:
         plot(ROOT / "docs" / "images" / "network-front.png")
 
