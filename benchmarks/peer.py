@@ -6,8 +6,8 @@
 2. It is exported like any run: its threshold is chosen on validation images.
 3. Both are scored on each test set of the model card, at the masks' own size, and compared image by image.
 
-Writes ``results/peer.json``: means, and the paired difference with its interval. A look at a test split is a
-line in ``benchmarks/test-evaluations.csv``.
+Writes ``results/peer.json`` and README's table: means, and the paired difference with its interval. A look at
+a test split is a line in ``benchmarks/test-evaluations.csv``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, ROOT, dermseg, describe, one_line, save
+from common import RESULTS, ROOT, dermseg, describe, one_line, save, write_section
 from dermseg.inference.bundle import load_bundle
 from dermseg.training.checkpoint import CONFIG
 from model_card import BUNDLE, evaluated, kept_under, test_sets
@@ -38,6 +38,23 @@ def beside(bundle: Path, run: Path, data: Path, runs: Path) -> list[dict[str, An
         metrics = {key: pair["metrics"][key] for key in METRICS}
         rows.append({"name": test.name, "n": found["n"], "metrics": metrics})
     return rows
+
+
+def readme_table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| test images | Dice, default | Dice, U-Net | difference | Jaccard, default | Jaccard, U-Net |",
+        "|---|---:|---:|---|---:|---:|",
+    ]
+    for row in rows:
+        dice, jaccard = row["metrics"]["dice"], row["metrics"]["jaccard"]
+        low, high = dice["difference"]["ci95_clustered"]
+        lines.append(
+            f"| {row['name']}, {row['n']} images | {dice['a']:.3f} | {dice['b']:.3f} "
+            f"| {dice['difference']['mean']:+.3f} ({low:+.3f} to {high:+.3f}) "
+            f"| {jaccard['a']:.3f} | {jaccard['b']:.3f} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -62,6 +79,7 @@ def main() -> None:
         )
     result = {**describe(), "config": PEER.name, "sets": rows}
     save(result, RESULTS / "peer.json")
+    write_section(ROOT / "README.md", "peer", readme_table(rows))
     print(one_line(result))
 
 

@@ -154,3 +154,11 @@ def test_wrong_use_says_what_to_do(bundle: Path, index: Path, tmp_path: Path) ->
     refused = evaluate("--data", index, "--model", bundle, "--log-test", foreign)
     assert (refused.returncode, "not a log" in refused.stderr) == (2, True)
     assert foreign.read_text() == "a,b\n"
+
+
+def test_a_variant_can_be_chosen(index: Path) -> None:
+    done = evaluate("--data", index, "--variant", "int8", "--json")
+    assert json.loads(done.stdout)["model"]["variant"] == "int8"
+    done = evaluate("--data", index, "--variant", "int7")
+    assert done.returncode != 0
+    assert "int7" in done.stderr and "int8" in done.stderr  # what there is

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dermseg.inference.card import ModelCard
+from dermseg.inference.card import Metric, ModelCard
 from dermseg.report.card_sections import evaluation_sections
 
 
@@ -40,7 +40,7 @@ def render_model_card(
         f"probability is at least {q.threshold}. Largest component kept: {_yes(q.keep_largest)}; "
         f"holes filled: {_yes(q.fill_holes)}; smoothing radius: {q.smooth_radius:g} of the side.",
         "## Results",
-        *(_results(card) if card.metrics else ["Not evaluated."]),
+        *((results_table(card.metrics), _PROTOCOL) if card.metrics else ("Not evaluated.",)),
         *(f"- {m.dataset}: {m.protocol}" for m in card.metrics),
         evaluation_sections(evaluations or {}, pictures),
         "## Training data",
@@ -57,6 +57,9 @@ def render_model_card(
     return "\n\n".join(_join_lists(parts)) + "\n"
 
 
+_PROTOCOL = (
+    "Per image, at the masks' own resolution; means with 95 % t-intervals. Failed: Jaccard below 0.65."
+)
 _RECIPE = ("initialisation", "teachers", "optimizer", "loss", "epochs", "phases", "batch_size", "seed")
 
 
@@ -87,19 +90,17 @@ def _interval(value: Any) -> str:
     return f"{value['mean']:.3f} ({low:.3f}-{high:.3f})"
 
 
-def _results(card: ModelCard) -> list[str]:
+def results_table(metrics: Sequence[Metric]) -> str:
+    """What a model reached, as Markdown: one row per data set, means with their intervals."""
     rows = []
-    for metric in card.metrics:
+    for metric in metrics:
         values = metric.model_dump()
         measured = [_interval(values.get(k)) for k in ("dice", "jaccard", "threshold_jaccard")]
         failed = values.get("failed_below_065")
         rows.append(
             [metric.dataset, str(metric.n), *measured, "-" if failed is None else f"{100 * failed:.1f} %"]
         )
-    return [
-        _table(["data", "images", "Dice", "Jaccard", "thresholded Jaccard", "failed"], rows),
-        "Per image, at the masks' own resolution; means with 95 % t-intervals. Failed: Jaccard below 0.65.",
-    ]
+    return _table(["data", "images", "Dice", "Jaccard", "thresholded Jaccard", "failed"], rows)
 
 
 def _data(data: list[dict[str, Any]]) -> str:

@@ -32,6 +32,9 @@ def evaluate(
     data: Annotated[Path, typer.Option("--data", help="Index of the data set (from 'dermseg data import').")],
     split: Annotated[str, typer.Option(help="Split to score; 'all' takes all but 'excluded'.")] = "test",
     model: Annotated[str, typer.Option(help="Name, folder or zip of a bundle.")] = "default",
+    variant: Annotated[
+        str | None, typer.Option(help="Variant of the model ('dermseg models info' lists them).")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for report.html, per_image.csv and metrics.json."),
@@ -86,7 +89,7 @@ def evaluate(
 
     rows, without_mask = select_split(read_index(data), split)
     facts = None if metadata is None else read_metadata(metadata)
-    loaded = load_model(model)
+    loaded = load_model(model, variant=variant)
     if log_test is not None:
         check_test_log(log_test)
     if output is not None:

@@ -1,0 +1,93 @@
+"""README's table of what a user can choose: the default with and without averaging, as int8, and ``fast``.
+
+    DERMSEG_RUNS=... DERMSEG_DATA=... python benchmarks/choices.py [--isic BUNDLE]
+
+Each choice is evaluated on the test sets of the model card, unless that has been done; a look at a test split
+is a line in ``benchmarks/test-evaluations.csv``. Writes ``results/choices.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, ROOT, describe, save, write_section
+from dermseg.inference.bundle import load_bundle
+from dermseg.inference.card import ModelCard
+from model_card import evaluated, kept_under, test_sets
+
+BUNDLES = ROOT / "src" / "dermseg" / "bundles"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One row: the bundle, further words of the command, and what the row says."""
+
+    bundle: Path
+    words: tuple[str, ...]
+    text: str
+    views: int = 1
+
+
+def choices(isic: Path) -> list[Choice]:
+    """The rows, the most careful first; that of `isic` where it has been made."""
+    default, fast = BUNDLES / "default", BUNDLES / "fast"
+    variant = load_bundle(default).card.variants.get("int8")
+    rows = [
+        Choice(default, ("--tta",), "`--model default --tta`", views=8),
+        Choice(default, (), "`--model default`"),
+        Choice(fast, (), "`--model fast`: the same network at {size} px (`make model BUNDLE=fast`)"),
+        Choice(
+            isic,
+            (),
+            "built by `make model DATA=isic`: has not seen HAM10000, for those whom its licence excludes",
+        ),
+    ]
+    if variant is not None:
+        text = f"`--variant int8`: the default in {variant.bytes / 1e6:.1f} MB"
+        rows.insert(2, Choice(default, ("--variant", "int8"), text))
+    return [row for row in rows if row.bundle.exists()]
+
+
+def folder(choice: Choice, card: ModelCard, runs: Path) -> Path:
+    """Where the evaluations of a choice are kept; a plain model's are those of its card."""
+    kept = kept_under(card, runs)
+    words = [*choice.words, *(card.variants[name].sha256 for name in choice.words if name in card.variants)]
+    return kept / f"choice-{hashlib.sha256(repr(words).encode()).hexdigest()[:8]}" if words else kept
+
+
+def main() -> None:
+    """Evaluate what has not been evaluated, and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--isic", type=Path, help="default dist/isic, where make model puts it")
+    args = parser.parse_args()
+    runs, data = Path(os.environ["DERMSEG_RUNS"]), Path(os.environ["DERMSEG_DATA"])
+    default = load_bundle(BUNDLES / "default").card.preprocessing
+    rows: list[dict[str, Any]] = []
+    for choice in choices(args.isic or ROOT / "dist" / "isic"):
+        card = load_bundle(choice.bundle).card
+        kept, size = folder(choice, card, runs), card.preprocessing
+        dice = {}
+        for test in test_sets(data, runs):
+            found = evaluated(kept / test.index.stem, choice.bundle, test.index, test.split, *choice.words)
+            dice[test.name] = found["dice"]["mean"]
+        work = choice.views * size.height * size.width / (default.height * default.width)
+        rows.append({"choice": choice.text.format(size=size.height), "dice": dice, "work": round(work, 2)})
+    names = list(rows[0]["dice"])
+    lines = [f"| Dice | {' | '.join(names)} | network's work |", f"|---|{'---:|' * (len(names) + 1)}"]
+    for row in rows:
+        values = " | ".join(f"{row['dice'][name]:.3f}" for name in names)
+        lines.append(f"| {row['choice']} | {values} | {row['work']:g} |")
+    save({**describe(), "rows": rows}, RESULTS / "choices.json")
+    write_section(ROOT / "README.md", "choices", "\n".join(lines))
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
