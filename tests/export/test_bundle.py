@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import yaml
+from safetensors.torch import load_file as load_weights_file
+from safetensors.torch import save_file
 
 from dermseg.apps.cli.main import main
 from dermseg.errors import UsageError
@@ -21,6 +24,7 @@ from dermseg.inference.card import read_card
 from dermseg.inference.predictor import load_model
 from dermseg.inference.runtimes_openvino import openvino_installed
 from dermseg.models import build_model, count_parameters
+from dermseg.training.checkpoint import BEST
 from dermseg.training.config import load_config
 from dermseg.training.loop import train
 
@@ -124,6 +128,23 @@ def test_a_run_becomes_a_bundle_that_finds_what_it_was_taught(
     assert all(
         word in shown for word in (*names, "parity", "flip", "opset 13", "batch 4", "largest component")
     )
+
+
+def test_weights_can_be_averaged_with_those_of_the_start(run: Path, tmp_path: Path) -> None:
+    start = load_weights_file(run / BEST)
+    (bias,) = [name for name, value in start.items() if name.endswith("bias") and value.shape == (1,)]
+    save_file({**start, bias: start[bias] + 8}, tmp_path / "start.safetensors")
+    shutil.copytree(run, tmp_path / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"] |= {"init_from": str(tmp_path / "start.safetensors"), "average_with_start": 0.25}
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    logits = []
+    for name in (run, tmp_path / "run"):
+        card = export_run(name, tmp_path / "bundle", Named("discs", "1", "CC0-1.0"), variants=["fp32"])
+        model = load_model(tmp_path / "bundle")
+        logits.append(model.session(np.zeros((1, 3, 64, 64), np.float32)))
+    assert np.abs(logits[1] - logits[0] - 2).max() < 1e-4
+    assert card.training["weights"] == "75 % as trained, 25 % of start.safetensors"
 
 
 def test_the_docs_tell_how_to_use_a_bundle_without_dermseg(run: Path, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ CASES = [
     ("data.cache_dir=${NOWHERE_AT_ALL}", "NOWHERE_AT_ALL"),
     ("model.init_from=nowhere", "'nowhere' does not exist"),
     ("model.init_from=default", "of another network"),
+    ("model.average_with_start=0.5", "needs init_from"),
     ("training.device=tpu", "use auto, cpu, cuda"),
     ("training.lr=0", "greater than 0"),
     ("training", "key=value"),

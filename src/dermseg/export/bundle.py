@@ -35,6 +35,7 @@ from dermseg.models import build_model, count_parameters, without_pretrained
 from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state, load_weights
 from dermseg.training.config import RunConfig, expand, load_config, network_preprocessing
 from dermseg.training.rows import select_rows
+from dermseg.training.start import average_with, find_start
 
 CHECKED_IMAGES = 64
 MAX_LOGIT_DIFFERENCE = 0.01  # a probability of at most a quarter of this
@@ -105,6 +106,8 @@ def export_run(
         known = inspect.signature(type(model)).parameters.values()
         all_options = {p.name: p.default for p in known if p.default is not p.empty} | options
     load_weights(run / BEST, model)
+    if config.model.init_from and config.model.average_with_start:
+        average_with(find_start(config.model.init_from), model, config.model.average_with_start)
     parameters = count_parameters(model)  # as trained; folding batch norms makes a few fewer
     model = fold_batch_norm(model)
     size = best_image_size(run, config)
@@ -226,10 +229,18 @@ def _training(config: RunConfig, val_images: int, trials: list[dict[str, Any]]) 
         "optimizer": f"{t.optimizer}, lr {t.lr}, {t.schedule}, weight decay {t.weight_decay}",
         "loss": t.loss.model_dump(),
         "initialisation": _initialisation(config),
+        **_averaged(config),
         "teachers": [Path(name).name for name in config.data.teachers],
         "threshold_chosen_on": f"{val_images} validation images",
         "postprocessing_trials": trials,
     }
+
+
+def _averaged(config: RunConfig) -> dict[str, str]:
+    """What the exported weights are the mean of, where they are one."""
+    if not (start := config.model.init_from) or not (share := config.model.average_with_start):
+        return {}
+    return {"weights": f"{100 - 100 * share:g} % as trained, {100 * share:g} % of {Path(start).name}"}
 
 
 def _initialisation(config: RunConfig) -> str:

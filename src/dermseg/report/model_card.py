@@ -60,7 +60,17 @@ def render_model_card(
 _PROTOCOL = (
     "Per image, at the masks' own resolution; means with 95 % t-intervals. Failed: Jaccard below 0.65."
 )
-_RECIPE = ("initialisation", "teachers", "optimizer", "loss", "epochs", "phases", "batch_size", "seed")
+_RECIPE = (
+    "initialisation",
+    "weights",
+    "teachers",
+    "optimizer",
+    "loss",
+    "epochs",
+    "phases",
+    "batch_size",
+    "seed",
+)
 
 
 def _join_lists(parts: list[str]) -> list[str]:

@@ -73,6 +73,9 @@ class ModelConfig(Section):
     init_from: str | None = Field(
         default=None, description="run folder, .safetensors file or bundle to start from"
     )
+    average_with_start: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the weights of init_from in those that are exported"
+    )
 
     @field_validator("architecture")
     @classmethod
@@ -80,7 +83,9 @@ class ModelConfig(Section):
         return name if "." in name else or_value_error(find_architecture, name).name
 
     @model_validator(mode="after")
-    def _enough_classes(self) -> ModelConfig:
+    def _consistent(self) -> ModelConfig:
+        if self.average_with_start and self.init_from is None:
+            raise ValueError("average_with_start needs init_from, the weights to average with")
         if self.outputs == "softmax" and self.classes < 2:
             raise ValueError("outputs=softmax needs options.classes of 2 or more (class 0 is the background)")
         return self

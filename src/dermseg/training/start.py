@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dermseg.errors import DermsegError, ModelError, UsageError
@@ -74,6 +75,25 @@ class Start:
             raise ModelError(
                 f"weights do not fit: {str(error).splitlines()[0]}", file=self.bundle.path
             ) from None
+
+
+def average_with(start: Start, model: nn.Module, share: float) -> None:
+    """Move the weights of ``model`` towards those it started from; ``share`` is that of the start.
+
+    WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903): most of what was learnt is kept, and what was forgotten
+    comes back. It works where training has not gone far from its start.
+
+    Raises
+    ------
+    ModelError
+        See ``Start.state``.
+    """
+    first = start.state(model)
+    mixed = {
+        name: torch.lerp(own, first[name].to(own), share) if own.is_floating_point() else own
+        for name, own in model.state_dict().items()
+    }
+    model.load_state_dict(mixed)
 
 
 def find_start(text: str) -> Start:
