@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 from dermseg.errors import ImageError
 from dermseg.images import ImageSource, find_images, load_image
 from dermseg.images.decode import reduction
+from dermseg.images.load import load_view
 
 RGB = cv2.resize(
     np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8), (83, 61), interpolation=cv2.INTER_LINEAR
@@ -130,6 +131,17 @@ def test_reduced_jpeg_keeps_full_size_in_info(orientation: int) -> None:
     assert small.scale == pytest.approx(small.pixels.shape[1] / full.pixels.shape[1])
     reduced = cv2.resize(full.pixels, small.pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(reduced.astype(int) - small.pixels).mean() < 3  # not turned the wrong way, not shifted
+
+
+def test_people_see_more_than_a_small_network() -> None:
+    data = encode(PICTURE.resize((1200, 900)), "JPEG")
+    loaded = load_image(data, min_side=200)
+    assert loaded.pixels.shape == (225, 300, 3)
+    assert load_view(data, loaded).shape == (450, 600, 3)
+    enough = load_image(data, min_side=450)
+    assert load_view(data, enough) is enough.pixels
+    whole = load_image(encode(PICTURE, "PNG"), min_side=40)
+    assert load_view(b"never read", whole) is whole.pixels
 
 
 @given(st.integers(1, 9000), st.integers(1, 9000), st.integers(1, 3000))

@@ -22,7 +22,7 @@ from dermseg.dicom.send import SendError, send
 from dermseg.dicom.write import to_bytes, write_objects
 from dermseg.errors import DermsegError, ImageError
 from dermseg.images.dicom import read_dataset
-from dermseg.images.load import load_image
+from dermseg.images.load import load_image, load_view
 from dermseg.images.masks import encode_mask
 from dermseg.images.overlay import draw_overlay
 from dermseg.images.resize import shrink
@@ -122,16 +122,15 @@ class Worker:
         """Segment a received image and write its results into ``made/``."""
         data = self.queue.received_path(job.image_uid).read_bytes()
         image = read_dataset(data)
-        loaded = load_image(
-            data, min_side=self.model.min_side, max_pixels=round(self.config.max_megapixels * 1e6)
-        )
+        max_pixels = round(self.config.max_megapixels * 1e6)
+        loaded = load_image(data, min_side=self.model.min_side, max_pixels=max_pixels)
         options = self.config
         probability = self.model.infer(self.model.prepare(loaded.pixels)[None], tta=options.tta)[0]
         size = (loaded.info.height, loaded.info.width)
         result = self.model.finish(probability, size, threshold=options.threshold, lesions=options.lesions)
         overlay = None
         if "dicom-sc" in options.kinds:
-            pixels = shrink(loaded.pixels, OVERLAY_SIDE)
+            pixels = shrink(load_view(data, loaded, max_pixels=max_pixels), OVERLAY_SIDE)
             mask = resize_mask(result.mask, pixels.shape[:2])
             overlay = draw_overlay(pixels, mask, legend=legend_of(result, self.model))
         del image.PixelData

@@ -23,6 +23,7 @@ from dermseg.images.probe import byte_limit, probe
 from dermseg.images.sources import DICOM_EXTENSIONS, ImageSource, as_source
 
 MAX_PIXELS = 100_000_000
+VIEW_MIN_SIDE = 448  # pixels of the shorter side below which an outline is hard to judge
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,36 @@ def load_image(
         notes,
     )
     return LoadedImage(pixels, info, pixels.shape[1] / width)
+
+
+def load_view(
+    source: ImageSource | Path | str | bytes,
+    loaded: LoadedImage,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    allow_truncated: bool = False,
+) -> npt.NDArray[np.uint8]:
+    """Pixels for people to look at: those of ``loaded``, or decoded again where a network needed fewer.
+
+    Parameters
+    ----------
+    source, max_pixels, allow_truncated
+        As ``loaded`` was made with.
+
+    Returns
+    -------
+    uint8 (h, w, 3); both sides have ``VIEW_MIN_SIDE`` pixels where the image has them.
+
+    Raises
+    ------
+    ImageError
+        See ``load_image``.
+    """
+    if loaded.scale == 1 or min(loaded.pixels.shape[:2]) >= VIEW_MIN_SIDE:
+        return loaded.pixels
+    return load_image(
+        source, min_side=VIEW_MIN_SIDE, max_pixels=max_pixels, allow_truncated=allow_truncated
+    ).pixels
 
 
 def open_header(source: ImageSource | Path | str | bytes, max_pixels: int = MAX_PIXELS) -> Header:

@@ -4,8 +4,8 @@ Decisions
 ---------
 - JPEGs are decoded at the scale the model asks for, whatever is saved, so that masks depend neither on
   ``--save`` nor on whether the command or the Python interface made them. Overlays are for the screen:
-  they are drawn on these pixels (1072 x 712 for 12 megapixels), at most 1800 wide or high. Masks always
-  have the input's own size.
+  they are drawn on these pixels (1072 x 712 for 12 megapixels), or on ones decoded again where these are
+  too few to look at, at most 1800 wide or high. Masks always have the input's own size.
 - Whatever goes wrong with one image, running out of memory included, becomes its row. Only a disk that
   cannot be written to ends the batch: every further image would fail for the same reason.
 - Files of an image that fails half way are taken away again, so that a file on disk means a done image.
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from dermseg.errors import DermsegError, ImageError
 from dermseg.files import atomic_write
-from dermseg.images.load import LoadedImage, load_image
+from dermseg.images.load import LoadedImage, load_image, load_view
 from dermseg.images.masks import encode, encode_mask
 from dermseg.images.overlay import draw_overlay, encode_jpeg
 from dermseg.images.resize import shrink, stretch
@@ -89,6 +89,7 @@ class Segmenter:
         self.opinions = opinions
         self.margin = margin
         self.encoder = encoder
+        self._overlays = overlays
         self._view_side = OVERLAY_SIDE if overlays else THUMBNAIL_SIDE
         self._big = threading.Lock()
 
@@ -124,8 +125,12 @@ class Segmenter:
             gate_view = self.model.gate_view(loaded.pixels)
             # what overlay and thumbnail are drawn on
             seen = loaded.pixels if gate_view is None or max(gate_view.shape) < self._view_side else gate_view
+            if self._overlays:
+                seen = load_view(
+                    source, loaded, max_pixels=self.max_pixels, allow_truncated=self.allow_truncated
+                )
             pixels = shrink(seen, self._view_side)
-            del loaded
+            del loaded, seen
         with _timed(stages, "network"):
             (probability,), features = self.model.look(network_input[None], tta=self.tta)
             maps = None if self.opinions is None else self.opinions(network_input)

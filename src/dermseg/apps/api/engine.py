@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from dermseg.apps.api.limits import whole_seconds
 from dermseg.apps.api.metrics import Metrics
 from dermseg.apps.api.problems import Problem
-from dermseg.images.load import ImageInfo, load_image, open_header
+from dermseg.images.load import ImageInfo, load_image, load_view, open_header
 from dermseg.images.masks import encode_mask
 from dermseg.images.resize import shrink
 from dermseg.inference.postprocess import Floats, Lesions
@@ -259,7 +259,8 @@ class Engine:
                     task.gate_view = model.gate_view(loaded.pixels)
                     task.info = loaded.info
                     if task.ask.picture:
-                        task.picture = shrink(loaded.pixels, OVERLAY_SIDE)
+                        view = load_view(task.data, loaded, max_pixels=self._max_pixels)
+                        task.picture = shrink(view, OVERLAY_SIDE)
         except Exception as error:
             self._metrics.images.labels("failed").inc()
             task.tell(error)
