@@ -18,9 +18,7 @@ from typing import Any
 from common import RESULTS, ROOT, describe, save, write_section
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import ModelCard
-from model_card import evaluated, kept_under, test_sets
-
-BUNDLES = ROOT / "src" / "dermseg" / "bundles"
+from model_card import BUNDLE, evaluated, kept_under, test_sets
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Choice:
 
 def choices(isic: Path) -> list[Choice]:
     """The rows, the most careful first; that of `isic` where it has been made."""
-    default, fast = BUNDLES / "default", BUNDLES / "fast"
+    default, fast = BUNDLE, BUNDLE.with_name("fast")
     variant = load_bundle(default).card.variants.get("int8")
     rows = [
         Choice(default, ("--tta",), "`--model default --tta`", views=8),
@@ -68,7 +66,7 @@ def main() -> None:
     parser.add_argument("--isic", type=Path, help="default dist/isic, where make model puts it")
     args = parser.parse_args()
     runs, data = Path(os.environ["DERMSEG_RUNS"]), Path(os.environ["DERMSEG_DATA"])
-    default = load_bundle(BUNDLES / "default").card.preprocessing
+    default = load_bundle(BUNDLE).card.preprocessing
     rows: list[dict[str, Any]] = []
     for choice in choices(args.isic or ROOT / "dist" / "isic"):
         card = load_bundle(choice.bundle).card

@@ -89,8 +89,7 @@ class Segmenter:
         self.opinions = opinions
         self.margin = margin
         self.encoder = encoder
-        self._overlays = overlays
-        self._view_side = OVERLAY_SIDE if overlays else THUMBNAIL_SIDE
+        self.overlays = overlays
         self._big = threading.Lock()
 
     def __call__(self, job: Job) -> Entry:
@@ -124,12 +123,15 @@ class Segmenter:
             network_input = self.model.prepare(loaded.pixels)
             gate_view = self.model.gate_view(loaded.pixels)
             # what overlay and thumbnail are drawn on
-            seen = loaded.pixels if gate_view is None or max(gate_view.shape) < self._view_side else gate_view
-            if self._overlays:
+            if self.overlays:
                 seen = load_view(
                     source, loaded, max_pixels=self.max_pixels, allow_truncated=self.allow_truncated
                 )
-            pixels = shrink(seen, self._view_side)
+            elif gate_view is not None and max(gate_view.shape) >= THUMBNAIL_SIDE:
+                seen = gate_view
+            else:
+                seen = loaded.pixels
+            pixels = shrink(seen, OVERLAY_SIDE if self.overlays else THUMBNAIL_SIDE)
             del loaded, seen
         with _timed(stages, "network"):
             (probability,), features = self.model.look(network_input[None], tta=self.tta)
