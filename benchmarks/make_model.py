@@ -100,16 +100,20 @@ def train(config: Path, run: Path, overrides: list[str]) -> None:
         dermseg("train", "--resume", run)
         return
     settings = load_config(config)
-    if start := settings.model.init_from:
-        first = expand(start)
-        train(config.with_name(f"{first.name.removeprefix('run-')}.yaml"), first, [])
-    for teacher in map(expand, settings.data.teachers):
-        if not teacher.exists():
-            name = teacher.name.removeprefix("teacher-")
-            earlier = teacher.with_name(f"run-{name}")
-            train(config.with_name(f"{name}.yaml"), earlier, [])
-            dermseg("export", earlier, "-o", teacher)
+    for needed in (settings.model.init_from, *settings.data.teachers):
+        if needed:
+            provide(expand(needed), config)
     dermseg("train", config, "-o", run, *overrides)
+
+
+def provide(path: Path, config: Path) -> None:
+    """Make the run ``run-NAME``, or its bundle ``teacher-NAME``, by the config of that name beside ``config``."""
+    name = path.name.removeprefix("run-").removeprefix("teacher-")
+    run = path.with_name(f"run-{name}")
+    if path == run or not path.exists():
+        train(config.with_name(f"{name}.yaml"), run, [])
+    if not path.exists():
+        dermseg("export", run, "-o", path)
 
 
 def export(run: Path, bundle: Path, words: list[str]) -> None:

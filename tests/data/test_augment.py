@@ -7,7 +7,7 @@ from dermseg.data.augment import Augmentation
 
 STILL = Augmentation(
     rotate_degrees=0, scale=(1.0, 1.0), aspect=0, shift=0, flip=False, brightness=0, contrast=0, gamma=0,
-    colour_cast=0, saturation=0, blur=0, hair=0, vignette=0, ruler=0, bubbles=0,
+    colour_cast=0, saturation=0, blur=0, noise=0, hair=0, vignette=0, ruler=0, bubbles=0,
 )  # fmt: skip
 
 
@@ -39,9 +39,19 @@ def test_image_and_mask_move_together() -> None:
 
 def test_the_result_depends_on_the_generator_only() -> None:
     image, mask = disc()
-    full = Augmentation(hair=1, vignette=1, ruler=1, bubbles=1, blur=1)
+    full = Augmentation(hair=1, vignette=1, ruler=1, bubbles=1, blur=1, noise=1)
     first, second, other = (full(np.random.default_rng(s), image, mask, 48)[0] for s in (5, 5, 6))
     assert np.array_equal(first, second)
     assert not np.array_equal(first, other)
     assert first.shape == (48, 48, 3)
     assert first.dtype == np.uint8
+
+
+def test_noise_keeps_the_mean_and_the_mask() -> None:
+    image, mask = disc()
+    noisy = Augmentation(**{**vars(STILL), "noise": 1})
+    for seed in range(6):
+        out_image, out_mask = noisy(np.random.default_rng(seed), image, mask, 64)
+        skin = out_image[mask == 0].astype(float)
+        assert 2 < skin.std() < 35 and abs(skin.mean() - 200) < 4
+        assert np.array_equal(out_mask, mask)

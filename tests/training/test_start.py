@@ -21,9 +21,10 @@ from dermseg.inference.predictor import load_model
 from dermseg.models import build_model
 from dermseg.models.stored import read_parameters, unfold
 from dermseg.training.check import check_run
-from dermseg.training.checkpoint import BEST
+from dermseg.training.checkpoint import BEST, START
 from dermseg.training.config import load_config
-from dermseg.training.start import RECIPE, find_start, load_run
+from dermseg.training.norms import recover_norms
+from dermseg.training.start import RECIPE, Start, average_with, find_start, load_run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ARCHITECTURES: list[tuple[str, dict[str, Any]]] = [
@@ -99,12 +100,34 @@ def test_a_bundle_is_fine_tuned_and_its_run_again(
         assert torch.equal(network.state_dict()["head.weight"], tuned["head.weight"])
 
 
-def test_a_bundle_without_frozen_norms_is_refused(
+def test_norms_of_a_bundle_come_to_life_without_changing_what_it_computes() -> None:
+    network = build_model("encoder_unet", dropout=0)
+    find_start("default").load(network)
+    rows = [synthesize(seed, (160, 160))[0] for seed in range(8)]
+    model = load_model(threads=1)
+    x = torch.from_numpy(np.stack([model.prepare(pixels) for pixels in rows]))
+    with torch.no_grad():
+        before = network.eval()(x)
+        recover_norms(network, [x[:4], x[4:]])
+        torch.testing.assert_close(network(x), before, rtol=1e-3, atol=1e-3)
+        # statistics of the batch are now those that the norms hold: learning does not begin with a jump
+        torch.testing.assert_close(network.train()(x), before, rtol=0.02, atol=0.1)
+
+
+def test_a_run_from_a_bundle_keeps_what_it_began_with(
     tiny_config: tuple[Path, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run = tmp_path / "run"
     words = ["--from", "default", "--set", "training.freeze_norm=false", "--set", "training.phases=[]"]
-    assert _train(str(tiny_config[0]), *words, "-o", str(tmp_path / "run")) == 2
-    assert "training.freeze_norm=true" in capsys.readouterr().err
+    words += ["--set", "model.average_with_start=0.5", "--set", "training.epochs=1", "--set", "training.lr=0.01"]
+    assert _train(str(tiny_config[0]), *words, "-o", str(run)) == 0, capsys.readouterr().err
+    began, best = load_file(run / START), load_file(run / BEST)
+    assert began.keys() == best.keys()
+    network = build_model("encoder_unet")
+    network.load_state_dict(best)
+    average_with(Start(weights=run / START), network, 0.5)
+    middle = network.state_dict()["head.weight"]
+    torch.testing.assert_close(middle, (began["head.weight"] + best["head.weight"]) / 2)
 
 
 def test_a_start_that_is_not_there(tmp_path: Path) -> None:

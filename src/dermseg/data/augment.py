@@ -33,6 +33,7 @@ class Augmentation:
     colour_cast: float = 0.08
     saturation: float = 0.3
     blur: float = 0.1
+    noise: float = 0.1
     hair: float = 0.12
     vignette: float = 0.12
     ruler: float = 0.04
@@ -80,6 +81,8 @@ class Augmentation:
         image = cv2.LUT(image, self._table(rng))  # type: ignore[assignment]
         if self.blur and rng.random() < self.blur:
             image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, max(0.5, 0.008 * image.shape[0])))  # type: ignore[assignment]
+        if self.noise and rng.random() < self.noise:
+            image = _add_noise(rng, image)
         return image
 
     def _table(self, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -93,3 +96,15 @@ class Augmentation:
         y = (x**gamma - 0.5) * gain + 0.5 + offset
         table: NDArray[np.uint8] = (np.clip(y, 0, 1) * 255).round().astype(np.uint8)[None]
         return table
+
+
+def _add_noise(rng: np.random.Generator, image: Image) -> Image:
+    """Noise of a sensor in little light: grains of one to three pixels, the same at any size of training."""
+    h, w = image.shape[:2]
+    grain = int(rng.integers(1, 4))
+    field = rng.standard_normal((-(-h // grain), -(-w // grain), 3), dtype=np.float32)
+    field *= np.float32(rng.uniform(4, 30))
+    if grain > 1:
+        field = cv2.resize(field, (w, h), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+    noisy: Image = np.clip(image + field, 0, 255).astype(np.uint8)
+    return noisy

@@ -32,10 +32,10 @@ from dermseg.inference.machine import describe_machine, library_versions
 from dermseg.inference.preprocess import to_input
 from dermseg.inference.session import OrtSession
 from dermseg.models import build_model, count_parameters, without_pretrained
-from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state, load_weights
+from dermseg.training.checkpoint import BEST, CONFIG, LAST, START, load_state, load_weights
 from dermseg.training.config import RunConfig, expand, load_config, network_preprocessing
 from dermseg.training.rows import select_rows
-from dermseg.training.start import average_with, find_start
+from dermseg.training.start import Start, average_with, find_start
 
 CHECKED_IMAGES = 64
 MAX_LOGIT_DIFFERENCE = 0.01  # a probability of at most a quarter of this
@@ -107,7 +107,9 @@ def export_run(
         all_options = {p.name: p.default for p in known if p.default is not p.empty} | options
     load_weights(run / BEST, model)
     if config.model.init_from and config.model.average_with_start:
-        average_with(find_start(config.model.init_from), model, config.model.average_with_start)
+        began = run / START  # what a bundle was turned into; the weights of runs are averaged as they are
+        start = Start(weights=began) if began.exists() else find_start(config.model.init_from)
+        average_with(start, model, config.model.average_with_start)
     parameters = count_parameters(model)  # as trained; folding batch norms makes a few fewer
     model = fold_batch_norm(model)
     size = best_image_size(run, config)

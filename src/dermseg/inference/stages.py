@@ -30,7 +30,7 @@ from dermseg.files import atomic_write
 from dermseg.images.load import LoadedImage, load_image, load_view
 from dermseg.images.masks import encode, encode_mask
 from dermseg.images.overlay import draw_overlay, encode_jpeg
-from dermseg.images.resize import shrink, stretch
+from dermseg.images.resize import resize_image, shrink
 from dermseg.images.sources import ImageSource
 from dermseg.inference.journal import Entry
 from dermseg.inference.outputs import DICOM_KINDS, MAPS, MARGINS, failed_row, result_row
@@ -120,8 +120,9 @@ class Segmenter:
         with _timed(stages, "decode"):
             loaded = self._load(source)
             info = loaded.info
-            network_input = self.model.prepare(loaded.pixels)
-            gate_view = self.model.gate_view(loaded.pixels)
+            reduced = self.model.reduce(loaded.pixels)
+            network_input = self.model.prepare(reduced)
+            gate_view = self.model.gate_view(reduced)
             # what overlay and thumbnail are drawn on
             if self.overlays:
                 seen = load_view(
@@ -132,7 +133,7 @@ class Segmenter:
             else:
                 seen = loaded.pixels
             pixels = shrink(seen, OVERLAY_SIDE if self.overlays else THUMBNAIL_SIDE)
-            del loaded, seen
+            del loaded, reduced, seen
         with _timed(stages, "network"):
             (probability,), features = self.model.look(network_input[None], tta=self.tta)
             maps = None if self.opinions is None else self.opinions(network_input)
@@ -259,7 +260,7 @@ def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bo
     step = min(mask.shape[0] // size[0], mask.shape[1] // size[1]) // 4
     if step > 1:  # 12 megapixels for a thumbnail: 2 ms instead of 7
         mask = np.ascontiguousarray(mask[step // 2 :: step, step // 2 :: step])
-    return stretch(mask.view(np.uint8) * np.uint8(255), *size) >= 128
+    return resize_image(mask.view(np.uint8) * np.uint8(255), *size) >= 128
 
 
 def legend_of(result: Result, model: Model) -> list[str]:

@@ -3,7 +3,7 @@
 The exporter folds each batch norm into the convolution before it and keeps the names. Here the convolution
 gets the folded weight, and its norm becomes the one that does nothing but add the folded bias: mean 0,
 variance 1, scale ``sqrt(1 + eps)``. That is the same function for as long as the norm's statistics stay as
-they are (``training.freeze_norm``).
+they are (``training.freeze_norm``); ``training.norms`` gives them statistics again.
 """
 
 from __future__ import annotations

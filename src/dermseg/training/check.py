@@ -135,12 +135,12 @@ def _check_network(model: ModelConfig, training: TrainingConfig) -> None:
                 hint=f"use {below} or {above}" if below else f"use {above}",
             )
     if model.init_from:
-        _check_start(model.init_from, network, training)
+        _check_start(model.init_from, network)
     if not own:
         _check_shape(network, model, min(sizes))
 
 
-def _check_start(text: str, network: nn.Module, training: TrainingConfig) -> None:
+def _check_start(text: str, network: nn.Module) -> None:
     """Names and shapes only, so a network on the meta device will do."""
     try:
         start = find_start(text)
@@ -157,11 +157,6 @@ def _check_start(text: str, network: nn.Module, training: TrainingConfig) -> Non
         raise ConfigError(
             f"model.init_from is of another network: {len(differ)} tensors differ, such as '{min(differ)}'",
             hint=f"--from {text} takes architecture and options from there",
-        )
-    if start.bundle is not None and not training.freeze_norm:
-        raise ConfigError(
-            "model.init_from is a bundle, which has no statistics of its batch norms",
-            hint="training.freeze_norm=true",
         )
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: whole or not at all, and without pickle on the way in.
 
 ``last.pt`` holds everything that an exact continuation needs and is read with ``weights_only=True``;
-``best.safetensors`` holds the weights of the best validation.
+``best.safetensors`` holds the weights of the best validation, ``start.safetensors`` those a run began with where they came from a bundle.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dermseg.errors import ModelError, TrainingError
 from dermseg.files import atomic_write
 
 CONFIG, LAST, BEST = "config.yaml", "last.pt", "best.safetensors"
+START = "start.safetensors"
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

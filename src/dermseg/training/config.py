@@ -120,6 +120,7 @@ class AugmentationConfig(Section):
     colour_cast: float = Field(default=0.08, ge=0, le=1)
     saturation: float = Field(default=0.3, ge=0, le=1)
     blur: float = Field(default=0.1, ge=0, le=1, description="probability")
+    noise: float = Field(default=0.1, ge=0, le=1, description="probability")
     hair: float = Field(default=0.12, ge=0, le=1, description="probability")
     vignette: float = Field(default=0.12, ge=0, le=1, description="probability")
     ruler: float = Field(default=0.04, ge=0, le=1, description="probability")
@@ -175,7 +176,7 @@ class TrainingConfig(Section):
     ema_decay: float | None = Field(default=0.998, gt=0, lt=1)
     freeze_norm: bool = Field(
         default=False,
-        description="batch norms keep their statistics: for few images, and when starting from a bundle",
+        description="batch norms keep their statistics: for few images",
     )
     autocast: Literal["auto", "off", "bf16", "fp16"] = "auto"
     channels_last: bool = Field(default=True, description="memory layout in which convolutions are faster")

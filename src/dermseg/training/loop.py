@@ -33,7 +33,7 @@ from dermseg.locks import lock_file
 from dermseg.models import build_model, count_parameters
 from dermseg.training.batches import Batches, Source
 from dermseg.training.check import check_run
-from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state, save_state, save_weights
+from dermseg.training.checkpoint import BEST, CONFIG, LAST, START, load_state, save_state, save_weights
 from dermseg.training.config import RunConfig, SourceConfig
 from dermseg.training.device import pick_device
 from dermseg.training.display import Display
@@ -41,6 +41,7 @@ from dermseg.training.distributed import World, join
 from dermseg.training.environment import describe_environment, keep_freed_memory
 from dermseg.training.log import RunLog
 from dermseg.training.mirror import Mirror
+from dermseg.training.norms import recover_norms
 from dermseg.training.optim import WeightAverage, lr_factor, set_lr
 from dermseg.training.plugins import build_augmentation
 from dermseg.training.progress import Progress
@@ -51,6 +52,7 @@ from dermseg.training.teachers import find_teachers
 from dermseg.training.validation import Validation
 
 LOG_EVERY = 20  # steps
+NORM_BATCHES = 20  # that batch norms of a bundle learn their statistics from
 
 
 class Trainer:
@@ -87,10 +89,13 @@ class Trainer:
         self.augmentation = build_augmentation(config.augmentation)
         torch.manual_seed(config.seed)
         model = build_model(config.model.architecture, **config.model.options)
-        if config.model.init_from:
-            find_start(config.model.init_from).load(model)
+        start = find_start(config.model.init_from) if config.model.init_from else None
+        if start:
+            start.load(model)
         self.step = Step(config, model, self.device, self.world)
         self.model = self.step.model
+        if start and start.bundle and not resume:
+            self._start_from_bundle()
         self.average = WeightAverage(self.model, t.ema_decay) if t.ema_decay else None
         self.validation = Validation(t.metric, self.step.normalize, self.step.softmax, self.world)
         self.progress = Progress()
@@ -100,6 +105,15 @@ class Trainer:
         self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=torch.float64, device=self.device)
         self.log = RunLog(folder, self.progress.step if resume else None, on=self.world.main)
         self.mirror = Mirror(folder, mirror, self.display.line) if mirror and self.world.main else None
+
+    def _start_from_bundle(self) -> None:
+        """Bring its batch norms to life unless they stay frozen, and keep what the run starts from."""
+        if not self.config.training.freeze_norm:
+            seen = closing(iter(self.batches(0, whole=True)))
+            with seen as stream:
+                recover_norms(self.model, (self.step.normalize(x) for x, _ in islice(stream, NORM_BATCHES)))
+        if self.world.main:
+            save_weights(self.folder / START, self.model)
 
     def run(self) -> Progress:
         """Train to the end of the schedule or until validation stops improving."""
@@ -140,8 +154,8 @@ class Trainer:
                     self._save()
                     clock = time.monotonic()
 
-    def batches(self, epoch: int, start_step: int = 0) -> Batches:
-        """The batches of an epoch, this rank's share of each."""
+    def batches(self, epoch: int, start_step: int = 0, *, whole: bool = False) -> Batches:
+        """The batches of an epoch: this rank's share of each, or all of each."""
         size, batch_size = self.config.training.at_epoch(epoch)
         return Batches(
             self.train_sources,
@@ -152,7 +166,7 @@ class Trainer:
             batch_size=batch_size,
             start_step=start_step,
             workers=self.workers,
-            share=self.world.share(batch_size) if self.world.size > 1 else slice(None),
+            share=slice(None) if whole or self.world.size == 1 else self.world.share(batch_size),
             pinned=self.device.type == "cuda",
         )
 

@@ -10,11 +10,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dermseg.training.checkpoint import BEST, CONFIG, LAST
+from dermseg.training.checkpoint import BEST, CONFIG, LAST, START
 from dermseg.training.log import BOARD, CURVES, METRICS
 
 # in this order, so that a copy that was interrupted never has a checkpoint without what belongs to it
-_FILES = (CONFIG, "environment.json", METRICS, CURVES, BEST, LAST)
+_FILES = (CONFIG, "environment.json", METRICS, CURVES, BEST, START, LAST)
 
 
 class Mirror:

@@ -139,10 +139,12 @@ def load_run(config: Path | None, start: str | None = None, overrides: Sequence[
         See ``load_config`` and ``start_settings``.
     """
     path = config or RECIPE
-    settings = load_config(path, overrides)
-    if start is None and not {"architecture", "options"} & settings.model.model_fields_set:
+    if start is None:
+        settings = load_config(path, overrides)
+        if {"architecture", "options"} & settings.model.model_fields_set or settings.model.init_from is None:
+            return settings
         start = settings.model.init_from
-    return settings if start is None else load_config(path, [*start_settings(start), *overrides])
+    return load_config(path, [*start_settings(start), *overrides])
 
 
 def start_settings(text: str) -> list[str]:
