@@ -3,8 +3,8 @@
     DERMSEG_RUNS=... DERMSEG_DATA=... python benchmarks/choices.py [--isic BUNDLE]
 
 Each choice is evaluated on the test sets of the model card, unless that has been done; a look at a test split
-is a line in ``benchmarks/test-evaluations.csv``. Writes ``results/choices.json``. The bundle without HAM10000 is
-not part of the package: where it has not been built, its row of the last time stays.
+is a line in ``benchmarks/test-evaluations.csv``. Writes ``results/choices.json``. The bundle without HAM10000
+is not part of the package: where it has not been built, its row of the last time stays.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from common import RESULTS, ROOT, describe, save, write_section
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import ModelCard
 from model_card import BUNDLE, evaluated, kept_under, test_sets
-
 
 RESULT = RESULTS / "choices.json"
 ISIC = "built by `make model DATA=isic`: has not seen HAM10000, for those whom its licence excludes"

@@ -41,6 +41,7 @@ def describe() -> dict[str, Any]:
             "cpu": cpu_name(),
             "threads": available_cpus(),
             "system": f"{platform.system()} {platform.machine()}",
+            "vectors": vectors(),
             "bf16_in_hardware": bool(
                 torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
             ),
@@ -53,11 +54,23 @@ def describe() -> dict[str, Any]:
     }
 
 
+def vectors() -> str:
+    """The widest vector instructions, which "AMD EPYC" does not tell."""
+    names = (
+        ("AMX bf16", torch.cpu._is_amx_tile_supported()),
+        ("AVX-512 with bf16", torch.cpu._is_avx512_bf16_supported()),
+        ("AVX-512", torch.cpu._is_avx512_supported()),
+        ("AVX2", torch.cpu._is_avx2_supported()),
+    )
+    return next((name for name, there in names if there), platform.machine())
+
+
 def one_line(about: dict[str, Any]) -> str:
     """The content of `describe` as a line below a table."""
     machine = about["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    return f"{machine['cpu']}, {machine['threads']} threads; {versions}; {about['date']}"
+    kind = f" ({machine['vectors']})" if "vectors" in machine else ""
+    return f"{machine['cpu']}{kind}, {machine['threads']} threads; {versions}; {about['date']}"
 
 
 def write_section(page: Path, name: str, text: str) -> None:

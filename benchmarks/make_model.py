@@ -107,7 +107,7 @@ def train(config: Path, run: Path, overrides: list[str]) -> None:
 
 
 def provide(path: Path, config: Path) -> None:
-    """Make the run ``run-NAME``, or its bundle ``teacher-NAME``, by the config of that name beside ``config``."""
+    """Make the run ``run-NAME``, or its bundle ``teacher-NAME``, by the config of that name."""
     name = path.name.removeprefix("run-").removeprefix("teacher-")
     run = path.with_name(f"run-{name}")
     if path == run or not path.exists():

@@ -119,7 +119,14 @@ def test_a_run_from_a_bundle_keeps_what_it_began_with(
 ) -> None:
     run = tmp_path / "run"
     words = ["--from", "default", "--set", "training.freeze_norm=false", "--set", "training.phases=[]"]
-    words += ["--set", "model.average_with_start=0.5", "--set", "training.epochs=1", "--set", "training.lr=0.01"]
+    words += [
+        "--set",
+        "model.average_with_start=0.5",
+        "--set",
+        "training.epochs=1",
+        "--set",
+        "training.lr=0.01",
+    ]
     assert _train(str(tiny_config[0]), *words, "-o", str(run)) == 0, capsys.readouterr().err
     began, best = load_file(run / START), load_file(run / BEST)
     assert began.keys() == best.keys()

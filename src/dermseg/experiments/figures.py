@@ -16,7 +16,7 @@ from dermseg.files import atomic_write
 from dermseg.images import load_image
 from dermseg.images.masks import load_mask
 from dermseg.images.overlay import draw_overlay, encode_jpeg
-from dermseg.images.resize import resize_image
+from dermseg.images.resize import stretch
 from dermseg.inference.postprocess import upsample
 from dermseg.inference.stages import resize_mask
 
@@ -108,6 +108,6 @@ def _panel(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], legend: tuple[str
     height, width = max(1, round(h * scale)), max(1, round(w * scale))
     canvas = np.full((height + _GAP, _SIDE, 3), 245, np.uint8)
     canvas[:height, :width] = draw_overlay(
-        resize_image(pixels, height, width), resize_mask(mask, (height, width)), legend=legend
+        stretch(pixels, height, width), resize_mask(mask, (height, width)), legend=legend
     )
     return canvas

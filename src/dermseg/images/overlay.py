@@ -74,7 +74,7 @@ def line_widths(width: int, height: int) -> tuple[int, int]:
 def _outlines(mask: npt.NDArray[np.bool_], width: int, height: int) -> list[npt.NDArray[np.int32]]:
     """Contours of the mask in the canvas's pixels, as fixed-point numbers."""
     grey = np.ascontiguousarray(mask, np.bool_).view(np.uint8)
-    found, _ = cv2.findContours(grey, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    found, _ = cv2.findContours(grey, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     scale = np.array([width / mask.shape[1], height / mask.shape[0]])
     # Pixel centres of the one grid to those of the other.
     return [np.rint(((points + 0.5) * scale - 0.5) * (1 << _SHIFT)).astype(np.int32) for points in found]

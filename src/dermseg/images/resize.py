@@ -13,25 +13,15 @@ def resize_image(
     """Stretch an image to ``height x width``; ``uint8 (H, W, C)`` in, the same kind out.
 
     ``area`` averages where it shrinks and interpolates where it enlarges, each axis on its own, so that
-    a 10000 x 20 image is treated right in both directions. Images at least twice as large are halved first.
+    a 10000 x 20 image is treated right in both directions.
     """
+    h, w = pixels.shape[:2]
+    if (h, w) == (height, width):
+        return pixels
     if resize == "bilinear":
         return _resize(pixels, height, width, cv2.INTER_LINEAR)
-    halved = halve(pixels, height, width)
-    h, w = halved.shape[:2]
-    shrunk = _resize(halved, min(h, height), min(w, width), cv2.INTER_AREA)
+    shrunk = _resize(pixels, min(h, height), min(w, width), cv2.INTER_AREA)
     return _resize(shrunk, height, width, cv2.INTER_LINEAR)
-
-
-def halve(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """The image halved as often as it stays at least ``height x width``; an odd last row or column is left out.
-
-    Means of two by two pixels are vectorised: 1.6 ms from 1600 to 200 pixels where one step takes 6.5 ms.
-    """
-    while pixels.shape[0] >= 2 * height and pixels.shape[1] >= 2 * width:
-        h, w = pixels.shape[0] // 2, pixels.shape[1] // 2
-        pixels = _resize(pixels[: 2 * h, : 2 * w], h, w, cv2.INTER_AREA)
-    return pixels
 
 
 def shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -40,7 +30,16 @@ def shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     scale = side / max(height, width)
     if scale >= 1:
         return pixels
-    return resize_image(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
+    return stretch(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
+
+
+def stretch(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """The image at ``height x width``: halved as often as possible, then resized."""
+    while pixels.shape[0] >= 2 * height and pixels.shape[1] >= 2 * width:
+        # Halving exactly is vectorised: 1.6 ms from 1600 to 200 pixels where one step takes 6.5 ms.
+        h, w = pixels.shape[0] // 2, pixels.shape[1] // 2
+        pixels = resize_image(pixels[: 2 * h, : 2 * w], h, w)
+    return resize_image(pixels, height, width)
 
 
 def _resize(pixels: NDArray[np.uint8], height: int, width: int, method: int) -> NDArray[np.uint8]:

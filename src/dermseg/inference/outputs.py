@@ -14,7 +14,7 @@ import io
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +95,7 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """The row as plain values in the order of the columns."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in COLUMNS}  # asdict copies every value: ten times slower
 
 
 COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))

@@ -29,6 +29,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dermseg.images.components import components
 from dermseg.inference.card import Postprocessing
 
 Lesions = Literal["largest", "all"]
@@ -138,14 +139,13 @@ def fill_holes(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _select(mask: NDArray[np.uint8], min_fraction: float, limit: int) -> tuple[NDArray[np.uint8], int, int]:
     """Labels of the components kept, largest first, and how many were found and kept."""
-    found, raw, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_32S)
-    areas = stats[1:, cv2.CC_STAT_AREA]
+    raw, areas = components(mask)
     # stable: of two equal components the one that comes first in reading order is the larger
     order = np.argsort(-areas, kind="stable")[:limit]
     order = order[areas[order] >= min_fraction * mask.size]
-    table = np.zeros(found, np.uint8)
+    table = np.zeros(len(areas) + 1, np.uint8)
     table[order + 1] = np.arange(1, len(order) + 1)
-    return table[raw], found - 1, len(order)
+    return table[raw], len(areas), len(order)
 
 
 def upsample_mask(cleaned: Cleaned, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -161,17 +161,14 @@ def upsample_mask(cleaned: Cleaned, size: tuple[int, int]) -> NDArray[np.bool_]:
     mask = np.zeros(size, np.bool_)
     if not cleaned.count:
         return mask
-    h, w = cleaned.map.shape
-    x, y, box_width, box_height = cv2.boundingRect(cleaned.labels)
-    row, fraction = _positions(height, h)
-    column, _ = _positions(width, w)
-    top, bottom = np.searchsorted(row, (y - 1, y + box_height))
-    left, right = np.searchsorted(column, (x - 1, x + box_width))
+    rows, columns = window(cleaned, size)
+    top, bottom, left, right = rows.start, rows.stop, columns.start, columns.stop
     if top == bottom or left == right:  # an output coarser than the lesion is large: no pixel meets it
         return mask
+    row, fraction = _positions(height, cleaned.map.shape[0])
     # bilinear is two linear steps: along x here for the few rows of nodes, along y below
-    first = max(y - 1, 0)
-    strip = np.ascontiguousarray(cleaned.map[first : y + box_height + 1])
+    first = int(row[top])
+    strip = np.ascontiguousarray(cleaned.map[first : row[bottom - 1] + 2])
     wide = upsample(strip, (len(strip), width))[:, left:right]
     starts = np.flatnonzero(np.diff(row[top:bottom], prepend=-1)) + top
     for a, b in zip(starts, [*starts[1:], bottom], strict=True):
@@ -181,6 +178,21 @@ def upsample_mask(cleaned: Cleaned, size: tuple[int, int]) -> NDArray[np.bool_]:
         values += above
         np.greater_equal(values, level, out=mask[a:b, left:right])
     return mask
+
+
+def window(cleaned: Cleaned, size: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of the output that meet a lesion node: no pixel outside of them is lesion."""
+    x, y, width, height = cv2.boundingRect(cleaned.labels)
+    if not width:
+        return slice(0, 0), slice(0, 0)
+    ends = []
+    for target, source, begin, extent in (
+        (size[0], cleaned.map.shape[0], y, height),
+        (size[1], cleaned.map.shape[1], x, width),
+    ):
+        first, last = np.searchsorted(_positions(target, source)[0], (begin - 1, begin + extent))
+        ends.append(slice(int(first), int(last)))
+    return ends[0], ends[1]
 
 
 def upsample_labels(cleaned: Cleaned, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dermseg.errors import UsageError
 from dermseg.images.load import LoadedImage, load_image
-from dermseg.images.resize import halve, shrink
+from dermseg.images.resize import shrink
 from dermseg.images.sources import ImageSource
 from dermseg.inference import postprocess
 from dermseg.inference.bundle import DEFAULT, Bundle, load_bundle
@@ -170,11 +170,6 @@ class Model:
             for i, (p, full, view) in enumerate(zip(maps, sizes, views, strict=True))
         ]
 
-    def reduce(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The image halved as far as neither ``prepare`` nor ``gate_view`` can tell: what to make both from."""
-        p = self.card.preprocessing
-        return pixels if p.resize == "bilinear" else halve(pixels, max(p.height, SIDE), max(p.width, SIDE))
-
     def prepare(self, pixels: NDArray[np.uint8], *, out: Floats | None = None) -> Floats:
         """The network's input ``float32 (3, h, w)`` for ``uint8 (H, W, 3)`` RGB."""
         return to_input(pixels, self.card.preprocessing, out=out)
@@ -213,7 +208,7 @@ class Model:
             probability, self.card.postprocessing, threshold=threshold, lesions=lesions
         )
         mask = postprocess.upsample_mask(cleaned, size)
-        found = describe(mask)
+        found = describe(mask, postprocess.window(cleaned, size))
         height, width = size
         judgement = None
         if self.trust is not None:
@@ -242,7 +237,7 @@ class Model:
 
     def gate_view(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         """The small copy of an image that ``judge`` needs; None where the bundle has no gate."""
-        return None if self.gate is None else shrink(self.reduce(pixels), SIDE)
+        return None if self.gate is None else shrink(pixels, SIDE)
 
     def judge(self, result: Result, view: NDArray[np.uint8] | None, features: Floats | None) -> Result:
         """The result with the gate's verdict on its image; as it is where the bundle has no gate.

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,7 +31,7 @@ from dermseg.files import atomic_write
 from dermseg.images.load import LoadedImage, load_image, load_view
 from dermseg.images.masks import encode, encode_mask
 from dermseg.images.overlay import draw_overlay, encode_jpeg
-from dermseg.images.resize import resize_image, shrink
+from dermseg.images.resize import resize_image, shrink, stretch
 from dermseg.images.sources import ImageSource
 from dermseg.inference.journal import Entry
 from dermseg.inference.outputs import DICOM_KINDS, MAPS, MARGINS, failed_row, result_row
@@ -120,9 +121,8 @@ class Segmenter:
         with _timed(stages, "decode"):
             loaded = self._load(source)
             info = loaded.info
-            reduced = self.model.reduce(loaded.pixels)
-            network_input = self.model.prepare(reduced)
-            gate_view = self.model.gate_view(reduced)
+            network_input = self.model.prepare(loaded.pixels)
+            gate_view = self.model.gate_view(loaded.pixels)
             # what overlay and thumbnail are drawn on
             if self.overlays:
                 seen = load_view(
@@ -132,8 +132,8 @@ class Segmenter:
                 seen = gate_view
             else:
                 seen = loaded.pixels
-            pixels = shrink(seen, OVERLAY_SIDE if self.overlays else THUMBNAIL_SIDE)
-            del loaded, reduced, seen
+            pixels = shrink(seen, OVERLAY_SIDE) if self.overlays else thumbnail_of(seen)
+            del loaded, seen
         with _timed(stages, "network"):
             (probability,), features = self.model.look(network_input[None], tta=self.tta)
             maps = None if self.opinions is None else self.opinions(network_input)
@@ -159,7 +159,7 @@ class Segmenter:
                     )
                     written.append(self.out / name)
                     self._write(self.out / name, data)
-                small = shrink(pixels, THUMBNAIL_SIDE)
+                small = thumbnail_of(pixels)
                 outlined = draw_overlay(small, resize_mask(view_mask, small.shape[:2]))
                 thumbnail = encode_jpeg(outlined, THUMBNAIL_QUALITY)
         seconds = sum(stages.values())
@@ -250,17 +250,32 @@ def reason_of(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {error}"
 
 
+def thumbnail_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture for the report, at most ``THUMBNAIL_SIDE`` wide and high."""
+    height, width = pixels.shape[:2]
+    scale = THUMBNAIL_SIDE / max(height, width)
+    if not 0.5 < scale < 1:
+        return shrink(pixels, THUMBNAIL_SIDE)
+    # from the gate's copy: no pixel is passed over by interpolation, which takes a tenth of the time
+    return resize_image(pixels, max(1, round(height * scale)), max(1, round(width * scale)), "bilinear")
+
+
 def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
     """A mask at ``size = (height, width)``: where at least half of what a pixel covers is lesion.
 
-    Of much larger masks only some rows and columns are looked at, at least four for each of the result.
+    Of masks at least four times as large, two rows and columns for each of the result are looked at, and four
+    where there are eight or more.
     """
     if mask.shape == size:
         return mask
-    step = min(mask.shape[0] // size[0], mask.shape[1] // size[1]) // 4
-    if step > 1:  # 12 megapixels for a thumbnail: 2 ms instead of 7
-        mask = np.ascontiguousarray(mask[step // 2 :: step, step // 2 :: step])
-    return resize_image(mask.view(np.uint8) * np.uint8(255), *size) >= 128
+    there = min(mask.shape[0] // size[0], mask.shape[1] // size[1])
+    if there >= 4:
+        picked = 4 if there >= 8 else 2
+        looked_at = (picked * size[1], picked * size[0])
+        mask = cv2.resize(mask.view(np.uint8), looked_at, interpolation=cv2.INTER_NEAREST_EXACT).view(
+            np.bool_
+        )
+    return stretch(mask.view(np.uint8) * np.uint8(255), *size) >= 128
 
 
 def legend_of(result: Result, model: Model) -> list[str]:

@@ -49,8 +49,15 @@ class Basics:
     touches_border: bool
 
 
-def describe(mask: NDArray[np.bool_]) -> Basics:
+def describe(mask: NDArray[np.bool_], window: tuple[slice, slice] | None = None) -> Basics:
     """Area, box, centroid and contact with the image's edge of ``bool (H, W)``.
+
+    Parameters
+    ----------
+    mask
+        The mask.
+    window
+        Rows and columns outside of which nothing is set, where that is known: less to look at.
 
     Raises
     ------
@@ -58,10 +65,16 @@ def describe(mask: NDArray[np.bool_]) -> Basics:
         Not a mask.
     """
     data = as_bytes(mask)
+    left = top = 0
+    if window is not None:
+        data, top, left = data[window], window[0].start, window[1].start
+    if not data.size:
+        return Basics(0, None, None, False)
     x, y, width, height = cv2.boundingRect(data)
     if not width:
         return Basics(0, None, None, False)
     inside = data[y : y + height, x : x + width]
+    x, y = x + left, y + top
     columns = cv2.reduce(inside, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().astype(np.float64)
     rows = cv2.reduce(inside, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().astype(np.float64)
     total = columns.sum()

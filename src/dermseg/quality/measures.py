@@ -8,11 +8,13 @@ figure means the same for both. Shares are of the frame inside the vignette unle
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dermseg.images.components import components
 from dermseg.images.resize import shrink
 
 Pixels = NDArray[np.uint8]
@@ -141,15 +143,23 @@ def blur(grey: Pixels, frame: Mask | None = None) -> float:
         inside = cv2.erode(frame.view(np.uint8), np.ones((13, 13), np.uint8)).astype(np.float32)
     scores = []
     for axis, kernel in ((0, (1, 11)), (1, (11, 1))):  # OpenCV says width, height
+        if grey.shape[axis] < 2:
+            scores.append(1.0)
+            continue
         again = cv2.blur(values, kernel, borderType=cv2.BORDER_REPLICATE)
-        before = np.abs(np.diff(values, axis=axis))
-        left = np.minimum(before, np.abs(np.diff(again, axis=axis)))
+        before = _steps(values, axis)
+        left = cv2.min(before, _steps(again, axis))
         if inside is not None:
             weight = inside[1:] if axis == 0 else inside[:, 1:]
-            before, left = before * weight, left * weight
-        total = float(before.sum())
-        scores.append(1.0 if total == 0 else float(left.sum()) / total)
+            before, left = cv2.multiply(before, weight), cv2.multiply(left, weight)
+        total = cv2.sumElems(before)[0]
+        scores.append(1.0 if total == 0 else cv2.sumElems(left)[0] / total)
     return max(scores)
+
+
+def _steps(values: Any, axis: int) -> Any:
+    """How much neighbours along an axis differ."""
+    return cv2.absdiff(values[1:], values[:-1]) if axis == 0 else cv2.absdiff(values[:, 1:], values[:, :-1])
 
 
 def glare(image: Pixels, grey: Pixels) -> Pixels:
@@ -164,6 +174,8 @@ def glare(image: Pixels, grey: Pixels) -> Pixels:
 
 def vignette(grey: Pixels) -> Mask:
     """Nearly black regions that hang together with a corner of the image, ``bool (h, w)``."""
+    if cv2.minMaxLoc(grey)[0] >= _CORNER_LUMA:
+        return np.zeros(grey.shape, np.bool_)
     dark = (cv2.blur(grey, (5, 5)) < _CORNER_LUMA).view(np.uint8)
     if not dark.any():
         return np.zeros(grey.shape, np.bool_)
@@ -176,15 +188,12 @@ def vignette(grey: Pixels) -> Mask:
 
 
 def _lesion(probability: Floats, threshold: float) -> tuple[Mask, int]:
-    """The largest component of the map, and how many there are of its kind; every other node of large maps."""
+    """The largest component of the map, of which large ones are thinned out, and how many there are of its kind."""
     step = max(1, min(probability.shape) // _NODES)
     probability = probability[::step, ::step]
-    found, labels, stats, _ = cv2.connectedComponentsWithStats(
-        (probability >= np.float32(threshold)).view(np.uint8), connectivity=8
-    )
-    if found == 1:
+    labels, areas = components((probability >= np.float32(threshold)).view(np.uint8))
+    if not len(areas):
         return np.zeros(probability.shape, np.bool_), 0
-    areas = stats[1:, cv2.CC_STAT_AREA]
     largest = 1 + int(areas.argmax())
     return labels == largest, int((areas >= SECOND_LESION * areas.max()).sum())
 

@@ -58,7 +58,7 @@ def _restate(norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, variance: Tens
     """The same function with other statistics: ``scale * (x - mean) / sqrt(variance + eps) + shift``."""
     assert norm.running_mean is not None and norm.running_var is not None
     slope = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    norm.bias += (slope * (mean - norm.running_mean)).to(norm.bias)
+    norm.bias.add_((slope * (mean - norm.running_mean)).to(norm.bias))
     norm.weight.copy_(slope * torch.sqrt(variance + norm.eps))
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance)
