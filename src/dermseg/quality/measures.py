@@ -188,7 +188,7 @@ def vignette(grey: Pixels) -> Mask:
 
 
 def _lesion(probability: Floats, threshold: float) -> tuple[Mask, int]:
-    """The largest component of the map, of which large ones are thinned out, and how many there are of its kind."""
+    """The largest component of the map, and how many there are of its kind; large maps are thinned out."""
     step = max(1, min(probability.shape) // _NODES)
     probability = probability[::step, ::step]
     labels, areas = components((probability >= np.float32(threshold)).view(np.uint8))

@@ -1,8 +1,8 @@
 """Checkpoints: whole or not at all, and without pickle on the way in.
 
 ``last.pt`` holds everything that an exact continuation needs and is read with ``weights_only=True``;
-``best.safetensors`` holds the weights of the best validation, ``start.safetensors`` those that a run began with
-where they came from a bundle.
+``best.safetensors`` holds the weights of the best validation, ``start.safetensors`` those that a run began
+with where they came from a bundle.
 """
 
 from __future__ import annotations
