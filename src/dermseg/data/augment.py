@@ -33,7 +33,7 @@ class Augmentation:
     colour_cast: float = 0.08
     saturation: float = 0.3
     blur: float = 0.1
-    noise: float = 0.1
+    noise: float = 0.0
     hair: float = 0.12
     vignette: float = 0.12
     ruler: float = 0.04

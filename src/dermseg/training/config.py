@@ -120,7 +120,9 @@ class AugmentationConfig(Section):
     colour_cast: float = Field(default=0.08, ge=0, le=1)
     saturation: float = Field(default=0.3, ge=0, le=1)
     blur: float = Field(default=0.1, ge=0, le=1, description="probability")
-    noise: float = Field(default=0.1, ge=0, le=1, description="probability")
+    noise: float = Field(
+        default=0.0, ge=0, le=1, description="probability; the bundled models were trained without"
+    )
     hair: float = Field(default=0.12, ge=0, le=1, description="probability")
     vignette: float = Field(default=0.12, ge=0, le=1, description="probability")
     ruler: float = Field(default=0.04, ge=0, le=1, description="probability")
