@@ -156,6 +156,17 @@ def test_wrong_use_says_what_to_do(bundle: Path, index: Path, tmp_path: Path) ->
     assert foreign.read_text() == "a,b\n"
 
 
+def test_a_runtime_can_be_chosen_and_is_said(index: Path) -> None:
+    done = evaluate("--data", index, "--runtime", "torch", "--json")
+    found = json.loads(done.stdout)
+    assert found["model"]["runtime"] == "torch" and ", torch, means" in found["protocol"]["text"]
+    usual = json.loads(evaluate("--data", index, "--json").stdout)
+    assert usual["model"]["runtime"] == "onnxruntime" and "onnxruntime" not in usual["protocol"]["text"]
+    assert found["dice"]["mean"] == pytest.approx(usual["dice"]["mean"], abs=1e-3)
+    refused = evaluate("--data", index, "--runtime", "abacus")
+    assert refused.returncode == 2 and "openvino" in refused.stderr
+
+
 def test_a_variant_can_be_chosen(index: Path) -> None:
     done = evaluate("--data", index, "--variant", "int8", "--json")
     assert json.loads(done.stdout)["model"]["variant"] == "int8"

@@ -35,6 +35,10 @@ def evaluate(
     variant: Annotated[
         str | None, typer.Option(help="Variant of the model ('dermseg models info' lists them).")
     ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="What runs the network: onnxruntime (default), openvino, cuda or torch."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for report.html, per_image.csv and metrics.json."),
@@ -89,7 +93,7 @@ def evaluate(
 
     rows, without_mask = select_split(read_index(data), split)
     facts = None if metadata is None else read_metadata(metadata)
-    loaded = load_model(model, variant=variant)
+    loaded = load_model(model, variant=variant, runtime=runtime)
     if log_test is not None:
         check_test_log(log_test)
     if output is not None:
@@ -194,6 +198,7 @@ def describe_model(model: Model) -> dict[str, Any]:
         "version": model.card.version,
         "architecture": model.card.architecture,
         "variant": model.variant,
+        "runtime": model.session.runtime,
         "sha256": model.sha256,
     }
 
@@ -213,9 +218,10 @@ def _protocol(
     datasets = sorted({row.dataset or index.stem for row in rows})
     used = model.card.postprocessing.threshold if threshold is None else threshold
     masks = "first mask of each" if reference == "first" else "mean over all masks of each"
+    how = "" if model.session.runtime == "onnxruntime" else f", {model.session.runtime}"
     text = (
         f"{n} images of {', '.join(datasets)}, split {split}, {masks}, at the mask's own size, threshold "
-        f"{used:g}{', test-time augmentation' if tta else ''}, means over images"
+        f"{used:g}{', test-time augmentation' if tta else ''}{how}, means over images"
     )
     return {
         "text": text,
