@@ -110,9 +110,14 @@ def shoot(page: Any, name: str) -> None:
 
 
 def settle(page: Any) -> None:
-    """Wait until the program has nothing to do for this page."""
-    page.wait_for_timeout(400)
-    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+    """Wait until the program has had nothing to do for this page for a while: one run may follow another."""
+    app, idle = page.locator('[data-testid="stApp"]'), 0
+    for _ in range(WAIT_MS // 200):
+        page.wait_for_timeout(200)
+        idle = idle + 1 if app.get_attribute("data-test-script-state") == "notRunning" else 0
+        if idle == 3:
+            return
+    raise AssertionError("the program never came to rest")
 
 
 def upload(page: Any, *files: Any) -> None:
