@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dermseg.inference import postprocess as pp
 from dermseg.inference.card import Postprocessing
+from dermseg.measure.basics import describe
 
 RAW = Postprocessing(keep_largest=False, fill_holes=False)
 
@@ -55,6 +56,15 @@ def test_the_mask_is_the_upsampled_map_thresholded(
     clear = np.abs(expected - threshold) > 1e-5  # what float32 can tell
     assert np.array_equal(mask[clear], (expected >= threshold)[clear])
     assert np.abs(pp.upsample(p, (height, width)) - expected).max() < 1e-5
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), height=st.integers(1, 130), width=st.integers(1, 130))
+def test_nothing_of_the_mask_lies_outside_its_window(seed: int, height: int, width: int) -> None:
+    p = blobs(seed, (32, 24))
+    cleaned = pp.clean(p, RAW, threshold=0.5)
+    mask = pp.upsample_mask(cleaned, (height, width))
+    assert describe(mask, pp.window(cleaned, (height, width))) == describe(mask)
 
 
 @settings(max_examples=40, deadline=None)
