@@ -42,9 +42,7 @@ def describe() -> dict[str, Any]:
             "threads": available_cpus(),
             "system": f"{platform.system()} {platform.machine()}",
             "vectors": vectors(),
-            "bf16_in_hardware": bool(
-                torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-            ),
+            "bf16_in_hardware": "bf16" in vectors(),
         },
         "versions": {
             "dermseg": __version__,

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from dermseg.images.masks import encode
+from dermseg.images.resize import fit
 
 Pixels = npt.NDArray[np.uint8]
 CORE = (64, 255, 240)  # a light cyan: neither skin, blood, melanin nor surgical ink has it
@@ -51,8 +52,7 @@ def draw_overlay(
     """
     height, width = image.shape[:2]
     if max_side is not None and max(height, width) > max_side:
-        factor = max_side / max(height, width)
-        width, height = max(1, round(width * factor)), max(1, round(height * factor))
+        height, width = fit(height, width, max_side)
         canvas = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     else:
         canvas = np.array(image, np.uint8, order="C")

@@ -27,10 +27,15 @@ def resize_image(
 def shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """The image at most ``side`` wide and high, same shape of pixels; itself where it already is."""
     height, width = pixels.shape[:2]
-    scale = side / max(height, width)
-    if scale >= 1:
+    if max(height, width) <= side:
         return pixels
-    return stretch(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
+    return stretch(pixels, *fit(height, width, side))
+
+
+def fit(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width of the same shape whose larger one is ``side``; at least one pixel each."""
+    scale = side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def stretch(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

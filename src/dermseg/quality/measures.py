@@ -23,7 +23,6 @@ Floats = NDArray[np.float32]
 
 SIDE = 256
 SECOND_LESION = 0.25  # a component at least this share of the largest is a lesion of its own
-_NODES = 128  # of the map that are looked at, along a side: as map_features does
 _CORNER_LUMA = 30  # of 255: a tube is nearly black, the darkest skin is not
 # sRGB primaries to CIE XYZ, IEC 61966-2-1; white is the sum of the columns
 _TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
@@ -188,9 +187,7 @@ def vignette(grey: Pixels) -> Mask:
 
 
 def _lesion(probability: Floats, threshold: float) -> tuple[Mask, int]:
-    """The largest component of the map, and how many there are of its kind; large maps are thinned out."""
-    step = max(1, min(probability.shape) // _NODES)
-    probability = probability[::step, ::step]
+    """The largest component of the map, and how many there are of its kind."""
     labels, areas = components((probability >= np.float32(threshold)).view(np.uint8))
     if not len(areas):
         return np.zeros(probability.shape, np.bool_), 0

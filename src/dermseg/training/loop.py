@@ -109,8 +109,7 @@ class Trainer:
     def _start_from_bundle(self) -> None:
         """Bring its batch norms to life unless they stay frozen, and keep what the run starts from."""
         if not self.config.training.freeze_norm:
-            seen = closing(iter(self.batches(0, whole=True)))
-            with seen as stream:
+            with closing(iter(self.batches(0, whole=True))) as stream:
                 recover_norms(self.model, (self.step.normalize(x) for x, _ in islice(stream, NORM_BATCHES)))
         if self.world.main:
             save_weights(self.folder / START, self.model)
