@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ pytest.importorskip("fastapi", reason="needs the extra [api]")
 
 from pydantic import ValidationError
 
+from dermseg.apps.api import keys
 from dermseg.apps.api.keys import KeyRing, new_key
 from dermseg.apps.api.logs import JsonFormatter
 from dermseg.apps.api.services import Services
@@ -101,6 +104,44 @@ def test_a_key_has_its_own_rate_and_size(
     path.write_text("\n".join(lines[:-2]))
     time.sleep(1.1)
     assert (ask("free").status_code, ask("small").status_code) == (401, 413)
+
+
+def test_the_last_key_can_be_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now, sleep=lambda seconds: None)
+    monkeypatch.setattr(keys, "time", clock)
+    path = tmp_path / "keys.yaml"
+    secret, digest = new_key()
+    whole = f"keys:\n  - id: ris\n    sha256: {digest}\n"
+    path.write_text(whole)
+    ring = KeyRing(path, f"env={hashlib.sha256(b'dsk_env').hexdigest()}")
+
+    def enters(key: str = secret) -> bool:
+        clock.now += 1.1
+        return ring.find(f"Bearer {key}") is not None
+
+    assert enters()
+    for without in ("keys:\n", "keys: []\n", "# none\n", "", None):
+        path.unlink() if without is None else path.write_text(without)
+        assert not enters() and not enters() and enters("dsk_env") and not ring.open
+        path.write_text(whole)
+        assert enters()
+    path.write_text("keys: [")  # does not parse: amid saving
+    assert enters()
+    # Away for a moment only, as an editor does it.
+    path.unlink()
+    clock.sleep = lambda seconds: path.write_text(whole)
+    assert enters()
+
+
+def test_https_needs_files_that_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.pem").write_text("no certificate")
+    for name, reason in (("no.pem", "No such file"), ("bad.pem", "HTTPS is not possible")):
+        files = ["--tls-cert", str(tmp_path / name), "--tls-key", str(tmp_path / name)]
+        with pytest.raises(SystemExit) as stop:
+            main(["serve", "--state", str(tmp_path / "state"), *files])
+        err = capsys.readouterr().err
+        assert stop.value.code == 2 and reason in err and name in err and "Traceback" not in err
+        assert not (tmp_path / "state").exists()
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="needs the extra [api]")
 
-from dermseg.apps.api.answers import encode_rle, negotiate, verdict_of
+from dermseg.apps.api.answers import encode_rle, negotiate
 from dermseg.apps.cli.main import main
-from dermseg.audit import verify
+from dermseg.audit import verdict_of, verify
 from dermseg.images.contours import Polygon, polygons_to_mask
 from dermseg.images.masks import load_mask
 

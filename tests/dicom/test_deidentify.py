@@ -15,6 +15,7 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 
+from dermseg.data.index import open_mask
 from dermseg.dicom.burned_in import find_text
 from dermseg.dicom.deidentify import deidentify, write_mapping
 from dermseg.dicom.find import find_files
@@ -23,6 +24,7 @@ from dermseg.dicom.pseudonyms import Pseudonyms, open_key
 from dermseg.dicom.strip import strip_jpeg, strip_jpeg2000, strip_png
 from dermseg.errors import ImageError, UsageError
 from dermseg.images.load import load_image
+from dermseg.images.masks import load_mask
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 KEY = Pseudonyms(bytes(range(32)))
@@ -59,6 +61,82 @@ def test_nothing_planted_survives(files: ModuleType, tmp_path: Path) -> None:
             assert [secret for secret in secrets if secret in content] == []
     cleaned = [load_image(path).pixels for path in out.rglob("*.dcm")]
     assert all(any(np.array_equal(one, other) for other in cleaned) for one in pixels)
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("Smith^John", ["Skin of Smith, John", "camera of JOHN", "1.0 smith"]),
+        ("Müller-Lüdenscheidt^Änne^^Dr.", ["Haut von MÜLLER", "Cam Änne", "1.0 lüdenscheidt"]),
+        ("van der Berg^O'Neill", ["seen by Berg", "O'Neill's", "mole of neill"]),
+        ("Xu^Li", ["arm of Xu Li", "Li, Xu", "li xu 2"]),
+        ("Sato^Hanako=佐藤^花子=さとう^はなこ", ["佐藤さんの皮膚", "花子", "はなこ 1"]),
+        ("王^伟", ["王伟的皮肤", "1.0 王伟"]),
+    ],
+)
+def test_names_are_searched_in_what_stays(
+    files: ModuleType, tmp_path: Path, name: str, texts: list[str]
+) -> None:
+    ds = files.photograph(OperatorsName=["Roe^Richard", name], PatientName="Doe^Jane")
+    ds.SoftwareVersions = ["4.2 by Roe", *texts]
+    ds.ManufacturerModelName = (
+        "Derma der 2000, Dr. Annotation"  # neither particles nor titles nor parts of words
+    )
+    items = []
+    for text in (*texts, "Skin of hand"):
+        item = ds.__class__()
+        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "39937001", "SCT", text
+        items.append(item)
+    ds.AnatomicRegionSequence = items
+    (tmp_path / "a.dcm").write_bytes(files.to_bytes(ds))
+    run = deidentify(find_files([tmp_path / "a.dcm"]), tmp_path / "out", KEY)
+    cleaned = dcmread(next((tmp_path / "out").rglob("*.dcm")))
+    assert [item.CodeMeaning for item in cleaned.AnatomicRegionSequence] == ["REMOVED"] * len(texts) + [
+        "Skin of hand"
+    ]
+    assert cleaned.SoftwareVersions == "REMOVED"
+    assert cleaned.ManufacturerModelName == ds.ManufacturerModelName
+    found = run.outcomes[0].done["found_again"]
+    assert sorted(found) == ["CodeMeaning"] * len(texts) + ["SoftwareVersions"]
+
+
+def test_files_with_one_uid_are_never_overwritten(files: ModuleType, tmp_path: Path) -> None:
+    first = files.photograph()
+    other = files.photograph(255 - files.lesion(), SOPInstanceUID=first.SOPInstanceUID)
+    for name, ds in (("a", first), ("b", other), ("c", first)):
+        (tmp_path / f"{name}.dcm").write_bytes(files.to_bytes(ds))
+    run = deidentify(find_files([tmp_path]), tmp_path / "out", KEY)
+    a, b, c = run.outcomes
+    assert a.file == c.file and a.error is None and "written once" in c.warnings[0]
+    assert b.file is None and b.error is not None and "same SOP Instance UID" in b.error
+    (written,) = (tmp_path / "out").rglob("*.dcm")
+    assert np.array_equal(load_image(written).pixels, files.lesion())
+
+
+def test_segmentations_go_along_with_their_photograph(
+    files: ModuleType, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    from highdicom.seg import segread
+
+    from dermseg.apps.cli.main import main
+    from dermseg.data.sources.importer import import_dataset
+
+    (tmp_path / "a.dcm").write_bytes(files.to_bytes(files.photograph()))
+    save = ["--model", str(tiny_bundle), "--save", "mask,dicom-seg,dicom-probability"]
+    with pytest.raises(SystemExit) as ended:
+        main(["segment", str(tmp_path / "a.dcm"), "-o", str(tmp_path / "made"), *save])
+    assert ended.value.code == 0
+    out = tmp_path / "out"
+    run = deidentify(find_files([tmp_path / "a.dcm", tmp_path / "made" / "dicom"]), out, KEY)
+    assert [(o.error, o.warnings) for o in run.outcomes] == [(None, ())] * 3
+    (row,) = import_dataset([out]).rows
+    mask = np.asarray(Image.open(tmp_path / "made" / "masks" / "a_segmentation.png")) > 0
+    assert np.array_equal(load_mask(open_mask(row)), mask)
+    for path in out.rglob("*.dcm"):
+        content = path.read_bytes()
+        assert not any(secret in content for secret in (b"P-0815", b"Jane", b"20260102"))
+        if dcmread(path).Modality == "SEG":
+            assert segread(path).get_segment_description(1).segment_label == "Lesion"
 
 
 def test_the_same_key_keeps_patients_and_studies_together(files: ModuleType, tmp_path: Path) -> None:
@@ -234,6 +312,17 @@ def test_the_command(files: ModuleType, tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit) as ended:
         main([*command, "--key", str(out / "key")])
     assert ended.value.code == 2
+    (tmp_path / "there.csv").write_text("precious")
+    for mapping in ("there.csv", "none/map.csv"):  # is said before anything is written
+        refused = ["dicom", "deidentify", str(tmp_path / "in"), "-o", str(tmp_path / "other")]
+        with pytest.raises(SystemExit) as ended:
+            main([*refused, "--mapping", str(tmp_path / mapping)])
+        assert ended.value.code == 2 and mapping in capsys.readouterr().err
+        assert not (tmp_path / "other").exists()
+    assert (tmp_path / "there.csv").read_text() == "precious"
+    with pytest.raises(SystemExit) as ended:
+        main([*refused, "--mapping", str(tmp_path / "map.csv")])
+    assert ended.value.code == 0 and "P-0815" in (tmp_path / "map.csv").read_text()
     with pytest.raises(SystemExit) as ended:
         main(["dicom", "to-png", str(tmp_path / "in"), "-o", str(tmp_path / "png")])
     assert ended.value.code == 0

@@ -33,7 +33,7 @@ def test_photographs_segmentations_and_png_masks(
         (tmp_path / name).write_bytes(data)
         result = model.segment(data)
         origin = Origin(read_dataset(data), describe_model(model), {}, datetime(2026, 1, 1))
-        made = write_objects(origin, result, ["dicom-sr"])
+        made = write_objects(origin, result, ["dicom-seg", "dicom-probability", "dicom-sr"])
         if name == "IM1":
             for number, dataset in enumerate(made.values()):
                 (tmp_path / f"r{number}.dcm").write_bytes(to_bytes(dataset))
@@ -41,6 +41,11 @@ def test_photographs_segmentations_and_png_masks(
             save_mask(result.mask, tmp_path / "b_segmentation.png")
         expected[name.removesuffix(".dcm")] = result.mask
     (tmp_path / "c.dcm").write_bytes(files.to_bytes(files.photograph()))
+    lone = files.to_bytes(files.photograph())
+    (tmp_path / "d.dcm").write_bytes(lone)
+    origin = Origin(read_dataset(lone), describe_model(model), {}, datetime(2026, 1, 1))
+    made = write_objects(origin, model.segment(lone), ["dicom-probability"])
+    (tmp_path / "e.dcm").write_bytes(to_bytes(made["dicom-probability"]))
     (tmp_path / "notes").write_text("no image")
     imported = import_dataset([tmp_path])
     assert imported.kind == "dicom"
@@ -49,5 +54,11 @@ def test_photographs_segmentations_and_png_masks(
         assert np.array_equal(load_mask(open_mask(row)), expected[row.image_id])
         assert load_image(open_image(row)).info.format == "DICOM"
         assert (row.height, row.width) == expected[row.image_id].shape
-    reasons = {item.image_id: item.reason for item in imported.rejected}
-    assert reasons == {"c": "no mask for this image", "r1": "a Comprehensive SR holds no picture"}
+    # "r1", the probability beside the outline of IM1, is passed over in silence.
+    reasons = {(Path(item.file).stem, item.reason) for item in imported.rejected}
+    assert reasons == {
+        ("c", "no mask for this image"),
+        ("d", "no mask for this image"),
+        ("e", "a FRACTIONAL segmentation is a probability, no mask, and no BINARY one is beside it"),
+        ("r2", "a Comprehensive SR holds no picture"),
+    }

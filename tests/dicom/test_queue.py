@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -17,11 +19,15 @@ import pytest
 from pydicom import Dataset
 from pynetdicom import AE, evt
 
+from dermseg.audit import verify
 from dermseg.dicom import service
 from dermseg.dicom.config import PacsConfig, Retry, Tls, load_config
 from dermseg.dicom.queue import Queue, QueueError
 from dermseg.dicom.receive import IMAGE_CLASSES
+from dermseg.dicom.work import Worker
 from dermseg.errors import ConfigError, UsageError
+from dermseg.inference.predictor import load_model
+from dermseg.quality.verdict import Finding, make_verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -67,6 +73,8 @@ def test_states_retries_and_dead_letters(queue: Queue) -> None:
     assert not queue.add("1.2", "k", "CAM", b"b")  # done is done
     queue.forget(time.time() + 1)
     assert queue.add("1.2", "k", "CAM", b"b")
+    again = queue.take("received")
+    assert again is not None and again.id > revived.id  # numbers do not begin again
 
 
 def test_a_dead_letter_that_is_sent_again_is_tried_again(queue: Queue) -> None:
@@ -218,6 +226,33 @@ def test_received_segmented_and_sent_with_retries(
     queue = Queue(tmp_path / "q", own=False)
     assert queue.counts() == {"received": 0, "made": 0, "sent": 1, "dead": 0, "ignored": 1}
     queue.close()
+
+
+def test_every_job_has_its_audit_record_once(
+    files: ModuleType, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a log that outlives the queue, whose job numbers then begin again."""
+    log = tmp_path / "audit" / "audit.jsonl"
+    model = load_model(tiny_bundle)
+    verdict = make_verdict([Finding("blur", "reject", 9.0, 5.0)])
+    monkeypatch.setattr(model, "judge", lambda result, view, features: replace(result, verdict=verdict))
+    values = {"send": {"web": {"url": "http://127.0.0.1:1"}}, "audit": log}
+    for name in ("first", "first", "second"):  # the first folder is opened twice, as after a restart
+        config = PacsConfig.model_validate({"folder": tmp_path / name, **values})
+        queue = Queue(config.folder)
+        worker = Worker(queue, config, model)
+        ds = files.photograph(SOPInstanceUID="1.2.3")
+        queue.add("1.2.3", worker.work_key, "CAM", files.to_bytes(ds))
+        (job,) = queue.listed("received") + queue.listed("made")
+        worker.make(job)
+        worker.make(job)  # as after a crash in between
+        worker.stop()
+        queue.close()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    records = [line for line in lines if line["event"] == "result"]
+    assert verify(log).ok and [record["verdict"] for record in records] == ["reject"] * 2
+    first, second = (record["subject"].split("/") for record in records)
+    assert first[:2] == second[:2] == ["dicom", "1"] and first[2] != second[2]
 
 
 def reachable(port: int) -> bool:

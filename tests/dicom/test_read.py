@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from pydicom import Dataset
 
 from dermseg.errors import ImageError
 from dermseg.images import dicom
@@ -19,6 +21,7 @@ from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+RAMP = np.tile(np.linspace(0, 255, 128).round().astype(np.uint8)[:, None], (96, 1, 3))
 
 
 @pytest.mark.parametrize("kind", ["photographic", "dermoscopic", "capture", "multiframe"])
@@ -68,6 +71,58 @@ def test_more_than_8_bits(files: ModuleType, bits: int, colours: str) -> None:
 def test_window_is_applied(files: ModuleType) -> None:
     ds = files.photograph(colours="MONOCHROME2", bits=12, WindowCenter=2048, WindowWidth=2)
     assert set(np.unique(load_image(files.to_bytes(ds)).pixels)) <= {0, 255}
+
+
+@pytest.mark.parametrize("slope", [1, 0.5])
+@pytest.mark.parametrize("function", ["LINEAR_EXACT", "SIGMOID"])
+def test_a_window_is_about_rescaled_values(files: ModuleType, slope: float, function: str) -> None:
+    """Stretched and shifted by the modality transformation, with a window that goes along."""
+
+    def show(**values: Any) -> NDArray[np.uint8]:
+        ds = files.photograph(RAMP, colours="MONOCHROME2", bits=12, VOILUTFunction=function, **values)
+        return load_image(files.to_bytes(ds)).pixels
+
+    plain = show(WindowCenter=1500, WindowWidth=3000)
+    rescale = {"RescaleSlope": slope, "RescaleIntercept": -1024}
+    rescaled = show(WindowCenter=1500 * slope - 1024, WindowWidth=3000 * slope, **rescale)
+    assert len(np.unique(plain)) > 50 and np.array_equal(plain, rescaled)
+    assert np.abs(show(**rescale).astype(int) - RAMP).max() <= 1
+
+
+def look_up_table(bits: int, entries: np.ndarray, first: int, *, packed: bool) -> Dataset:
+    item = Dataset()
+    item.LUTDescriptor = [len(entries) % 65536, first, bits]
+    item["LUTDescriptor"].VR = "US" if first >= 0 else "SS"
+    item.add_new("LUTData", "OW", entries.astype("u1" if packed else "<u2").tobytes())
+    return item
+
+
+@pytest.mark.parametrize(("bits", "packed"), [(8, False), (8, True), (12, False), (16, False)])
+@pytest.mark.parametrize("where", ["VOILUTSequence", "ModalityLUTSequence", "both"])
+def test_a_table_has_its_own_depth(files: ModuleType, bits: int, packed: bool, where: str) -> None:
+    entries = (np.arange(4096) * ((1 << bits) - 1) / 4095).round()
+    table = look_up_table(bits, entries, 0, packed=packed)
+    if where == "both":  # the second one takes what the first one gives, and inverts it
+        second = look_up_table(8, np.arange(1 << bits)[::-1] >> (bits - 8), 0, packed=packed)
+        values = {"ModalityLUTSequence": [table], "VOILUTSequence": [second]}
+    else:
+        values = {where: [table]}
+    ds = files.photograph(RAMP, colours="MONOCHROME2", bits=12, **values)
+    expected = RAMP.astype(int)
+    if where == "both":
+        expected = 255 - expected
+    assert np.abs(load_image(files.to_bytes(ds)).pixels - expected).max() <= 1
+
+
+def test_a_table_may_begin_below_zero_and_must_be_whole(files: ModuleType) -> None:
+    values = {"RescaleSlope": 1, "RescaleIntercept": -1024, "WindowCenter": 1, "WindowWidth": 1}
+    table = look_up_table(8, np.arange(4096) >> 4, -1024, packed=False)
+    ds = files.photograph(RAMP, colours="MONOCHROME2", bits=12, VOILUTSequence=[table], **values)
+    shown = load_image(files.to_bytes(ds)).pixels
+    assert np.abs(shown - RAMP.astype(int)).max() <= 1
+    table.LUTData = table.LUTData[:100]
+    with pytest.raises(ImageError, match="VOILUTSequence has 100 entries"):
+        load_image(files.to_bytes(ds))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -27,6 +28,8 @@ from dermseg.inference.batch import describe_model
 from dermseg.inference.outputs import DICOM_KINDS
 from dermseg.inference.predictor import Model, load_model
 from dermseg.inference.result import Result
+from dermseg.quality.verdict import Finding, make_verdict
+from dermseg.uncertainty.predicted_dice import Judgement
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 OPTIONS = {"threshold": None, "lesions": "largest", "tta": False}
@@ -105,6 +108,86 @@ def test_the_report_measures_in_mm_only_where_it_can(
     assert report.VerificationFlag == "UNVERIFIED"
 
 
+PLACE = {"FrameOfReferenceUID": "1.2.3.4", "ImagePositionPatient": [1, 2, 0.1], "PixelSpacing": [0.05, 0.08]}
+UPRIGHT = [1, 0, 0, 0, 0, -1]
+
+
+@pytest.mark.parametrize(
+    ("values", "thickness"),
+    [
+        ({"ImageOrientationPatient": UPRIGHT}, 0.05),
+        ({"ImageOrientationPatient": UPRIGHT, "SliceThickness": 2}, 2),
+        ({"ImageOrientationPatient": UPRIGHT, "PixelSpacing": None}, None),
+        ({"ImageOrientationPatient": [1, 1, 0, 0, 0, 0]}, None),
+        ({"ImageOrientationPatient": UPRIGHT, "ImagePositionPatient": [1, 2]}, None),
+    ],
+)
+def test_a_place_in_the_patient_is_carried_over_where_it_is_whole(
+    model: Model,
+    files: ModuleType,
+    validate: Callable[[Path], list[str]],
+    tmp_path: Path,
+    values: dict[str, Any],
+    thickness: float | None,
+) -> None:
+    ds = files.photograph(**(PLACE | values))
+    _, result, made = write(model, files, ds)
+    for name, dataset in made.items():
+        path = tmp_path / f"{name}.dcm"
+        path.write_bytes(to_bytes(dataset))
+        assert validate(path) == []
+    seg = segread(tmp_path / "dicom-seg.dcm")
+    assert np.array_equal(seg.pixel_array > 0, result.mask)
+    assert seg.get("FrameOfReferenceUID") == (PLACE["FrameOfReferenceUID"] if thickness else None)
+    if thickness:
+        (place,) = (group.PlanePositionSequence[0] for group in seg.PerFrameFunctionalGroupsSequence)
+        assert place.ImagePositionPatient == PLACE["ImagePositionPatient"]
+        shared = seg.SharedFunctionalGroupsSequence[0]
+        assert shared.PlaneOrientationSequence[0].ImageOrientationPatient == UPRIGHT
+        assert shared.PixelMeasuresSequence[0].SliceThickness == thickness
+
+
+@pytest.mark.parametrize(
+    ("level", "needs_review", "answer"),
+    [
+        (None, None, None),
+        (None, True, codes.SCT.Yes),
+        (None, False, codes.SCT.No),
+        ("accept", False, codes.SCT.No),
+        ("review", False, codes.SCT.Yes),
+        ("reject", False, codes.SCT.Yes),
+    ],
+)
+def test_the_report_says_what_the_gate_says(
+    model: Model,
+    files: ModuleType,
+    validate: Callable[[Path], list[str]],
+    tmp_path: Path,
+    level: Any,
+    needs_review: bool | None,
+    answer: Any,
+) -> None:
+    ds = files.photograph()
+    origin, result, _ = write(model, files, ds)
+    findings = [Finding("hair", "accept", 0.1, 0.1)] + ([Finding("blur", level, 9.0, 5.0)] if level else [])
+    judgement = None if needs_review is None else Judgement(0.9, 0.8, 1.0, needs_review)
+    result = replace(result, judgement=judgement, verdict=make_verdict(findings) if level else None)
+    blank = replace(result, status="no_lesion", mask=np.zeros_like(result.mask))
+    for one in (result, blank):
+        made = write_objects(origin, one, ["dicom-sr"])["dicom-sr"]
+        (tmp_path / "sr.dcm").write_bytes(to_bytes(made))
+        assert validate(tmp_path / "sr.dcm") == []
+        content = srread(tmp_path / "sr.dcm").content
+        (group,) = content.get_planar_roi_measurement_groups() or content.get_image_measurement_groups()
+        found = [e.value for e in group.get_qualitative_evaluations() if e.name.value == "REVIEW"]
+        assert found == ([] if answer is None else [answer])
+        texts = [item for item in group[0].ContentSequence if item.ValueType == "TEXT"]
+        said = [(t.ConceptNameCodeSequence[0].CodeValue, t.TextValue) for t in texts]
+        expected = [("REASON", finding.text) for finding in make_verdict(findings).findings]
+        said = [pair for pair in said if pair[0] in ("VERDICT", "REASON")]
+        assert said == ([("VERDICT", level), *expected] if level else [])
+
+
 def test_several_lesions_and_none(
     model: Model, files: ModuleType, validate: Callable[[Path], list[str]], tmp_path: Path
 ) -> None:
@@ -174,6 +257,7 @@ def test_save_writes_them_beside_the_masks(
     inputs = tmp_path / "in" / "sub"
     inputs.mkdir(parents=True)
     (inputs / "a.dcm").write_bytes(files.to_bytes(files.photograph()))
+    (inputs / "c.dcm").write_bytes(files.to_bytes(files.photograph(StudyInstanceUID="")))
     from PIL import Image
 
     Image.fromarray(files.lesion()).save(inputs / "b.png")
@@ -191,6 +275,9 @@ def test_save_writes_them_beside_the_masks(
     with (out / "results.csv").open() as file:
         rows = {row["file"]: row for row in csv.DictReader(file)}
     assert rows["sub/b.png"]["message"] == "not DICOM, so there are no DICOM results"
+    # Where no object can be made the mask is there all the same.
+    assert rows["sub/c.dcm"]["status"] == "ok" and "StudyInstanceUID" in rows["sub/c.dcm"]["message"]
+    assert load_mask(out / rows["sub/c.dcm"]["mask"]).any()
     assert np.array_equal(
         load_mask(out / "dicom" / "sub" / "a_seg.dcm"),
         load_mask(out / "masks" / "sub" / "a_segmentation.png"),

@@ -8,7 +8,16 @@
 from __future__ import annotations
 
 from dermseg.audit.log import AuditLog, Receipt
-from dermseg.audit.record import AuditError, Entry, read_key
+from dermseg.audit.record import AuditError, Entry, read_key, verdict_of
 from dermseg.audit.verify import Verification, verify
 
-__all__ = ["AuditError", "AuditLog", "Entry", "Receipt", "Verification", "read_key", "verify"]
+__all__ = [
+    "AuditError",
+    "AuditLog",
+    "Entry",
+    "Receipt",
+    "Verification",
+    "read_key",
+    "verdict_of",
+    "verify",
+]

@@ -51,8 +51,8 @@ class Entry:
     actor
         The id of the key or user that asked, never the key.
     subject
-        What it is about: the id of the request, ``job/<id>/<number>``, or ``seq/<number>`` of the record that
-        is overridden.
+        What it is about: the id of the request, ``job/<id>/<number>``, ``dicom/<job>/<digest>`` of the work
+        beside a PACS, or ``seq/<number>`` of the record that is overridden.
     input_sha256, model_sha256, config_sha256, output_sha256
         Of the image file as it came, of the network, of everything else that shapes the mask (card and
         options), and of the mask as PNG.
@@ -84,6 +84,16 @@ class Entry:
             value = getattr(self, name)
             if value is not None and not _DIGEST.fullmatch(value):
                 raise UsageError(f"audit {name} is not a SHA-256 in 64 hexadecimal digits")
+
+
+def verdict_of(status: str, verdict: str | None, needs_review: bool | None) -> str:
+    """The code of a result in the log: the verdict that was given out.
+
+    A bundle without a gate gives none: then ``no_lesion``, ``review`` (a doubtful outline) or ``ok``.
+    """
+    if verdict is not None:
+        return verdict
+    return "review" if status == "ok" and needs_review else status
 
 
 def encode_line(entry: Entry, seq: int, prev: str, key: bytes | None) -> tuple[bytes, str]:

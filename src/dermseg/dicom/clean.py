@@ -8,7 +8,6 @@ stayed, and what holds one goes too. Pixels are only touched where metadata lie 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,14 +21,10 @@ from dermseg.dicom.identity import derive_uid
 from dermseg.dicom.profile import BASIC, OPTIONS, action
 from dermseg.dicom.pseudonyms import Pseudonyms
 from dermseg.dicom.strip import strip_pixels
+from dermseg.dicom.traces import find_traces, flat, is_public, walk
 from dermseg.errors import ImageError
 from dermseg.images.dicom import class_name, transfer_syntax
 from dermseg.version import __version__
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
 
 IMPLEMENTATION = derive_uid("dermseg", "implementation")
 _DUMMY: dict[str, Any] = {
@@ -44,17 +39,6 @@ _DUMMY: dict[str, Any] = {
 }
 _NUMBERS = frozenset(["US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"])
 _TEXT = frozenset(["LO", "SH", "AE", "LT", "ST", "UT", "UC", "UR", "PN", "CS", "AS"])
-# UIDs of coding schemes (SNOMED CT, LOINC, UCUM) are nobody's.
-_PUBLIC_UIDS = frozenset(f"2.16.840.1.113883.6.{number}" for number in (1, 8, 96))
-_IDS = _words(
-    "PatientID OtherPatientIDs AccessionNumber StudyID AdmissionID PatientAddress PatientTelephoneNumbers "
-    "MilitaryRank MedicalRecordLocator PerformedProcedureStepID ScheduledProcedureStepID "
-    "RequestedProcedureID PlacerOrderNumberImagingServiceRequest FillerOrderNumberImagingServiceRequest"
-)
-_OWNED = {
-    "device": frozenset(["DeviceSerialNumber", "StationName"]),
-    "institution": frozenset(["InstitutionName", "InstitutionAddress"]),
-}
 
 
 @dataclass
@@ -83,7 +67,7 @@ def clean(dataset: Dataset, pseudonyms: Pseudonyms, retain: frozenset[str]) -> C
     if "PixelData" not in dataset:
         raise ImageError(f"a {class_name(dataset)} is not de-identified: only pictures are")
     work = _Work(dataset, pseudonyms, retain)
-    work.secrets = _secrets(dataset, retain)
+    work.secrets = find_traces(dataset, retain)
     syntax = transfer_syntax(dataset)
     work.done.inside_pixels = strip_pixels(dataset, syntax)
     work.attributes(dataset)
@@ -149,7 +133,7 @@ class _Work:
         return [self._uid(str(one)) for one in value]
 
     def _uid(self, old: str) -> str:
-        if _is_public(old):
+        if is_public(old):
             return old
         self.done.uids += 1
         return self.pseudonyms.uid(old)
@@ -173,12 +157,12 @@ class _Work:
         """The second look: what stayed although it holds a name, id, date or UID of this very file."""
         if self.secrets is None:
             return
-        for at, element in _walk(dataset):
+        for at, element in walk(dataset):
             name = _name(int(element.tag))
             if name in ("PatientID", "PatientName") or element.VR == "SQ" or element.is_empty:
                 continue
-            if element.VR in _TEXT or element.VR == "UI":
-                if self.secrets.search(_flat(element.value)):
+            if element.VR in _TEXT:  # not UIDs: new ones tell nothing, retained ones are wanted
+                if self.secrets.search(flat(element.value)):
                     element.value = "REMOVED" if element.VR != "AS" else None
                     self.done.found_again.append(name)
             elif isinstance(element.value, bytes) and name != "PixelData" and self._in_bytes(element.value):
@@ -219,78 +203,6 @@ def _new_meta(dataset: Dataset, syntax: str) -> None:
     meta.ImplementationClassUID = UID(IMPLEMENTATION)
     dataset.file_meta = meta
     dataset.preamble = bytes(128)
-
-
-def _secrets(dataset: Dataset, retain: frozenset[str]) -> re.Pattern[str] | None:
-    """A pattern of the identity that the file itself tells, for text in lower case."""
-    words: set[str] = set()
-    owned = frozenset().union(*(names for option, names in _OWNED.items() if option not in retain))
-    for _, element in _walk(dataset):
-        if element.is_empty or element.VR == "SQ":
-            continue
-        values = [element.value] if isinstance(element.value, (str, bytes)) else _listed(element.value)
-        for value in values:
-            text = str(value).strip()
-            if element.VR == "PN":
-                words |= set(re.split(r"[\^=\s,]+", text))
-                words |= set(re.split(r"[\^=,]+", text))
-            elif element.keyword in _IDS | owned:
-                words.add(text)
-            elif element.VR == "UI" and "uids" not in retain:
-                words |= set() if _is_public(text) else {text}
-            elif element.VR in ("DA", "DT") and re.fullmatch(r"\d{8}", text[:8]):
-                secret = "dates" not in retain or element.keyword == "PatientBirthDate"
-                words |= _date_forms(text[:8]) if secret else set()
-    words = {word.casefold() for word in words if len(word) >= 3}
-    if not words:
-        return None
-    edges = [re.escape(word) for word in sorted(words, key=len, reverse=True)]
-    # Short ones as whole words only: "ann" is no secret in "annotation".
-    parts = [edge if len(edge) >= 6 else rf"(?<![^\W_]){edge}(?![^\W_])" for edge in edges]
-    return re.compile("|".join(parts))
-
-
-def _is_public(uid: str) -> bool:
-    """Whether it is a UID of the standard (a class, a syntax, a coding scheme) and so tells of nobody."""
-    return uid in _PUBLIC_UIDS or UID(uid).name != uid
-
-
-def _date_forms(day: str) -> set[str]:
-    y, m, d = day[:4], day[4:6], day[6:8]
-    return {
-        day,
-        f"{y}-{m}-{d}",
-        f"{d}.{m}.{y}",
-        f"{m}/{d}/{y}",
-        f"{d}/{m}/{y}",
-        f"{y}/{m}/{d}",
-        f"{d}-{m}-{y}",
-    }
-
-
-def _walk(dataset: Dataset) -> Iterator[tuple[Dataset, DataElement]]:
-    """Every readable element at every depth, with the data set that holds it."""
-    for tag in list(dataset.keys()):
-        try:
-            element = dataset[tag]
-        except Exception:
-            continue
-        yield dataset, element
-        if element.VR == "SQ":
-            for item in element.value or []:
-                yield from _walk(item)
-
-
-def _listed(value: Any) -> list[Any]:
-    try:
-        return list(value)
-    except TypeError:
-        return [value]
-
-
-def _flat(value: Any) -> str:
-    values = [value] if isinstance(value, str) else _listed(value)
-    return "\n".join(str(one) for one in values).casefold()
 
 
 def _text(dataset: Dataset, keyword: str) -> str:

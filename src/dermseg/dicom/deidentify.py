@@ -22,9 +22,9 @@ from dermseg.dicom.profile import OPTIONS
 from dermseg.dicom.pseudonyms import Pseudonyms
 from dermseg.dicom.strip import strip_jpeg, strip_png
 from dermseg.dicom.write import to_bytes
-from dermseg.errors import DermsegError, UsageError
+from dermseg.errors import DermsegError, ImageError, UsageError
 from dermseg.files import atomic_write
-from dermseg.images.dicom import read_dataset
+from dermseg.images.dicom import SEGMENTATION, read_dataset
 from dermseg.images.headers import sniff
 from dermseg.images.load import load_image
 from dermseg.images.overlay import encode_png
@@ -70,7 +70,8 @@ def deidentify(
     """Write every source without its identity into the folder `out`, and ``deidentification.json``.
 
     DICOM files become ``<patient>/<SOP Instance UID>.dcm`` with new values for both, JPEG and PNG files
-    ``images/<16 digits>.jpg`` with the same pixels, other images the same as PNG.
+    ``images/<16 digits>.jpg`` with the same pixels, other images the same as PNG. Nothing is overwritten: of
+    files that would get one name, exact copies are written once, and others are left out.
 
     Raises
     ------
@@ -99,32 +100,40 @@ def _one(
     number: int, source: ImageSource, out: Path, pseudonyms: Pseudonyms, retain: frozenset[str]
 ) -> tuple[Outcome, tuple[str, str, str, str]]:
     data = source.read_bytes()
+    old = patient = ""
     if sniff(data[:132]) == "DICOM":
-        dataset = read_dataset(data)
+        kind, dataset = "DICOM", read_dataset(data)
         old = str(dataset.get("PatientID") or "")
-        warnings = _warnings(dataset)
-        done = clean(dataset, pseudonyms, retain)
+        outline = dataset.get("SOPClassUID") == SEGMENTATION  # no photograph in it, so no text to look for
+        warnings = [] if outline else _warnings(dataset)
+        done = asdict(clean(dataset, pseudonyms, retain))
         patient = str(dataset.get("PatientID") or "") or "unknown"
         name = f"{patient}/{dataset.SOPInstanceUID}.dcm"
         cleaned = to_bytes(dataset)
-        warnings += _text_warning(cleaned)
-        atomic_write(out / name, cleaned)
-        return Outcome(number, name, "DICOM", asdict(done), tuple(warnings)), (
-            source.label,
-            name,
-            old,
-            patient,
-        )
-    kind, cleaned, parts = _picture(data)
-    name = f"images/{pseudonyms.file_name(data)}{_SUFFIX.get(kind, '.png')}"
-    atomic_write(out / name, cleaned)
-    done_parts = {"metadata_parts_removed": parts} if parts is not None else {"written_anew_as": "PNG"}
-    return Outcome(number, name, kind, done_parts, tuple(_text_warning(cleaned))), (
-        source.label,
-        name,
-        "",
-        "",
-    )
+        warnings += [] if outline else _text_warning(cleaned)
+    else:
+        kind, cleaned, parts = _picture(data)
+        name = f"images/{pseudonyms.file_name(data)}{_SUFFIX.get(kind, '.png')}"
+        done = {"metadata_parts_removed": parts} if parts is not None else {"written_anew_as": "PNG"}
+        warnings = _text_warning(cleaned)
+    warnings += _write(out / name, cleaned)
+    return Outcome(number, name, kind, done, tuple(warnings)), (source.label, name, old, patient)
+
+
+def _write(path: Path, data: bytes) -> list[str]:
+    """Write a cleaned file; a warning where it was there already.
+
+    Raises
+    ------
+    ImageError
+        Another file with the same new name, and so the same SOP Instance UID, was there.
+    """
+    if not path.exists():
+        atomic_write(path, data)
+        return []
+    if path.read_bytes() == data:
+        return ["a copy of an earlier input: written once"]
+    raise ImageError("an earlier input has the same SOP Instance UID and other content: left out")
 
 
 def _picture(data: bytes) -> tuple[str, bytes, int | None]:
@@ -184,9 +193,26 @@ def write_mapping(run: Run, path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "new_file", "patient_id", "new_patient_id"))
     writer.writerows(run.mapping)
+    with os.fdopen(_open_new(path), "w", encoding="utf-8", newline="") as file:
+        file.write(text.getvalue())
+
+
+def check_mapping(path: Path) -> None:
+    """See, before any work, that `write_mapping` will be able to write.
+
+    Raises
+    ------
+    UsageError
+        The file is there already or cannot be written.
+    """
+    os.close(_open_new(path))
+    path.unlink()
+
+
+def _open_new(path: Path) -> int:
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise UsageError("is there already", file=path, hint="choose another name for the mapping") from None
     except OSError as error:
         raise UsageError(f"cannot be written: {error.strerror}", file=path) from None
-    with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-        file.write(text.getvalue())

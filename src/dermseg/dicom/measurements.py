@@ -6,6 +6,8 @@ Decisions
 - Each outline is the segment of the segmentation that is stored with the report (``dicom-seg``).
 - Codes come from SNOMED CT, DCM and UCUM. What these do not have (share of the image, confidence, expected
   Dice) is in the private scheme 99DERMSEG, which the report identifies.
+- Whether a person should check is the overall decision: the gate's verdict on image and outline where the
+  model has a gate, else the outline's expected Dice alone. Verdict and reasons stand beside it as text.
 - The report is neither complete nor verified: a person has to look at it.
 """
 
@@ -29,8 +31,10 @@ from highdicom.sr import (
     PlanarROIMeasurementsAndQualitativeEvaluations,
     QualitativeEvaluation,
     ReferencedSegmentationFrame,
+    RelationshipTypeValues,
     SourceImageForMeasurementGroup,
     SourceImageForSegmentation,
+    TextContentItem,
     TrackingIdentifier,
 )
 from pydicom import Dataset
@@ -50,6 +54,8 @@ _CIRCULARITY = Code("CIRCULARITY", SCHEME, "Circularity, 4 pi area / perimeter s
 _CONFIDENCE = Code("CONFIDENCE", SCHEME, "Confidence in the outline")
 _DICE = Code("EXPECTED_DICE", SCHEME, "Expected Dice coefficient of the outline")
 _REVIEW = Code("REVIEW", SCHEME, "A person should check the outline")
+_VERDICT = Code("VERDICT", SCHEME, "Whether image and outline can be used")
+_REASON = Code("REASON", SCHEME, "Reason of the verdict")
 
 
 def write_report(
@@ -72,6 +78,8 @@ def write_report(
         _lesion(origin, result, reading, segmentation, number)
         for number, reading in enumerate(readings, start=1)
     ] or [_nothing(origin, result)]
+    for group in groups:
+        _add_verdict(group, result)
     device = DeviceObserverIdentifyingAttributes(
         uid=derive_uid("device", str(origin.model["sha256"])),
         name="dermseg",
@@ -196,10 +204,26 @@ def _evaluations(result: Result, *, found: bool) -> list[QualitativeEvaluation]:
     evaluations = [
         QualitativeEvaluation(codes.SCT.SkinLesion, codes.SCT.Present if found else codes.SCT.Absent)
     ]
-    if result.judgement is not None:
-        answer = codes.SCT.Yes if result.judgement.needs_review else codes.SCT.No
-        evaluations.append(QualitativeEvaluation(_REVIEW, answer))
+    review = _should_be_checked(result)
+    if review is not None:
+        evaluations.append(QualitativeEvaluation(_REVIEW, codes.SCT.Yes if review else codes.SCT.No))
     return evaluations
+
+
+def _should_be_checked(result: Result) -> bool | None:
+    """Whether a person should look; None for a model that was fitted to say neither."""
+    if result.verdict is not None:
+        return result.verdict.level != "accept"
+    return None if result.judgement is None else result.judgement.needs_review
+
+
+def _add_verdict(group: Any, result: Result) -> None:
+    """Verdict and reasons at the end of a group, as evaluations that are text (TID 1501)."""
+    if result.verdict is not None:
+        texts = [(_VERDICT, result.verdict.level), *((_REASON, text) for text in result.verdict.reasons)]
+        group[0].ContentSequence.extend(
+            TextContentItem(name, text, RelationshipTypeValues.CONTAINS) for name, text in texts
+        )
 
 
 def _number(value: float) -> float:

@@ -10,6 +10,7 @@ Decisions
   failures or where trying again cannot help; ``ignored`` for dermseg's own results that come back.
 - Nothing is done exactly once by keeping count. A step that a crash cut off is done again, and gives the
   same objects with the same UIDs, so the archive has each of them once.
+- No number of a job is given twice, though finished jobs are forgotten: logs name them.
 - One process owns the folder: a second one is refused (an exclusive transaction in ``lock.sqlite``, which the
   system ends with the process, however that ends).
 """
@@ -33,7 +34,7 @@ STATES: tuple[State, ...] = ("received", "made", "sent", "dead", "ignored")
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     image_uid TEXT NOT NULL,
     work_key TEXT NOT NULL,
     origin TEXT NOT NULL,
@@ -49,6 +50,9 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, not_before);
 CREATE TABLE IF NOT EXISTS studies (uid TEXT PRIMARY KEY, instances INTEGER NOT NULL, seen REAL NOT NULL);
 """
+_SELECT = (
+    "SELECT id, image_uid, work_key, origin, received, state, attempts, reason FROM jobs WHERE state = ?"
+)
 
 
 class QueueError(DermsegError):
@@ -201,9 +205,7 @@ class Queue:
     def take(self, state: State) -> Job | None:
         """The oldest job in a state whose time has come; it stays in that state until it is moved."""
         rows = self._rows(
-            "SELECT id, image_uid, work_key, origin, received, state, attempts, reason FROM jobs "
-            "WHERE state = ? AND not_before <= ? ORDER BY not_before, id LIMIT 1",
-            (state, time.time()),
+            f"{_SELECT} AND not_before <= ? ORDER BY not_before, id LIMIT 1", (state, time.time())
         )
         return Job(*rows[0]) if rows else None
 
@@ -258,12 +260,7 @@ class Queue:
 
     def listed(self, state: State, limit: int = 1000) -> list[Job]:
         """Jobs in a state, the oldest first."""
-        rows = self._rows(
-            "SELECT id, image_uid, work_key, origin, received, state, attempts, reason FROM jobs "
-            "WHERE state = ? ORDER BY id LIMIT ?",
-            (state, limit),
-        )
-        return [Job(*row) for row in rows]
+        return [Job(*row) for row in self._rows(f"{_SELECT} ORDER BY id LIMIT ?", (state, limit))]
 
     def study_changed(self, uid: str, instances: int) -> bool:
         """Whether a study has another number of instances than when it was last noted."""

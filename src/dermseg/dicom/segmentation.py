@@ -52,9 +52,7 @@ def write_probability(origin: Origin, probability: NDArray[np.floating[Any]]) ->
 def _write(origin: Origin, pixels: NDArray[Any], form: str, kind: str) -> Dataset:
     source = reference(origin.image)
     spacing = source.get("PixelSpacing")
-    # A photograph has no thickness, but highdicom 0.28 refuses to read a segmentation with a spacing and
-    # without one. As thick as its rows are apart: pixels as cubes, which makes up no extent of its own.
-    measures = None if spacing is None else PixelMeasuresSequence(list(spacing), float(spacing[0]))
+    measures = None if spacing is None else PixelMeasuresSequence(list(spacing), float(source.SliceThickness))
     made = Segmentation(
         [source],
         pixels,

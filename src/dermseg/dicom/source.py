@@ -8,9 +8,11 @@ that carries another patient id than its image would be lost, or worse.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
+import numpy as np
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import FileMetaDataset
@@ -62,7 +64,8 @@ _REQUIRED = (
 def reference(image: Dataset) -> Dataset:
     """A small data set with what the writers read: UIDs, size, spacing; no patient.
 
-    A multi-frame source becomes its first frame, which is the picture that was segmented.
+    A multi-frame source becomes its first frame, which is the picture that was segmented. Frame of reference
+    and position go along only where all that places a pixel is there: spacing, position, orientation.
     """
     found = Dataset()
     found.file_meta = FileMetaDataset()
@@ -79,23 +82,36 @@ def reference(image: Dataset) -> Dataset:
         found.LossyImageCompression = "01"
         found.LossyImageCompressionMethod = image.get("LossyImageCompressionMethod") or "ISO_10918_1"
         found.LossyImageCompressionRatio = image.get("LossyImageCompressionRatio") or 1
-    frame_of_reference = image.get("FrameOfReferenceUID")
     spacing = spacing_of(image)
     if spacing is not None:
         found.PixelSpacing = [round(value, 10) for value in spacing]
-    if frame_of_reference and _has_position(image):
+        # A photograph has no thickness, but highdicom 0.28 refuses to read a segmentation with a spacing and
+        # without one. As thick as its rows are apart: pixels as cubes, which makes up no extent of its own.
+        thickness = _numbers(image, "SliceThickness", 1)
+        found.SliceThickness = thickness[0] if thickness and thickness[0] > 0 else found.PixelSpacing[0]
+    position = _numbers(image, "ImagePositionPatient", 3)
+    orientation = _numbers(image, "ImageOrientationPatient", 6)
+    frame_of_reference = image.get("FrameOfReferenceUID")
+    if frame_of_reference and spacing and position and orientation and _is_orthonormal(orientation):
         found.FrameOfReferenceUID = str(frame_of_reference)
-        found.ImagePositionPatient = image.ImagePositionPatient
-        found.ImageOrientationPatient = image.ImageOrientationPatient
+        found.ImagePositionPatient, found.ImageOrientationPatient = position, orientation
     return found
 
 
-def _has_position(image: Dataset) -> bool:
+def _numbers(image: Dataset, keyword: str, count: int) -> list[float] | None:
+    """The finite numbers of an attribute; None where there are not so many, or where it is damaged."""
     try:
-        position, orientation = image.ImagePositionPatient, image.ImageOrientationPatient
-        return len(position) == 3 and len(orientation) == 6
-    except (AttributeError, TypeError):
-        return False
+        value = image[keyword].value
+        found = [float(one) for one in ([value] if count == 1 else value)]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return found if len(found) == count and all(map(math.isfinite, found)) else None
+
+
+def _is_orthonormal(orientation: list[float]) -> bool:
+    """Whether the directions of rows and columns have length 1 and a right angle (PS3.3 C.7.6.2.1.1)."""
+    directions = np.array(orientation).reshape(2, 3)
+    return bool(np.allclose(directions @ directions.T, np.eye(2), atol=1e-3))
 
 
 def put_back(made: Dataset, origin: Origin) -> None:

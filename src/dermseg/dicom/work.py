@@ -13,7 +13,7 @@ from io import BytesIO
 
 from pydicom import dcmread
 
-from dermseg.audit import AuditLog, Entry, read_key
+from dermseg.audit import AuditLog, Entry, read_key, verdict_of
 from dermseg.dicom.config import PacsConfig
 from dermseg.dicom.disk import write_synced
 from dermseg.dicom.identity import Origin, work_key
@@ -28,6 +28,7 @@ from dermseg.images.overlay import draw_overlay
 from dermseg.images.resize import shrink
 from dermseg.inference.batch import describe_model
 from dermseg.inference.predictor import Model
+from dermseg.inference.result import Result
 from dermseg.inference.stages import OVERLAY_SIDE, legend_of, resize_mask
 
 _log = logging.getLogger(__name__)
@@ -125,9 +126,11 @@ class Worker:
         max_pixels = round(self.config.max_megapixels * 1e6)
         loaded = load_image(data, min_side=self.model.min_side, max_pixels=max_pixels)
         options = self.config
-        probability = self.model.infer(self.model.prepare(loaded.pixels)[None], tta=options.tta)[0]
+        gate_view = self.model.gate_view(loaded.pixels)
+        (probability,), features = self.model.look(self.model.prepare(loaded.pixels)[None], tta=options.tta)
         size = (loaded.info.height, loaded.info.width)
         result = self.model.finish(probability, size, threshold=options.threshold, lesions=options.lesions)
+        result = self.model.judge(result, gate_view, None if features is None else features[0])
         overlay = None
         if "dicom-sc" in options.kinds:
             pixels = shrink(load_view(data, loaded, max_pixels=max_pixels), OVERLAY_SIDE)
@@ -142,27 +145,39 @@ class Worker:
             raise ImageError(f"no result can be written for this header ({type(error).__name__})") from error
         for kind, dataset in made.items():
             write_synced(self.queue.made_path(job, kind), to_bytes(dataset))
-        self._record(job, data, encode_mask(result.mask), result.status)
+        self._record(job, data, result)
         self.queue.move(job, "made")
 
-    def _record(self, job: Job, data: bytes, mask: bytes, verdict: str) -> None:
-        subject = f"dicom/{job.id}"
-        if self._audit is None or subject in self._audited:
+    def _record(self, job: Job, data: bytes, result: Result) -> None:
+        """One audit record for each job and file, however often its results are made."""
+        if self._audit is None:
             return
+        input_sha256 = hashlib.sha256(data).hexdigest()
+        # Job numbers begin again with every queue, and one log may outlive many.
+        digest = hashlib.sha256(f"{job.received!r} {self.work_key} {input_sha256}".encode()).hexdigest()
+        subject = f"dicom/{job.id}/{digest[:32]}"
+        if subject in self._audited:
+            return
+        verdict, judged = result.verdict, result.judgement
         self._audit.append(
             [
                 Entry(
                     "result",
                     actor="pacs",
                     subject=subject,
-                    input_sha256=hashlib.sha256(data).hexdigest(),
+                    input_sha256=input_sha256,
                     model_sha256=self.described["sha256"],
                     config_sha256=self.work_key,
-                    output_sha256=hashlib.sha256(mask).hexdigest(),
-                    verdict=verdict,
+                    output_sha256=hashlib.sha256(encode_mask(result.mask)).hexdigest(),
+                    verdict=verdict_of(
+                        result.status,
+                        None if verdict is None else verdict.level,
+                        None if judged is None else judged.needs_review,
+                    ),
                 )
             ]
         )
+        self._audited.add(subject)
 
     def send(self, job: Job) -> None:
         """Send the results of a job and remove its files."""

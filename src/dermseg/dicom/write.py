@@ -118,7 +118,13 @@ class DicomEncoder:
         overlay: NDArray[np.uint8] | None,
         kinds: Collection[str],
     ) -> dict[str, bytes]:
-        """The files by kind; none where the image is no DICOM file."""
+        """The files by kind; none where the image is no DICOM file.
+
+        Raises
+        ------
+        ImageError
+            Its header does not allow what is asked for.
+        """
         data = source.read_bytes()
         if sniff(data[:132]) != "DICOM":
             return {}
@@ -127,8 +133,8 @@ class DicomEncoder:
         origin = Origin(image, self.model, self.options, self.created)
         try:
             made = write_objects(origin, result, kinds, overlay=overlay)
+            return {kind: to_bytes(dataset) for kind, dataset in made.items() if kind in kinds}
         except ImageError:
             raise
         except Exception as error:  # highdicom refuses headers in many ways
             raise ImageError(f"no DICOM result can be written for this header: {error}") from error
-        return {kind: to_bytes(dataset) for kind, dataset in made.items() if kind in kinds}

@@ -7,7 +7,9 @@ Decisions
   a JFIF or Adobe marker inside the frame goes before the header, as the encoder wrote it.
 - Everything else is decoded by pydicom (RLE, native, JPEG 2000 by OpenJPEG, JPEG-LS by CharLS), after the
   sizes in the code stream were compared with those in the header: decoders trust the former.
-- More than 8 bits: the window of the file where it has one, else the whole range of its stored bits.
+- Grey values go through the modality LUT (or rescale), then through the file's first VOI LUT or window, each
+  over its own range (PS3.3 C.11.1, C.11.2). Without those, and in colour, it is the whole range of the stored
+  bits. JPEG frames, which have 8 bits, are taken as they are.
 - JPEG Lossless (processes 14) is read by Pillow where its libjpeg can, up to 8 bits. The GPL decoder for the
   rest is not used.
 """
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 _JPEG = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
 _RLE = "1.2.840.10008.1.2.5"
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _J2K = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
 _JPEG_LS = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81))
 # Adobe marker with transform 0: three channels are RGB (Adobe Technical Note 5116, 1992).
@@ -76,7 +79,7 @@ def decode_dicom(header: Header) -> Image.Image:
     _check_stream(dataset, header)
     if header.samples > 1 and "PlanarConfiguration" not in dataset:
         dataset.PlanarConfiguration = 0  # required, but left out by some cameras; 0 is what they mean
-    from pydicom.pixels.processing import apply_color_lut, apply_voi_lut
+    from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
 
     colours = photometric(dataset)
@@ -94,12 +97,12 @@ def decode_dicom(header: Header) -> Image.Image:
         if bits == 16 and not (values & 0xFF).any():  # 8-bit entries in the upper half of 16
             values = values >> 8
             bits = 8
-    elif colours.startswith("MONOCHROME"):
-        if dataset.get("WindowCenter") is not None or dataset.get("VOILUTSequence"):
-            values = apply_voi_lut(values, dataset, index=0)
+    low, high = _stored_range(bits, signed=bool(dataset.get("PixelRepresentation")))
+    if colours.startswith("MONOCHROME"):
+        values, low, high = _presented(values, low, high, dataset)
     elif values.ndim != 3 or values.shape[2] != 3:
         raise ImageError(f"the colour space {colours or 'of this file'} is not read")
-    grey = _to_bytes(values, bits, signed=bool(dataset.get("PixelRepresentation")))
+    grey = _to_bytes(values, low, high)
     return Image.fromarray(255 - grey if colours == "MONOCHROME1" else grey)
 
 
@@ -110,13 +113,83 @@ def invert_if_needed(header: Header, image: Image.Image) -> Image.Image:
     return image
 
 
-def _to_bytes(values: npt.NDArray[Any], bits: int, *, signed: bool) -> npt.NDArray[np.uint8]:
-    """Stored values of `bits` bits as uint8."""
-    if values.dtype == np.uint8 and bits == 8:
-        return np.ascontiguousarray(values)
+def _stored_range(bits: int, *, signed: bool) -> tuple[float, float]:
     low = -(1 << bits - 1) if signed else 0
-    scale = 255.0 / ((1 << bits) - 1)
-    scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(scale)
+    return low, low + (1 << bits) - 1
+
+
+def _presented(
+    values: npt.NDArray[Any], low: float, high: float, dataset: Dataset
+) -> tuple[npt.NDArray[Any], float, float]:
+    """Grey values after modality and VOI transformation, and the range that is black to white.
+
+    Parameters
+    ----------
+    values
+        ``(H, W)``, stored values.
+    low, high
+        Their range.
+    """
+    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
+    if dataset.get("ModalityLUTSequence"):
+        values, high = _look_up(values, low, dataset, "ModalityLUTSequence")
+        low = 0
+    elif slope and intercept is not None:
+        slope, intercept = float(slope), float(intercept)
+        values = values.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        low, high = sorted((low * slope + intercept, high * slope + intercept))
+    if dataset.get("VOILUTSequence"):
+        values, high = _look_up(values, low, dataset, "VOILUTSequence")
+        low = 0
+    elif dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
+        values, low, high = _window(values, dataset), 0, 255
+    return values, low, high
+
+
+def _look_up(
+    values: npt.NDArray[Any], low: float, dataset: Dataset, sequence: str
+) -> tuple[npt.NDArray[Any], float]:
+    """Values through the table of a sequence, and the largest that its entries may be (PS3.3 C.11.1.1.1).
+
+    Not pydicom's, which counts entries in 8 bits where they are 8 bits wide.
+    """
+    item = dataset[sequence].value[0]
+    count, first, bits = (int(value) for value in item.LUTDescriptor)
+    if first > 0x7FFF and low < 0:  # a signed number that was read as one without a sign
+        first -= 0x10000
+    count = count or 0x10000  # 65,536 does not fit into its 16 bits
+    data = item.LUTData
+    if isinstance(data, bytes):  # one entry per word, or two where they are packed
+        order = ">" if transfer_syntax(dataset) == _BIG_ENDIAN else "<"
+        words = len(data) >= 2 * count
+        table = np.frombuffer(data[: 2 * count], f"{order}u2" if words else np.uint8)
+    else:
+        table = np.asarray(data).reshape(-1)
+    if table.size < count or not 0 < bits <= 16:
+        raise ImageError(f"{sequence} has {table.size} entries of {bits} bits instead of {count}: damaged")
+    places = np.clip(np.rint(values.astype(np.float32) - np.float32(first)), 0, count - 1)
+    return table[places.astype(np.uint16)], (1 << bits) - 1
+
+
+def _window(values: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
+    """Values through the first window of the file, to 0 to 255."""
+    import pydicom
+    from pydicom.pixels.processing import apply_windowing
+
+    window = pydicom.Dataset()
+    window.PhotometricInterpretation, window.PixelRepresentation, window.BitsStored = "MONOCHROME2", 0, 8
+    for name in ("WindowCenter", "WindowWidth", "VOILUTFunction"):
+        if dataset.get(name) is not None:
+            window[name] = dataset[name]
+    windowed: npt.NDArray[Any] = apply_windowing(values, window, index=0)
+    return windowed
+
+
+def _to_bytes(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.uint8]:
+    """Values from `low` (black) to `high` (white) as uint8."""
+    if values.dtype == np.uint8 and (low, high) == (0, 255):
+        return np.ascontiguousarray(values)
+    scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255.0 / (high - low))
     return np.asarray(np.clip(np.rint(scaled), 0, 255), np.uint8)
 
 

@@ -70,8 +70,14 @@ class SegmentAnswer(BaseModel):
     predicted_dice: float | None
     predicted_dice_low: float | None
     predicted_dice_high: float | None
-    needs_review: bool | None = Field(description="Whether a person should look at the outline")
-    verdict: str | None = Field(description="accept, review or reject: whether image and outline can be used")
+    needs_review: bool | None = Field(
+        description="Whether the outline's expected Dice is at or below the model's threshold for review; "
+        "nothing else goes in: the overall decision is the verdict"
+    )
+    verdict: str | None = Field(
+        description="accept, review or reject: the overall decision whether image and outline can be used; "
+        "anything but accept is for a person to check"
+    )
     findings: list[dict[str, Any]] = Field(description="What the verdict rests on, with reason and remedy")
     spacing_mm: tuple[float, float] | None = Field(description="Row and column, only of calibrated files")
     reading: dict[str, Any] | None = Field(description="Measurements, where they were asked for")
@@ -154,16 +160,6 @@ def _regions(mask: NDArray[np.bool_]) -> list[Region]:
 def model_used(model: Model) -> ModelUsed:
     """Name, version and hashes of a model."""
     return ModelUsed(**describe_model(model))
-
-
-def verdict_of(status: str, verdict: str | None, needs_review: bool | None) -> str:
-    """The code of a result in the audit log: the verdict that was given out.
-
-    A bundle without a gate gives none: then ``no_lesion``, ``review`` (a doubtful outline) or ``ok``.
-    """
-    if verdict is not None:
-        return verdict
-    return "review" if status == "ok" and needs_review else status
 
 
 @lru_cache(maxsize=1024)

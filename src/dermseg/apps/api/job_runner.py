@@ -23,18 +23,19 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from dermseg.apps.api.answers import config_sha256, verdict_of
+from dermseg.apps.api.answers import config_sha256
 from dermseg.apps.api.engine import Ask
 from dermseg.apps.api.job_store import Job, JobStore
 from dermseg.apps.api.metrics import Metrics
 from dermseg.apps.api.problems import log_unexpected
-from dermseg.audit import AuditLog
+from dermseg.audit import AuditLog, verdict_of
 from dermseg.audit import Entry as AuditEntry
 from dermseg.errors import DermsegError, UsageError
-from dermseg.images.sources import ImageSource, find_images, split_off_masks
+from dermseg.images.roles import JOURNAL, tell_apart
+from dermseg.images.sources import ImageSource, find_images
 from dermseg.images.zips import close_zips
 from dermseg.inference.batch import BatchOptions, BatchResult, run_batch
-from dermseg.inference.journal import JOURNAL, Entry, read_entries
+from dermseg.inference.journal import Entry, read_entries
 from dermseg.inference.outputs import LAYOUT, REPORT
 from dermseg.inference.pipeline import Plan
 from dermseg.inference.predictor import Model
@@ -48,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 def list_images(path: Path) -> list[ImageSource]:
     """The images of a job's zip as ``dermseg segment`` takes them: reference masks are left out."""
-    sources, _ = split_off_masks(find_images([path]))
+    sources = tell_apart(find_images([path])).photographs
     return sources
 
 

@@ -1,8 +1,9 @@
 """API keys: who may ask, how often, and how much at once. Only hashes of keys are ever stored.
 
 A key is 256 random bits, so a plain SHA-256 of it is safe to keep: there is nothing to guess, and no slow
-password hash is needed at every request. The file is read again when it changes; taking a line out locks
-that key out within a second. It is YAML::
+password hash is needed at every request. The file is read again when it changes; taking out a line (the last
+one too) or the whole file locks those keys out within a second. A file with mistakes changes nothing. It is
+YAML::
 
     keys:
       - id: ris
@@ -19,14 +20,16 @@ import logging
 import secrets
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dermseg.errors import UsageError
 
 PREFIX = "dsk_"
 _RELOAD_S = 1.0
+_GRACE_S = 0.05  # for a file that is away or empty while it is saved
 _MAX_FILE = 1_000_000
 _log = logging.getLogger(__name__)
 
@@ -59,6 +62,11 @@ class _KeyFile(BaseModel):
 
     keys: tuple[Client, ...]
 
+    @field_validator("keys", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return () if value is None else value  # "keys:" and no line below it
+
 
 # Who asks where no keys are set up (loopback only). No key has this hash: it is not one of a text.
 ANYONE = Client(id="anyone", sha256="0" * 64)
@@ -85,7 +93,9 @@ class KeyRing:
         self._fixed = _parse_pairs(text)
         self._checked = time.monotonic()
         self._stamp = _stamp(path)
-        self._clients = self._read()
+        self._clients = self._join(() if path is None else _read_file(path))
+        if path is not None and not self._clients:
+            raise UsageError("there is no API key in the file", file=path, hint="dermseg serve new-key NAME")
 
     @property
     def open(self) -> bool:
@@ -112,24 +122,28 @@ class KeyRing:
         if self._path is None or now - self._checked < _RELOAD_S:
             return
         self._checked = now
-        stamp = _stamp(self._path)
-        if stamp != self._stamp:
-            self._stamp = stamp
-            try:
-                self._clients = self._read()
-                _log.info("keys reloaded", extra={"keys": len(self._clients)})
-            except UsageError as error:  # an editor may be amid saving: the keys known stay in force
-                _log.error("keys not reloaded", extra={"reason": error.message})
+        if _stamp(self._path) == self._stamp:
+            return
+        try:
+            found = self._look(self._path)
+            if not found:
+                time.sleep(_GRACE_S)
+                found = self._look(self._path)
+            self._clients = self._join(found)
+            _log.info("keys reloaded", extra={"keys": len(self._clients)})
+        except UsageError as error:  # an editor may be amid saving: the keys known stay in force
+            _log.error("keys not reloaded", extra={"reason": error.message})
 
-    def _read(self) -> tuple[Client, ...]:
-        clients = (*self._fixed, *(_read_file(self._path) if self._path else ()))
+    def _look(self, path: Path) -> tuple[Client, ...]:
+        """The keys in the file now; none where it is gone."""
+        self._stamp = _stamp(path)
+        return () if self._stamp is None else _read_file(path)
+
+    def _join(self, found: tuple[Client, ...]) -> tuple[Client, ...]:
+        clients = (*self._fixed, *found)
         ids = [client.id for client in clients]
         if len(set(ids)) < len(ids):
             raise UsageError(f"two API keys share an id: {sorted(ids)}", file=self._path)
-        if self._path is not None and not clients:
-            raise UsageError(
-                "there is no API key in the file", file=self._path, hint="dermseg serve new-key NAME"
-            )
         return clients
 
 
@@ -147,7 +161,7 @@ def _read_file(path: Path) -> tuple[Client, ...]:
         reason = error.strerror if isinstance(error, OSError) else "is not YAML"
         raise UsageError(f"the file of API keys cannot be read: {reason}", file=path) from None
     try:
-        return _KeyFile.model_validate(data).keys
+        return () if data is None else _KeyFile.model_validate(data).keys
     except ValidationError as error:
         raise UsageError(f"the file of API keys is wrong at {_first(error)}", file=path) from None
 

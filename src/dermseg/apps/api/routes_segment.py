@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
 from dermseg.apps.api import answers
-from dermseg.apps.api.answers import Geometry, SegmentAnswer, config_sha256, negotiate, verdict_of
+from dermseg.apps.api.answers import Geometry, SegmentAnswer, config_sha256, negotiate
 from dermseg.apps.api.body import (
     FIELD,
     MULTIPART,
@@ -27,7 +27,7 @@ from dermseg.apps.api.engine import Ask, Render, Segmented
 from dermseg.apps.api.keys import Client
 from dermseg.apps.api.problems import Problem
 from dermseg.apps.api.services import Services
-from dermseg.audit import Entry, Receipt
+from dermseg.audit import Entry, Receipt, verdict_of
 from dermseg.inference.postprocess import Lesions
 
 router = APIRouter(tags=["images"])

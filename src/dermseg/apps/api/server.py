@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
+from pathlib import Path
+
 import uvicorn
 
 from dermseg.apps.api.app import create_app
@@ -9,6 +12,7 @@ from dermseg.apps.api.logs import configure_logs
 from dermseg.apps.api.protocol import MAX_HEAD_BYTES, guarded
 from dermseg.apps.api.services import Services
 from dermseg.apps.api.settings import Settings
+from dermseg.errors import ConfigError
 
 _KEEP_ALIVE_S = 15
 
@@ -19,10 +23,30 @@ def serve(settings: Settings) -> None:
     Raises
     ------
     DermsegError
-        As ``Services.start``.
+        As ``Services.start``; or certificate and key for HTTPS cannot be used.
     """
+    _check_tls(settings.tls_cert, settings.tls_key)
     configure_logs()
     make_server(Services.start(settings)).run()
+
+
+def _check_tls(certificate: Path | None, key: Path | None) -> None:
+    """See that HTTPS is possible before anything is opened; uvicorn would find out last."""
+    if certificate is None or key is None:
+        return
+    for path, option in ((certificate, "--tls-cert"), (key, "--tls-key")):
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise ConfigError(f"{option}: cannot be read: {error.strerror}", file=path) from None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"HTTPS is not possible with this certificate and the key {key}: {error.reason or error}",
+            file=certificate,
+            hint="both are PEM files, and the key is the certificate's own",
+        ) from None
 
 
 def make_server(services: Services) -> uvicorn.Server:

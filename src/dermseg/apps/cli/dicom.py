@@ -76,7 +76,7 @@ def deidentify_(
     Writes OUT/deidentification.json, which names what was removed and holds no value of it. Pixels stay as
     they are: text that is burned into a picture is warned of, not removed. Exit code 1: some were left out.
     """
-    from dermseg.dicom.deidentify import REPORT, deidentify, write_mapping
+    from dermseg.dicom.deidentify import REPORT, check_mapping, deidentify, write_mapping
     from dermseg.dicom.find import find_files
     from dermseg.dicom.profile import parse_retain
     from dermseg.dicom.pseudonyms import Pseudonyms, open_key
@@ -85,6 +85,8 @@ def deidentify_(
     for path in (key, mapping):
         if path is not None and path.resolve().is_relative_to(output.resolve()):
             raise UsageError("secrets do not belong into the output folder", file=path)
+    if mapping is not None:
+        check_mapping(mapping)
     sources = find_files(inputs, exclude=output)
     run = deidentify(sources, output, Pseudonyms(open_key(key)), options)
     if mapping is not None:

@@ -1,7 +1,8 @@
 """DICOM folders as a data set: photographs, and masks that are segmentations or lie beside as images.
 
-A segmentation belongs to the photograph whose SOP Instance UID it names, whatever the files are called. The
-patient id becomes the subject, so that a patient is never split; de-identify first where the index travels.
+A segmentation belongs to the photograph whose SOP Instance UID it names, whatever the files are called. An
+outline (BINARY) is a mask, a probability (FRACTIONAL) is none. The patient id becomes the subject, so that a
+patient is never split; de-identify first where the index travels.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def pair_dicom(
     plain: list[Entry] = []
     uid_of: dict[Entry, tuple[str, str]] = {}  # photograph -> SOP Instance UID, patient
     references: list[tuple[Entry, str]] = []  # segmentation -> the UID it names
+    fractional: set[Entry] = set()
     for entry in [*entries, *(masks or ())]:
         if is_image_name(entry.path):
             if masks is None:
@@ -56,6 +58,8 @@ def pair_dicom(
             dataset = read_dataset(data)
             if dataset.get("SOPClassUID") == SEGMENTATION:
                 references.append((entry, _referenced(dataset)))
+                if dataset.get("SegmentationType") == "FRACTIONAL":
+                    fractional.add(entry)
             elif "PixelData" in dataset:
                 uid_of[entry] = str(dataset.get("SOPInstanceUID") or ""), str(dataset.get("PatientID") or "")
             else:
@@ -76,8 +80,12 @@ def pair_dicom(
     candidates: list[Candidate] = []
     for candidate in found.candidates:
         uid, patient = named.get(candidate.image, ("", ""))
-        own = tuple(of_image.get(uid, ())) if uid else ()
-        candidates.append(replace(candidate, masks=(*own, *candidate.masks)))
+        own = of_image.get(uid, []) if uid else []
+        outlines = [entry for entry in own if entry not in fractional]
+        candidates.append(replace(candidate, masks=(*outlines, *candidate.masks)))
+        if own and not outlines:
+            reason = "a FRACTIONAL segmentation is a probability, no mask, and no BINARY one is beside it"
+            rejected += [(candidate.image_id, entry, reason) for entry in own]
         if patient:
             facts[candidate.image_id] = Facts(subject=patient)
     for entry, uid in references:
