@@ -34,7 +34,8 @@ from dermseg.data.synthetic import synthesize
 from dermseg.evaluation.statistics import wilson_interval
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
-from dermseg.images.sources import find_images, split_off_masks
+from dermseg.images.roles import tell_apart
+from dermseg.images.sources import find_images
 from dermseg.inference.predictor import Model, load_model
 from dermseg.inference.result import Result
 from dermseg.quality.verdict import LEVELS
@@ -71,7 +72,7 @@ def index_images(path: Path, split: str, limit: int | None) -> Iterator[tuple[st
 
 def native_images(path: Path, limit: int | None) -> Iterator[tuple[str, Pixels]]:
     """Images of a zip, at the resolution of the archive."""
-    images, _ = split_off_masks(find_images([path]))
+    images = tell_apart(find_images([path])).photographs
     for source in [image for image in images if "mask" not in image.name][:limit]:
         yield source.name, load_image(source, min_side=512).pixels
 

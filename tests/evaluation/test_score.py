@@ -68,6 +68,9 @@ def test_two_files_are_a_pair_but_two_folders_of_one_are_not(tmp_path: Path) -> 
 def test_folders_count_where_names_repeat() -> None:
     pairing = match_masks(sources("out/1/a.png", "out/2/a.png"), sources("1/a_mask.png", "2/a_mask.png"))
     assert [(i, p.name) for i, p, _ in pairing.pairs] == [("1/a", "out/1/a.png"), ("2/a", "out/2/a.png")]
+    # the one folder that has predictions is no top folder to leave away
+    pairing = match_masks(sources("out/1/a.png"), sources("1/a_mask.png", "2/a_mask.png"))
+    assert [i for i, _, _ in pairing.pairs] == ["1/a"] and [i for i, _ in pairing.missing] == ["2/a"]
 
 
 @pytest.mark.parametrize(

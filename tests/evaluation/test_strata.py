@@ -74,6 +74,8 @@ def test_metadata_of_known_tables(tmp_path: Path) -> None:
         "img000,55.0,female,,Nevus,A04/T3/S1\n"
         "img001,,unknown,head/neck,,A04/T3/S1;A02/T1/S1;MV/MV/MV\n"
         "img002,70,male,torso,nv,ST/ST/ST\n"
+        ",1,male,torso,nv,\n"
+        ",2,female,torso,nv,\n"
     )
     table = read_metadata(file)
     assert table["img000"] == {

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import spearmanr
 
+from dermseg.apps.cli.main import main
 from dermseg.data.synthetic import synthesize
 from dermseg.errors import UsageError
 from dermseg.explain.gradcam import grad_cam
@@ -60,3 +64,13 @@ def test_wrong_layer_and_region_are_refused() -> None:
         grad_cam(NETWORK, X, "nowhere")
     with pytest.raises(UsageError, match="region"):
         grad_cam(NETWORK, X, next(iter(feature_layers(NETWORK))), np.ones((3, 3), bool))
+
+
+def test_images_that_share_a_stem_keep_their_own_maps(tmp_path: Path) -> None:
+    for name, seed in (("a.png", 3), ("a.bmp", 4)):
+        pixels, _ = synthesize(seed, (96, 128))[:2]
+        Image.fromarray(pixels).save(tmp_path / name)
+    words = [str(tmp_path / "a.png"), str(tmp_path / "a.bmp"), "-o", str(tmp_path / "out")]
+    with suppress(SystemExit):
+        main(["explain", *words])
+    assert len(list((tmp_path / "out").glob("*.npy"))) == 2

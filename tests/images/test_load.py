@@ -52,6 +52,13 @@ def with_alpha(alpha: int) -> Image.Image:
     return image
 
 
+def with_transparent_level(png: bytes) -> bytes:
+    """A grey PNG with a tRNS chunk after its header: level 0 is transparent."""
+    chunk = b"tRNS\0\0"
+    return png[:33] + pack(">I", 2) + chunk + pack(">I", zlib.crc32(chunk)) + png[33:]
+
+
+DEEP_WITH_TRNS = with_transparent_level(cv_encode(".png", GREY.astype(np.uint16) * 257))
 ON_WHITE = np.rint(RGB * (128 / 255) + 255 * (127 / 255))
 FLOATS = (RGB / 255).astype(np.float32)
 
@@ -83,6 +90,7 @@ FLOATS = (RGB / 255).astype(np.float32)
         (encode(with_alpha(0), "PNG"), RGB, "RGBA", "hides everything"),
         (encode(PICTURE.convert("CMYK"), "TIFF"), RGB, "CMYK", "CMYK"),
         (cv_encode(".png", GREY.astype(np.uint16) * 257), grey3(GREY), "I;16", "16-bit"),
+        (DEEP_WITH_TRNS, grey3(GREY), "I;16", "16-bit"),
         (cv_encode(".png", RGB[..., ::-1].astype(np.uint16) * 257), RGB, "RGB", "16 bits"),
         (cv_encode(".tif", RGB[..., ::-1].astype(np.uint16) * 257), RGB, "RGB", "16 bits"),
         (cv_encode(".tif", FLOATS[..., 0]), grey3(GREY), "F", "floating point"),

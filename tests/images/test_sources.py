@@ -18,7 +18,7 @@ from PIL import Image
 from dermseg.errors import ImageError, UsageError
 from dermseg.images import ImageSource, as_source, close_zips, encode_mask, find_images, load_image
 from dermseg.images.names import UniqueNames, natural_key, portable_name
-from dermseg.images.sources import split_off_masks
+from dermseg.images.roles import tell_apart
 from dermseg.images.zips import open_zip
 
 PNG = encode_mask(np.eye(5, dtype=bool))
@@ -61,6 +61,9 @@ def test_named_file_is_always_taken_and_only_once(tree: Path) -> None:
 def test_globs_keep_what_varies(tree: Path) -> None:
     assert names(f"{tree}/**/*.*") == ["a2.png", "a10.png", "out/x.png", "sub/b.JPG", "sub/deep/c.tif"]
     assert names(f"{tree}/su*") == ["sub/b.JPG", "sub/deep/c.tif"]
+    # never out of the output folder: "**" is also the folder itself
+    assert names(f"{tree}/sub/**") == ["b.JPG", "deep/c.tif"]
+    assert names(f"{tree}/sub/*/../../ou*") == ["out/x.png"]
 
 
 def test_same_names_from_two_inputs_stay_apart(tmp_path: Path) -> None:
@@ -227,6 +230,28 @@ def test_grey_picture_opens(tree: Path) -> None:
 def test_reference_masks_beside_their_images_are_told_apart(tmp_path: Path) -> None:
     names = ["images/a.jpg", "masks/a_segmentation.png", "b_lesion.png", "c.png", "c_mask.PNG"]
     sources = [ImageSource(name, tmp_path / name) for name in names]
-    images, masks = split_off_masks(sources)
+    images, masks, _ = tell_apart(sources)
     assert [s.name for s in images] == ["images/a.jpg", "b_lesion.png", "c.png"]
     assert [s.name for s in masks] == ["masks/a_segmentation.png", "c_mask.PNG"]
+
+
+def test_results_of_an_earlier_run_are_no_photographs(tree: Path) -> None:
+    (tree / "sub" / "journal.jsonl").touch()
+    found = tell_apart(find_images([tree]))
+    assert [s.name for s in found.results] == ["sub/b.JPG", "sub/deep/c.tif"]
+    assert "2 files are left out" in found.remarks()[0]
+    assert not tell_apart(find_images([tree / "sub"])).results  # it was named
+
+
+def test_a_closed_folder_is_a_row_that_says_so(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if Path(path).name == "sub":  # to root no folder is closed
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    (source,) = (s for s in find_images([tree]) if s.name == "sub")
+    with pytest.raises(ImageError, match="is a folder"):
+        source.read_bytes()

@@ -7,7 +7,9 @@ import errno
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -15,11 +17,12 @@ import numpy as np
 import pytest
 
 from dermseg.errors import DermsegError, UsageError
+from dermseg.images.roles import JOURNAL
 from dermseg.images.sources import find_images
 from dermseg.inference import stages
 from dermseg.inference.batch import BatchOptions, BatchResult, run_batch
-from dermseg.inference.journal import JOURNAL, read_entries
-from dermseg.inference.outputs import COLUMNS, parse_save, plan_stems
+from dermseg.inference.journal import Journal, read_entries
+from dermseg.inference.outputs import COLUMNS, output_files, parse_save, plan_stems
 from dermseg.inference.pipeline import Plan, plan_work
 from dermseg.inference.predictor import Model, load_model
 
@@ -254,6 +257,39 @@ def test_an_error_in_one_image_stays_there(batch: Batch, monkeypatch: pytest.Mon
     assert rows["sub/d.png"].message == "not enough memory for this image"
     assert not (result.out / "masks/sub/d_segmentation.png").exists()
     assert rows["a.png"].status == "ok"
+
+
+def test_names_too_long_for_the_disk_with_what_follows_are_cut() -> None:
+    long, other = "x" * 245, "x" * 246
+    stems = plan_stems([f"{long}.jpg", f"{other}.jpg", "皮" * 82 + ".jpg", "short.jpg"])
+    files = [output_files(stem, ["mask"])["mask"] for stem in stems.values()]
+    assert len(set(files)) == 4
+    assert all(len(file.encode()) < 255 for file in files) and stems["short.jpg"] == "short"
+
+
+def test_a_result_that_lost_its_content_is_made_again(batch: Batch) -> None:
+    result = batch()
+    lost = result.out / "masks/b_segmentation.png"
+    whole = lost.read_bytes()
+    lost.write_bytes(b"")
+    assert batch(resume=True).processed == 2  # and the one that cannot be read
+    assert lost.read_bytes() == whole
+
+
+def test_a_journal_that_was_replaced_while_one_waited_is_opened_anew(batch: Batch) -> None:
+    result = batch()
+    path = result.out / JOURNAL
+    first = Journal.open(path)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(Journal.open, path)
+        time.sleep(0.1)
+        first.sort(result.order[::-1])
+        time.sleep(0.1)
+        assert not waiting.done(), "the lock is on the file that is there now"
+        first.close()
+        second = waiting.result()
+    assert [entry.row.file for entry in second.entries(result.order)] == list(result.order)
+    second.close()
 
 
 def test_a_full_disk_ends_the_batch_and_resume_goes_on(

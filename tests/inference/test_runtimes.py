@@ -100,7 +100,13 @@ def test_many_images_get_what_was_measured_once(tiny_bundle: Path, cache: Path) 
     kept[key]["runtime"] = "openvino" if first == "onnxruntime" else "onnxruntime"
     cache.write_text(json.dumps(kept))
     assert choose_runtime(bundle, None, None) == kept[key]["runtime"]  # kept, not measured again
-    for damaged in ("{", "[]", json.dumps({key: {"runtime": "rm -rf"}})):
+    # the last: kept on a machine with a GPU that shares the home
+    for damaged in (
+        "{",
+        "[]",
+        json.dumps({key: {"runtime": "rm -rf"}}),
+        json.dumps({key: {"runtime": "cuda"}}),
+    ):
         cache.write_text(damaged)
         assert choose_runtime(bundle) in ("onnxruntime", "openvino")
 

@@ -46,4 +46,4 @@ def test_ray_gives_what_the_local_engine_gives(tiny_bundle: Path, tmp_path: Path
 
     shutil.rmtree(bundle)
     gone = segment(images, "-o", tmp_path / "gone", "--model", bundle, *ray)
-    assert gone.returncode == 1 and "there is no bundle" in gone.stderr
+    assert gone.returncode == 2 and "there is no bundle" in gone.stderr

@@ -72,9 +72,8 @@ def read_metadata(path: str | Path) -> dict[str, dict[str, Fact]]:
     for row in reader:
         facts = {fact: _parse(fact, row[column] or "") for fact, column in used.items()}
         image_id = (row[identity] or "").strip()
-        if table.setdefault(image_id, facts) != facts:
+        if image_id and table.setdefault(image_id, facts) != facts:
             raise DataError(f"line {reader.line_num}: '{image_id}' is named twice and differently", file=file)
-    table.pop("", None)
     return table
 
 

@@ -13,6 +13,7 @@ Decisions
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from dermseg.evaluation.evaluate import score_pair
 from dermseg.evaluation.table import Evaluation, Fact, Failure, ImageScore
 from dermseg.images import masks
 from dermseg.images.load import load_image
+from dermseg.images.roles import mask_root
 from dermseg.images.sources import ImageSource, find_images
 from dermseg.inference.threads import available_cpus
 
@@ -77,7 +79,7 @@ def match_masks(predictions: Sequence[ImageSource], references: Sequence[ImageSo
     """
     wanted, found = _by_stem(references), _by_stem(predictions)
     if any(len(sources) > 1 for sources in wanted.values()):
-        wanted, found = _by_path(references), _by_path(predictions)
+        wanted, found = _by_path(references, predictions)
     result = Pairing()
     for image_id, sources in wanted.items():
         candidates = found.pop(image_id, [])
@@ -101,7 +103,7 @@ def match_paths(predictions: str | Path, references: str | Path) -> Pairing:
     UsageError
         A path does not exist or holds no image.
     """
-    root = prediction_root(predictions)
+    root = mask_root(predictions)
     found, wanted = find_images([root]), find_images([references])
     if _is_single_file(root) and _is_single_file(Path(references)):
         return Pairing(pairs=[(image_id_of(wanted[0].name), found[0], wanted[0])])
@@ -189,12 +191,6 @@ def score_folders(
     return score_sources(match_paths(predictions, references), missing_is_empty=missing_is_empty)[0]
 
 
-def prediction_root(predictions: str | Path) -> Path:
-    """The folder of masks where the output folder of ``dermseg segment`` was given, else the path itself."""
-    path = Path(predictions)
-    return path / "masks" if (path / "run.json").is_file() and (path / "masks").is_dir() else path
-
-
 def read_mask(source: ImageSource) -> tuple[NDArray[np.bool_], list[str]]:
     """A mask file as bool ``(H, W)``, and what had to be decided to read it.
 
@@ -237,15 +233,35 @@ def _by_stem(sources: Sequence[ImageSource]) -> dict[str, list[ImageSource]]:
     return table
 
 
-def _by_path(sources: Sequence[ImageSource]) -> dict[str, list[ImageSource]]:
-    """By folder and stem, without the folders that all names share (the top folder of a zip)."""
+def _by_path(
+    references: Sequence[ImageSource], predictions: Sequence[ImageSource]
+) -> tuple[dict[str, list[ImageSource]], dict[str, list[ImageSource]]]:
+    """Both by folder and stem, without the folders that all names of a side share (the top folder of a zip).
+
+    Where all masks of one side lie in one of several folders, its name is shared and yet needed: what is left
+    away is what makes most names meet.
+    """
+    choices = [
+        (_without(references, i), _without(predictions, j))
+        for i in range(_shared(references), -1, -1)
+        for j in range(_shared(predictions), -1, -1)
+    ]
+    return max(choices, key=lambda both: len(both[0].keys() & both[1].keys()))
+
+
+def _shared(sources: Sequence[ImageSource]) -> int:
+    """How many leading folders all names have in common."""
     folders = [PurePosixPath(source.name).parent.parts for source in sources]
-    shared = 0
-    while folders and all(len(f) > shared and f[shared] == folders[0][shared] for f in folders):
-        shared += 1
+    levels = zip(*folders, strict=False)  # ends with the shortest
+    return sum(1 for _ in itertools.takewhile(lambda names: len(set(names)) == 1, levels))
+
+
+def _without(sources: Sequence[ImageSource], leading: int) -> dict[str, list[ImageSource]]:
+    """By folder and stem, without the first ``leading`` folders."""
     table: dict[str, list[ImageSource]] = {}
-    for source, folder in zip(sources, folders, strict=True):
-        table.setdefault("/".join((*folder[shared:], image_id_of(source.name))), []).append(source)
+    for source in sources:
+        folders = PurePosixPath(source.name).parent.parts[leading:]
+        table.setdefault("/".join((*folders, image_id_of(source.name))), []).append(source)
     return table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,9 +22,9 @@ _MAX_SIDE = 1024
 
 
 def explain_image(
-    model: Model, network: nn.Module, source: ImageSource, layers: Sequence[str], folder: Path
+    model: Model, network: nn.Module, source: ImageSource, layers: Sequence[str], stem: Path
 ) -> list[str]:
-    """Write ``NAME.LAYER.jpg`` and ``NAME.LAYER.npy`` for one image; return the layers whose map is empty.
+    """Write ``STEM.LAYER.jpg`` and ``STEM.LAYER.npy`` for one image; return the layers whose map is empty.
 
     Raises
     ------
@@ -34,7 +34,6 @@ def explain_image(
     loaded = load_image(source, min_side=max(model.min_side, _MAX_SIDE // 2))
     result = model.segment(loaded.pixels)
     x = model.prepare(loaded.pixels)
-    stem = str(PurePosixPath(source.name).with_suffix(""))
     empty = []
     for layer in layers:
         cam = explain_outline(network, x, result.mask, layer)
@@ -42,16 +41,14 @@ def explain_image(
             empty.append(layer)
         data = io.BytesIO()
         np.save(data, cam)
-        base = folder / f"{stem}.{layer}"
-        base.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(base.with_name(base.name + ".npy"), data.getvalue())
+        atomic_write(stem.with_name(f"{stem.name}.{layer}.npy"), data.getvalue())
         picture = draw_overlay(
             heat(loaded.pixels, cam),
             result.mask,
             legend=("outline", f"colours: Grad-CAM, {layer}"),
             max_side=_MAX_SIDE,
         )
-        atomic_write(base.with_name(base.name + ".jpg"), encode_jpeg(picture))
+        atomic_write(stem.with_name(f"{stem.name}.{layer}.jpg"), encode_jpeg(picture))
     return empty
 
 

@@ -37,7 +37,9 @@ def to_rgb(image: Image.Image) -> tuple[Pixels, tuple[str, ...]]:
         A colour space that is not read (such as CIELAB).
     """
     mode = image.mode
-    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    deep = mode.startswith("I;16") or mode in ("I", "F")
+    # Pillow cannot turn deep grey into RGBA without cutting values off: its transparent level is ignored
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or ("transparency" in image.info and not deep):
         return _without_alpha(image)
     if mode.startswith("I;16"):
         low, high = _extrema(image)

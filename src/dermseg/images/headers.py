@@ -134,5 +134,5 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise ImageError(
             f"{width:,} x {height:,} pixels are {width * height / 1e6:,.1f} megapixels, "
             f"over the limit of {max_pixels / 1e6:g}",
-            hint="raise the limit (max_pixels) if the picture is what you expect",
+            hint="if the picture is as you expect, raise the limit: --max-megapixels, max_pixels in Python",
         )

@@ -46,7 +46,7 @@ def portable_name(stored: str) -> str:
             continue
         if part.partition(".")[0].rstrip().casefold() in _RESERVED:
             part = f"_{part}"
-        parts.append(_shorten(part))
+        parts.append(shorten(part))
     while len(parts) > 1 and sum(map(len, parts)) + len(parts) > MAX_NAME_CHARS:
         del parts[0]  # the end of a path says more than its beginning
     return "/".join(parts) or "unnamed"
@@ -57,7 +57,8 @@ def printable_name(relative: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]", "_", relative)
 
 
-def _shorten(part: str) -> str:
+def shorten(part: str) -> str:
+    """One part of a path, cut to ``MAX_PART_BYTES`` in UTF-8 where it is longer; it keeps its extension."""
     if len(part.encode("utf-8", "replace")) <= MAX_PART_BYTES:
         return part
     stem, dot, extension = part.rpartition(".")

@@ -10,19 +10,18 @@ from __future__ import annotations
 import glob
 import lzma
 import os
-import re
 import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 from dermseg.errors import ImageError, UsageError
 from dermseg.images.names import UniqueNames, natural_key, portable_name, printable_name
-from dermseg.images.zips import open_member, open_zip
+from dermseg.images.zips import find_member, open_member, open_zip
 
 _READ = [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dib", ".webp"]
 # Images that are not read: a row that says so is better than a photograph that is missed in silence.
@@ -32,7 +31,6 @@ DICOM_EXTENSIONS = frozenset([".dcm", ".dicom"])
 MAX_BYTES = 1 << 30  # 1 GiB: 100 megapixels of RGB with 16 bits are 600 MB uncompressed
 HEAD_BYTES = 1 << 16
 _CHUNK = 1 << 20
-_MASK_NAME = re.compile(r"(.+)_(?:segmentation|mask|lesion)")
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,19 @@ class ImageSource:
     def label(self) -> str:
         """Where the bytes are, for messages: the path, or ``zip!member``."""
         return str(self.path) if self.member is None else f"{self.path}!{self.member}"
+
+    def stamp(self) -> str:
+        """What changes when the bytes do: size and time of change of a file at its place, of a zip's member
+        its checksum. A file that is not there has an empty one.
+        """
+        try:
+            if self.member is not None:
+                info = find_member(self.path, self.member, self.entry)
+                return "" if info is None else f"{self.member}:{info.file_size}:{info.CRC:08x}"
+            status = self.path.stat()
+        except (OSError, ImageError):
+            return ""
+        return f"{os.path.realpath(self.path)}:{status.st_size}:{status.st_mtime_ns}"
 
     def read_bytes(
         self, max_bytes: int = MAX_BYTES, *, inspect: Callable[[bytes], int] | None = None
@@ -116,8 +127,10 @@ def _open_file(path: Path) -> tuple[IO[bytes], int]:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
-            what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise ImageError(f"is {what}", file=path)
+            if stat.S_ISDIR(status.st_mode):
+                closed = not os.access(path, os.R_OK | os.X_OK)
+                raise ImageError("is a folder" + " that cannot be looked into" * closed, file=path)
+            raise ImageError("is not a regular file", file=path)
         return path.open("rb"), status.st_size
     except FileNotFoundError:
         why = "is a link to a file that does not exist" if path.is_symlink() else "does not exist"
@@ -189,26 +202,12 @@ def find_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
             found.append(ImageSource(unique, source.path, source.member, source.entry))
     if not found:
         listed = ", ".join(f"'{given}'" for given in inputs) or "no input"
-        kinds = "JPEG, PNG, TIFF, BMP, WebP or DICOM"
-        raise UsageError(
-            f"no image found in {listed}", hint=f"name files, folders or zips with {kinds} images"
-        )
+        hint = "name files, folders or zips with JPEG, PNG, TIFF, BMP, WebP or DICOM images"
+        folders = [Path(given) for given in inputs if Path(given).is_dir()]
+        if zips := [path for folder in folders for path in folder.rglob("*.zip")]:
+            hint = f"zips that lie in a folder are opened where they are named, such as '{zips[0]}'"
+        raise UsageError(f"no image found in {listed}", hint=hint)
     return sorted(found, key=lambda source: natural_key(source.name))
-
-
-def split_off_masks(sources: Sequence[ImageSource]) -> tuple[list[ImageSource], list[ImageSource]]:
-    """The photographs, and the reference masks that lie among them.
-
-    Data sets come as images beside masks. ``X_segmentation``, ``X_mask`` or ``X_lesion`` is a reference mask
-    where an image ``X`` is there too, in whatever folder; a file of such a name on its own is a photograph.
-    """
-    stems = {PurePosixPath(source.name).stem.lower() for source in sources}
-    images: list[ImageSource] = []
-    masks: list[ImageSource] = []
-    for source in sources:
-        base = _MASK_NAME.fullmatch(PurePosixPath(source.name).stem.lower())
-        (masks if base and base[1] in stems else images).append(source)
-    return images, masks
 
 
 _Found = Iterator[tuple[str, str, ImageSource]]  # name, folder to put in front if taken, source
@@ -227,8 +226,12 @@ def _expand(text: str) -> _Found:
         while glob.has_magic(str(fixed)):
             fixed = fixed.parent
         for match in sorted(glob.glob(text, recursive=True), key=natural_key):  # noqa: PTH207
-            folder = os.path.relpath(Path(match).parent, fixed).replace(os.sep, "/")
-            yield from _from_path(Path(match), "" if folder == "." else f"{folder}/", explicit=False)
+            if os.path.normpath(match) == os.path.normpath(fixed):  # "photos/**" is also "photos/" itself
+                yield from _from_path(fixed, "", explicit=True)
+                continue
+            parts = Path(os.path.relpath(Path(match).parent, fixed)).parts
+            prefix = "".join(f"{part}/" for part in parts if part not in (".", ".."))  # of "a/*/../../b*"
+            yield from _from_path(Path(match), prefix, explicit=False)
     else:
         raise UsageError(
             f"'{text}' does not exist", hint="check the path; quote a glob such as 'photos/*.jpg'"
@@ -239,7 +242,8 @@ def _from_path(path: Path, prefix: str, *, explicit: bool) -> _Found:
     parent = printable_name(path.absolute().parent.name)
     if path.is_dir():
         inner = f"{prefix}{path.name}/" if not explicit else ""
-        for folder, folders, files in os.walk(path):
+        closed: list[OSError] = []
+        for folder, folders, files in os.walk(path, onerror=closed.append):
             folders.sort(key=natural_key)
             relative = os.path.relpath(folder, path).replace(os.sep, "/")
             front = inner if relative == "." else f"{inner}{relative}/"
@@ -247,6 +251,11 @@ def _from_path(path: Path, prefix: str, *, explicit: bool) -> _Found:
                 if _wanted(file):
                     name = printable_name(f"{front}{file}")
                     yield name, printable_name(path.absolute().name), ImageSource(name, Path(folder, file))
+        for error in closed:  # a row that says so is better than photographs that are missed in silence
+            place = Path(error.filename)
+            inside = os.path.relpath(place, path).replace(os.sep, "/")
+            name = printable_name(f"{inner}{inside}".removesuffix("/.") or place.name)
+            yield name, printable_name(path.absolute().name), ImageSource(name, place)
     elif path.suffix.lower() == ".zip":
         yield from _from_zip(path, None)
     elif explicit or _wanted(path.name):

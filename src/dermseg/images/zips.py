@@ -90,6 +90,18 @@ def open_member(path: Path, member: str, entry: int | None = None) -> tuple[IO[b
             raise ImageError(f"the zip file is damaged here: {error}", file=label) from error
 
 
+def find_member(path: Path, member: str, entry: int | None = None) -> zipfile.ZipInfo | None:
+    """What the directory of the zip says about a member; None where there is none of that name.
+
+    Raises
+    ------
+    ImageError
+        As ``open_zip``.
+    """
+    with _lock:
+        return _find(open_zip(path), member, entry)
+
+
 def _find(archive: zipfile.ZipFile, member: str, entry: int | None) -> zipfile.ZipInfo | None:
     if entry is not None:
         infos = archive.infolist()

@@ -21,11 +21,12 @@ from typing import Any
 
 from dermseg.errors import ModelError, UsageError
 from dermseg.files import atomic_write
+from dermseg.images.roles import RUN
 from dermseg.images.sources import ImageSource
 from dermseg.inference.folder import claim_folder, done_names, plan_files
 from dermseg.inference.journal import Entry, Header, Journal, stamp_inputs
 from dermseg.inference.machine import describe_machine, library_versions
-from dermseg.inference.outputs import DICOM_KINDS, RESULTS, RUN, write_results
+from dermseg.inference.outputs import DICOM_KINDS, RESULTS, write_results
 from dermseg.inference.pipeline import Plan, plan_work, run_threads
 from dermseg.inference.postprocess import Lesions
 from dermseg.inference.predictor import Model

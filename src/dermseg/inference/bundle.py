@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from dermseg.errors import DermsegError, ModelError
+from dermseg.errors import DermsegError, ModelError, UnknownModelError
 from dermseg.inference.card import CARD_NAME, MAX_CARD_BYTES, ModelCard, StoredFile, read_card
 
 DEFAULT = "default"
 # Bundles that travel inside the package; each is a folder here.
 BUNDLED = Path(__file__).resolve().parent.parent / "bundles"
+_RUN_WEIGHTS = "best.safetensors"  # of a run folder: training.checkpoint, which needs torch
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,10 @@ def load_bundle(name_or_path: str | PathLike[str] = DEFAULT) -> Bundle:
 
     Raises
     ------
+    UnknownModelError
+        Nothing is there, or a training run that was not exported.
     ModelError
-        Nothing is there, or the card does not fit its schema.
+        The card is missing or does not fit its schema.
     """
     path = Path(name_or_path)
     if str(name_or_path) == path.name and not path.exists():
@@ -124,9 +127,15 @@ def load_bundle(name_or_path: str | PathLike[str] = DEFAULT) -> Bundle:
         path = path.parent
     if not path.exists():
         inside = ", ".join(bundled_names()) or "none"
-        raise ModelError(
+        raise UnknownModelError(
             f"there is no bundle '{name_or_path}'",
             hint=f"give a folder, a zip, or the name of one inside the package: {inside}",
+        )
+    if path.is_dir() and not (path / CARD_NAME).exists() and (path / _RUN_WEIGHTS).exists():
+        raise UnknownModelError(
+            "a training run is no bundle yet",
+            file=path,
+            hint=f"dermseg export {path} -o my-bundle, then give my-bundle",
         )
     prefix = "" if path.is_dir() else _zip_prefix(path)
     data = _read(path, prefix + CARD_NAME, MAX_CARD_BYTES)

@@ -13,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from dermseg.errors import DermsegError, UsageError
-from dermseg.inference.journal import JOURNAL, Header, Journal
-from dermseg.inference.outputs import LAYOUT, REPORT, RESULTS, RUN, output_files, plan_stems
+from dermseg.images.roles import JOURNAL, RUN
+from dermseg.inference.journal import Header, Journal
+from dermseg.inference.outputs import LAYOUT, REPORT, RESULTS, output_files, plan_stems
 
 TABLES = (RESULTS, REPORT, RUN)
 # A file that was being written when the run was killed: ".NAME.xxxxxxxxxxxx.tmp" of `atomic_write`, which
@@ -102,9 +103,14 @@ def done_names(journal: Journal, out: Path) -> set[str]:
     """
     done = set()
     for entry in journal.entries([name for name, *_ in journal.header.inputs]):
-        if entry.row.status != "failed" and all((out / file).is_file() for file in entry.files):
+        if entry.row.status != "failed" and all(_whole(out / file) for file in entry.files):
             done.add(entry.row.file)
     return done
+
+
+def _whole(file: Path) -> bool:
+    """Whether there is something in a file; one that lost its content (a crash, a failed copy) is none."""
+    return file.is_file() and file.stat().st_size > 0
 
 
 def _remove_run(path: Path) -> None:

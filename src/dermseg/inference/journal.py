@@ -26,11 +26,11 @@ from typing import Any, BinaryIO
 
 from dermseg.errors import UsageError
 from dermseg.files import atomic_write
+from dermseg.images.roles import JOURNAL
 from dermseg.images.sources import ImageSource
 from dermseg.inference.outputs import Row
 from dermseg.locks import lock_file
 
-JOURNAL = "journal.jsonl"
 _FORMAT = 1
 _LOCK_WAIT_S = 1.0
 
@@ -195,7 +195,12 @@ class Journal:
         deadline = time.monotonic() + _LOCK_WAIT_S
         while True:
             try:
-                return lock_file(self._file)
+                lock_file(self._file)
+                if self._is_current():
+                    return
+                # whoever held the lock has put a new file in place meanwhile (`sort`)
+                self._file.close()
+                self._file = self.path.open("r+b")
             except OSError:
                 if time.monotonic() < deadline:
                     time.sleep(0.02)
@@ -206,6 +211,11 @@ class Journal:
                     file=self.path.parent,
                     hint="wait for it to end, or choose another folder with -o",
                 ) from None
+
+    def _is_current(self) -> bool:
+        """Whether the open file is the one that the path names."""
+        assert self._file is not None
+        return os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
 
     def fileno(self) -> int:
         """The descriptor that holds the lock."""
@@ -247,10 +257,17 @@ class Journal:
                     old.seek(offset)
                     places[name] = (new.tell(), length)
                     new.write(old.read(length))
-        self.close()  # Windows does not replace a file that is open
-        temporary.replace(self.path)
         self._places = places
-        self._lock()
+        if os.name == "nt":  # where a file that is open cannot be replaced
+            self.close()
+            temporary.replace(self.path)
+            self._lock()
+            return
+        file = temporary.open("r+b")
+        lock_file(file)  # before it takes its place: nobody else gets it in between
+        temporary.replace(self.path)
+        self.close()
+        self._file = file
 
     def close(self) -> None:
         """Give the lock back."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from dermseg.errors import UsageError
 from dermseg.files import atomic_write
-from dermseg.images.names import UniqueNames
+from dermseg.images.names import UniqueNames, shorten
 
 if TYPE_CHECKING:
     from dermseg.inference.result import Result
@@ -47,7 +47,7 @@ LAYOUT: dict[str, tuple[str, str]] = {
 }
 MAPS = ("mean", "std", "entropy")
 MARGINS = ("outer", "inner")
-RESULTS, REPORT, RUN = "results.csv", "report.html", "run.json"
+RESULTS, REPORT = "results.csv", "report.html"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,16 +185,22 @@ def plan_stems(names: Sequence[str]) -> dict[str, str]:
     """Input name -> output path without suffix, unique also where upper and lower case are one.
 
     Inputs of one folder that share a stem keep their extension: ``a.jpg`` and ``a.png`` give
-    ``a.jpg_segmentation.png`` and ``a.png_segmentation.png``. What still collides is numbered.
+    ``a.jpg_segmentation.png`` and ``a.png_segmentation.png``. What still collides is numbered. Names that
+    would be too long for the disk with what follows the stem are cut.
     """
-    plain = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
+    plain = {name: _short(str(PurePosixPath(name).with_suffix(""))) for name in names}
     shared = Counter(map(_fold, plain.values()))
     stems: dict[str, str] = {}
     unique = UniqueNames()
     # Unshared stems first, so that "a.jpg.tif" beside "a.jpg" and "a.png" changes as little as possible.
     for name in sorted(names, key=lambda name: shared[_fold(plain[name])] > 1):
-        stems[name] = unique.take(plain[name] if shared[_fold(plain[name])] == 1 else name)
+        stems[name] = unique.take(plain[name] if shared[_fold(plain[name])] == 1 else _short(name))
     return stems
+
+
+def _short(path: str) -> str:
+    folder, slash, last = path.rpartition("/")
+    return f"{folder}{slash}{shorten(last)}"
 
 
 def _fold(name: str) -> str:

@@ -147,7 +147,7 @@ def choose_runtime(bundle: Bundle, variant: str | None = None, images: int | Non
     key = _key(entry.sha256)
     kept = _read_cache()
     decision = kept.get(key)
-    if decision is None or decision.get("runtime") not in RUNTIMES:
+    if decision is None or decision.get("runtime") not in ("onnxruntime", *candidates):
         decision = probe(bundle, variant or bundle.card.default_variant, candidates)
         _write_cache({**kept, key: decision})
     return str(decision["runtime"])

@@ -19,7 +19,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import cv2
@@ -111,7 +111,8 @@ class Segmenter:
         except Exception as error:
             _log.debug("%s failed", source.name, exc_info=True)
             for path in written:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
             row = failed_row(source.name, reason_of(error), seconds=sum(stages.values()))
             return Entry(row, (), stages)
 
@@ -208,14 +209,17 @@ class Segmenter:
         view_mask: NDArray[np.bool_],
         files: dict[str, str],
     ) -> tuple[dict[str, bytes], tuple[str, ...]]:
-        """The DICOM files that are wanted, and a remark where the input is none and so has none."""
+        """The DICOM files that are wanted, and a remark where there can be none; masks come all the same."""
         kinds = [kind for kind in files if kind in DICOM_KINDS]
         if not kinds or self.encoder is None:  # `open_segmenter` has seen to it that there is one
             return {}, ()
         overlay = None
         if "dicom-sc" in kinds:
             overlay = draw_overlay(pixels, view_mask, legend=legend_of(result, self.model))
-        made = self.encoder(source, result, overlay, kinds)
+        try:
+            made = self.encoder(source, result, overlay, kinds)
+        except ImageError as error:
+            return {}, (reason_of(error),)
         return made, () if made else ("not DICOM, so there are no DICOM results",)
 
     @staticmethod

@@ -19,7 +19,8 @@ import pyarrow.parquet
 
 from dermseg.errors import DataError, UsageError
 from dermseg.images.names import UniqueNames, portable_name
-from dermseg.images.sources import ImageSource, as_source, find_images, split_off_masks
+from dermseg.images.roles import tell_apart
+from dermseg.images.sources import ImageSource, as_source, find_images
 from dermseg.scale.storage import RemoteImage, Store, is_url
 
 EXTENSIONS = (".txt", ".csv", ".parquet")
@@ -66,7 +67,7 @@ def list_inputs(inputs: Sequence[str], *, exclude: Path | None = None) -> list[L
     elif any(is_url(text) for text in inputs):
         listed = name_images((text, None) for text in inputs)
     else:
-        sources, _ = split_off_masks(find_images(inputs, exclude=exclude))
+        sources = tell_apart(find_images(inputs, exclude=exclude)).photographs
         listed = [Listed(str(Path(s.path).absolute()) + _member(s), s.name) for s in sources]
     if not listed:
         raise UsageError(f"no image is listed in {', '.join(inputs)}")

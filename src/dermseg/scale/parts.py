@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from dermseg.errors import UsageError
-from dermseg.inference.journal import JOURNAL
-from dermseg.inference.outputs import RUN, Row
+from dermseg.images.roles import JOURNAL, RUN
+from dermseg.inference.outputs import Row
 from dermseg.scale.manifest import Listed
 from dermseg.scale.storage import Store
 from dermseg.version import __version__

@@ -23,9 +23,10 @@ from typing import Any
 import pyarrow as pa
 
 from dermseg.errors import DermsegError
+from dermseg.images.roles import RUN
 from dermseg.inference.batch import BatchOptions, describe_model
 from dermseg.inference.machine import describe_machine, library_versions
-from dermseg.inference.outputs import LAYOUT, RUN, plan_stems
+from dermseg.inference.outputs import LAYOUT, plan_stems
 from dermseg.inference.predictor import Model
 from dermseg.inference.threads import available_cpus
 from dermseg.scale.manifest import Listed

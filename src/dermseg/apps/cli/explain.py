@@ -36,6 +36,7 @@ def explain(
     from dermseg.explain.picture import explain_image
     from dermseg.export.rebuild import rebuild
     from dermseg.images import find_images
+    from dermseg.inference.outputs import plan_stems
     from dermseg.inference.predictor import load_model
 
     if output.exists() and any(output.iterdir()) and not overwrite:
@@ -48,10 +49,11 @@ def explain(
         if name not in names:
             raise UsageError(f"the network has no layer '{name}'", hint=f"it has {', '.join(names)}")
     sources = find_images(inputs, exclude=output)
+    stems = plan_stems([source.name for source in sources])
     failed, empty = [], []
     for source in sources:
         try:
-            nothing = explain_image(loaded, network, source, chosen, output)
+            nothing = explain_image(loaded, network, source, chosen, output / stems[source.name])
         except DermsegError as error:
             failed.append({"file": source.name, "message": str(error)})
             say(f"failed: {source.name}: {error}")

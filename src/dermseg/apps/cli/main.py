@@ -112,6 +112,11 @@ def main(argv: list[str] | None = None) -> None:
     except DermsegError as error:
         print_error(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:  # not about a file that the user named, so not his to mend
+            raise
+        print_error(DermsegError(error.strerror or str(error), file=os.fspath(error.filename)))
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -53,7 +53,9 @@ _DIGITS = 6
 
 @app.command()
 def measure(
-    masks: Annotated[list[str], typer.Argument(help="Mask files, folders, globs or zips.")],
+    masks: Annotated[
+        list[str], typer.Argument(help="Masks: files, folders (or OUT of dermseg segment), globs, zips.")
+    ],
     spacing_mm: Annotated[
         str | None,
         typer.Option(
@@ -72,12 +74,13 @@ def measure(
     """
     from dermseg.files import atomic_write
     from dermseg.images.masks import load_mask
+    from dermseg.images.roles import mask_root
     from dermseg.images.sources import find_images
     from dermseg.measure.geometry import measure_mask
 
     spacing = None if spacing_mm is None else parse_spacing(spacing_mm)
     rows: list[dict[str, Any]] = []
-    for source in find_images(masks):
+    for source in find_images([mask_root(given) for given in masks]):
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
         row["file"] = source.name
         try:

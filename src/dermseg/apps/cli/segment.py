@@ -111,7 +111,8 @@ def segment(
     loses nothing: the same command with --resume goes on. Exit code 0: all done; 1: some images failed
     (the rest is done, results.csv has the reasons); 2: wrong usage. Not a medical device.
     """
-    from dermseg.images.sources import find_images, split_off_masks
+    from dermseg.images.roles import tell_apart
+    from dermseg.images.sources import find_images
     from dermseg.inference.bundle import load_bundle
     from dermseg.inference.pipeline import plan_work
     from dermseg.inference.runtimes import (
@@ -155,9 +156,12 @@ def segment(
     out = Path(output)
     if any(Path(given).is_dir() and Path(given).resolve() == out.resolve() for given in inputs):
         raise UsageError("the output folder is an input too", file=out, hint="choose another one with -o")
-    sources, masks = split_off_masks(find_images(inputs, exclude=out))
-    if masks and not log_json:
-        say(f"{len(masks)} files are left out: by their names they are masks of other inputs")
+    sources, *_ = roles = tell_apart(find_images(inputs, exclude=out))
+    if not sources:
+        raise UsageError("no photograph in what was named", hint="; ".join(roles.remarks()))
+    if not log_json:
+        for remark in roles.remarks():
+            say(remark)
     bundle = load_bundle(model)
     if check_runtime(runtime) == AUTO:
         runtime = choose_runtime(bundle, variant, len(sources))

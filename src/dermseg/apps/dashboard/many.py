@@ -13,9 +13,9 @@ from typing import Any
 
 from dermseg.apps.dashboard.uploads import Upload, lay_out
 from dermseg.images import close_zips
-from dermseg.images.sources import split_off_masks
+from dermseg.images.roles import JOURNAL, tell_apart
 from dermseg.inference.batch import BatchOptions, run_batch
-from dermseg.inference.journal import JOURNAL, Entry, read_entries
+from dermseg.inference.journal import Entry, read_entries
 from dermseg.inference.outputs import RESULTS
 from dermseg.inference.predictor import Model
 from dermseg.report.batch import write_batch_report
@@ -63,7 +63,7 @@ def segment_uploads(
         inputs, out = Path(name, "inputs"), Path(name, "results")
         inputs.mkdir()
         try:
-            sources, masks = split_off_masks(lay_out(uploads, inputs))
+            sources, masks, _ = tell_apart(lay_out(uploads, inputs))
 
             def listen(entry: Entry | None, counts: Any) -> None:
                 if progress is not None:

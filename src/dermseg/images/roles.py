@@ -1,0 +1,74 @@
+"""Which of the files that were found are photographs, and which are masks or results that lie among them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from dermseg.images.sources import ImageSource
+
+JOURNAL, RUN = "journal.jsonl", "run.json"  # in the output folders of ``dermseg segment``
+_MASK_NAME = re.compile(r"(.+)_(?:segmentation|mask|lesion)")
+
+
+def is_output(folder: Path) -> bool:
+    """Whether ``dermseg segment`` wrote into a folder (on a cluster it has no journal)."""
+    return (folder / JOURNAL).is_file() or ((folder / RUN).is_file() and (folder / "masks").is_dir())
+
+
+def mask_root(path: str | Path) -> Path:
+    """The folder of masks where the output folder of ``dermseg segment`` was given, else the path itself."""
+    path = Path(path)
+    return path / "masks" if is_output(path) and (path / "masks").is_dir() else path
+
+
+class Roles(NamedTuple):
+    """Photographs, reference masks of them, and what an earlier run wrote."""
+
+    photographs: list[ImageSource]
+    masks: list[ImageSource]
+    results: list[ImageSource]
+
+    def remarks(self) -> list[str]:
+        """What is left out, in words."""
+        why = {
+            "by their names they are masks of other inputs": len(self.masks),
+            "an earlier run of dermseg segment wrote them": len(self.results),
+        }
+        return [f"{count} files are left out: {reason}" for reason, count in why.items() if count]
+
+
+def tell_apart(sources: Sequence[ImageSource]) -> Roles:
+    """What each of the files that were found is.
+
+    Data sets come as images beside masks: ``X_segmentation``, ``X_mask`` or ``X_lesion`` is a reference mask
+    where an image ``X`` is there too, in whatever folder; a file of such a name on its own is a photograph.
+    What an earlier ``dermseg segment`` wrote below the folders that were named is none, though its overlays
+    look like it; an output folder that is itself named is taken as it is.
+    """
+    written: dict[Path, bool] = {}
+
+    def is_result(source: ImageSource) -> bool:
+        depth = 0 if source.member else source.name.count("/")
+        for folder in list(source.path.parents)[:depth]:
+            if folder not in written:
+                written[folder] = is_output(folder)
+            if written[folder]:
+                return True
+        return False
+
+    roles = Roles([], [], [])
+    others: list[ImageSource] = []
+    for source in sources:
+        (roles.results if is_result(source) else others).append(source)
+    stems = {_stem(source) for source in others}
+    for source in others:
+        base = _MASK_NAME.fullmatch(_stem(source))
+        (roles.masks if base and base[1] in stems else roles.photographs).append(source)
+    return roles
+
+
+def _stem(source: ImageSource) -> str:
+    return PurePosixPath(source.name).stem.lower()
