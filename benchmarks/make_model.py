@@ -125,7 +125,7 @@ def export(run: Path, bundle: Path, words: list[str]) -> None:
         known = json.loads(note.read_text("utf-8"))
         if known == wanted | {"created": load_bundle(bundle).card.created}:
             return
-    dermseg("export", run, "-o", bundle, *words)
+    dermseg("export", run, "-o", bundle, *words, "--overwrite")
     wanted["created"] = load_bundle(bundle).card.created
     atomic_write(note, (json.dumps(wanted, indent=2) + "\n").encode())
 

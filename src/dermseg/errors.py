@@ -52,6 +52,12 @@ class ModelError(DermsegError):
     """A bundle or checkpoint is missing, damaged or does not fit."""
 
 
+class UnknownModelError(ModelError):
+    """No model has the name or path that was given: a wrong request, where a damaged bundle is none."""
+
+    exit_code = 2
+
+
 class TrainingError(DermsegError):
     """A training run cannot go on."""
 

@@ -95,12 +95,17 @@ def test_compare_models_then_their_results(
 
 
 def test_wrong_use_says_what_to_do(
-    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_bundle: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    (run_folder / "best.safetensors").touch()
     for words, wanted in (
         ((tiny_bundle,), "at least two"),
         ((tiny_bundle, tiny_bundle, "--data", "x.csv"), "named twice"),
         ((tiny_bundle, "default"), "--data INDEX"),
+        ((tiny_bundle, "nope", "--data", index), "there is no bundle 'nope'"),
+        ((tiny_bundle, run_folder, "--data", index), "dermseg export"),
     ):
         code, _, said = run(capsys, "compare", *words)
         assert (code, wanted in said) == (2, True), said

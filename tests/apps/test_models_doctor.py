@@ -69,7 +69,7 @@ def test_verify_tells_a_whole_bundle_from_a_damaged_one(
     code, out, _ = run(capsys, "models", "verify", str(damaged), "--json")
     assert code == 1 and "sha256" in json.loads(out)["variants"]["fp32"]
     code, _, err = run(capsys, "models", "verify", str(damaged / "nothing"))
-    assert code == 1 and "no bundle" in err
+    assert code == 2 and "no bundle" in err
 
 
 def test_doctor_runs_the_model(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

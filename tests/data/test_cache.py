@@ -48,6 +48,19 @@ def test_the_name_depends_on_content_order_and_size(tmp_path: Path) -> None:
     )
 
 
+def test_a_corrected_mask_is_decoded_again(tmp_path: Path) -> None:
+    rows = make_rows(tmp_path)
+    build_cache(rows, 32, tmp_path / "cache")
+    cv2.imwrite(str(tmp_path / "1_mask.png"), np.full((40, 60), 255, np.uint8))
+    assert (build_cache(rows, 32, tmp_path / "cache").masks[1] == 255).all()
+
+
+def test_the_same_names_in_another_folder_are_another_data_set(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    assert cache_key(make_rows(tmp_path / "a"), 32) != cache_key(make_rows(tmp_path / "b"), 32)
+
+
 def test_a_failed_or_killed_build_leaves_nothing_that_counts(tmp_path: Path) -> None:
     rows = make_rows(tmp_path)
     folder = tmp_path / "cache"

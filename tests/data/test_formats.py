@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -60,6 +61,34 @@ def test_exported_and_imported_again(synthetic: Path, tmp_path: Path, kind: str)
         assert np.array_equal(load_mask(open_mask(new)), load_mask(open_mask(row)))
 
 
+@pytest.mark.parametrize("kind", ["coco", "webdataset", "tfrecord"])
+def test_what_is_known_of_an_image_comes_back(synthetic: Path, tmp_path: Path, kind: str) -> None:
+    first, second, third = read_index(synthetic)[:3]
+    rows = [
+        replace(first, split="train", dataset="a", image_id="1", subject="p", lesion="l", licence="CC0-1.0"),
+        replace(second, split="val", dataset="b", image_id="1"),
+        replace(third, split=""),
+    ]
+    export_rows(rows, kind, tmp_path / "out")
+    back = import_dataset([tmp_path / "out"], folder=tmp_path / "files").rows
+    by_file = {row.sha256: row for row in back}
+    assert [by_file[row.sha256].split for row in rows] == ["train", "val", ""]
+    names = ("dataset", "image_id", "subject", "lesion", "licence")
+    assert [[getattr(by_file[row.sha256], name) for name in names] for row in rows] == [
+        [getattr(row, name) for name in names] for row in rows
+    ]
+    named = import_dataset([tmp_path / "out"], name="mine", split="test", folder=tmp_path / "files2")
+    assert {(row.dataset, row.split) for row in named.rows} == {("mine", "test")}
+    assert len(named.rows) + len(named.rejected) == 3
+
+
+def test_an_export_that_cannot_be_whole_leaves_nothing(synthetic: Path, tmp_path: Path) -> None:
+    row, *others = read_index(synthetic)
+    with pytest.raises(DataError, match="has 2 masks and 1 labels were given"):
+        export_rows([*others, replace(row, masks=row.masks * 2)], "coco", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def _example_message() -> type:
     """``tf.train.Example`` as the protocol buffer runtime builds it from its definition."""
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -103,6 +132,19 @@ def test_a_damaged_shard_is_one_reason(synthetic: Path, tmp_path: Path) -> None:
     file.write_bytes(data)
     back = import_dataset([tmp_path], folder=tmp_path / "files")
     assert len(back.rows) < 5 and "damaged" in back.rejected[0].reason
+
+
+@pytest.mark.parametrize("kind", ["coco", "webdataset"])
+def test_no_image_of_an_export_replaces_another(synthetic: Path, tmp_path: Path, kind: str) -> None:
+    first, second, third = read_index(synthetic)[:3]
+    rows = [
+        replace(first, dataset="isic", image_id="2018_1"),
+        replace(second, dataset="isic_2018", image_id="1"),
+        replace(third, dataset="isic", image_id="long." * 30),
+    ]
+    export_rows(rows, kind, tmp_path / "out")
+    back = import_dataset([tmp_path / "out"], folder=tmp_path / "files")
+    assert sorted(row.sha256 for row in back.rows) == sorted(row.sha256 for row in rows)
 
 
 def test_tar_members_are_named_for_webdataset(synthetic: Path, tmp_path: Path) -> None:

@@ -114,6 +114,12 @@ def test_every_image_is_tested_once_in_k_folds() -> None:
         fold_groups(rows, 2)
 
 
+def test_an_image_without_a_group_is_one_of_its_own() -> None:
+    rows = [row(f"{i}") for i in range(20)]
+    tested = [[r.image_id for r in table if r.split == "test"] for table in fold_groups(rows, 5)]
+    assert [len(ids) for ids in tested] == [4] * 5
+
+
 @pytest.mark.parametrize("ratios", [{"train": 1.0}, {"train": 0.9, "test": 0.2}, {"train": 1.0, "test": 0.0}])
 def test_bad_ratios(ratios: dict[str, float]) -> None:
     with pytest.raises(DataError, match="ratios"):

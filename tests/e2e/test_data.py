@@ -98,6 +98,10 @@ def test_given_splits_are_honoured_and_their_leak_is_told(
     code, out, _ = run(capsys, *arguments, "-o", tmp_path / "clean.csv", "--exclude-leaks")
     assert json.loads(out)["splits"] == {"excluded": 1, "test": 1, "train": 27}
     assert json.loads(out)["leaks"] == []
+    given.write_text("image_id,split\nother,train\n")
+    words = ("split", tmp_path / "clean.csv", "-o", tmp_path / "x.csv", "--splits", given)
+    code, _, err = run(capsys, *words)
+    assert (code, "names none of the 29 images" in err, (tmp_path / "x.csv").exists()) == (2, True, False)
 
 
 def test_two_data_sets_in_one_index_and_folds(
@@ -135,6 +139,12 @@ def test_synthetic_images_are_a_data_set(tmp_path: Path, capsys: pytest.CaptureF
         (("import",), "nothing to import"),
         (("import", "nowhere"), "no such file"),
         (("split", "nowhere.csv", "-o", "x.csv"), "no such index"),
+        (("split", "i.csv", "-o", "x.csv", "--exclude-leaks"), "--exclude-leaks can have no effect without"),
+        (
+            ("split", "i.csv", "-o", "x.csv", "--splits", "s.csv", "--ratios", "0.5,0.5"),
+            "no effect with --splits",
+        ),
+        (("import", "x", "--split-column", "fold"), "--split-column can have no effect without --splits"),
         (("check", "nowhere.csv"), "dermseg data import"),
         (("download", "isic2099", "-o", "x"), "one of: isic-archive, isic2016"),
     ],

@@ -66,11 +66,21 @@ def test_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_wilcoxon() -> None:
     differences = values(30) - 0.78
-    assert wilcoxon_p(differences) == stats.wilcoxon(differences, method="exact").pvalue
-    tied = np.round(differences, 1)
-    assert wilcoxon_p(tied) == stats.wilcoxon(tied, method="asymptotic").pvalue
-    assert wilcoxon_p(tied) == pytest.approx(wilcoxon_p(differences), abs=0.2)
+    assert wilcoxon_p(differences) == pytest.approx(stats.wilcoxon(differences, method="exact").pvalue)
+    every_sign = stats.PermutationMethod(n_resamples=2**12)  # exact, since there are no more
+    for seed in range(4):
+        tied = np.round(np.random.default_rng(seed).normal(0.1, 0.2, 12), 1)
+        left = tied[tied != 0]
+        assert wilcoxon_p(tied) == pytest.approx(stats.wilcoxon(left, method=every_sign).pvalue), seed
+    many = np.round(values(80) - 0.78, 1)
+    assert wilcoxon_p(many) == pytest.approx(stats.wilcoxon(many, method="asymptotic").pvalue)
     assert wilcoxon_p(np.zeros(5)) is None
+
+
+@pytest.mark.parametrize(("worse", "better", "equal"), [(6, 0, 0), (5, 1, 9), (3, 3, 1), (1, 0, 4)])
+def test_of_failures_it_is_mcnemars_exact_test(worse: int, better: int, equal: int) -> None:
+    differences = np.array([1.0] * worse + [-1.0] * better + [0.0] * equal)
+    assert wilcoxon_p(differences) == pytest.approx(stats.binomtest(better, worse + better).pvalue)
 
 
 def test_holm() -> None:

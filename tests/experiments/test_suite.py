@@ -7,18 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dermseg.apps.cli.main import main
 from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.data.sources.synthetic import write_synthetic
 from dermseg.errors import ConfigError, UsageError
 from dermseg.evaluation.intervals import holm
-from dermseg.experiments.report import write_report
-from dermseg.experiments.run import run_suite
-from dermseg.experiments.subsets import take_fraction
+from dermseg.experiments import figures
+from dermseg.experiments.report import collect, write_report
+from dermseg.experiments.run import DONE, run_suite
+from dermseg.experiments.subsets import fraction_index, take_fraction
 from dermseg.experiments.suite import cells, load_suite, run_config
 
 SUITES = sorted((Path(__file__).parents[2] / "configs" / "suite").glob("*-*.yaml"))
@@ -97,6 +100,79 @@ def test_suite_runs_resumes_and_reports(suite_file: Path, tmp_path: Path) -> Non
     assert [row.split for row in subset].count("train") == 6
 
 
+def test_results_of_other_settings_are_not_kept(suite_file: Path, tmp_path: Path) -> None:
+    suite = yaml.safe_load(suite_file.read_text())
+    suite["axes"] = {"data": {"50 %": {"fraction": 0.5}, "100 %": {}}}
+    suite["set"] = {"model.architecture": "unet", "model.options": {"widths": [2, 4]}}
+    out = tmp_path / "out"
+
+    def run(**changed: Any) -> None:
+        suite_file.write_text(yaml.safe_dump({**suite, **changed}, sort_keys=False))
+        assert run_suite(load_suite(suite_file), suite_file, out, quiet=True, report=print) == []
+
+    run()
+    (out / "runs" / "50-pct--seed0" / DONE).unlink()  # as if it had been interrupted
+    elsewhere = {"training.threads": 1, "data.decode_workers": 1, "data.cache_dir": str(tmp_path / "other")}
+    run(set={**suite["set"], **elsewhere})
+    before = sorted(path for path in out.rglob("*"))
+    for changed, message in (
+        ({"set": {**suite["set"], "training.lr": 0.5}}, "50-pct--seed0.*training.lr was 0.001, is 0.5.*-o"),
+        ({"axes": {"data": {"50 %": {"fraction": 0.25}}}}, "data.train.0.index was .*50pct.csv"),
+        (
+            {"evaluate": [{**suite["evaluate"][0], "split": "val"}]},
+            '\'drawn\' of 50-pct--seed0.*split was "test", is "val"',
+        ),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run(**changed)
+    assert sorted(path for path in out.rglob("*")) == before
+
+
+def test_the_worst_images_are_those_of_the_network_that_is_drawn(
+    suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = yaml.safe_load(suite_file.read_text())
+    index = Path(suite["evaluate"][0]["index"])
+    apart = tmp_path / "test.csv"  # the runs know nothing of these images
+    write_index([row for row in read_index(index) if row.split == "test"], apart)
+    write_index([row for row in read_index(index) if row.split != "test"], index)
+    suite["axes"] = {"model": {"narrow": suite["axes"]["model"]["narrow"]}}
+    suite["evaluate"][0]["index"] = str(apart)
+    suite_file.write_text(yaml.safe_dump({**suite, "seeds": [0, 1]}, sort_keys=False))
+    out = tmp_path / "out"
+    assert run_suite(load_suite(suite_file), suite_file, out, quiet=True, report=print) == []
+    legends = []
+
+    def panel(pixels: Any, mask: Any, legend: tuple[str, ...]) -> Any:
+        legends.append(legend[-1])
+        return np.zeros((4, 4, 3), np.uint8)
+
+    monkeypatch.setattr(figures, "_panel", panel)
+    outcomes = collect(out)
+    assert figures.worst_images(outcomes, tmp_path / "worst.jpg") is not None
+    (outcome,) = outcomes
+    first = sorted(f"Dice {dice:.2f}, seed 0" for dice in outcome.evaluations[0].by_image("dice").values())
+    assert sorted(legend for legend in legends if legend != "reference") == first
+
+
+def test_wrong_requests_end_with_2(
+    suite_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = str(tmp_path / "index.csv")
+    (tmp_path / "runs").mkdir()
+    for words, message in (
+        (["report", str(suite_file), "-o", str(tmp_path / "none")], "no runs of a suite"),
+        (["evaluate", str(tmp_path / "runs"), "--data", "nope.csv"], "no such index"),
+        (
+            ["evaluate", str(tmp_path / "runs"), "--data", index, "--split", "x"],
+            "splits in this index",
+        ),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(["suite", *words])
+        assert end.value.code == 2 and message in capsys.readouterr().err
+
+
 def test_mistakes_in_a_suite_are_named(suite_file: Path) -> None:
     good = yaml.safe_load(suite_file.read_text())
     suite_file.write_text(yaml.safe_dump({**good, "axis": {}}))
@@ -105,6 +181,10 @@ def test_mistakes_in_a_suite_are_named(suite_file: Path) -> None:
     suite_file.write_text(yaml.safe_dump({**good, "axes": {"data": {"none": {"fraction": 0}}}}))
     with pytest.raises(ConfigError, match="fraction"):
         load_suite(suite_file)
+    for nothing in ({"seeds": []}, {"axes": {"data": {}}}):
+        suite_file.write_text(yaml.safe_dump({**good, **nothing}))
+        with pytest.raises(ConfigError, match=r"seeds|axes\.data"):
+            load_suite(suite_file)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +227,18 @@ def test_fractions_are_nested_and_keep_groups_whole(images: list[tuple[int, floa
         assert ids == {row.image_id for row in rows if row.group in groups}
         before = ids
     assert len(before) == len(rows)
+
+
+def test_subsets_of_two_data_sets_do_not_meet(tmp_path: Path) -> None:
+    found = []
+    for name in ("isic", "ham"):
+        write_synthetic(tmp_path / name, 4, seed=3, size=(48, 64))
+        rows = read_index(tmp_path / name / "index.csv")
+        write_index(
+            [replace(row, dataset=name, split="train") for row in rows], tmp_path / name / "index.csv"
+        )
+        found.append(fraction_index(tmp_path / name / "index.csv", "train", 0.5, tmp_path / "subsets"))
+    assert [{row.dataset for row in read_index(path)} for path in found] == [{"isic"}, {"ham"}]
 
 
 def test_holm_matches_the_definition() -> None:

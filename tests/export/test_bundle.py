@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 import onnxruntime as ort
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file as load_weights_file
 from safetensors.torch import save_file
 
 from dermseg.apps.cli.main import main
-from dermseg.errors import UsageError
+from dermseg.errors import ModelError, UsageError
+from dermseg.experiments.predict import RunModel
 from dermseg.export.bundle import Named, export_run
 from dermseg.export.write import write_bundle
 from dermseg.inference.bundle import load_bundle
@@ -130,6 +132,36 @@ def test_a_run_becomes_a_bundle_that_finds_what_it_was_taught(
     )
 
 
+def test_two_softmax_channels_become_the_lesion_and_more_are_refused(run: Path, tmp_path: Path) -> None:
+    """A network of two classes that says in both channels what the run's says in one."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    single = build_model("unet", **config["model"]["options"])
+    single.load_state_dict(load_weights_file(run / BEST))
+    for classes in (2, 3):
+        other = tmp_path / f"{classes}"
+        shutil.copytree(run, other)
+        config["model"] |= {"outputs": "softmax"}
+        config["model"]["options"] |= {"classes": classes}
+        config["training"]["loss"] = {"name": "ce_dice"}
+        (other / "config.yaml").write_text(yaml.safe_dump(config))
+        state = single.state_dict()
+        for name, tensor in build_model("unet", **config["model"]["options"]).state_dict().items():
+            if tensor.shape != state[name].shape:
+                state[name] = torch.cat([-state[name] / 2, *[state[name] / 2] * (classes - 1)])
+        save_file(state, other / BEST)
+    with pytest.raises(ModelError, match="tells 3 classes apart"):
+        export_run(tmp_path / "3", tmp_path / "no", Named("discs", "1", "CC0-1.0"))
+    export_run(tmp_path / "2", tmp_path / "two", Named("discs", "1", "CC0-1.0"), force=True)
+    export_run(run, tmp_path / "one", Named("discs", "1", "CC0-1.0"), force=True)
+    x = np.random.default_rng(0).standard_normal((1, 3, 64, 64), np.float32)
+    one, two = (load_model(tmp_path / name).infer(x) for name in ("one", "two"))
+    assert np.abs(one - two).max() < 1e-3
+    image = np.ascontiguousarray(cv2.imread(str(run.parent / "discs/5.png"))[..., ::-1])
+    np.testing.assert_allclose(
+        RunModel(tmp_path / "2", "cpu").probability(image), RunModel(run, "cpu").probability(image), atol=1e-4
+    )
+
+
 def test_weights_can_be_averaged_with_those_of_the_start(run: Path, tmp_path: Path) -> None:
     start = load_weights_file(run / BEST)
     (bias,) = [name for name, value in start.items() if name.endswith("bias") and value.shape == (1,)]
@@ -140,7 +172,9 @@ def test_weights_can_be_averaged_with_those_of_the_start(run: Path, tmp_path: Pa
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
     logits = []
     for name in (run, tmp_path / "run"):
-        card = export_run(name, tmp_path / "bundle", Named("discs", "1", "CC0-1.0"), variants=["fp32"])
+        card = export_run(
+            name, tmp_path / "bundle", Named("discs", "1", "CC0-1.0"), variants=["fp32"], overwrite=True
+        )
         model = load_model(tmp_path / "bundle")
         logits.append(model.session(np.zeros((1, 3, 64, 64), np.float32)))
     assert np.abs(logits[1] - logits[0] - 2).max() < 1e-4
@@ -167,6 +201,15 @@ def test_a_folder_that_is_no_bundle_is_left_alone(run: Path, tmp_path: Path) -> 
     with pytest.raises(UsageError, match="not a bundle"):
         export_run(run, tmp_path / "letters", Named("x", "1", "CC0-1.0"))
     assert (tmp_path / "letters" / "a.txt").read_text() == "mine"
+
+
+def test_a_bundle_is_replaced_only_on_request(run: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    there = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, there)
+    before = (there / "card.json").read_bytes()
+    with pytest.raises(UsageError, match=r"a bundle already.*another -o, or --overwrite"):
+        export_run(run, there, Named("x", "1", "CC0-1.0"))
+    assert (there / "card.json").read_bytes() == before
 
 
 def test_a_bundle_is_replaced_whole(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -137,10 +137,21 @@ def test_the_command_makes_a_whole_bundle(tmp_path: Path, capsys: pytest.Capture
     assert bundle.verify() == {"original": "ok"}
     assert bundle.card.parameters == 28
     assert '"random images"' not in capsys.readouterr().err
-    for wrong in (["--onnx", str(file)], [str(tmp_path), "--onnx", str(file), "--card", str(card)], []):
+    both = ["--onnx", str(file), "--card", str(card)]
+    for wrong, message, output in (
+        (both[:2], "--card go together", "c"),
+        ([str(tmp_path), *both], "one of RUN", "c"),
+        ([], "one of RUN", "c"),
+        ([*both, "--variants", "fp32", "--force"], "--variants, --force belong to RUN", "c"),
+        (["--onnx", "nowhere.onnx", *both[2:]], "nowhere.onnx: cannot be read", "c"),
+        (both, "a bundle already", "b"),
+    ):
         with pytest.raises(SystemExit) as ended:
-            main(["export", *wrong, "-o", str(tmp_path / "c")])
-        assert ended.value.code == 2
+            main(["export", *wrong, "-o", str(tmp_path / output)])
+        assert ended.value.code == 2 and message in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["export", *both, "-o", str(tmp_path / "b"), "--overwrite"])
+    assert not ended.value.code
 
 
 def two_outputs() -> onnx.ModelProto:

@@ -30,7 +30,9 @@ def _run(*words: object) -> int:
     return int(end.value.code or 0)
 
 
-def test_propose_correct_and_import(photographs: Path, tmp_path: Path) -> None:
+def test_propose_correct_and_import(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert _run("label", "propose", photographs) == 0
     file = photographs / "sub" / "a.json"
     annotation = read_labelme(file.read_bytes())
@@ -40,6 +42,7 @@ def test_propose_correct_and_import(photographs: Path, tmp_path: Path) -> None:
     assert 2 * (drawn & mask).sum() / (drawn.sum() + mask.sum()) > 0.995
     # nobody has corrected anything yet
     assert _run("label", "import", photographs, "-o", tmp_path / "index.csv") == 2
+    assert _run("data", "import", "labelme", photographs, "-o", tmp_path / "data.csv") == 2
     content = json.loads(file.read_bytes())
     content["flags"] = {}
     content["shapes"] = [{"label": "lesion", "points": [[10, 10], [60, 10], [60, 50], [10, 50]]}]
@@ -50,6 +53,23 @@ def test_propose_correct_and_import(photographs: Path, tmp_path: Path) -> None:
     (row,) = read_index(tmp_path / "index.csv")
     assert row.image_id == "sub_a" and row.split == "train"
     assert load_mask(open_mask(row)).sum() == 51 * 41
+    capsys.readouterr()
+    assert _run("data", "import", "labelme", photographs, "-o", tmp_path / "data.csv", "--json") == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["proposals"] == 2 and "2 outlines are a model's proposals" in said.err
+    assert [row.image_id for row in read_index(tmp_path / "data.csv")] == ["sub_a"]
+    assert (tmp_path / "data.rejected.csv").read_text().count("flags.proposed") == 2
+    # what is labelled is not recommended for labelling: by its file, its bytes elsewhere, or the index
+    copy = tmp_path / "copy" / "c.png"
+    copy.parent.mkdir()
+    copy.write_bytes((photographs / "sub" / "a.png").read_bytes())
+    rank = ("label", "rank", photographs, copy, "-o", tmp_path / "rank.csv", "--json")
+    for words, left in ((("--labelled", tmp_path / "index.csv"), 2), (("--by", "random"), 3)):
+        assert _run(*rank, *words, "--overwrite") == 0
+        said = capsys.readouterr()
+        images = json.loads(said.out)["images"]
+        assert len(images) == left and "sub/a.png" not in {image["file"] for image in images}
+        assert "labelled already" in said.err
 
 
 def test_rank_writes_every_image_once(photographs: Path, tmp_path: Path) -> None:

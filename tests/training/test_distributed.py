@@ -38,7 +38,8 @@ def write(path: Path, content: dict[str, Any], **training: Any) -> Path:
 
 
 def events(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [event for event in found if event["event"] == "val"]
 
 
 def test_two_processes_learn_what_one_does(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:

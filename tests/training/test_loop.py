@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from dermseg.errors import TrainingError, UsageError
 from dermseg.locks import lock_file
 from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state
-from dermseg.training.config import load_config
+from dermseg.training.config import TrainingConfig, load_config
 from dermseg.training.loop import Trainer, train
+from dermseg.training.progress import Progress, ending
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -64,7 +66,7 @@ def test_a_drive_without_locks_is_no_obstacle(
     def refuse(_: object) -> None:
         raise OSError(errno.ENOLCK, "no locks available")
 
-    monkeypatch.setattr("dermseg.training.loop.lock_file", refuse)
+    monkeypatch.setattr("dermseg.training.folder.lock_file", refuse)
     assert train(load_config(tiny_config[0]), tmp_path / "run", quiet=True).finished
 
 
@@ -105,7 +107,7 @@ def test_sigkill_and_resume_through_the_command_line(tiny_config: tuple[Path, An
     run = tmp_path / "run"
     process = subprocess.Popen([*command, str(config), "-o", str(run)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not (run / LAST).exists() and time.monotonic() < deadline:
+    while not (run / BEST).exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
     process.wait()
@@ -114,11 +116,55 @@ def test_sigkill_and_resume_through_the_command_line(tiny_config: tuple[Path, An
     assert same(weights(tmp_path / "whole"), weights(run))
 
 
-def test_early_stopping_counts_validations(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:
+def test_early_stopping_counts_validations(
+    tiny_config: tuple[Path, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = ["training.lr=1e-12", "training.epochs=9", "training.early_stopping_patience=2"]
-    progress = train(load_config(tiny_config[0], settings), tmp_path / "run", quiet=True)
+    progress = train(load_config(tiny_config[0], settings), tmp_path / "run")
     assert progress.finished
     assert progress.epoch < 9
+    said = capsys.readouterr().err
+    assert "36 steps are few" in said and "--from default" in said
+    stopped = f"stopped early, after {progress.epoch} of 9 epochs: 2 validations without improvement"
+    assert f"{stopped} (training.early_stopping_patience=2)" in said
+    events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert next(e["step"] for e in events if e["event"] == "train") == 1
+
+
+def test_a_run_that_found_nothing_says_so() -> None:
+    t = TrainingConfig(epochs=2)
+    assert ending(Progress(epoch=2, best_dice=0.7), t) == []
+    (line,) = ending(Progress(epoch=2, best_dice=0.0), t)
+    assert "no validation found any lesion" in line and "--from default" in line
+
+
+def test_a_run_says_what_it_was_trained_on_and_repeats_few_images(
+    tiny_config: tuple[Path, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, content = tiny_config
+    index = "${DERMSEG_INDEX:-index.csv}"
+    content["data"] |= {
+        "train": [{"index": index, "at_least": 20}],
+        "val": [{"index": index, "split": "val"}],
+    }
+    content["training"] |= {"epochs": 1, "phases": []}
+    path.write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("DERMSEG_INDEX", "discs/index.csv")
+    monkeypatch.chdir(tmp_path)
+    progress = train(load_config(path), tmp_path / "run")
+    assert progress.step == 10, "8 images, taken until there are 20, in batches of 2"
+    assert set(progress.val) == {"val:index"}
+    assert "${" not in capsys.readouterr().err
+    monkeypatch.delenv("DERMSEG_INDEX")
+    monkeypatch.chdir(tmp_path.parent)
+    config = load_config(tmp_path / "run" / CONFIG)
+    assert {source.index for source in (*config.data.train, *config.data.val)} == {
+        str(tmp_path / "discs" / "index.csv")
+    }
+    assert train(config, tmp_path / "run", resume=True, quiet=True).step == 10
 
 
 def test_what_is_missing_is_said_before_work_starts(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:
@@ -133,5 +179,8 @@ def test_what_is_missing_is_said_before_work_starts(tiny_config: tuple[Path, Any
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "config.yaml").write_text(path.read_text())
     (tmp_path / "d" / LAST).write_bytes(b"not a checkpoint")
-    with pytest.raises(TrainingError, match="cannot be read"):
+    with pytest.raises(TrainingError, match=r"damaged.*16 bytes.*--from"):
+        train(load_config(path), tmp_path / "d", resume=True, quiet=True)
+    (tmp_path / "d" / LAST).rename(tmp_path / "d" / BEST)
+    with pytest.raises(UsageError, match=r"last\.pt is gone"):
         train(load_config(path), tmp_path / "d", resume=True, quiet=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from torch import nn
 
@@ -135,6 +136,22 @@ def test_a_run_from_a_bundle_keeps_what_it_began_with(
     average_with(Start(weights=run / START), network, 0.5)
     middle = network.state_dict()["head.weight"]
     torch.testing.assert_close(middle, (began["head.weight"] + best["head.weight"]) / 2)
+
+
+def test_only_the_network_is_taken_from_the_start(
+    tiny_config: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    file, settings = tiny_config
+    bare = {key: value for key, value in settings.items() if key != "model"}
+    file.write_text(yaml.safe_dump(bare | {"model": {"init_from": "default", "average_with_start": 0.5}}))
+    assert load_run(file).model.average_with_start == 0.5
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / BEST).touch()
+    (run / "config.yaml").write_text(yaml.safe_dump(load_run(file).model_dump(mode="json")))
+    file.write_text(yaml.safe_dump(bare))
+    again = load_run(file, str(run)).model
+    assert again.average_with_start == 0 and again.architecture == "encoder_unet"
 
 
 def test_a_start_that_is_not_there(tmp_path: Path) -> None:

@@ -44,6 +44,11 @@ CASES = [
     ("training.device=tpu", "use auto, cpu, cuda"),
     ("training.lr=0", "greater than 0"),
     ("training", "key=value"),
+    ("data.train.3.split=x", "there is no item '3'"),
+    ("data.train.split=x", "there is no item 'split'"),
+    ("training.lr=[", "is not YAML"),
+    ("data.teachers=[nope]", "there is no bundle 'nope'"),
+    ("training.phases=[{epochs: 3, image_size: 32}]", "--set training.phases=[]"),
 ]
 
 

@@ -1,7 +1,8 @@
 """Images decoded once into memory-mapped arrays, so that training never waits for a decoder.
 
-A cache folder is named by what is in it (rows, their sha256 and the size), written under a temporary
-name and moved into place when whole: two runs share it, and a killed build leaves nothing behind.
+A cache folder is named by what is in it (rows, the files behind them as they are now, and the size), written
+under a temporary name and moved into place when whole: two runs share it, a corrected mask is decoded again,
+and a killed build leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from dermseg.images.filters import apply_filters
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
 
-_FORMAT = 2
+_FORMAT = 3
 _STALE_S = 24 * 3600
 
 
@@ -53,7 +54,9 @@ def cache_key(rows: Sequence[IndexRow], size: int, masks: int = 1, filters: Sequ
     """Name of the cache of these rows at this size with so many masks per image, filtered."""
     digest = hashlib.sha256(f"{_FORMAT}:{size}{''.join(f':{name}' for name in filters)}".encode())
     for row in rows:
-        digest.update(f"\0{row.dataset}\0{row.image_id}\0{row.sha256}\0{row.masks[:masks]}".encode())
+        files = (open_image(row), *(open_mask(row, i) for i in range(min(masks, len(row.masks)))))
+        stamps = "\0".join(source.stamp() for source in files)
+        digest.update(f"\0{row.dataset}\0{row.image_id}\0{row.sha256}\0{stamps}".encode())
     return digest.hexdigest()[:20]
 
 

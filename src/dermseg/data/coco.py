@@ -19,16 +19,21 @@ from numpy.typing import NDArray
 from dermseg.errors import DataError
 
 _LARGEST = 100_000_000  # pixels
+_FACTS = "dermseg"
 
 
 @dataclass(frozen=True)
 class CocoImage:
-    """One image of a COCO file: file name, size in pixels, and raw ``segmentation`` values by category."""
+    """One image of a COCO file: file name, size in pixels, and raw ``segmentation`` values by category.
+
+    ``facts`` is what dermseg wrote of it besides.
+    """
 
     file_name: str
     width: int
     height: int
     regions: tuple[tuple[str, Any], ...]
+    facts: Mapping[str, Any]
 
     def draw(self, categories: Sequence[str]) -> NDArray[np.bool_]:
         """Mask ``bool (H, W)``: the union of the regions of these categories.
@@ -72,6 +77,7 @@ def read_coco(data: bytes, file: str | Path | None = None) -> list[CocoImage]:
                 int(item["width"]),
                 int(item["height"]),
                 tuple(regions.get(item["id"], ())),
+                dict(item.get(_FACTS) or {}),
             )
             for item in content["images"]
         ]
@@ -89,8 +95,12 @@ def write_coco(
     images: Sequence[tuple[str, int, int, Sequence[NDArray[np.bool_]]]],
     categories: Sequence[str],
     info: Mapping[str, Any] | None = None,
+    facts: Sequence[Mapping[str, Any]] = (),
 ) -> bytes:
-    """A COCO file of images given as file name, width, height and one mask ``bool (H, W)`` per category."""
+    """A COCO file of images given as file name, width, height and one mask ``bool (H, W)`` per category.
+
+    ``facts``, where given one for each image, go along; other programs pass them over.
+    """
     content: dict[str, Any] = {
         "info": dict(info or {}),
         "licenses": [],
@@ -102,7 +112,8 @@ def write_coco(
         ],
     }
     for image_id, (file_name, width, height, masks) in enumerate(images, start=1):
-        content["images"].append({"id": image_id, "file_name": file_name, "width": width, "height": height})
+        item = {"id": image_id, "file_name": file_name, "width": width, "height": height}
+        content["images"].append(item | ({_FACTS: dict(facts[image_id - 1])} if facts else {}))
         for category, mask in enumerate(masks, start=1):
             if not mask.any():
                 continue

@@ -108,6 +108,9 @@ def download(
     for file in files:
         present = _present(target, file, record)
         if present is None:
+            # said before, so that a file whose record a kill prevented is known to be ours, and whole
+            record[file.name] = {"url": file.url, "size": None}
+            atomic_write(target / RECORD, json.dumps(record, indent=2).encode("utf-8"))
             got = fetch(
                 file.url,
                 target / file.name,
@@ -128,6 +131,8 @@ def download(
             atomic_write(target / RECORD, json.dumps(record, indent=2).encode("utf-8"))
             present = Downloaded(file.name, got.path, got.size, got.sha256, True)
         result.append(present)
+    if record:
+        atomic_write(target / RECORD, json.dumps(record, indent=2).encode("utf-8"))
     return result
 
 
@@ -157,6 +162,9 @@ def _present(folder: Path, file: Address, record: dict[str, Any]) -> Downloaded 
             file=path,
             hint=f"delete it, or keep it and use another folder ({RECORD} lists what was downloaded)",
         )
+    if known.get("size") is None and not path.with_name(f"{path.name}.part").exists():
+        # fetched under another name and moved here when whole; the run ended before it could be written down
+        known.update(size=size, sha256=sha256_of(path))
     if known.get("size") != size:
         return None  # cut off or changed since: fetched again
     return Downloaded(file.name, path, size, str(known.get("sha256", "")), False)

@@ -19,7 +19,7 @@ from dermseg.errors import DataError
 from dermseg.files import atomic_write
 from dermseg.images.load import load_image
 from dermseg.images.masks import encode_mask, load_mask
-from dermseg.images.names import portable_name
+from dermseg.images.names import UniqueNames, portable_name
 
 FORMATS = ("coco", "webdataset", "tfrecord")
 _UNASSIGNED = "unassigned"
@@ -64,9 +64,16 @@ def export_rows(
         raise DataError(f"unknown format '{kind}'", hint=f"one of: {', '.join(FORMATS)}")
     if not rows:
         raise DataError("the index is empty")
+    for row in rows if kind == "coco" else ():
+        if len(row.masks) > len(labels):
+            raise DataError(
+                f"image '{row.image_id}' has {len(row.masks)} masks and {len(labels)} labels were given",
+                hint="--labels names the category of each mask",
+            )
     splits: dict[str, list[IndexRow]] = {}
     for row in rows:
         splits.setdefault(row.split or _UNASSIGNED, []).append(row)
+    keys = _keys(rows)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     done = 0
@@ -79,12 +86,12 @@ def export_rows(
 
     for split, chosen in splits.items():
         if kind == "coco":
-            written.append(_write_coco(split, chosen, folder, labels, step))
+            written.append(_write_coco(split, [(row, keys[row.key]) for row in chosen], folder, labels, step))
             continue
         count = -(-len(chosen) // shard_size)
         for number in range(count):
             part = chosen[number * shard_size : (number + 1) * shard_size]
-            examples = [_example(row, step) for row in part]
+            examples = [_example(row, keys[row.key], step) for row in part]
             name = (
                 f"{split}-{number:06d}.tar"
                 if kind == "webdataset"
@@ -116,37 +123,45 @@ def _load(row: IndexRow) -> tuple[bytes, str, int, int, list[NDArray[np.bool_]]]
     return data, PurePosixPath(source.name).suffix.lstrip(".").lower(), info.width, info.height, masks
 
 
-def _key(row: IndexRow) -> str:
-    return portable_name(f"{row.dataset}_{row.image_id}" if row.dataset else row.image_id).replace("/", "_")
+def _keys(rows: Sequence[IndexRow]) -> dict[tuple[str, str], str]:
+    """What each row is called in the export: no two alike on any disk, no dot (it ends a WebDataset key)."""
+    unique, keys = UniqueNames(), {}
+    for row in rows:
+        name = portable_name(f"{row.dataset}_{row.image_id}" if row.dataset else row.image_id)
+        keys[row.key] = unique.take(name.replace("/", "_").replace(".", "_"))
+    return keys
 
 
-def _example(row: IndexRow, step: Callable[[], None]) -> Example:
+def _example(row: IndexRow, key: str, step: Callable[[], None]) -> Example:
     data, extension, width, height, masks = _load(row)
-    facts = {
+    step()
+    return Example(key, extension, data, tuple(map(encode_mask, masks)), width, height, _facts(row))
+
+
+def _facts(row: IndexRow) -> dict[str, str]:
+    """What an import gives back."""
+    return {
         name: getattr(row, name) for name in ("image_id", "dataset", "subject", "lesion", "licence", "sha256")
     }
-    step()
-    return Example(_key(row), extension, data, tuple(map(encode_mask, masks)), width, height, facts)
 
 
 def _write_coco(
-    split: str, rows: Sequence[IndexRow], folder: Path, labels: Sequence[str], step: Callable[[], None]
+    split: str,
+    rows: Sequence[tuple[IndexRow, str]],
+    folder: Path,
+    labels: Sequence[str],
+    step: Callable[[], None],
 ) -> Path:
     images = []
-    for row in rows:
+    for row, key in rows:
         data, extension, width, height, masks = _load(row)
-        if len(masks) > len(labels):
-            raise DataError(
-                f"image '{row.image_id}' has {len(masks)} masks and {len(labels)} labels were given",
-                hint="--labels names the category of each mask",
-            )
-        name = f"{_key(row)}.{extension}"
+        name = f"{key}.{extension}"
         (folder / "images").mkdir(exist_ok=True)
         atomic_write(folder / "images" / name, data)
         images.append((name, width, height, masks))
         step()
-    licences = sorted({row.licence for row in rows if row.licence})
+    licences = sorted({row.licence for row, _ in rows if row.licence})
     info = {"description": f"dermseg data export, split '{split}'", "licences": json.dumps(licences)}
     path = folder / f"{split}.json"
-    atomic_write(path, write_coco(images, labels, info))
+    atomic_write(path, write_coco(images, labels, info, [_facts(row) for row, _ in rows]))
     return path

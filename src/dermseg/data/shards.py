@@ -23,6 +23,7 @@ from dermseg.errors import DataError, MissingExtraError
 
 _LARGEST_RECORD = 1 << 30
 _MASK = re.compile(r"mask(\d*)\.png")
+_FACTS = "image/dermseg"  # in a TFRecord, beside the names of TensorFlow's object detection
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class Example:
 
 
 def write_tar(examples: Sequence[Example], path: Path) -> None:
-    """Write a WebDataset shard; equal examples give equal bytes."""
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+    """Write a WebDataset shard; equal examples give equal bytes. A dot in a key would end it."""
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:  # older ones end names at 100 bytes
         for example in examples:
-            key = example.key.replace(".", "_")  # the first dot ends a WebDataset key
+            key = example.key
             facts = {**example.facts, "width": example.width, "height": example.height}
             parts = {f"{key}.{example.extension}": example.image}
             for number, mask in enumerate(example.masks):
@@ -90,12 +91,17 @@ def _example(key: str, parts: Mapping[str, bytes]) -> Iterator[Example]:
     if not pictures:
         return
     masks = sorted((int(hit[1] or 0), kind) for kind in parts if (hit := _MASK.fullmatch(kind)))
-    try:
-        facts = json.loads(parts.get("json", b"{}"))
-    except ValueError:
-        facts = {}
-    facts = facts if isinstance(facts, dict) else {}
+    facts = read_facts(parts.get("json", b"{}"))
     yield Example(key, pictures[0], parts[pictures[0]], tuple(parts[kind] for _, kind in masks), 0, 0, facts)
+
+
+def read_facts(data: bytes) -> dict[str, Any]:
+    """Facts as they were stored; none where it is no JSON object."""
+    try:
+        facts = json.loads(data)
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def write_tfrecord(examples: Sequence[Example], path: Path) -> None:
@@ -173,6 +179,7 @@ def _encode(example: Example) -> bytes:
     kind = "jpeg" if example.extension in ("jpg", "jpeg") else example.extension
     values: dict[str, Sequence[bytes] | int] = {
         "image/encoded": [example.image],
+        _FACTS: [json.dumps(example.facts, sort_keys=True).encode()],
         "image/filename": [f"{example.key}.{example.extension}".encode()],
         "image/format": [kind.encode()],
         "image/height": example.height,
@@ -236,4 +243,5 @@ def _decode(record: bytes, number: int) -> Example:
     key = next(iter(values.get("image/source_id") or []), b"").decode() or name.rpartition(".")[0]
     masks = tuple(values.get("image/segmentation/class/encoded", ()))
     extension = "jpg" if kind in ("jpeg", "jpg") else kind
-    return Example(key or f"record_{number:06d}", extension, image, masks, 0, 0, {})
+    facts = read_facts(next(iter(values.get(_FACTS) or []), b"{}"))
+    return Example(key or f"record_{number:06d}", extension, image, masks, 0, 0, facts)

@@ -107,6 +107,11 @@ def group_rows(rows: Sequence[IndexRow], fingerprints: Sequence[Fingerprint] | N
     return assign_groups(rows, find_duplicates(fingerprints) if fingerprints is not None else ())
 
 
+def group_of(row: IndexRow) -> str:
+    """The row's group; one of its own where none is known."""
+    return row.group or f"{row.dataset}/{row.image_id}"
+
+
 def find_leaks(rows: Iterable[IndexRow]) -> list[Leak]:
     """Groups that lie in more than one split.
 
@@ -137,10 +142,11 @@ def exclude_leaks(rows: Sequence[IndexRow]) -> tuple[list[IndexRow], list[IndexR
     kept: dict[str, str] = {}
     for row in rows:
         if row.split and row.split != EXCLUDED:
-            kept[row.group] = min(kept.get(row.group, row.split), row.split, key=_precedence)
+            group = group_of(row)
+            kept[group] = min(kept.get(group, row.split), row.split, key=_precedence)
     result, changed = [], []
     for row in rows:
-        if row.split and row.split != EXCLUDED and kept[row.group] != row.split:
+        if row.split and row.split != EXCLUDED and kept[group_of(row)] != row.split:
             row = replace(row, split=EXCLUDED)  # noqa: PLW2901
             changed.append(row)
         result.append(row)
@@ -166,7 +172,7 @@ def split_groups(
     if len(ratios) < 2 or min(ratios.values()) <= 0 or abs(sum(ratios.values()) - 1) > 1e-6:
         text = ", ".join(f"{name}={value:g}" for name, value in ratios.items())
         raise DataError(f"ratios must be positive and add up to 1, got {text}")
-    sizes = Counter(row.group for row in rows)
+    sizes = Counter(group_of(row) for row in rows)
     if len(sizes) < len(ratios):
         raise DataError(
             f"{len(rows)} images make {len(sizes)} groups, which is too few for {len(ratios)} splits",
@@ -174,7 +180,7 @@ def split_groups(
         )
     of_group: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        of_group[row.group].add(row.dataset)
+        of_group[group_of(row)].add(row.dataset)
     strata: dict[str, list[str]] = defaultdict(list)
     for group in sorted(sizes):
         strata[min(of_group[group])].append(group)
@@ -195,7 +201,7 @@ def split_groups(
                 name = max(missing, key=lambda split: missing[split])
             chosen[group] = name
             missing[name] -= sizes[group]
-    return [replace(row, split=chosen[row.group]) for row in rows]
+    return [replace(row, split=chosen[group_of(row)]) for row in rows]
 
 
 def fold_groups(rows: Sequence[IndexRow], k: int, *, seed: int = 0) -> list[list[IndexRow]]:

@@ -221,7 +221,8 @@ def _score_reference(row: IndexRow, image: LoadedImage, result: Result, number: 
 
 def cluster_of(row: IndexRow) -> str:
     """What the row counts as one draw with: its group (patient, lesion or near-duplicates); or empty."""
-    return row.group or row.subject or row.lesion
+    own = row.subject or row.lesion
+    return row.group or (f"{row.dataset}/{own}" if own else "")
 
 
 def area_facts(prediction: Mask, reference: Mask) -> dict[str, Fact]:

@@ -31,6 +31,7 @@ Statistic = Callable[[NDArray[np.intp]], Floats]
 RESAMPLES = 4999
 LEVEL = 0.95
 _SEED = 20180912
+_EXACT = 50  # images up to which Wilcoxon's test counts all signs
 _BATCH = 1 << 18  # numbers held at once: 2 MB, which stays in the cache and is five times faster than more
 
 
@@ -193,8 +194,9 @@ def bca_interval(statistic: Statistic, clusters: int, *, width: int = 1) -> tupl
 def wilcoxon_p(differences: Floats) -> float | None:
     """Two-sided p of Wilcoxon's signed-rank test (1945, doi 10.2307/3001968); None if all are zero.
 
-    It takes images as independent and knows nothing of clusters. Zeros are left out, as he did. Exact for up
-    to 50 images without zeros and ties, else by the normal distribution.
+    It takes images as independent and knows nothing of clusters. Zeros are left out, as he did. With up to 50
+    images left it is exact, ties included: of differences that are all -1, 0 or 1 it is McNemar's exact test.
+    With more it goes by the normal distribution.
 
     Raises
     ------
@@ -204,11 +206,19 @@ def wilcoxon_p(differences: Floats) -> float | None:
     stats = import_stats("Wilcoxon's test")
     if not np.any(differences):
         return None
-    sizes = np.abs(differences)
-    distinct = np.all(sizes > 0) and np.unique(sizes).size == sizes.size
-    # Left to itself, SciPy draws 10,000 permutations where a small sample has ties: seconds for a page.
-    method = "exact" if distinct and sizes.size <= 50 else "asymptotic"
-    return float(stats.wilcoxon(differences, method=method).pvalue)
+    left = differences[differences != 0]
+    if left.size > _EXACT:
+        return float(stats.wilcoxon(left, method="asymptotic").pvalue)
+    # SciPy's own exact distribution knows no ties, and its permutations take seconds for a page
+    ranks = np.rint(2 * stats.rankdata(np.abs(left))).astype(int)  # twice the rank: ties have halves
+    chances = np.ones(1)  # of each sum of positive ranks, where either sign is as likely
+    for rank in ranks:
+        grown = np.zeros(chances.size + rank)
+        grown[: chances.size] += chances / 2
+        grown[rank:] += chances / 2
+        chances = grown
+    found = int(ranks[left > 0].sum())
+    return float(min(1.0, 2 * min(chances[: found + 1].sum(), chances[found:].sum())))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image, open_mask
 from dermseg.evaluation.counts import Counts, count_pixels
+from dermseg.evaluation.evaluate import cluster_of
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
 from dermseg.inference.card import Postprocessing
@@ -48,10 +49,9 @@ class Look:
     passes: Halves | None = None
 
     @property
-    def group(self) -> tuple[str, str]:
-        """Data set and the patient, lesion or group of near-duplicates; the image where none is known."""
-        row = self.row
-        return row.dataset, row.group or row.subject or row.lesion or row.image_id
+    def group(self) -> str:
+        """Patient, lesion or group of near-duplicates; one of its own where none is known."""
+        return cluster_of(self.row) or f"{self.row.dataset}/{self.row.image_id}"
 
     def probability(self, temperature: float) -> Floats:
         """``float32 (h, w)`` of the plain pass."""

@@ -49,7 +49,7 @@ class Judged:
     """
 
     dataset: str
-    group: tuple[str, str]
+    group: str
     dice: float
     jaccard: float
     area: float
@@ -190,7 +190,7 @@ def _figures(judged: Sequence[Judged], alpha: float) -> dict[str, Any]:
     return block
 
 
-def _band(parts: Sequence[Calibration], groups: Sequence[tuple[str, str]]) -> dict[str, Any] | None:
+def _band(parts: Sequence[Calibration], groups: Sequence[str]) -> dict[str, Any] | None:
     known = [(c.band, g) for c, g in zip(parts, groups, strict=True) if c.band is not None]
     if not known:
         return None

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image, open_mask, read_index
+from dermseg.evaluation.table import Key
 from dermseg.experiments.predict import THRESHOLD, RunModel
 from dermseg.experiments.report import Outcome, by_value
 from dermseg.files import atomic_write
@@ -19,6 +20,7 @@ from dermseg.images.overlay import draw_overlay, encode_jpeg
 from dermseg.images.resize import stretch
 from dermseg.inference.postprocess import upsample
 from dermseg.inference.stages import resize_mask
+from dermseg.training.config import expand
 
 _SIDE, _GAP = 220, 4
 
@@ -64,8 +66,18 @@ def curves(outcomes: Sequence[Outcome], path: Path) -> Path | None:
     return path
 
 
-def worst_images(outcomes: Sequence[Outcome], path: Path, count: int = 5) -> Path | None:
-    """The images on which all models together do worst: reference first, then each run's outline."""
+def worst_images(
+    outcomes: Sequence[Outcome], path: Path, count: int = 5, *, indexes: Sequence[Path] = ()
+) -> Path | None:
+    """The images on which all models together do worst: reference first, then each model's outline.
+
+    With several seeds an image is chosen by the mean over them; outline and Dice are those of the first one.
+
+    Parameters
+    ----------
+    indexes
+        Where the images are looked up, beside the index of the evaluation and those of the run.
+    """
     if not outcomes:
         return None
     test = outcomes[0].test
@@ -74,17 +86,22 @@ def worst_images(outcomes: Sequence[Outcome], path: Path, count: int = 5) -> Pat
     common = [key for key in tables[0] if all(key in t for t in tables)]
     keys = sorted(common, key=lambda key: float(np.mean([t[key] for t in tables])))[:count]
     models = [RunModel(o.runs[0].parents[1]) for o in shown]
-    rows = _rows_of(models[0], {image_id for _, image_id in keys})
+    drawn = [o.evaluations[0].by_image("dice") for o in shown]
+    known = [] if shown[0].index is None else [shown[0].index]
+    own = models[0].config.data
+    known += [*indexes, *(expand(source.index) for source in (*own.train, *own.val))]
+    rows = _rows_of(known, set(keys))
     grid = []
     for key in keys:
-        row = rows.get(key[1])
+        row = rows.get(key)
         if row is None:
             continue
         pixels, reference = load_image(open_image(row)).pixels, load_mask(open_mask(row))
         line = [_panel(pixels, reference, ("reference",))]
-        for model, outcome, table in zip(models, shown, tables, strict=True):
+        for model, outcome, table in zip(models, shown, drawn, strict=True):
             mask = upsample(model.probability(pixels), reference.shape) >= THRESHOLD
-            line.append(_panel(pixels, mask, (outcome.label[:26], f"Dice {table[key]:.2f}")))
+            seed = f", seed {model.config.seed}" if len(outcome.runs) > 1 else ""
+            line.append(_panel(pixels, mask, (outcome.label[:26], f"Dice {table[key]:.2f}{seed}")))
         grid.append(np.concatenate(line, axis=1))
     if not grid:
         return None
@@ -92,13 +109,13 @@ def worst_images(outcomes: Sequence[Outcome], path: Path, count: int = 5) -> Pat
     return path
 
 
-def _rows_of(model: RunModel, wanted: set[str]) -> dict[str, IndexRow]:
-    """Rows of the images, from the indexes that the run knows."""
-    found: dict[str, IndexRow] = {}
-    for source in (*model.config.data.train, *model.config.data.val):
-        for row in read_index(source.index):
-            if row.image_id in wanted:
-                found.setdefault(row.image_id, row)
+def _rows_of(indexes: Sequence[Path], wanted: set[Key]) -> dict[Key, IndexRow]:
+    """Rows of the images, from the first index that has each; an index that is gone has none."""
+    found: dict[Key, IndexRow] = {}
+    for index in dict.fromkeys(path for path in indexes if path.exists()):
+        for row in read_index(index):
+            if row.key in wanted:
+                found.setdefault(row.key, row)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,18 @@ import torch
 from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image, open_mask
-from dermseg.evaluation.evaluate import evaluate_function
-from dermseg.evaluation.table import Evaluation
+from dermseg.errors import DermsegError
+from dermseg.evaluation.evaluate import cluster_of, score_pair
+from dermseg.evaluation.table import Evaluation, Failure, ImageScore
 from dermseg.images import load_image
 from dermseg.images.masks import load_mask
+from dermseg.inference.postprocess import upsample
 from dermseg.inference.preprocess import to_input
 from dermseg.models import build_model, count_parameters, without_pretrained
-from dermseg.training.checkpoint import BEST, CONFIG, load_weights
+from dermseg.training.checkpoint import BEST, CONFIG, best_image_size, load_weights
 from dermseg.training.config import RunConfig, load_config, network_preprocessing
 from dermseg.training.device import pick_device
+from dermseg.training.targets import lesion_probability
 
 THRESHOLD = 0.5
 
@@ -43,21 +47,37 @@ class RunModel:
         self.parameters = count_parameters(network)
         self.device = pick_device(device)
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        size = self.config.training.image_size
-        self.preprocessing = network_preprocessing(self.config, size)
+        self.preprocessing = network_preprocessing(self.config, best_image_size(folder, self.config))
 
     @torch.inference_mode()
     def probability(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """From ``uint8 (H, W, 3)`` to ``float32 (h, w)`` at the network's size."""
         x = torch.from_numpy(to_input(image, self.preprocessing)[None]).to(self.device)
-        x = x.contiguous(memory_format=torch.channels_last)
-        out: NDArray[np.float32] = torch.sigmoid(self.network(x).float())[0, 0].cpu().numpy()
+        lesion = self.lesion(self.network(x.contiguous(memory_format=torch.channels_last)))
+        return np.asarray(lesion[0])
+
+    def lesion(self, logits: torch.Tensor) -> NDArray[np.float32]:
+        """Probability of lesion ``float32 (N, h, w)`` for the network's logits ``(N, C, h, w)``."""
+        softmax = self.config.model.outputs == "softmax"
+        out: NDArray[np.float32] = lesion_probability(logits.float(), softmax).cpu().numpy()
         return out
 
     def evaluate(self, rows: list[IndexRow]) -> Evaluation:
         """Score the run at the masks' own size, threshold 0.5 and nothing else, so that runs differ by their
-        network alone."""
-        items = (
-            (row.image_id, load_image(open_image(row)).pixels, load_mask(open_mask(row))) for row in rows
-        )
-        return evaluate_function(self.probability, items, threshold=THRESHOLD)
+        network alone. What cannot be read is a failed row."""
+        scores: list[ImageScore] = []
+        failures: list[Failure] = []
+        for row in rows:
+            cluster = cluster_of(row)
+            try:
+                reference = load_mask(open_mask(row))
+                probability = self.probability(load_image(open_image(row)).pixels)
+                height, width = reference.shape
+                score = score_pair(
+                    row.image_id, upsample(probability, (height, width)) >= THRESHOLD, reference
+                )
+            except DermsegError as error:
+                failures.append(Failure(row.image_id, str(error), row.dataset, cluster))
+            else:
+                scores.append(replace(score, dataset=row.dataset, group=cluster))
+        return Evaluation(scores, failures)

@@ -37,6 +37,7 @@ class Outcome:
     parameters: int
     minutes: float
     protocol: str
+    index: Path | None = None  # that was evaluated on; evaluations of older versions do not say it
 
     @property
     def label(self) -> str:
@@ -92,6 +93,7 @@ def collect(output: Path) -> list[Outcome]:
                 int(summary["model"]["parameters"]),
                 float(np.mean([record["train_seconds"] for _, record in members])) / 60,
                 str(summary["protocol"]["text"]),
+                Path(summary["protocol"]["index"]) if "index" in summary["protocol"] else None,
             )
         )
     return sorted(outcomes, key=lambda o: (o.test, [by_value(value) for _, value in o.variations]))
@@ -142,15 +144,24 @@ def paired_tests(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     return rows
 
 
-def write_report(output: Path, name: str) -> list[Path]:
-    """Write results.csv, tests.csv, report.md, report.html and the curves; returns what was written."""
+def write_report(output: Path, name: str, indexes: Sequence[Path] = ()) -> list[Path]:
+    """Write results.csv, tests.csv, report.md, report.html and the curves; returns what was written.
+
+    Parameters
+    ----------
+    indexes
+        Of the data sets that were evaluated on, for pictures; where absent, those that the folders name.
+    """
     from dermseg.experiments.figures import curves, worst_images
 
     outcomes = collect(output)
     rows, tests = [o.row() for o in outcomes], paired_tests(outcomes)
     pictures = {
         path.name: path
-        for path in (curves(outcomes, output / "curves.png"), worst_images(outcomes, output / "worst.jpg"))
+        for path in (
+            curves(outcomes, output / "curves.png"),
+            worst_images(outcomes, output / "worst.jpg", indexes=indexes),
+        )
         if path is not None
     }
     protocols = sorted({o.protocol for o in outcomes})

@@ -13,6 +13,7 @@ from dermseg.errors import DermsegError, UsageError
 from dermseg.evaluation.evaluate import select_split
 from dermseg.evaluation.output import METRICS_FILE, write_folder
 from dermseg.experiments.predict import RunModel
+from dermseg.experiments.settled import check_evaluation, check_unchanged, evaluation_folder
 from dermseg.experiments.subsets import fold_index, fraction_index
 from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, cells, run_config
 from dermseg.files import atomic_write
@@ -34,11 +35,12 @@ def run_suite(
     Raises
     ------
     DermsegError
-        A configuration that asks for what cannot be, or data to evaluate on that are missing: both are found
-        before any work starts.
+        A configuration that asks for what cannot be, data to evaluate on that are missing, or runs and
+        evaluations that were made with other settings: all are found before any work starts.
     """
     work = [(cell, run_config(suite, path, cell)) for cell in cells(suite)]
     for cell, config in work:
+        check_unchanged(suite, cell, config, output / "runs" / cell.name)
         if not (output / "runs" / cell.name / DONE).exists():
             try:
                 check_run(config)
@@ -102,11 +104,12 @@ def _with_subsets(suite: SuiteConfig, cell: Cell, config: RunConfig, folder: Pat
 
 def evaluate_run(folder: Path, test: TestConfig) -> Path:
     """Evaluate one run on one data set, unless that is done; returns the folder of the evaluation."""
-    target = folder / "evaluation" / test.name.replace("/", "-")
+    target = evaluation_folder(folder, test)
+    check_evaluation(folder, test)
     if (target / METRICS_FILE).exists():
         return target
     model = RunModel(folder)
-    index = expand(test.index) if test.index else Path(model.config.data.train[0].index)
+    index = expand(test.index or model.config.data.train[0].index)
     rows, _ = select_split(read_index(index), test.split)
     begin = time.monotonic()
     evaluation = model.evaluate(rows)
@@ -115,12 +118,13 @@ def evaluate_run(folder: Path, test: TestConfig) -> Path:
         "protocol": {
             "text": f"{evaluation.n} images of {test.name}, split {test.split}, at the mask's own size, "
             "threshold 0.5, no post-processing, means over images",
+            "index": str(index.absolute()),
             "split": test.split,
         },
         "model": {
             "architecture": model.config.model.architecture,
             "parameters": model.parameters,
-            "input": model.config.training.image_size,
+            "input": model.preprocessing.height,
         },
         "seconds": round(time.monotonic() - begin, 1),
     }

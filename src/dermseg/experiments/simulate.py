@@ -35,7 +35,7 @@ from dermseg.images.load import load_image
 from dermseg.images.masks import encode_mask
 from dermseg.images.overlay import encode_png
 from dermseg.inference.card import Postprocessing
-from dermseg.inference.postprocess import boundary_confidence, clean, to_probability
+from dermseg.inference.postprocess import boundary_confidence, clean
 from dermseg.inference.preprocess import to_input
 from dermseg.inference.tta import stack_views
 from dermseg.labeling.rank import SPREADING, Look, Strategy, make_look, rank
@@ -253,7 +253,7 @@ class _Game:
             pooled = torch.cat([m[0].float().mean((1, 2)) for m in reversed(maps)]).cpu().numpy()
         else:
             logits = network(x)
-        probability = to_probability(logits[:, 0].float().cpu().numpy())
+        probability = model.lesion(logits)
         cleaned = clean(probability[0], Postprocessing())
         confidence = boundary_confidence(probability[0], cleaned) if cleaned.count else 0.0
         return make_look(probability, pixels, pooled, confidence=confidence, threshold=cleaned.threshold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dermseg.data.index import IndexRow, open_mask, read_index, write_index
-from dermseg.data.splits import fold_groups
+from dermseg.data.splits import fold_groups, group_of
 from dermseg.images.masks import load_mask
 
 _SEED = 2018
@@ -33,7 +34,7 @@ def take_fraction(rows: Sequence[IndexRow], areas: Sequence[float], fraction: fl
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
-        groups[row.group or f"{row.dataset}/{row.image_id}"].append(i)
+        groups[group_of(row)].append(i)
     names = sorted(groups)
     first = [groups[name][0] for name in names]
     edges = np.quantile([areas[i] for i in first], np.linspace(0, 1, _STRATA + 1)[1:-1])
@@ -58,7 +59,7 @@ def take_fraction(rows: Sequence[IndexRow], areas: Sequence[float], fraction: fl
 
 def fraction_index(index: Path, split: str, fraction: float, folder: Path) -> Path:
     """An index whose ``split`` holds a fraction of that of ``index``; written once, then reused."""
-    target = folder / f"{index.stem}-{split}-{100 * fraction:g}pct.csv"
+    target = folder / f"{_name(index)}-{split}-{100 * fraction:g}pct.csv"
     if not target.exists():
         rows = read_index(index)
         train = [row for row in rows if row.split == split]
@@ -71,9 +72,15 @@ def fraction_index(index: Path, split: str, fraction: float, folder: Path) -> Pa
 
 def fold_index(index: Path, fold: int, folds: int, folder: Path) -> Path:
     """The index of one fold of cross-validation over all images that are not excluded."""
-    target = folder / f"{index.stem}-fold{fold + 1}of{folds}.csv"
+    target = folder / f"{_name(index)}-fold{fold + 1}of{folds}.csv"
     if not target.exists():
         rows = [row for row in read_index(index) if row.split != "excluded"]
         folder.mkdir(parents=True, exist_ok=True)
         write_index(fold_groups(rows, folds, seed=_SEED)[fold], target)
     return target
+
+
+def _name(index: Path) -> str:
+    """Name of an index and of what is in it now: two data sets may both call theirs ``index.csv``."""
+    digest = hashlib.sha256(str(index.absolute()).encode() + b"\0" + index.read_bytes())
+    return f"{index.stem}-{digest.hexdigest()[:8]}"

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dermseg.errors import ConfigError
-from dermseg.training.config import RunConfig, load_config
+from dermseg.training.config import RunConfig, expand, load_config
 
 FRACTION, FOLD = "fraction", "fold"
 
@@ -44,7 +44,7 @@ class SuiteConfig(_Frozen):
     base: str = Field(description="configuration of a run, relative to the suite's file")
     set: dict[str, Any] = Field(default_factory=dict, description="overrides for every run")
     axes: dict[str, dict[str, dict[str, Any]]] = Field(min_length=1)
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     folds: int | None = Field(
         default=None, ge=3, description="of cross-validation, where a variation has 'fold'"
     )
@@ -53,6 +53,8 @@ class SuiteConfig(_Frozen):
     @model_validator(mode="after")
     def _variations_fit(self) -> SuiteConfig:
         for axis, variations in self.axes.items():
+            if not variations:
+                raise ValueError(f"axes.{axis}: no variation, so there would be no run")
             for name, overrides in variations.items():
                 fraction, fold = overrides.get(FRACTION), overrides.get(FOLD)
                 if fraction is not None and not 0 < fraction <= 1:
@@ -100,6 +102,11 @@ def load_suite(path: Path) -> SuiteConfig:
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())
         raise ConfigError("; ".join(problems), file=path) from None
+
+
+def indexes(suite: SuiteConfig) -> list[Path]:
+    """The indexes that the suite names to evaluate on."""
+    return [expand(test.index) for test in suite.evaluate if test.index]
 
 
 def cells(suite: SuiteConfig) -> Iterator[Cell]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from dermseg.export.onnx import OPSET, fold_batch_norm, to_onnx
 from dermseg.export.parity import lesion_probability, run_session, run_torch
 from dermseg.export.quantize import CALIBRATION_IMAGES
 from dermseg.export.tune import Labelled, tune
+from dermseg.export.two_classes import as_one_channel
 from dermseg.export.variants import Original, check_names, store_variants
 from dermseg.export.write import check_output, write_bundle
 from dermseg.images.load import load_image
@@ -32,7 +32,7 @@ from dermseg.inference.machine import describe_machine, library_versions
 from dermseg.inference.preprocess import to_input
 from dermseg.inference.session import OrtSession
 from dermseg.models import build_model, count_parameters, without_pretrained
-from dermseg.training.checkpoint import BEST, CONFIG, LAST, START, load_state, load_weights
+from dermseg.training.checkpoint import BEST, CONFIG, START, best_image_size, load_weights
 from dermseg.training.config import RunConfig, expand, load_config, network_preprocessing
 from dermseg.training.rows import select_rows
 from dermseg.training.start import Start, average_with, find_start
@@ -71,6 +71,7 @@ def export_run(
     end_to_end: bool = False,
     opset: int = OPSET,
     force: bool = False,
+    overwrite: bool = False,
     report: Callable[[str], None] = lambda _: None,
 ) -> ModelCard:
     """Export the best weights of a run.
@@ -88,28 +89,33 @@ def export_run(
         Of every ONNX file, 13 to 23.
     force
         Keep variants that lose more than 0.3 Dice points or are slower than fp32.
+    overwrite
+        Replace a bundle that is there.
 
     Raises
     ------
     ModelError
-        The weights are missing or do not fit, or what was exported differs from torch.
+        The weights are missing or do not fit, the network tells more than two classes apart, or what was
+        exported differs from torch.
     UsageError
-        ``output`` exists and is not a bundle, or a variant or opset that does not exist.
+        ``output`` exists and may not be replaced, or a variant or opset that does not exist.
     """
-    check_output(output)
+    check_output(output, overwrite=overwrite)
     names = check_names(variants)
     config = load_config(run / CONFIG)
-    options = without_pretrained(config.model.options)
-    model = build_model(config.model.architecture, **options)
-    all_options = options
-    if "." not in config.model.architecture:  # defaults may change; the card of this network must not
-        known = inspect.signature(type(model)).parameters.values()
-        all_options = {p.name: p.default for p in known if p.default is not p.empty} | options
+    model = build_model(config.model.architecture, **without_pretrained(config.model.options))
     load_weights(run / BEST, model)
     if config.model.init_from and config.model.average_with_start:
         began = run / START  # what a bundle was turned into; the weights of runs are averaged as they are
         start = Start(weights=began) if began.exists() else find_start(config.model.init_from)
         average_with(start, model, config.model.average_with_start)
+    network = config.model
+    if network.outputs == "softmax":
+        model, network = as_one_channel(model, network)
+    all_options = without_pretrained(network.options)
+    if "." not in network.architecture:  # defaults may change; the card of this network must not
+        known = inspect.signature(type(model)).parameters.values()
+        all_options = {p.name: p.default for p in known if p.default is not p.empty} | all_options
     parameters = count_parameters(model)  # as trained; folding batch norms makes a few fewer
     model = fold_batch_norm(model)
     size = best_image_size(run, config)
@@ -170,14 +176,6 @@ def export_run(
     return card
 
 
-def best_image_size(run: Path, config: RunConfig) -> int:
-    """The size that the run asks for, else that at which its best weights were validated."""
-    if config.training.inference_size:
-        return config.training.inference_size
-    progress: dict[str, Any] = json.loads(load_state(run / LAST)["progress"])
-    return config.training.at_epoch(progress["best_epoch"])[0]
-
-
 def _load(
     rows: Sequence[IndexRow], preprocessing: Preprocessing
 ) -> tuple[NDArray[np.float32], list[NDArray[np.bool_]]]:
@@ -217,7 +215,7 @@ def _training(config: RunConfig, val_images: int, trials: list[dict[str, Any]]) 
                 "dataset": ", ".join(names),
                 "split": source.split,
                 "images": len(rows),
-                "per_epoch": source.per_epoch or len(rows),
+                "per_epoch": source.images_per_epoch(len(rows)),
                 "licences": dict(licences.most_common()),
             }
         )

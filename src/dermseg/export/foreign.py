@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dermseg.errors import ModelError
+from dermseg.errors import ModelError, UsageError
 from dermseg.export.foreign_card import read_foreign_card
 from dermseg.export.foreign_graph import Original, adapt
 from dermseg.export.graph import opset_of
@@ -30,7 +30,7 @@ from dermseg.inference.threads import available_cpus
 MAX_DIFFERENCE = 1e-3
 
 
-def wrap(file: Path, card_file: Path, output: Path) -> ModelCard:
+def wrap(file: Path, card_file: Path, output: Path, *, overwrite: bool = False) -> ModelCard:
     """Make a bundle of an ONNX file and a YAML card, and check that it computes what the file computes.
 
     Raises
@@ -41,14 +41,14 @@ def wrap(file: Path, card_file: Path, output: Path) -> ModelCard:
     ConfigError
         The YAML is wrong.
     UsageError
-        ``output`` exists and is not a bundle.
+        ``file`` cannot be read, or ``output`` exists and may not be replaced.
     """
-    check_output(output)
+    check_output(output, overwrite=overwrite)
     told = read_foreign_card(card_file)
     try:
         given = file.read_bytes()
     except OSError as error:
-        raise ModelError(f"cannot be read: {error.strerror}", file=file) from None
+        raise UsageError(f"cannot be read: {error.strerror}", file=file) from None
     try:
         original = Original(given, told)
         data = adapt(original)

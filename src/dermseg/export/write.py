@@ -12,18 +12,20 @@ from dermseg.files import atomic_write
 from dermseg.inference.card import CARD_NAME, Metric, ModelCard
 
 
-def check_output(output: Path) -> None:
-    """Refuse a folder that holds something else.
+def check_output(output: Path, *, overwrite: bool = False) -> None:
+    """Refuse a folder that holds something else, and a bundle unless it may be replaced.
 
     Raises
     ------
     UsageError
-        ``output`` exists and is not a bundle.
+        ``output`` exists and is not a bundle, or is one and ``overwrite`` is off.
     """
     if output.exists() and not (
         output.is_dir() and (not any(output.iterdir()) or (output / CARD_NAME).exists())
     ):
         raise UsageError("there is something that is not a bundle", file=output, hint="choose another -o")
+    if (output / CARD_NAME).exists() and not overwrite:
+        raise UsageError("there is a bundle already", file=output, hint="another -o, or --overwrite")
 
 
 def write_bundle(output: Path, card: ModelCard, files: dict[str, bytes]) -> None:

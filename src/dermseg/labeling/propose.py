@@ -13,8 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dermseg.data.labelme import Annotation, Shape, mask_to_shapes, read_labelme, write_labelme
-from dermseg.data.sources.base import list_entries
-from dermseg.data.sources.converted import entry_id
+from dermseg.data.sources.converted import PROPOSED, is_proposal
 from dermseg.errors import DataError, DermsegError
 from dermseg.files import atomic_write
 from dermseg.images.load import load_image
@@ -22,7 +21,6 @@ from dermseg.images.sources import ImageSource
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
 
-PROPOSED = "proposed"
 EPSILON = 0.5  # pixels: fewer points to drag, and no pixel of the outline moves visibly
 
 
@@ -68,24 +66,15 @@ def annotate(
     )
 
 
-def is_proposal(annotation: Annotation) -> bool:
-    """Whether nobody has worked on the file since the model wrote it."""
-    flags = annotation.extra.get("flags")
-    return isinstance(flags, dict) and bool(flags.get(PROPOSED))
-
-
-def untouched(inputs: Sequence[str | Path]) -> set[str]:
-    """Image ids (as ``import_dataset`` gives them) of proposals that nobody has worked on."""
-    found = set()
-    for entry in list_entries(inputs):
-        if entry.path.suffix.lower() == ".json":
-            try:
-                annotation = read_labelme(entry.source.read_bytes())
-            except DataError:
-                continue
-            if is_proposal(annotation):
-                found.add(entry_id(entry.path))
-    return found
+def saved_by_person(source: ImageSource) -> bool:
+    """Whether a LabelMe file that a person made or saved lies beside the image (no member of a zip)."""
+    file = source.path.with_suffix(".json")
+    if source.member is not None or not file.exists():
+        return False
+    try:
+        return not is_proposal(read_labelme(file.read_bytes(), file))
+    except DataError:
+        return False
 
 
 def propose(

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,11 +20,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dermseg.data.index import IndexRow, open_image
 from dermseg.errors import DermsegError
 from dermseg.images.load import load_image
 from dermseg.images.sources import ImageSource
 from dermseg.inference.predictor import Model
 from dermseg.inference.tta import merge_views, stack_views, views
+from dermseg.labeling.propose import saved_by_person
 
 Strategy = Literal["uncertainty", "disagreement", "diversity", "mixed", "random"]
 STRATEGIES: tuple[Strategy, ...] = ("uncertainty", "disagreement", "diversity", "mixed", "random")
@@ -149,6 +152,31 @@ def _farthest_first(points: NDArray[np.float32], known: NDArray[np.float32] | No
         distance = np.minimum(distance, ((scaled - scaled[best]) ** 2).sum(1))
         distance[chosen] = -1
     return chosen
+
+
+def leave_out_labelled(
+    sources: Sequence[ImageSource], rows: Sequence[IndexRow]
+) -> tuple[list[ImageSource], list[ImageSource], list[ImageSource]]:
+    """Images nobody has labelled; those of ``rows`` (the same file, or the same bytes elsewhere); and those
+    with a LabelMe file beside them that a person has saved, as far as they are in no row."""
+    files = {(source.path.resolve(), source.member) for source in map(open_image, rows)}
+    digests = {row.sha256 for row in rows if row.sha256}
+    rest: list[ImageSource] = []
+    indexed: list[ImageSource] = []
+    saved: list[ImageSource] = []
+    for source in sources:
+        if (source.path.resolve(), source.member) in files or (digests and _sha256(source) in digests):
+            indexed.append(source)
+        else:
+            (saved if saved_by_person(source) else rest).append(source)
+    return rest, indexed, saved
+
+
+def _sha256(source: ImageSource) -> str:
+    try:
+        return hashlib.sha256(source.read_bytes()).hexdigest()
+    except DermsegError:  # said where it is looked at
+        return ""
 
 
 def look_at_all(

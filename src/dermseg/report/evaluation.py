@@ -78,7 +78,7 @@ def _glance(summary: Mapping[str, Any]) -> str:
         value = summary[name]
         return words, decimal(value["mean"], digits), ends(best_interval(value), digits)
 
-    interval = summary["failed_below_065_bca95"] or summary["failed_below_065_ci95"]
+    interval = summary["failed_below_065_ci95"]  # Wilson's: a bootstrap of equal values has no width
     failed = f"{percent(interval[0])} to {percent(interval[1])}"
     return cards(
         [
@@ -116,7 +116,7 @@ def _figures(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
             escape(NAMES["failed"]),
             decimal(summary["failed_below_065"]),
             f"{ends((low, high))} (Wilson)",
-            ends(bca),
+            ends(bca if bca and bca[0] < bca[1] else None),
             f"{summary['n']:,}",
         ]
     )

@@ -24,7 +24,7 @@ _ORDER, _AUGMENT = 1, 2  # streams of random numbers that must not overlap
 
 @dataclass(frozen=True)
 class Source:
-    """A cache and how many of its images an epoch takes (None: all, each once)."""
+    """A cache and how many of its images an epoch takes (None: all, each once; more: some several times)."""
 
     cache: Cache
     per_epoch: int | None = None

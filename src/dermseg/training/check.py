@@ -67,7 +67,7 @@ def _check_sources(config: RunConfig) -> None:
         rows = select_rows(source, config.seed)
         _check_masks(rows, model.masks)
         if (folder / cache_key(rows, config.data.cache_size, model.masks, model.filters)).exists():
-            continue  # decoded before: the files are not needed again
+            continue  # decoded before, from these files as they are
         files = {
             path.path: row
             for row in rows

@@ -8,6 +8,7 @@ with where they came from a bundle.
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from dermseg.errors import ModelError, TrainingError
 from dermseg.files import atomic_write
+from dermseg.training.config import RunConfig
 
 CONFIG, LAST, BEST = "config.yaml", "last.pt", "best.safetensors"
 START = "start.safetensors"
@@ -43,8 +45,22 @@ def load_state(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise TrainingError("there is no checkpoint to resume from", file=path) from None
     except Exception as error:
-        raise TrainingError(f"the checkpoint cannot be read: {error}", file=path) from None
+        raise TrainingError(  # torch's own words are advice to programmers, and bad advice here
+            f"the checkpoint is damaged: torch cannot read its {path.stat().st_size:,} bytes "
+            f"({type(error).__name__})",
+            file=path,
+            hint="copy it back (from --mirror), or begin a new run with the best weights so far: "
+            f"dermseg train --from {path.parent} -o ANOTHER",
+        ) from None
     return state
+
+
+def best_image_size(run: Path, config: RunConfig) -> int:
+    """The size that the run asks for, else that at which its best weights were validated."""
+    if config.training.inference_size:
+        return config.training.inference_size
+    progress: dict[str, Any] = json.loads(load_state(run / LAST)["progress"])
+    return config.training.at_epoch(progress["best_epoch"])[0]
 
 
 def save_weights(path: Path, model: nn.Module) -> None:

@@ -6,7 +6,6 @@ environment, so configuration files carry no machine paths.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -14,13 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from dermseg.errors import ConfigError
 from dermseg.images.filter_names import FilterName
 from dermseg.inference.card import Preprocessing
 from dermseg.registry import find_architecture, find_metric
 from dermseg.training.loss_config import LossConfig, Section, or_value_error
+from dermseg.training.settings import explain, override
 
 
 class SourceConfig(Section):
@@ -32,7 +32,16 @@ class SourceConfig(Section):
     per_epoch: int | None = Field(
         default=None, ge=1, description="images drawn per epoch; None is all of them"
     )
+    at_least: int | None = Field(
+        default=None,
+        ge=1,
+        description="images drawn per epoch at least, where per_epoch is None: fewer come several times",
+    )
     soften: bool = Field(default=True, description="let data.teachers soften the masks, where there are any")
+
+    def images_per_epoch(self, there: int) -> int:
+        """How many images an epoch takes of the ``there`` images of this source."""
+        return self.per_epoch or max(there, self.at_least or 0)
 
 
 class DataConfig(Section):
@@ -197,8 +206,12 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _phases_fit(self) -> TrainingConfig:
-        if sum(p.epochs for p in self.phases) >= self.epochs:
-            raise ValueError("phases take as many epochs as the whole run: none is left at image_size")
+        taken = sum(p.epochs for p in self.phases)
+        if taken >= self.epochs:
+            raise ValueError(
+                f"phases take {taken} of {self.epochs} epochs: none is left at image_size; give more epochs, "
+                "or no phases (--set training.phases=[])"
+            )
         return self
 
     def at_epoch(self, epoch: int) -> tuple[int, int]:
@@ -264,48 +277,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     if not isinstance(raw, dict):
         raise ConfigError("holds no settings (expected 'key: value' lines)", file=path)
     for item in overrides:
-        _override(raw, item)
+        override(raw, item)
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(e) for e in error.errors()), file=path) from None
-
-
-def _override(raw: dict[str, Any], item: str) -> None:
-    key, sep, text = item.partition("=")
-    if not sep or not key:
-        raise ConfigError(f"--set takes key=value, got '{item}'", hint="--set training.epochs=5")
-    node: Any = raw
-    *parents, last = key.split(".")
-    for part in parents:
-        node = node[int(part)] if isinstance(node, list) and part.isdigit() else node.setdefault(part, {})
-        if not isinstance(node, dict | list):
-            raise ConfigError(f"--set {item}: '{part}' is a value, not a section")
-    value = yaml.safe_load(text)
-    if isinstance(node, list):
-        node[int(last)] = value
-    else:
-        node[last] = value
-
-
-def _explain(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        model: Any = RunConfig
-        for part in error["loc"][:-1]:
-            if isinstance(part, str):
-                model = _section(model, part)
-        close = difflib.get_close_matches(str(error["loc"][-1]), list(model.model_fields), n=1)
-        known = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(model.model_fields)}"
-        return f"unknown setting '{where}', {known}"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (got {error['input']!r})" if where else message
-
-
-def _section(model: type[BaseModel], name: str) -> type[BaseModel]:
-    """The settings class behind a field, also inside ``tuple[X, ...]``."""
-    annotation: Any = model.model_fields[name].annotation
-    for candidate in (annotation, *getattr(annotation, "__args__", ())):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return model
+        raise ConfigError("; ".join(explain(e, RunConfig) for e in error.errors()), file=path) from None

@@ -56,7 +56,9 @@ class RunLog:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self._board = SummaryWriter(str(folder / BOARD), purge_step=resume_at)
+        self._board = SummaryWriter(
+            str(folder / BOARD), purge_step=None if resume_at is None else resume_at + 1
+        )
 
     def event(self, kind: str, step: int, **values: Any) -> None:
         """Append one event; its numbers that TensorBoard should show go there too."""
@@ -115,7 +117,8 @@ def draw_curves(events: list[dict[str, Any]]) -> bytes | None:
     )
     sources = [key for key in (checks[0] if checks else {}) if ":" in key]
     for name in sources if len(sources) > 1 else []:
-        score.plot([e["step"] for e in checks], [e[name] for e in checks], lw=0.9, label=name)
+        known = [e for e in checks if name in e]
+        score.plot([e["step"] for e in known], [e[name] for e in known], lw=0.9, label=name)
     score.plot(
         [e["step"] for e in checks],
         [e["dice"] for e in checks],
@@ -128,7 +131,8 @@ def draw_curves(events: list[dict[str, Any]]) -> bytes | None:
         best = max(checks, key=lambda e: e.get("score", e["dice"]))
         score.axvline(best["step"], color="#b34700", lw=0.8, ls="--")
         score.set_title(f"validation, best {best['dice']:.4f} in epoch {best['epoch'] + 1}", fontsize=10)
-    rate.plot([e["step"] for e in steps], [e["lr"] for e in steps], color="#1f5a92")
+    marker = "o" if len(steps) < 3 else None  # a line of one point is not seen
+    rate.plot([e["step"] for e in steps], [e["lr"] for e in steps], color="#1f5a92", marker=marker)
     loss.set_title("loss", fontsize=10)
     rate.set_title("learning rate", fontsize=10)
     for axes in (loss, score, rate):

@@ -10,49 +10,48 @@ The device never waits for the loop: on a GPU losses are read now and then, not 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from dermseg.data.cache import Cache
 from dermseg.errors import DermsegError, TrainingError, UsageError
-from dermseg.files import atomic_write
 from dermseg.inference.bundle import Bundle
 from dermseg.inference.threads import available_cpus
-from dermseg.locks import lock_file
 from dermseg.models import build_model, count_parameters
 from dermseg.training.batches import Batches, Source
 from dermseg.training.check import check_run
-from dermseg.training.checkpoint import BEST, CONFIG, LAST, START, load_state, save_state, save_weights
+from dermseg.training.checkpoint import BEST, LAST, START, load_state, save_state, save_weights
 from dermseg.training.config import RunConfig, SourceConfig
 from dermseg.training.device import pick_device
 from dermseg.training.display import Display
 from dermseg.training.distributed import World, join
-from dermseg.training.environment import describe_environment, keep_freed_memory
+from dermseg.training.environment import keep_freed_memory
+from dermseg.training.folder import begin, check_folder, claim
 from dermseg.training.log import RunLog
 from dermseg.training.mirror import Mirror
 from dermseg.training.norms import recover_norms
 from dermseg.training.optim import WeightAverage, lr_factor, set_lr
 from dermseg.training.plugins import build_augmentation
-from dermseg.training.progress import Progress
+from dermseg.training.progress import Progress, ending
+from dermseg.training.resolve import resolve
 from dermseg.training.rows import open_cache
 from dermseg.training.start import find_start
 from dermseg.training.step import Step, seed_network
 from dermseg.training.teachers import find_teachers
 from dermseg.training.validation import Validation
 
-LOG_EVERY = 20  # steps
+LOG_EVERY = 20  # steps; the first and the last one are logged too
 NORM_BATCHES = 20  # that batch norms of a bundle learn their statistics from
+FEW_STEPS = 300  # of the optimizer: fewer from ImageNet or random weights hardly learn anything
 
 
 class Trainer:
@@ -83,7 +82,8 @@ class Trainer:
         self.display = Display(quiet or not self.world.main)
         teachers = find_teachers(config)
         self.train_sources = [
-            Source(self._cache(source, teachers), source.per_epoch) for source in config.data.train
+            Source(cache, source.images_per_epoch(len(cache)))
+            for source, cache in ((source, self._cache(source, teachers)) for source in config.data.train)
         ]
         self.val_caches = [(source, self._cache(source)) for source in config.data.val]
         self.augmentation = build_augmentation(config.augmentation)
@@ -118,6 +118,8 @@ class Trainer:
         """Train to the end of the schedule or until validation stops improving."""
         p, t = self.progress, self.config.training
         total = sum(self._steps(epoch) for epoch in range(t.epochs))
+        if not (self.folder / LAST).exists():
+            self._save()  # from here on weights without a checkpoint are a loss, and said to be one
         ranks = f", {self.world.size} processes" if self.world.size > 1 else ""
         with self.display:
             self.display.line(
@@ -125,6 +127,11 @@ class Trainer:
                 f"{sum(len(s.cache) for s in self.train_sources):,} images, {total:,} steps "
                 f"on {self.device}{ranks}"
             )
+            if total < FEW_STEPS and not self.config.model.init_from:
+                self.display.line(
+                    f"warning: {total} steps are few to learn from; go on from a trained model "
+                    "(--from default), or take more training.epochs or a smaller training.batch_size"
+                )
             self.display.start(total, p.step)
             while p.epoch < t.epochs and not p.finished:
                 self._epoch(total)
@@ -134,6 +141,8 @@ class Trainer:
                 self.loss_sum.zero_()
                 self.log.draw(last=p.finished)
                 self._save()
+            for line in ending(p, t):
+                self.display.line(line)
         self.log.close()
         if self.mirror:
             self.mirror.update()
@@ -183,7 +192,7 @@ class Trainer:
         if p.step % self.read_every == 0:
             self._read_loss()
         self.display.update(p, sum(len(batch) for batch, _ in parts) * self.world.size, t.epochs)
-        if p.step % LOG_EVERY == 0:
+        if p.step % LOG_EVERY == 0 or p.step in (1, total):
             size = t.at_epoch(p.epoch)[0]
             self.log.event("train", p.step, epoch=p.epoch, loss=float(loss), lr=lr, size=size)
 
@@ -288,23 +297,25 @@ def train(
     ------
     UsageError
         The configuration asks for what cannot be (see ``check_run``), the folder holds another run and
-        ``resume`` is off, or no run and ``resume`` is on; or another process is training in it.
+        ``resume`` is off, or no run, or one without its checkpoint, and ``resume`` is on; or another process
+        is training in it.
     TrainingError
         The loss is no longer finite, the checkpoint cannot be read, or another rank is gone.
     """
     with join(config.training.device) as world, ExitStack() as held:
         problem: DermsegError | None = None
         try:
-            _check_folder(folder, resume)
+            check_folder(folder, resume)
+            config = resolve(config)
             check_run(config, world)
         except DermsegError as error:
             problem = error
         world.agree(problem)
         if world.main and not resume:
-            _begin(config, folder)
+            begin(config, folder)
         try:
             if world.main:
-                held.enter_context(_claim(folder))
+                held.enter_context(claim(folder))
         except UsageError as error:
             problem = error
         world.agree(problem)
@@ -315,32 +326,3 @@ def train(
                 "not every rank sees the checkpoint", file=folder, hint="put the run folder on a shared disk"
             )
         return Trainer(config, folder, resume=there, quiet=quiet, world=world, mirror=mirror).run()
-
-
-def _begin(config: RunConfig, folder: Path) -> None:
-    """Make the run folder."""
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / CONFIG, text.encode())
-    atomic_write(folder / "environment.json", json.dumps(describe_environment(), indent=2).encode())
-
-
-def _claim(folder: Path) -> BinaryIO:
-    """Keep other trainings out of a run folder while the file is open: two would mix their checkpoints."""
-    file = (folder / CONFIG).open("rb")
-    try:
-        lock_file(file)
-    except (BlockingIOError, PermissionError):
-        file.close()
-        raise UsageError("another process is training in this folder", file=folder) from None
-    except OSError:
-        pass  # a mounted drive without locks: nothing to tell the other by
-    return file
-
-
-def _check_folder(folder: Path, resume: bool) -> None:
-    exists = (folder / CONFIG).exists()
-    if resume and not exists:
-        raise UsageError("there is no run here to resume", file=folder)
-    if not resume and exists:
-        raise UsageError("the folder holds a run already", file=folder, hint="--resume, or another -o")

@@ -80,3 +80,20 @@ class Progress:
         """Go to the next epoch, or find that the run has come to its end."""
         self.epoch, self.epoch_step, self.loss_sum = self.epoch + 1, 0, 0.0
         self.finished = self.epoch >= t.epochs or self.validations_since_best >= t.early_stopping_patience
+
+
+def ending(p: Progress, t: TrainingConfig) -> list[str]:
+    """What a person should know of how a run came to its end, a line each."""
+    lines = []
+    if p.epoch < t.epochs:
+        lines.append(
+            f"stopped early, after {p.epoch} of {t.epochs} epochs: {p.validations_since_best} validations "
+            f"without improvement (training.early_stopping_patience={t.early_stopping_patience})"
+        )
+    if p.best_dice == 0:
+        lines.append(
+            "warning: no validation found any lesion, the best Dice is 0; are the masks right ('dermseg data "
+            "check'), is the learning rate (training.lr), and are there steps enough? --from default starts "
+            "from a trained model"
+        )
+    return lines

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dermseg.errors import DermsegError, ModelError, UsageError
+from dermseg.errors import DermsegError, ModelError, UnknownModelError, UsageError
 from dermseg.inference.bundle import Bundle, load_bundle
 from dermseg.models import without_pretrained
 from dermseg.models.stored import read_parameters, unfold
@@ -101,8 +101,10 @@ def find_start(text: str) -> Start:
 
     Raises
     ------
-    ModelError
+    UnknownModelError
         There is nothing of that name.
+    ModelError
+        The bundle is damaged.
     """
     path = expand(text)
     if path.is_dir() and (path / BEST).exists():
@@ -111,10 +113,8 @@ def find_start(text: str) -> Start:
         return Start(weights=path)
     try:
         return Start(bundle=load_bundle(path))
-    except ModelError as error:
-        if path.exists():
-            raise
-        raise ModelError(
+    except UnknownModelError as error:
+        raise UnknownModelError(
             f"'{text}' does not exist",
             hint=f"a run folder, a .safetensors file or a bundle; {error.hint or 'default'}",
         ) from None
@@ -162,6 +162,7 @@ def start_settings(text: str) -> list[str]:
     """
     start = find_start(text)
     settings: dict[str, Any] = {}
+    network: dict[str, Any] = {}
     if start.bundle is not None:
         card = start.bundle.card
         if "." in card.architecture:
@@ -171,9 +172,10 @@ def start_settings(text: str) -> list[str]:
                 hint="train from its run folder",
             )
         seen = card.preprocessing
-        settings["model"] = {
+        network = {
             "architecture": card.architecture,
             "options": card.architecture_options,
+            "outputs": "sigmoid",
             "mean": seen.mean,
             "std": seen.std,
             "filters": seen.filters,
@@ -182,11 +184,12 @@ def start_settings(text: str) -> list[str]:
         settings["training.freeze_norm"] = True
     elif start.weights is not None and (config := start.weights.with_name(CONFIG)).exists():
         before = load_config(config)
-        settings["model"] = before.model.model_dump(mode="json")
+        kept = ("architecture", "options", "outputs", "mean", "std", "filters")
+        network = before.model.model_dump(mode="json", include=set(kept))
         settings["training.image_size"] = before.training.image_size
-    if "model" in settings:
-        # all weights come from the start
-        settings["model"]["options"] = without_pretrained(settings["model"]["options"])
+    if network:
+        network["options"] = without_pretrained(network["options"])  # all weights come from the start
+    settings |= {f"model.{key}": value for key, value in network.items()}
     where = expand(text)
     settings["model.init_from"] = str(where.absolute()) if where.exists() else text
     return [f"{key}={json.dumps(value)}" for key, value in settings.items()]

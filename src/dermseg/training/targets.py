@@ -23,6 +23,13 @@ def make_target(masks: Tensor, softmax: bool) -> Tensor:
     return torch.cat([(1 - total).clamp(min=0), shared], dim=1)
 
 
+def lesion_probability(logits: Tensor, softmax: bool) -> Tensor:
+    """Probability of lesion ``(N, H, W)``: of the first channel, or of any class but the background."""
+    if not softmax:
+        return torch.sigmoid(logits[:, 0])
+    return 1 - torch.softmax(logits, dim=1)[:, 0]
+
+
 def find_masks(logits: Tensor, softmax: bool) -> Tensor:
     """Masks ``bool (N, M, H, W)`` of logits ``(N, C, H, W)``: threshold 0.5, or the likeliest class."""
     if not softmax:

@@ -33,8 +33,10 @@ def find_teachers(config: RunConfig) -> list[Bundle]:
 
     Raises
     ------
+    UnknownModelError
+        A bundle does not exist.
     ModelError
-        A bundle does not exist or its card is damaged.
+        The card of one is damaged.
     ConfigError
         The run has several masks per image; the teachers know one.
     """

@@ -108,6 +108,7 @@ def _evaluations(
     from dermseg.evaluation.evaluate import evaluate_rows, select_split
     from dermseg.evaluation.output import PER_IMAGE
     from dermseg.evaluation.table import read_per_image
+    from dermseg.inference.bundle import load_bundle
     from dermseg.inference.predictor import load_model
 
     finished = [(Path(name) / PER_IMAGE).is_file() for name in names]
@@ -116,6 +117,9 @@ def _evaluations(
         raise UsageError(
             f"'{model}' is not a finished evaluation", hint="--data INDEX says what to run it on"
         )
+    for name, done in zip(names, finished, strict=True):
+        if not done:
+            load_bundle(name)  # a name that leads nowhere is said before the others are evaluated
     rows = [] if data is None else select_split(read_index(data), split)[0]
     for name, called, done in zip(names, labels, finished, strict=True):
         if done:

@@ -11,10 +11,12 @@ from dermseg.apps.cli.common import new_app, print_json, say
 from dermseg.apps.cli.data_common import (
     JsonOption,
     OverwriteOption,
+    SplitColumnOption,
     WorkersOption,
     count_splits,
     leaks_json,
     may_write,
+    no_effect,
     progress,
     say_leaks,
 )
@@ -39,14 +41,14 @@ def split_(
     indexes: Annotated[list[Path], typer.Argument(metavar="INDEX...", help="Indexes; several become one.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The index to write.")],
     ratios: Annotated[
-        str, typer.Option("--ratios", help="Shares of train, val, test; or name=share,...")
-    ] = "0.70,0.15,0.15",
+        str | None, typer.Option("--ratios", help="Of train, val, test (0.70,0.15,0.15), or name=share,...")
+    ] = None,
     k_folds: Annotated[
         int | None, typer.Option("--k-folds", help="Write K indexes, <output>-fold0.csv and so on.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed, another split.")] = 0,
+    seed: Annotated[int | None, typer.Option("--seed", help="Another seed, another split (0).")] = None,
     splits: Annotated[Path | None, typer.Option("--splits", help="Use the splits of this CSV.")] = None,
-    split_column: Annotated[str, typer.Option("--split-column", help="Its column with the split.")] = "split",
+    split_column: SplitColumnOption = None,
     exclude_leaks: Annotated[
         bool, typer.Option("--exclude-leaks", help="With --splits: take leaking images out of training.")
     ] = False,
@@ -72,25 +74,37 @@ def split_(
 
     if k_folds is not None and splits is not None:
         raise UsageError("--k-folds and --splits were given", hint="use one of them")
+    if splits is None:
+        no_effect({"--exclude-leaks": exclude_leaks, "--split-column": split_column}, "without --splits")
+    else:
+        no_effect({"--ratios": ratios, "--seed": seed is not None}, "with --splits")
+    if k_folds is not None:
+        no_effect({"--ratios": ratios}, "with --k-folds")
     folds = [output.with_name(f"{output.stem}-fold{i}{output.suffix}") for i in range(k_folds or 0)]
     for target in folds or [output]:
         may_write(target, overwrite, "--overwrite")
     rows = merge(*(read_index(path) for path in indexes))
     if not rows:
         raise DataError("the index is empty", file=indexes[0])
+    if splits is not None:
+        rows = apply_splits(rows, read_splits(splits, split_column or "split"))
+        if not any(row.split for row in rows):
+            raise DataError(
+                f"names none of the {len(rows)} images, such as '{rows[0].image_id}' of '{rows[0].dataset}'",
+                file=splits,
+                hint="images are found by their ids, and by the column dataset where there is one",
+            )
     pairs = []
     if duplicates:
         with progress("fingerprints") as step:
             prints = fingerprint_rows(rows, workers=workers, progress=step)
         with progress("near-duplicates") as step:
             pairs = find_duplicates(prints, progress=step)
-    if splits is not None:
-        rows = apply_splits(rows, read_splits(splits, split_column))
     rows = assign_groups(rows, pairs)
     if k_folds is not None:
-        tables = fold_groups(rows, k_folds, seed=seed)
+        tables = fold_groups(rows, k_folds, seed=seed or 0)
     elif splits is None:
-        tables = [split_groups(rows, _parse_ratios(ratios), seed=seed)]
+        tables = [split_groups(rows, _parse_ratios(ratios or "0.70,0.15,0.15"), seed=seed or 0)]
     else:
         tables = [mark_leaks(rows)[0] if exclude_leaks else rows]
     leaks = [leak for table in tables for leak in find_leaks(table)]

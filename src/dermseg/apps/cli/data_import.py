@@ -11,11 +11,13 @@ from dermseg.apps.cli.common import print_json, say
 from dermseg.apps.cli.data_common import (
     JsonOption,
     OverwriteOption,
+    SplitColumnOption,
     WorkersOption,
     bytes_progress,
     count_splits,
     leaks_json,
     may_write,
+    no_effect,
     progress,
     say_leaks,
 )
@@ -40,7 +42,7 @@ def import_(
         Path | None, typer.Option("--metadata", help="CSV with patient, lesion and licence per image.")
     ] = None,
     splits: Annotated[Path | None, typer.Option("--splits", help="CSV with the split per image.")] = None,
-    split_column: Annotated[str, typer.Option("--split-column", help="Its column with the split.")] = "split",
+    split_column: SplitColumnOption = None,
     split: Annotated[str, typer.Option("--split", help="One split for all images, e.g. test.")] = "",
     licence: Annotated[str, typer.Option("--licence", help="Licence where the metadata name none.")] = "",
     append: Annotated[bool, typer.Option("--append", help="Add to the index that is there.")] = False,
@@ -81,6 +83,8 @@ def import_(
         raise UsageError("nothing to import", hint="name folders or zips, or give --images and --masks")
     if given and images and masks:
         raise UsageError("inputs and --images with --masks were given", hint="use one way or the other")
+    if splits is None:
+        no_effect({"--split-column": split_column}, "without --splits")
     may_write(output, overwrite or append, "--append or --overwrite")
     old = read_index(output) if append and output.exists() else []
     with progress("checking pairs") as step:
@@ -90,7 +94,7 @@ def import_(
             masks=masks or (),
             name=name,
             metadata=read_metadata(metadata) if metadata else None,
-            splits=read_splits(splits, split_column) if splits else None,
+            splits=read_splits(splits, split_column or "split") if splits else None,
             split=split,
             licence=licence,
             allow_unmasked=allow_unmasked,
@@ -135,6 +139,7 @@ def import_(
         "leaks": leaks_json(leaks),
         "not_in_data": imported.not_in_data,
         "without_split": imported.without_split,
+        "proposals": imported.proposals,
         "splits": count_splits(rows),
     }
     say(
@@ -142,6 +147,11 @@ def import_(
         f"{len(imported.rejected)} left out; "
         f"{summary['images']} images in {summary['groups']} groups"
     )
+    if imported.proposals:
+        say(
+            f"{imported.proposals} outlines are a model's proposals that nobody has worked on, and were left "
+            "out ('dermseg label import --proposals' takes them)"
+        )
     if imported.without_split:
         say(f"{imported.without_split} images are not in the split file and belong to no split")
     say_leaks(leaks, "--exclude-leaks takes them out of training")

@@ -30,30 +30,41 @@ def export(
         Path | None, typer.Option(metavar="YAML", help="With --onnx: what the network needs and gives.")
     ] = None,
     variants: Annotated[
-        str, typer.Option(metavar="NAMES", help="Of fp16, fp32, int8, openvino; fp16 or fp32 is the default.")
-    ] = "fp16",
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Of fp16 (where none is given), fp32, int8, openvino; fp16 or fp32 is the default.",
+        ),
+    ] = None,
     end_to_end: Annotated[
         bool, typer.Option("--end-to-end", help="Also a graph from pixels to mask, for other programs.")
     ] = False,
-    opset: Annotated[int, typer.Option(min=13, max=23, help="Opset of the ONNX files.")] = 20,
+    opset: Annotated[
+        int | None, typer.Option(min=13, max=23, help="Opset of the ONNX files; 20 where not given.")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Keep variants that are slower or lose over 0.3 Dice points.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="Name in the card; default: the folder's name.")] = None,
-    version: Annotated[str, typer.Option(help="Version in the card.")] = "1",
-    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "unspecified",
-    summary: Annotated[str, typer.Option(help="One line about the model.")] = "",
+    version: Annotated[str | None, typer.Option(help="Version in the card; 1 where not given.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the weights; unspecified where not given.")
+    ] = None,
+    summary: Annotated[str | None, typer.Option(help="One line about the model.")] = None,
     note: Annotated[
         list[str] | None, typer.Option(help="Something a reader of the card should know, repeatable.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the bundle that is in the folder.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
 ) -> None:
     """Make a bundle.
 
     Of RUN: its best weights become ONNX and other variants, each compared with torch and timed; threshold and
     post-processing are chosen on the run's validation images. Of --onnx FILE: the graph is adapted, checked
-    and packed with what --card says; the other options are not used. Exit code 1: a variant that was asked
-    for is refused, the rest is done.
+    and packed with what --card says; it takes no option that belongs to RUN. Exit code 1: a variant that was
+    asked for is refused, the rest is done.
     """
     from dermseg.inference.runtimes_openvino import import_openvino
 
@@ -66,22 +77,46 @@ def export(
     if onnx_ is not None and card is not None:
         from dermseg.export.foreign import wrap
 
-        made = wrap(onnx_, card, output)
+        of_run = {
+            "--variants": variants,
+            "--end-to-end": end_to_end or None,
+            "--opset": opset,
+            "--force": force or None,
+            "--name": name,
+            "--version": version,
+            "--licence": licence,
+            "--summary": summary,
+            "--note": note or None,
+        }
+        if unused := [option for option, value in of_run.items() if value is not None]:
+            raise UsageError(
+                f"{', '.join(unused)} belong to RUN and do nothing with --onnx",
+                hint="name, version, licence and summary are lines of --card; the graph stays as it is",
+            )
+        made = wrap(onnx_, card, output, overwrite=overwrite)
     else:
         from dermseg.export.bundle import Named, export_run
+        from dermseg.export.onnx import OPSET
 
         assert run is not None
-        wanted = [part.strip() for part in variants.split(",") if part.strip()]
+        wanted = [part.strip() for part in (variants or "fp16").split(",") if part.strip()]
         if "openvino" in wanted:
             import_openvino()  # says what is missing before minutes have been spent
         made = export_run(
             run,
             output,
-            Named(name or output.name, version, licence, summary, tuple(note or ())),
+            Named(
+                name or output.name,
+                version or "1",
+                licence or "unspecified",
+                summary or "",
+                tuple(note or ()),
+            ),
             variants=wanted,
             end_to_end=end_to_end,
-            opset=opset,
+            opset=opset or OPSET,
             force=force,
+            overwrite=overwrite,
             report=say,
         )
     _tell(output, made)

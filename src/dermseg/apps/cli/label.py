@@ -11,7 +11,7 @@ import typer
 
 from dermseg.apps.cli.common import new_app, print_json, say
 from dermseg.apps.cli.data_common import JsonOption, OverwriteOption, may_write, progress
-from dermseg.errors import UsageError
+from dermseg.errors import DataError, UsageError
 
 app = new_app()
 
@@ -37,13 +37,14 @@ def propose_(
     json_: JsonOption = False,
 ) -> None:
     """Write the model's outlines as LabelMe JSON, to be corrected; a file that a person saved is kept."""
-    from dermseg.images.sources import find_images, split_off_masks
+    from dermseg.images.roles import tell_apart
+    from dermseg.images.sources import find_images
     from dermseg.inference.predictor import load_model
     from dermseg.labeling.propose import propose
 
     if lesions not in ("largest", "all"):
         raise UsageError(f"--lesions '{lesions}' is not known", hint="largest or all")
-    sources, _ = split_off_masks(find_images(inputs, exclude=output))
+    sources = tell_apart(find_images(inputs, exclude=output)).photographs
     loaded = load_model(model)
     with progress("proposing") as step:
         found = propose(loaded, sources, output, label=name, all_lesions=lesions == "all", progress=step)
@@ -71,33 +72,47 @@ def rank_(
     labelled: Annotated[
         Path | None,
         typer.Option(
-            "--labelled", metavar="INDEX", help="Labelled already: diversity keeps away from these."
+            "--labelled",
+            metavar="INDEX",
+            help="Labelled already: left out, and diversity keeps away from these.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of --by random.")] = 0,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Order images by how much a label would teach the model."""
+    """Order images by how much a label would teach the model.
+
+    What is in --labelled, or has a LabelMe file beside it that a person has saved, is left out.
+    """
     import numpy as np
 
     from dermseg.data.index import open_image, read_index
     from dermseg.files import atomic_write
-    from dermseg.images.sources import find_images, split_off_masks
+    from dermseg.images.roles import tell_apart
+    from dermseg.images.sources import find_images
     from dermseg.inference.predictor import load_model
-    from dermseg.labeling.rank import SPREADING, STRATEGIES, look_at_all, rank
+    from dermseg.labeling.rank import SPREADING, STRATEGIES, leave_out_labelled, look_at_all, rank
 
     chosen = next((known for known in STRATEGIES if known == strategy), None)
     if chosen is None:
         raise UsageError(f"--by '{strategy}' is not known", hint=f"one of: {', '.join(STRATEGIES)}")
     may_write(output, overwrite, "--overwrite")
-    sources, _ = split_off_masks(find_images(inputs))
+    given = tell_apart(find_images(inputs)).photographs
+    done = [row for row in read_index(labelled) if row.masks] if labelled else []
+    sources, indexed, saved = leave_out_labelled(given, done)
+    why = {f"in {labelled}": len(indexed), "by a LabelMe file beside them": len(saved)}
+    if indexed or saved:
+        how = ", ".join(f"{count} {where}" for where, count in why.items() if count)
+        say(f"{len(given) - len(sources)} of {len(given)} images are labelled already and left out: {how}")
+    if not sources:
+        raise UsageError(f"all {len(given)} images are labelled already", hint="name images that are not")
     loaded = load_model(model)
     with progress("looking") as step:
         looks, good, failed = look_at_all(loaded, sources, progress=step)
     known = None
-    if labelled and chosen in SPREADING:
-        there = [open_image(row) for row in read_index(labelled)]
+    if (done or saved) and chosen in SPREADING:
+        there = [*(open_image(row) for row in done), *saved]
         with progress("looking at labelled images") as step:
             seen, _, lost = look_at_all(loaded, there, progress=step)
         failed += lost
@@ -121,7 +136,9 @@ def rank_(
     atomic_write(output, buffer.getvalue().encode("utf-8"))
     say(f"{output}: {len(table)} of {len(sources)} images by {chosen}")
     if json_:
-        print_json({"by": chosen, "images": table, "failed": dict(failed)})
+        print_json(
+            {"by": chosen, "images": table, "labelled": len(given) - len(sources), "failed": dict(failed)}
+        )
     if failed:
         raise typer.Exit(1)
 
@@ -144,9 +161,8 @@ def import_(
 ) -> None:
     """Take LabelMe files back into an index, for training; what only the model has drawn is left out."""
     from dermseg.data.index import merge, read_index, write_index
-    from dermseg.data.sources.importer import import_dataset, write_rejected
+    from dermseg.data.sources.importer import UNTOUCHED, import_dataset, write_rejected
     from dermseg.data.splits import group_rows
-    from dermseg.labeling.propose import untouched
 
     may_write(output, overwrite or append, "--append or --overwrite")
     old = read_index(output) if append and output.exists() else []
@@ -154,22 +170,24 @@ def import_(
     folder = output.with_name(f"{output.stem}-files")
     with progress("reading") as step:
         found = import_dataset(
-            list(inputs), kind="labelme", labels=names, split=split, folder=folder, progress=step
+            list(inputs),
+            kind="labelme",
+            labels=names,
+            proposals=proposals,
+            split=split,
+            folder=folder,
+            progress=step,
         )
-    skipped = set() if proposals else untouched(inputs)
-    rows = [row for row in found.rows if row.image_id not in skipped]
-    write_rejected(found.rejected, output.with_suffix(".rejected.csv"))
-    for item in found.rejected[:5]:
+    rejected = output.with_suffix(".rejected.csv")
+    write_rejected(found.rejected, rejected)
+    for item in [item for item in found.rejected if item.reason != UNTOUCHED][:5]:
         say(f"left out: {item.file}: {item.reason}")
-    if not rows:
-        raise UsageError(
-            f"no label of a person among {len(found.rows)} files",
-            hint="save them in LabelMe or 'dermseg desktop' first; --proposals takes the model's outlines",
-        )
-    write_index(group_rows(merge(old, rows), None), output)
-    say(f"{output}: {len(rows)} images; {len(found.rows) - len(rows)} untouched proposals were left out")
+    if not found.rows:
+        raise DataError("no usable label of a person", file=rejected, hint="the file lists the reasons")
+    write_index(group_rows(merge(old, found.rows), None), output)
+    say(f"{output}: {len(found.rows)} images; {found.proposals} untouched proposals were left out")
     if json_:
-        print_json({"index": str(output), "imported": len(rows), "proposals": len(found.rows) - len(rows)})
+        print_json({"index": str(output), "imported": len(found.rows), "proposals": found.proposals})
 
 
 @app.command("simulate")

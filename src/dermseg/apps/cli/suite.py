@@ -9,6 +9,7 @@ import torch  # noqa: F401  (a missing [train] extra must show before anything e
 import typer
 
 from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.errors import DermsegError, UsageError
 
 app = new_app()
 SuiteArgument = Annotated[Path, typer.Argument(help="YAML file of the suite.")]
@@ -30,14 +31,14 @@ def run(
 
     from dermseg.experiments.report import write_report
     from dermseg.experiments.run import run_suite
-    from dermseg.experiments.suite import cells, load_suite
+    from dermseg.experiments.suite import cells, indexes, load_suite
 
     config = load_suite(suite)
     folder = output or Path("runs") / config.name
     total = sum(1 for _ in cells(config))
     cv2.setNumThreads(1)
     failed = run_suite(config, suite, folder, quiet=quiet, report=say)
-    written = write_report(folder, config.name)
+    written = write_report(folder, config.name, indexes(config))
     say(f"{folder}: {total - len(failed)} of {total} runs, {written[3].name}")
     if as_json:
         print_json({"runs": total, "failed": failed, "outputs": [str(path) for path in written]})
@@ -49,11 +50,15 @@ def run(
 def report(suite: SuiteArgument, output: OutputOption = None, as_json: JsonOption = False) -> None:
     """Make tables, tests and pictures again from the run folders."""
     from dermseg.experiments.report import write_report
-    from dermseg.experiments.suite import load_suite
+    from dermseg.experiments.suite import indexes, load_suite
 
     config = load_suite(suite)
     folder = output or Path("runs") / config.name
-    written = write_report(folder, config.name)
+    if not (folder / "runs").is_dir():
+        raise UsageError(
+            "there are no runs of a suite here", file=folder, hint=f"dermseg suite run {suite} -o {folder}"
+        )
+    written = write_report(folder, config.name, indexes(config))
     say("\n".join(map(str, written)))
     if as_json:
         print_json({"outputs": [str(path) for path in written]})
@@ -67,10 +72,12 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate every run below a folder that has not been evaluated on this data set and split."""
-    from dermseg.errors import DermsegError
+    from dermseg.data.index import read_index
+    from dermseg.evaluation.evaluate import select_split
     from dermseg.experiments.run import evaluate_run, find_runs
     from dermseg.experiments.suite import TestConfig
 
+    select_split(read_index(data), split)  # wrong for one run is wrong for all
     test = TestConfig(name=f"{data.stem}-{split}", index=str(data.absolute()), split=split)
     done, failed = [], []
     for run_folder in find_runs(folder):

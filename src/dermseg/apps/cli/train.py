@@ -85,6 +85,7 @@ def train(
         result = {"run": str(folder), "best_dice": progress.best_dice, "best_epoch": progress.best_epoch}
         if settings.training.metric != "dice":
             result["best_score"] = progress.best_score
+        result["stopped_early"] = progress.epoch < settings.training.epochs
         print_json({**result, "epochs": progress.epoch, "steps": progress.step, "seconds": progress.seconds})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -70,12 +70,16 @@ class Layout:
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image and its masks as a layout found them; nothing is opened yet."""
+    """An image and its masks as a layout found them; nothing is opened yet.
+
+    ``stored`` is what the files themselves say of it: ``dataset``, ``subject``, ``lesion``, ``licence``.
+    """
 
     image_id: str
     image: Entry
     masks: tuple[Entry, ...] = ()
     part: str = ""  # "train", "val", "test" where the data set itself says so
+    stored: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass

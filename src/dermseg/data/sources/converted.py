@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.data.coco import read_coco
+from dermseg.data.index import EXCLUDED
+from dermseg.data.labelme import Annotation, read_labelme, union_of_labels
 from dermseg.data.labelme import draw_labels as draw_labelme
-from dermseg.data.labelme import read_labelme, union_of_labels
 from dermseg.data.shards import Example, read_tar, read_tfrecord
 from dermseg.data.sources.base import Candidate, Entry, Found, is_image_name
 from dermseg.errors import DataError
@@ -25,7 +28,13 @@ from dermseg.images.masks import encode_mask
 from dermseg.images.names import portable_name
 from dermseg.images.sources import ImageSource
 
+LABELME = "labelme"
+PROPOSED = "proposed"  # the flag of a LabelMe file that a model wrote: labeling.propose
 Draw = Callable[[Sequence[str]], NDArray[np.bool_]]
+_TAKEN = "the same image id was found before"
+_SPLITS = frozenset(["train", "val", "calib", "test", EXCLUDED])
+_ENDING = re.compile(r"\.(?:tar(?:\.gz)?|tfrecords?|tfrec|json)(?=$|-\d)", re.I)
+_NUMBER = re.compile(r"-\d+(?:-of-\d+)?$")
 _TAR = re.compile(r"\.tar(?:\.gz)?$", re.I)
 _SHARDS = re.compile(r"\.(?:tfrecords?|tfrec)(?:-\d+-of-\d+)?$", re.I)
 
@@ -43,8 +52,12 @@ def convert_labelme(entries: Sequence[Entry], folder: Path, labels: Sequence[str
         except DataError as error:
             found.rejected.append((entry.path.stem, entry, error.message))
     chosen = _choose(labels, union_of_labels([annotation for _, annotation in read]))
+    taken: set[str] = set()
     for entry, annotation in read:
         image_id = entry_id(entry.path)
+        if image_id in taken:  # its mask would be written over the other one's
+            found.rejected.append((image_id, entry, _TAKEN))
+            continue
         image = _beside(images, entry.path, annotation.image)
         embedded = annotation.extra.get("imageData")
         if image is None and isinstance(embedded, str):
@@ -58,9 +71,29 @@ def convert_labelme(entries: Sequence[Entry], folder: Path, labels: Sequence[str
         if image is None:
             found.rejected.append((image_id, entry, f"its image '{annotation.image}' is not among the files"))
             continue
+        taken.add(image_id)
         masks = [draw_labelme(annotation, names) for names in chosen]
         found.candidates.append(Candidate(image_id, image, _write_masks(folder, image_id, masks)))
     return found
+
+
+def is_proposal(annotation: Annotation) -> bool:
+    """Whether nobody has worked on a LabelMe file since the model wrote it (``flags.proposed``)."""
+    flags = annotation.extra.get("flags")
+    return isinstance(flags, dict) and bool(flags.get(PROPOSED))
+
+
+def part_proposals(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """All files but a model's proposals that nobody has worked on, and those."""
+    rest: list[Entry] = []
+    proposals: list[Entry] = []
+    for entry in entries:
+        untouched = False
+        if entry.path.suffix.lower() == ".json":
+            with suppress(DataError):  # what is no LabelMe file is refused where it is read
+                untouched = is_proposal(read_labelme(entry.source.read_bytes()))
+        (proposals if untouched else rest).append(entry)
+    return rest, proposals
 
 
 def convert_coco(entries: Sequence[Entry], folder: Path, labels: Sequence[str]) -> Found:
@@ -78,6 +111,7 @@ def convert_coco(entries: Sequence[Entry], folder: Path, labels: Sequence[str]) 
             except DataError as error:
                 found.rejected.append((entry.path.stem, entry, error.message))
     chosen = _choose(labels, sorted({name for _, image in read for name, _ in image.regions}))
+    taken: set[str] = set()
     for entry, image in read:
         path = PurePosixPath(portable_name(image.file_name))
         places = [e for e in by_name.get(path.name, ()) if e.path.parts[-len(path.parts) :] == path.parts]
@@ -86,14 +120,31 @@ def convert_coco(entries: Sequence[Entry], folder: Path, labels: Sequence[str]) 
             reason = "is not among the files" if not places else "is there more than once"
             found.rejected.append((path.stem, entry, f"its image '{image.file_name}' {reason}"))
             continue
-        image_id = "_".join((*path.parts[:-1], path.stem))
+        key = "_".join((*path.parts[:-1], path.stem))
+        if key in taken:
+            found.rejected.append((key, entry, _TAKEN))
+            continue
+        said, image_id = _stored(image.facts, key)
         try:
             masks = [image.draw(names) for names in chosen]
         except DataError as error:
             found.rejected.append((image_id, entry, error.message))
             continue
-        found.candidates.append(Candidate(image_id, places[0], _write_masks(folder, image_id, masks)))
+        taken.add(key)
+        part = _part(entry.path.name, own="image_id" in said)
+        written = _write_masks(folder, key, masks)
+        found.candidates.append(Candidate(image_id, places[0], written, part, said))
     return found
+
+
+def _stored(facts: Mapping[str, Any], key: str) -> tuple[dict[str, str], str]:
+    """What ``dermseg data export`` wrote of an image besides, and its id; else that is ``key``.
+
+    An id is taken only where it could be the name of a file: anybody may have written these files.
+    """
+    said = {name: value for name, value in facts.items() if isinstance(value, str)}
+    image_id = said.get("image_id") or key
+    return said, image_id if portable_name(image_id) == image_id else key
 
 
 def convert_shards(entries: Sequence[Entry], folder: Path, labels: Sequence[str]) -> Found:
@@ -107,6 +158,7 @@ def convert_shards(entries: Sequence[Entry], folder: Path, labels: Sequence[str]
     if labels:
         raise DataError("shards keep masks by number, not by label", hint="leave --labels away")
     found = Found()
+    taken: set[str] = set()
     for entry in entries:
         read: Callable[[Path], Iterable[Example]]
         if _SHARDS.search(entry.path.name):
@@ -121,18 +173,24 @@ def convert_shards(entries: Sequence[Entry], folder: Path, labels: Sequence[str]
             )
         try:
             for example in read(entry.source.path):
-                image_id = portable_name(example.key).replace("/", "_")
-                image = _write(folder, f"images/{image_id}.{example.extension}", example.image)
-                names = [f"masks/{image_id}_{i}.png" for i in range(len(example.masks))]
+                key = portable_name(example.key).replace("/", "_")
+                if key in taken:
+                    found.rejected.append((key, entry, _TAKEN))
+                    continue
+                taken.add(key)
+                image = _write(folder, f"images/{key}.{example.extension}", example.image)
+                names = [f"masks/{key}_{i}.png" for i in range(len(example.masks))]
                 masks = tuple(_write(folder, n, data) for n, data in zip(names, example.masks, strict=True))
-                found.candidates.append(Candidate(image_id, image, masks))
+                said, image_id = _stored(example.facts, key)
+                part = said.get("split") or _part(entry.path.name, own="image_id" in said)
+                found.candidates.append(Candidate(image_id, image, masks, part, said))
         except DataError as error:
             found.rejected.append((entry.path.stem, entry, error.message))
     return found
 
 
 CONVERTERS: dict[str, Callable[[Sequence[Entry], Path, Sequence[str]], Found]] = {
-    "labelme": convert_labelme,
+    LABELME: convert_labelme,
     "coco": convert_coco,
     "shards": convert_shards,
 }
@@ -149,6 +207,18 @@ def detect_converted(entries: Sequence[Entry]) -> str | None:
         if b'"annotations"' in text and b'"categories"' in text:
             return "coco"
     return None
+
+
+def _part(name: str, *, own: bool = False) -> str:
+    """The split that a name says: ``train-000000.tar``, ``val-00000-of-00002.tfrecord``, ``test.json``.
+
+    Parameters
+    ----------
+    own
+        ``dermseg data export`` wrote it, so that any name is a split; else only those that are in use are.
+    """
+    stem = _NUMBER.sub("", _ENDING.sub("", name))
+    return stem if stem in _SPLITS or (own and stem != "unassigned") else ""
 
 
 def _choose(labels: Sequence[str], there: Sequence[str]) -> list[tuple[str, ...]]:

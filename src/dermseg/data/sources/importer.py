@@ -12,13 +12,14 @@ from dermseg.data.duplicates import Fingerprint, fingerprint
 from dermseg.data.index import IndexRow, locate, write_table
 from dermseg.data.sources import FOLDER, KINDS, LAYOUTS, detect
 from dermseg.data.sources.base import Candidate, Entry, list_entries, pair_by_folder, pair_by_layout
-from dermseg.data.sources.converted import CONVERTERS
+from dermseg.data.sources.converted import CONVERTERS, LABELME, PROPOSED, entry_id, part_proposals
 from dermseg.data.sources.dicom import DICOM, pair_dicom
 from dermseg.data.sources.tables import Facts, SplitTable
 from dermseg.errors import DataError, DermsegError, MaskError
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
 
+UNTOUCHED = "a model's proposal that nobody has worked on (flags.proposed)"
 REJECTED_COLUMNS = ("dataset", "image_id", "file", "reason")
 _SEPARATORS = ";"  # joins masks in the index, so no location may hold it
 
@@ -47,6 +48,8 @@ class Imported:
         How many images the split file names that are not there.
     without_split
         How many images the split file does not name.
+    proposals
+        How many proposals of a model that nobody has worked on were left out.
     """
 
     kind: str
@@ -55,6 +58,7 @@ class Imported:
     rejected: list[Rejected] = field(default_factory=list)
     not_in_data: int = 0
     without_split: int = 0
+    proposals: int = 0
 
 
 def import_dataset(
@@ -69,6 +73,7 @@ def import_dataset(
     licence: str = "",
     allow_unmasked: bool = False,
     labels: Sequence[str] = (),
+    proposals: bool = False,
     folder: Path = Path("dermseg-import"),
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
@@ -82,21 +87,25 @@ def import_dataset(
     kind
         One of ``KINDS``, or ``auto``: by the file names.
     name
-        Data set name in the index; the kind's own (``folder``: the name of the input) when absent.
+        Data set name in the index; when absent the one that is stored with the image (``dermseg data
+        export``), else the kind's own (``folder``: the name of the input).
     split
         A split for all rows, e.g. ``test`` for a data set that is only ever tested on. ``splits`` goes
-        before it, and both before the part that an official layout names.
+        before it, and both before the part that an official layout, a shard or a COCO file names.
     allow_unmasked
         Keep images without a mask (to be labelled) instead of leaving them out.
     labels
         LabelMe and COCO: the labels that become masks, one class each; ``a+b`` makes one mask of two.
+    proposals
+        LabelMe: take a model's outlines that nobody has worked on, too; else each is a ``Rejected``.
     folder
         Where masks go that are no files yet (LabelMe, COCO, shards).
 
     Raises
     ------
     DataError
-        Nothing to import, an unknown kind, or a broken input. A broken image is a ``Rejected`` instead.
+        Nothing to import, an unknown kind, a broken input, or LabelMe files that are proposals all. A broken
+        image is a ``Rejected`` instead.
     """
     if kind not in ("auto", *KINDS):
         raise DataError(f"unknown kind of data set '{kind}'", hint=f"one of: auto, {', '.join(KINDS)}")
@@ -108,8 +117,19 @@ def import_dataset(
     if labels and kind not in CONVERTERS:
         raise DataError(f"masks of a '{kind}' data set have no labels", hint="leave --labels away")
     headers: dict[str, Facts] = {}
+    untouched: list[Entry] = []
+    if kind == LABELME and not proposals:
+        entries, untouched = part_proposals(entries)
+        if untouched and not any(entry.path.suffix.lower() == ".json" for entry in entries):
+            raise DataError(
+                f"no label of a person among {len(untouched)} files: all are a model's proposals",
+                file=Path(inputs[0]),
+                hint="correct and save them in LabelMe or 'dermseg desktop', and take the flag "
+                f"'{PROPOSED}' away; 'dermseg label import --proposals' takes them as they are",
+            )
     if kind in CONVERTERS:
         found = CONVERTERS[kind](entries, folder, labels)
+        found.rejected += [(entry_id(entry.path), entry, UNTOUCHED) for entry in untouched]
     elif kind == DICOM:
         found, headers = pair_dicom(entries, mask_entries)
     elif layout:
@@ -121,16 +141,17 @@ def import_dataset(
         raise DataError(
             f"no image of a '{kind}' data set among {len(entries)} files",
             file=Path(inputs[0]),
-            hint="--kind folder takes any images and masks",
+            hint="'dermseg data import folder ...' takes any images and masks",
         )
     dataset = name or (layout.name if layout else Path(inputs[0]).absolute().stem or FOLDER)
-    result = Imported(kind)
+    result = Imported(kind, proposals=len(untouched))
     for image_id, entry, reason in found.rejected:
         result.rejected.append(Rejected(dataset, image_id, _show(entry), reason))
 
     def check(candidate: Candidate) -> tuple[IndexRow, Fingerprint] | Rejected:
         try:
-            return _open(candidate, dataset, allow_unmasked, several)
+            own = (name or candidate.stored.get("dataset")) or dataset
+            return _open(candidate, own, allow_unmasked, several)
         except DermsegError as error:
             bad = candidate.masks[0] if isinstance(error, MaskError) and candidate.masks else candidate.image
             return Rejected(dataset, candidate.image_id, error.file or _show(bad), error.message)
@@ -144,6 +165,7 @@ def import_dataset(
         found.candidates = whole
     default_licence = licence or (layout.licence if layout else "")
     known = {**headers, **(metadata or {})}
+    seen: set[tuple[str, str]] = set()
     candidates = sorted(found.candidates, key=lambda candidate: candidate.image_id)
     with ThreadPoolExecutor(workers) as pool:
         for number, (candidate, outcome) in enumerate(
@@ -155,7 +177,14 @@ def import_dataset(
                 result.rejected.append(outcome)
                 continue
             row, print_ = outcome
-            facts = known.get(row.image_id, Facts())
+            if row.key in seen:
+                reason = f"there is an image '{row.image_id}' of '{row.dataset}' already"
+                result.rejected.append(Rejected(row.dataset, row.image_id, _show(candidate.image), reason))
+                continue
+            seen.add(row.key)
+            facts = known.get(row.image_id) or Facts(
+                **{name: candidate.stored.get(name, "") for name in ("subject", "lesion", "licence")}
+            )
             result.rows.append(
                 _complete(
                     row,
@@ -170,7 +199,8 @@ def import_dataset(
     if splits is not None:
         result.without_split = sum(not row.split for row in result.rows)
         ids = {row.image_id for row in result.rows}
-        mine = {key for key in splits.rows if key[0] in ("", dataset)}
+        datasets = {"", dataset, *(row.dataset for row in result.rows)}
+        mine = {key for key in splits.rows if key[0] in datasets}
         result.not_in_data = sum(image_id not in ids for _, image_id in mine)
     return result
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dermseg.data.labelme import Annotation, Shape, mask_to_shapes
+from dermseg.data.sources.converted import PROPOSED, is_proposal
 from dermseg.errors import DataError
 from dermseg.labeling.editor.shapes import (
     AREAS,
@@ -31,7 +32,6 @@ from dermseg.labeling.editor.shapes import (
 )
 from dermseg.labeling.editor.tiles import Step, TileChange, difference, flip, tile_region, tiles_of
 from dermseg.labeling.editor.tools import Patch
-from dermseg.labeling.propose import PROPOSED, is_proposal
 
 Box = tuple[int, int, int, int]  # x, y, width, height
 Status = Literal["new", "proposed", "corrected", "approved"]

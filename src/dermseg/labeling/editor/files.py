@@ -16,7 +16,8 @@ from dermseg.errors import DataError, DermsegError
 from dermseg.files import atomic_write
 from dermseg.images.load import ImageInfo, load_image
 from dermseg.images.masks import save_mask
-from dermseg.images.sources import ImageSource, find_images, split_off_masks
+from dermseg.images.roles import tell_apart
+from dermseg.images.sources import ImageSource, find_images
 from dermseg.labeling.editor.document import Document, Status, status_of
 from dermseg.labeling.editor.journal import Journal, journal_path, recover
 
@@ -61,7 +62,7 @@ def list_images(inputs: Sequence[str | Path], folder: Path | None = None) -> lis
     DataError
         An image in a zip, and no folder to write to.
     """
-    sources, _ = split_off_masks(find_images(inputs, exclude=folder))
+    sources = tell_apart(find_images(inputs, exclude=folder)).photographs
     return [Entry(source, annotation_path(source, folder)) for source in sources]
 
 

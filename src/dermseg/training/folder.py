@@ -1,0 +1,59 @@
+"""The run folder: begun, claimed by one process, and refused where it holds something else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import BinaryIO
+
+import yaml
+
+from dermseg.errors import UsageError
+from dermseg.files import atomic_write
+from dermseg.locks import lock_file
+from dermseg.training.checkpoint import BEST, CONFIG, LAST
+from dermseg.training.config import RunConfig
+from dermseg.training.environment import describe_environment
+
+
+def begin(config: RunConfig, folder: Path) -> None:
+    """Make the run folder."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / CONFIG, text.encode())
+    atomic_write(folder / "environment.json", json.dumps(describe_environment(), indent=2).encode())
+
+
+def claim(folder: Path) -> BinaryIO:
+    """Keep other trainings out of a run folder while the file is open: two would mix their checkpoints."""
+    file = (folder / CONFIG).open("rb")
+    try:
+        lock_file(file)
+    except (BlockingIOError, PermissionError):
+        file.close()
+        raise UsageError("another process is training in this folder", file=folder) from None
+    except OSError:
+        pass  # a mounted drive without locks: nothing to tell the other by
+    return file
+
+
+def check_folder(folder: Path, resume: bool) -> None:
+    """Refuse a folder that another run is in, or where there is nothing to go on from.
+
+    Raises
+    ------
+    UsageError
+        It holds a run and ``resume`` is off, or no run, or one without its checkpoint, and ``resume`` is on.
+    """
+    exists = (folder / CONFIG).exists()
+    if resume and not exists:
+        raise UsageError("there is no run here to resume", file=folder)
+    if resume and (folder / BEST).exists() and not (folder / LAST).exists():
+        raise UsageError(
+            f"{LAST} is gone, and the run cannot go on without it",
+            file=folder,
+            hint="copy it back (from --mirror), or begin a new run with what it learnt: "
+            f"dermseg train --from {folder} -o ANOTHER",
+        )
+    if not resume and exists:
+        raise UsageError("the folder holds a run already", file=folder, hint="--resume, or another -o")
