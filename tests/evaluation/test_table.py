@@ -40,15 +40,6 @@ def test_one_name_in_two_data_sets_is_two_images() -> None:
     assert Evaluation([ImageScore("a", GOOD, "x"), ImageScore("a", GOOD, "y")]).n == 2
 
 
-def test_difference_pairs_by_name_not_by_order() -> None:
-    a = table(("1", GOOD), ("2", BAD))
-    b = table(("2", BAD), ("1", BAD))
-    assert a.difference(b, "jaccard").mean == pytest.approx(0.35)
-    assert a.difference(a).mean == 0.0
-    with pytest.raises(DataError, match="1 images are in one evaluation only: 3"):
-        a.difference(table(("1", GOOD), ("2", BAD), ("3", BAD)))
-
-
 def test_csv_comes_back(tmp_path: Path) -> None:
     scores = [ImageScore("a,1", GOOD, "d", "g", {"confidence": np.float64(0.5), "touches_border": True})]
     evaluation = Evaluation([*scores, ImageScore("b", BAD)], [Failure("c", "too\nlarge", "d", "g")])

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +19,7 @@ from dermseg.inference.postprocess import Cleaned, clean, to_probability, upsamp
 from dermseg.inference.predictor import Model
 from dermseg.uncertainty.features import map_features
 from dermseg.uncertainty.maps import Floats, Uncertainty
+from dermseg.uncertainty.margins import shrink_mask
 from dermseg.uncertainty.mc_dropout import McSession
 
 Mask = NDArray[np.bool_]
@@ -125,11 +125,3 @@ def collect(
             yield Look(row, z, reference, passes)
         if progress is not None:
             progress(len(batch))
-
-
-def shrink_mask(mask: Mask, size: tuple[int, int]) -> Mask:
-    """A mask on a grid ``size = (h, w)``: where at least half of what a node covers is lesion."""
-    if mask.shape == size:
-        return mask
-    share = cv2.resize(mask.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    return np.asarray(share) >= 0.5

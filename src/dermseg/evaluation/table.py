@@ -24,7 +24,7 @@ from dermseg.evaluation.calibration import CALIBRATION_METRICS, Calibration, poo
 from dermseg.evaluation.counts import Counts
 from dermseg.evaluation.intervals import Estimate, estimate
 from dermseg.evaluation.metrics import JACCARD_THRESHOLD, METRICS, jaccard, pooled_metrics
-from dermseg.evaluation.statistics import Interval, mean_interval, paired_difference, wilson_interval
+from dermseg.evaluation.statistics import Interval, mean_interval, wilson_interval
 from dermseg.files import atomic_write
 
 Fact = str | int | float | bool | None
@@ -160,23 +160,6 @@ class Evaluation:
             "all": pooled_figures([c.everywhere for c, _ in known], [cluster for _, cluster in known]),
             "band": pooled_figures([c for c, _ in near], [cluster for _, cluster in near]) if near else None,
         }
-
-    def difference(self, other: Evaluation, metric: str = "dice") -> Interval:
-        """Mean of ``self - other`` over the same images, with its 95 % t-interval.
-
-        Raises
-        ------
-        DataError
-            The two do not hold the same images.
-        """
-        mine, theirs = self.by_image(metric), other.by_image(metric)
-        if mine.keys() != theirs.keys():
-            names = sorted(image_id for _, image_id in mine.keys() ^ theirs.keys())
-            raise DataError(
-                f"{len(names)} images are in one evaluation only: {', '.join(names[:5])}",
-                hint="evaluate both models on the same split",
-            )
-        return paired_difference(list(mine.values()), [theirs[key] for key in mine])
 
     def summary(self) -> dict[str, object]:
         """The figures that ``evaluate --json`` and ``score --json`` print.

@@ -17,12 +17,12 @@ from dermseg.errors import ModelError
 from dermseg.evaluation import weighted
 from dermseg.evaluation.calibration import Calibration, calibrate, pooled_figures
 from dermseg.evaluation.counts import count_pixels
-from dermseg.evaluation.looks import Look, shrink_mask
+from dermseg.evaluation.looks import Look
 from dermseg.evaluation.metrics import JACCARD_THRESHOLD, dice, jaccard
 from dermseg.inference.postprocess import upsample
 from dermseg.inference.predictor import Model
 from dermseg.uncertainty.maps import Floats, binary_entropy
-from dermseg.uncertainty.margins import draw_margins
+from dermseg.uncertainty.margins import draw_margins, shrink_mask
 from dermseg.uncertainty.predicted_dice import Judgement
 from dermseg.uncertainty.trust import FIT_HINT
 

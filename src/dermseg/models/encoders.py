@@ -22,9 +22,6 @@ VARIANTS: dict[str, tuple[float, float]] = {
     "efficientnet_lite1": (1.0, 1.1),
     "efficientnet_lite2": (1.1, 1.2),
 }
-# Normalisation the ImageNet weights expect, on [0, 1] RGB.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # kernel, stride, expansion, channels, repeats of the B0 baseline
 _STAGES = (
@@ -86,8 +83,8 @@ class Encoder(nn.Module):
 class EfficientNetLite(Encoder):
     """Feature pyramid of an EfficientNet-Lite.
 
-    ``forward`` takes float ``(N, 3, H, W)``, normalised with ``IMAGENET_MEAN/STD``, and returns
-    five maps at strides 2, 4, 8, 16, 32; ``channels`` lists their widths in that order.
+    ``forward`` takes float ``(N, 3, H, W)``, normalised as a run does by default, and returns five maps at
+    strides 2, 4, 8, 16, 32; ``channels`` lists their widths in that order.
     """
 
     def __init__(self, variant: str = "efficientnet_lite0") -> None:

@@ -133,11 +133,15 @@ def margin_grid(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def to_margin_grid(mask: Mask) -> Mask:
-    """A mask on its margin grid: where at least half of what a node covers is lesion."""
-    h, w = margin_grid((mask.shape[0], mask.shape[1]))
-    if (h, w) == mask.shape:
+    """A mask on its margin grid."""
+    return shrink_mask(mask, margin_grid((mask.shape[0], mask.shape[1])))
+
+
+def shrink_mask(mask: Mask, size: tuple[int, int]) -> Mask:
+    """A mask on a grid ``size = (h, w)``: where at least half of what a node covers is lesion."""
+    if mask.shape == size:
         return mask
-    share = cv2.resize(mask.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)
+    share = cv2.resize(mask.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_AREA)
     return np.asarray(share) >= 0.5
 
 
