@@ -7,6 +7,9 @@ Design decisions:
 - Threads are not pinned to CPUs: decoding and writing run beside the network.
 - Arithmetic is what OpenVINO takes for the CPU: bfloat16 where it has the instructions (AMX, AVX-512 BF16),
   else float32. ``precision`` tells which.
+- The first call of a process runs alone. It fills static variables of the bindings, and two first calls at
+  once can wait for each other for ever: one holds the variable and waits for the interpreter lock, one the
+  reverse (OpenVINO 2026.4, one of ten starts with two threads).
 - **Nothing is sent anywhere.** ``import openvino`` reports to a web service when the package
   ``openvino_telemetry`` can be imported, which pip installs with it. It is hidden during the import;
   OpenVINO then takes the stand-in that it has for this case.
@@ -28,6 +31,7 @@ from dermseg.inference.threads import available_cpus
 
 _TELEMETRY = "openvino_telemetry"
 _import_lock = threading.Lock()
+_starting, _started = threading.Lock(), threading.Event()
 
 
 def openvino_installed() -> bool:
@@ -135,6 +139,14 @@ class OpenVinoSession:
         self, batch: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Logits, and the pooled features ``float32 (N, D)`` where the graph has this output."""
+        if _started.is_set():
+            return self._infer(batch)
+        with _starting:
+            found = self._infer(batch)
+            _started.set()
+        return found
+
+    def _infer(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         request = getattr(self._local, "request", None)
         if request is None:  # a request is one call at a time, so each thread has its own
             request = self._local.request = self._compiled.create_infer_request()
