@@ -2,8 +2,11 @@
 
     dermseg suite run configs/suite/data-fractions-small.yaml -o "$DERMSEG_RUNS/suite-small"
     python benchmarks/data_fractions.py ["$DERMSEG_RUNS/suite-small"]
+    dermseg suite run configs/suite/grouped-split-small.yaml -o "$DERMSEG_RUNS/suite-grouped"
+    python benchmarks/data_fractions.py --grouped "$DERMSEG_RUNS/suite-grouped"
 
 Copies the suite's ``results.csv`` and ``tests.csv`` to ``benchmarks/results``. What has not been run is said.
+``--grouped`` puts its 100 % runs beside those on the split by patient, lesion and near-duplicates.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from pathlib import Path
 
 from common import RESULTS, ROOT, write_section
 
-NAME = "data-fractions-small"
+NAME, GROUPED = "data-fractions-small", "grouped-split-small"
 # What student projects report, Dice and IoU of U-Net and UNet++: ISIC 2018, full widths, 256 px, 20 epochs,
 # random splits of their own.
 REPORTED = {
@@ -54,6 +57,28 @@ def lead(tests: list[dict[str, str]]) -> str:
     )
 
 
+def beside(random: list[dict[str, str]], grouped: list[dict[str, str]]) -> str:
+    """The runs on all training images, on both splits."""
+
+    def cell(rows: list[dict[str, str]]) -> str:
+        return f"{float(rows[0]['dice']):.3f} / {float(rows[0]['jaccard']):.3f}" if rows else "not run"
+
+    lines = [
+        "| 100 % of the training images | random split (349 test images) | grouped split (161) |",
+        "|---|---:|---:|",
+    ]
+    for model in MODELS:
+        whole = [row for row in random if (row["model"], row["data"]) == (model, "100 %")]
+        lines.append(f"| {model} | {cell(whole)} | {cell([r for r in grouped if r['model'] == model])} |")
+    return "\n".join(lines)
+
+
+def keep(suite: Path, name: str) -> None:
+    """Copy the tables of a suite to the results."""
+    for source, target in (("results.csv", f"{name}.csv"), ("tests.csv", f"{name}-tests.csv")):
+        (RESULTS / target).write_bytes((suite / source).read_bytes())
+
+
 def read(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -66,12 +91,19 @@ def main() -> None:
     )
     home = os.environ.get("DERMSEG_RUNS", Path.home() / "dermseg-runs")
     parser.add_argument("suite", type=Path, nargs="?", default=Path(home) / "suite-small")
-    suite: Path = parser.parse_args().suite
-    for source, target in (("results.csv", f"{NAME}.csv"), ("tests.csv", f"{NAME}-tests.csv")):
-        (RESULTS / target).write_bytes((suite / source).read_bytes())
+    parser.add_argument("--grouped", type=Path, metavar="SUITE", help="the other table, from this folder")
+    args = parser.parse_args()
+    page = ROOT / "docs" / "experiments.md"
+    if args.grouped:
+        keep(args.grouped, GROUPED)
+        text = beside(read(RESULTS / f"{NAME}.csv"), read(RESULTS / f"{GROUPED}.csv"))
+        write_section(page, "grouped", text)
+        print(text)
+        return
+    suite: Path = args.suite
+    keep(suite, NAME)
     text = table(read(suite / "results.csv"))
     write_section(ROOT / "README.md", "fractions", text)
-    page = ROOT / "docs" / "experiments.md"
     write_section(page, "fractions", f"{text}\n\n{lead(read(suite / 'tests.csv'))}")
     print(text)
 

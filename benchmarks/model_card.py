@@ -185,8 +185,8 @@ def readme_section(card: ModelCard) -> str:
     return (
         f"Bundled `{card.name}` (version {card.version}, {card.parameters / 1e6:.2f} M parameters, "
         f"{shipped.bytes / 1e6:.1f} MB{smaller}; {card.preprocessing.height} px input). Means per image with "
-        "95 % intervals, at the masks' own size; failed is Jaccard below 0.65. `make model` ends with these "
-        f"figures.\n\n{results_table(rows)}"
+        "95 % intervals over images (by patient or lesion they are wider), at the masks' own size; "
+        f"failed is Jaccard below 0.65. `make model` ends with these figures.\n\n{results_table(rows)}"
     )
 
 

@@ -58,6 +58,10 @@ class UnknownModelError(ModelError):
     exit_code = 2
 
 
+class DownloadError(DermsegError):
+    """A file cannot be fetched: the server or the line, not the request, is to blame."""
+
+
 class TrainingError(DermsegError):
     """A training run cannot go on."""
 

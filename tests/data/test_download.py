@@ -18,7 +18,7 @@ import pytest
 from dermseg.data import fetch as fetch_module
 from dermseg.data.download import download, download_archive, plan
 from dermseg.data.fetch import fetch, remote_info
-from dermseg.errors import DataError, MissingExtraError
+from dermseg.errors import DataError, DownloadError, MissingExtraError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 OTHER = np.random.default_rng(1).bytes(2_500_000)
@@ -161,7 +161,7 @@ def test_the_file_is_whole_in_the_end(
 def test_a_later_call_goes_on_where_the_first_gave_up(tmp_path: Path, server: tuple[str, Behaviour]) -> None:
     url, behaviour = server
     behaviour.script = ["break", "503", "503"]
-    with pytest.raises(DataError, match="gave up after 3 failures"):
+    with pytest.raises(DownloadError, match="gave up after 3 failures"):
         get(f"{url}/a.zip", tmp_path / "a.zip", retries=2)
     half = len(CONTENT) // 2
     assert (tmp_path / "a.zip.part").stat().st_size == half
@@ -190,7 +190,7 @@ def test_a_part_of_unknown_origin_is_not_trusted(tmp_path: Path, server: tuple[s
 def test_a_server_that_always_breaks_off_is_given_up(tmp_path: Path, server: tuple[str, Behaviour]) -> None:
     url, behaviour = server
     behaviour.etag, behaviour.script = False, ["break"] * 50
-    with pytest.raises(DataError, match="gave up"):
+    with pytest.raises(DownloadError, match="gave up"):
         get(f"{url}/a.zip", tmp_path / "a.zip", retries=3)
     assert len(behaviour.ranges) == 4  # only the first gains anything
 
@@ -198,15 +198,15 @@ def test_a_server_that_always_breaks_off_is_given_up(tmp_path: Path, server: tup
 def test_errors_that_repetition_does_not_cure(tmp_path: Path, server: tuple[str, Behaviour]) -> None:
     url, behaviour = server
     behaviour.script = ["403"]
-    with pytest.raises(DataError, match="403"):
+    with pytest.raises(DownloadError, match="403"):
         get(f"{url}/a.zip", tmp_path / "a.zip")
     assert len(behaviour.ranges) == 1
-    with pytest.raises(DataError, match="not 0000"):
+    with pytest.raises(DownloadError, match="not 0000"):
         get(f"{url}/a.zip", tmp_path / "a.zip", sha256="0" * 64)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError, match="only http"):
         get("file:///etc/passwd", tmp_path / "a.zip")
-    with pytest.raises(DataError, match="404"):
+    with pytest.raises(DownloadError, match="404"):
         remote_info(f"{url}/gone.zip")
 
 

@@ -91,7 +91,9 @@ def download(
     Raises
     ------
     DataError
-        Unknown data set, no space, or a file that could not be fetched (run again to go on).
+        Unknown data set, no space, or a file of unknown origin is in the way.
+    DownloadError
+        A file could not be fetched (run again to go on).
     """
     target = Path(folder)
     files = plan(source, parts, mirror)

@@ -28,7 +28,7 @@ from email.message import Message
 from pathlib import Path
 from typing import IO, Any
 
-from dermseg.errors import DataError
+from dermseg.errors import DataError, DownloadError
 from dermseg.files import atomic_write
 
 CHUNK = 1 << 20
@@ -83,7 +83,7 @@ class _NoDowngrade(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if req.type == "https" and not newurl.lower().startswith("https:"):
-            raise DataError("the server redirects from https to an address without it", file=newurl)
+            raise DownloadError("the server redirects from https to an address without it", file=newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -108,7 +108,7 @@ def remote_info(url: str, *, timeout_s: float = 30.0) -> RemoteInfo:
 
     Raises
     ------
-    DataError
+    DownloadError
         The server says that there is no such file.
     """
     try:
@@ -118,7 +118,7 @@ def remote_info(url: str, *, timeout_s: float = 30.0) -> RemoteInfo:
     except urllib.error.HTTPError as error:
         with error:
             if error.code in (404, 410):
-                raise DataError(f"the server answers {error.code} {error.reason}", file=url) from None
+                raise DownloadError(f"the server answers {error.code} {error.reason}", file=url) from None
     except (OSError, http.client.HTTPException):
         pass  # the download itself will try again and say what is wrong
     return RemoteInfo(None, None, None)
@@ -171,8 +171,10 @@ def fetch(
 
     Raises
     ------
+    DownloadError
+        Not found, refused, gave up (the partial file stays), or the wrong hash.
     DataError
-        Not found, refused, no disk space, gave up (the partial file stays), or the wrong hash.
+        No disk space, or no address of the web.
     """
     part, note = _part_paths(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +202,7 @@ def fetch(
                 break
             restarts += 1
             if restarts > _MAX_RESTARTS:
-                raise DataError("the file on the server keeps changing", file=url, hint="try again later")
+                raise DownloadError("the file on the server keeps changing", file=url, hint="try again later")
             continue
         except _Again as error:
             # Progress is a byte that no earlier attempt reached: a server that always starts at the
@@ -209,7 +211,7 @@ def fetch(
             failures = 1 if reached > max(best, have) else failures + 1
             best = max(best, have, reached)
             if failures > retries:
-                raise DataError(
+                raise DownloadError(
                     f"gave up after {failures} failures in a row: {error}",
                     file=url,
                     hint="run the same command again: it goes on where it stopped",
@@ -220,7 +222,7 @@ def fetch(
     digest = sha256_of(part)
     if sha256 and digest != sha256.lower():
         _discard(part, note)
-        raise DataError(f"the sha256 is {digest}, not {sha256.lower()} as it should be", file=url)
+        raise DownloadError(f"the sha256 is {digest}, not {sha256.lower()} as it should be", file=url)
     size = part.stat().st_size
     part.replace(target)
     note.unlink(missing_ok=True)
@@ -266,7 +268,7 @@ def _attempt(
             info = _info(reply.headers, int(length) if length.isdecimal() else None)
             chunked = "chunked" in reply.headers.get("Transfer-Encoding", "").lower()
             if info.size is None and not chunked and not hash_known:
-                raise DataError("the server does not say how long the file is", file=url)
+                raise DownloadError("the server does not say how long the file is", file=url)
             check_disk(part.parent, info.size or 0)
             part.write_bytes(b"")
             atomic_write(note, json.dumps({"url": url, **asdict(info)}).encode())
@@ -307,7 +309,7 @@ def _refused(error: urllib.error.HTTPError, part: Path, note: Path, url: str) ->
     if error.code in _RETRY_STATUS:
         wait = error.headers.get("Retry-After", "")
         raise _Again(reason, float(wait) if wait.isdecimal() else None)
-    raise DataError(reason, file=url)
+    raise DownloadError(reason, file=url)
 
 
 def _reason(error: BaseException) -> str:
