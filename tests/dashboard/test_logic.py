@@ -21,7 +21,15 @@ from dermseg.apps.dashboard.measures import measurement_rows
 from dermseg.apps.dashboard.pictures import draw_difference, draw_map, draw_result
 from dermseg.apps.dashboard.samples import SAMPLES, sample
 from dermseg.apps.dashboard.settings import Settings
-from dermseg.apps.dashboard.uploads import Upload, bare_name, list_images, read_place
+from dermseg.apps.dashboard.uploads import (
+    Place,
+    Upload,
+    bare_name,
+    image_key,
+    label_places,
+    list_images,
+    read_place,
+)
 from dermseg.errors import ImageError, MaskError, UsageError
 from dermseg.images import encode_jpeg, load_mask
 from dermseg.inference.batch import BatchOptions
@@ -82,6 +90,20 @@ def test_uploads_are_listed_and_read_wherever_they_are() -> None:
     ]
     assert [read_place(uploads, p, 10**6) for p in places[:3]] == [one, one, two]
     assert list_images([Upload("none.zip", packed().data)])[1]
+
+
+def test_images_of_one_name_have_keys_and_labels_of_their_own() -> None:
+    one, two = encode_jpeg(disc(40, 60)), encode_jpeg(disc(50, 60))
+    uploads = [Upload("a.jpg", one), Upload("a.jpg", two), packed(a=one, sub__a=one), packed(a=two)]
+    places, _ = list_images(uploads)
+    keys = [image_key(uploads, place) for place in places]
+    assert len(set(keys)) == len(places) == 5
+    labels = ["a.jpg", "a.jpg (2)", "many.zip: a.jpg", "many.zip: sub/a.jpg", "many.zip: a.jpg (2)"]
+    assert list(label_places(places).values()) == labels
+    clash = [Place("a", 0), Place("a", 1), Place("a (2)", 2)]
+    assert list(label_places(clash).values()) == ["a", "a (3)", "a (2)"]
+    more = [Upload("new.jpg", two), *uploads]
+    assert [image_key(more, place) for place in list_images(more)[0]][1:] == keys
 
 
 @pytest.mark.parametrize("name", ["../../etc/a.jpg", "C:\\photos\\a.jpg", "/a.jpg"])

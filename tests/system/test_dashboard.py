@@ -224,6 +224,35 @@ def test_a_ruler_gives_millimetres(page: Any, address: str, pictures: list[Path]
     shoot(page, "dashboard-ruler")
 
 
+def test_the_scale_of_one_image_is_never_that_of_another(
+    page: Any, address: str, pictures: list[Path], tmp_path: Path
+) -> None:
+    for number in (0, 3):
+        with zipfile.ZipFile(tmp_path / f"patient-{number}.zip", "w") as archive:
+            archive.write(pictures[number], "IMG_1.jpg")
+    page.goto(address)
+    upload(page, tmp_path / "patient-0.zip", tmp_path / "patient-3.zip")
+    page.locator("img.after").wait_for()
+    settle(page)
+    page.get_by_text("Set the scale on a ruler").click()
+    page.get_by_text("0 of 2 so far").wait_for()
+    page.get_by_label("Distance between").fill("25")
+    page.get_by_label("Distance between").press("Enter")
+    settle(page)
+    box = page.locator(".stage").bounding_box()
+    page.mouse.click(box["x"] + 0.1 * box["width"], box["y"] + 0.5 * box["height"])
+    page.get_by_text("1 of 2 so far").wait_for()
+    page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"])
+    page.get_by_text(re.compile(r"1 pixel is 0\.10\d* mm")).wait_for()  # 25 mm on half of 480 pixels
+    page.get_by_role("combobox", name=re.compile("Image")).click()
+    page.get_by_role("option", name="patient-3.zip: IMG_1.jpg").click()
+    page.get_by_text("0 of 2 so far").wait_for()
+    settle(page)
+    assert page.get_by_text("Millimetres appear when").count() == 1
+    assert page.locator(".stage circle").count() == 0
+    assert float(page.get_by_label("Distance between").input_value()) == 10
+
+
 def test_many_images_with_a_broken_one(page: Any, address: str, pictures: list[Path], tmp_path: Path) -> None:
     page.goto(f"{address}/batch")
     upload(page, *pictures)
@@ -238,6 +267,26 @@ def test_many_images_with_a_broken_one(page: Any, address: str, pictures: list[P
         table = archive.read("results.csv").decode()
     assert len(masks) == 19 and masks == segment(tmp_path / "out", *pictures), "byte for byte"
     assert table.count("\n") == 21 and re.search(r"lesion-broken.jpg,failed,", table)
+
+
+def test_results_never_stay_under_other_settings(page: Any, address: str, pictures: list[Path]) -> None:
+    page.goto(f"{address}/batch")
+    upload(page, pictures[0])
+    page.get_by_role("button", name="Segment").click()
+    archive = page.get_by_role("button", name="Everything (ZIP)")
+    archive.wait_for()
+    page.get_by_text("Made with the model default: the largest lesion.").wait_for()
+    page.get_by_text("All lesions", exact=True).click()
+    archive.wait_for(state="detached")
+    page.get_by_text("The results at hand were made with the model default: the largest lesion.").wait_for()
+    page.get_by_text("All lesions", exact=True).click()
+    archive.wait_for()
+    page.get_by_role("combobox", name=re.compile("Model")).click()
+    page.get_by_role("option", name="cautious").click()
+    archive.wait_for(state="detached")
+    page.get_by_role("button", name="Segment").click()
+    page.get_by_text("Made with the model cautious: the largest lesion.").wait_for()
+    archive.wait_for()
 
 
 def test_dicom(page: Any, address: str) -> None:
@@ -284,9 +333,13 @@ def test_compare(page: Any, address: str, pictures: list[Path]) -> None:
 
 
 def test_a_broken_file_is_one_message(page: Any, address: str, pictures: list[Path]) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})  # a phone: the sidebar is out of sight
     page.goto(address)
+    page.get_by_text("Find the lesion").wait_for()
     upload(page, pictures[7])
-    page.get_by_test_id("stAlert").wait_for()
+    page.get_by_test_id("stMain").get_by_test_id("stAlert").wait_for()
     settle(page)
     assert page.get_by_test_id("stAlert").count() == 1
+    assert page.get_by_test_id("stSidebar").get_by_text("not a medical device").count() == 1
+    assert page.get_by_test_id("stSidebar").get_by_text("All lesions").count() == 1
     assert "Traceback" not in page.inner_text("body")

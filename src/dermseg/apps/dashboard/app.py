@@ -36,8 +36,9 @@ def main() -> None:
         for number, (draw, title, icon, path) in enumerate(PAGES)
     ]
     chosen = st.navigation(pages)
-    chosen.run()
+    # Before the page: one that ends with a message, or is still at work, has the caption too.
     st.sidebar.caption(
         f"dermseg {__version__}. For research; not a medical device. Images stay in this program's memory "
         "and are gone when you close the page."
     )
+    chosen.run()

@@ -84,6 +84,14 @@ def segment_uploads(
         )
 
 
+def name_settings(options: BatchOptions) -> str:
+    """What can be chosen on the page, in words."""
+    words = ["all lesions" if options.lesions == "all" else "the largest lesion"]
+    words += ["average over flips and turns"] if options.tta else []
+    words += ["uncertainty maps"] if options.uncertainty else []
+    return ", ".join(words)
+
+
 def pack(folder: Path) -> bytes:
     """The files of a batch as a zip, without its journal."""
     data = io.BytesIO()

@@ -7,9 +7,16 @@ import io
 
 import streamlit as st
 
-from dermseg.apps.dashboard.many import ORDERS, Finished, segment_uploads, sort_entries, thumbnail
+from dermseg.apps.dashboard.many import (
+    ORDERS,
+    Finished,
+    name_settings,
+    segment_uploads,
+    sort_entries,
+    thumbnail,
+)
 from dermseg.apps.dashboard.settings import current
-from dermseg.apps.dashboard.shared import ask_files, choose_model, get_model, told
+from dermseg.apps.dashboard.shared import ask_files, choose_model, get_model, short_name, told
 from dermseg.apps.dashboard.uploads import fingerprint, list_images
 from dermseg.inference.batch import BatchOptions
 from dermseg.inference.journal import Entry
@@ -30,6 +37,13 @@ def draw() -> None:
         st.session_state.pop("finished", None)
         st.caption("What `dermseg segment` writes comes back as one zip: masks, overlays, table and report.")
         return
+    options = BatchOptions(
+        lesions="all" if every else "largest",
+        tta=tta,
+        uncertainty=doubt,
+        max_megapixels=current().max_megapixels,
+    )
+    wanted = (fingerprint(uploads), name, options)
     if st.button("Segment", type="primary", icon=":material/play_arrow:"):
         bar = st.progress(0.0, "Loading the model …")
 
@@ -38,18 +52,21 @@ def draw() -> None:
 
         with told():
             model = get_model(name, images=len(list_images(uploads)[0]))
-            options = BatchOptions(
-                lesions="all" if every else "largest",
-                tta=tta,
-                uncertainty=doubt,
-                max_megapixels=current().max_megapixels,
-            )
             finished = segment_uploads(model, uploads, options, progress)
-        st.session_state["finished"] = (fingerprint(uploads), finished)
+        st.session_state["finished"] = (wanted, finished)
         bar.empty()
     stored = st.session_state.get("finished")
-    if stored is not None and stored[0] == fingerprint(uploads):
-        _draw_finished(stored[1])
+    if stored is None:
+        return
+    made, finished = stored
+    if made == wanted:
+        st.caption(f"Made with the model {short_name(name)}: {name_settings(options)}.")
+        _draw_finished(finished)
+    elif made[0] == wanted[0]:
+        st.info(
+            f"The results at hand were made with the model {short_name(made[1])}: {name_settings(made[2])}. "
+            "Choose these again to see them, or press Segment for new ones."
+        )
 
 
 def _draw_finished(finished: Finished) -> None:

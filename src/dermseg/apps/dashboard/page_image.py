@@ -14,7 +14,15 @@ from dermseg.apps.dashboard.pictures import Pixels, colour_scale, draw_map, draw
 from dermseg.apps.dashboard.samples import SAMPLES, sample
 from dermseg.apps.dashboard.settings import current
 from dermseg.apps.dashboard.shared import ask_files, choose_model, draw_verdict, get_model, told
-from dermseg.apps.dashboard.uploads import Place, Upload, fingerprint, list_images, read_place
+from dermseg.apps.dashboard.uploads import (
+    Place,
+    Upload,
+    fingerprint,
+    image_key,
+    label_places,
+    list_images,
+    read_place,
+)
 from dermseg.apps.dashboard.viewer import show_pictures
 from dermseg.errors import UsageError
 from dermseg.images import encode_mask
@@ -30,10 +38,10 @@ def draw() -> None:
     """Draw the page."""
     with st.sidebar:
         name = choose_model(key="image_model")
-        with told(name):
-            model = get_model(name)
-        uploads = ask_files("Images", key="image_files", many=True)
-        look = _look(model, name, uploads)
+    with told(name):
+        model = get_model(name)
+    with st.sidebar:
+        uploads, place, messages = _chosen(ask_files("Images", key="image_files", many=True))
         st.divider()
         threshold = st.slider(
             "Threshold",
@@ -47,14 +55,18 @@ def draw() -> None:
         every = st.toggle("All lesions", help="Keep every lesion, not only the largest.")
         line = st.toggle("Outline", value=True)
         fill = st.slider("Fill", 0, 100, 0, 5, format="%d %%", help="Opacity of the lesion's filling.")
-    if look is None:
-        _draw_welcome()
+    for message in messages:
+        st.error(message, icon=":material/error:")
+    if place is None:
+        if not messages:
+            _draw_welcome()
         return
+    key, look = _seen(model, name, uploads, place)
     own = threshold == model.card.postprocessing.threshold
     result = outline(model, look, threshold=None if own else threshold, lesions="all" if every else None)
     left, right = st.columns([3, 2], gap="large")
     with left:
-        spacing = _draw_picture(model, name, look, result, line=line, fill=fill / 100)
+        spacing = _draw_picture(model, name, look, result, key, line=line, fill=fill / 100)
     with right:
         _draw_facts(model, look, result, spacing)
 
@@ -70,56 +82,52 @@ def _draw_welcome() -> None:
                 st.rerun()
 
 
-def _look(model: Model, model_name: str, uploads: list[Upload]) -> Look | None:
-    """The chosen image as the network sees it; from memory where neither image nor model has changed."""
+def _chosen(uploads: list[Upload]) -> tuple[list[Upload], Place | None, list[str]]:
+    """What was dropped or the sample, the image chosen in it, and what is wrong with its zips."""
     if uploads:
         st.session_state.pop("sample", None)
-        return _seen(model, model_name, *_chosen(uploads))
+        places, messages = _listed(uploads)
+        place = places[0] if places else None
+        if len(places) > 1:
+            place = st.selectbox("Image", places, format_func=label_places(places).__getitem__)
+        return uploads, place, messages
     if "sample" in st.session_state:
         name = st.session_state["sample"]
         if st.button("Close the sample", width="stretch"):
             del st.session_state["sample"]
             st.rerun()
         chosen = sample(name)
-        return _seen(model, model_name, [chosen], Place(chosen.name, 0))
+        return [chosen], Place(chosen.name, 0), []
     for old in ("look", "listing"):
         st.session_state.pop(old, None)
-    return None
+    return [], None, []
 
 
-def _seen(model: Model, model_name: str, uploads: list[Upload], place: Place) -> Look:
-    wanted = (model_name, fingerprint(uploads), place)
-    stored = st.session_state.get("look")
-    if stored is None or stored[0] != wanted:
-        st.session_state.pop("doubt", None)
-        with told(place.label):
-            data = read_place(uploads, place, current().max_upload_mb * 1_000_000)
-            stored = (wanted, look_at(model, place.name, data, current().max_pixels))
-        st.session_state["look"] = stored
-    look: Look = stored[1]
-    return look
-
-
-def _chosen(uploads: list[Upload]) -> tuple[list[Upload], Place]:
-    """The image that is chosen among the uploads; zips are listed once."""
+def _listed(uploads: list[Upload]) -> tuple[list[Place], list[str]]:
+    """The images in the uploads and messages; zips are listed once."""
     key = fingerprint(uploads)
     stored = st.session_state.get("listing")
     if stored is None or stored[0] != key:
         stored = (key, *list_images(uploads))
         st.session_state["listing"] = stored
-    _, places, messages = stored
-    for message in messages:
-        st.error(message, icon=":material/error:")
-    if not places:
-        st.stop()
-    place = places[0]
-    if len(places) > 1:
-        place = st.selectbox("Image", places, format_func=lambda p: p.label)
-    return uploads, place
+    return stored[1], stored[2]
+
+
+def _seen(model: Model, model_name: str, uploads: list[Upload], place: Place) -> tuple[str, Look]:
+    """The image's key, and how the network sees it; from memory where neither image nor model has changed."""
+    key = image_key(uploads, place)
+    stored = st.session_state.get("look")
+    if stored is None or stored[0] != (model_name, key):
+        st.session_state.pop("doubt", None)
+        with told(place.label):
+            data = read_place(uploads, place, current().max_upload_mb * 1_000_000)
+            stored = ((model_name, key), look_at(model, place.name, data, current().max_pixels))
+        st.session_state["look"] = stored
+    return key, stored[1]
 
 
 def _draw_picture(
-    model: Model, model_name: str, look: Look, result: Result, *, line: bool, fill: float
+    model: Model, model_name: str, look: Look, result: Result, key: str, *, line: bool, fill: float
 ) -> tuple[float, float] | None:
     """The picture with its choices; returns millimetres per pixel where they are known."""
     shown = [OUTLINE, PROBABILITY, UNCERTAINTY, *([GRAD_CAM] if doubts.explainable() else [])]
@@ -141,7 +149,7 @@ def _draw_picture(
     else:
         picture = draw_map(picture, layer.values, result.mask if line else None, peak=layer.peak)
     points = show_pictures(
-        look.picture, picture, alt=f"{look.name}, {kind}", key=f"viewer {look.name}", measuring=measuring
+        look.picture, picture, alt=f"{look.name}, {kind}", key=f"viewer {key}", measuring=measuring
     )
     if layer is not None:
         _draw_scale(layer)
@@ -151,7 +159,7 @@ def _draw_picture(
             f"outline. At most {DEFAULT_ALPHA:.0%} of the lesion is expected outside the outer line, and "
             f"at most {DEFAULT_ALPHA:.0%} of what the inner line holds not to be lesion."
         )
-    return known or _calibrate(look, points)
+    return known or _calibrate(look, points, key)
 
 
 _MARGINS = "An outer and an inner line that were fitted on images with known outlines."
@@ -192,11 +200,12 @@ def _draw_scale(layer: doubts.Layer) -> None:
     st.caption(f"{layer.caption}. Colours run from 0 (clear) to {layer.peak:.3g} (yellow).")
 
 
-def _calibrate(look: Look, points: list[tuple[float, float]]) -> tuple[float, float] | None:
-    """Two clicks on a ruler; None until they are made."""
+def _calibrate(look: Look, points: list[tuple[float, float]], key: str) -> tuple[float, float] | None:
+    """Two clicks on a ruler; None until they are made. Points and distance are those of one image, `key`."""
     if not st.toggle("Set the scale on a ruler", key="measuring"):
         return None
-    distance = st.number_input("Distance between the two points (mm)", 0.1, 500.0, 10.0, 1.0)
+    label = "Distance between the two points (mm)"
+    distance = st.number_input(label, 0.1, 500.0, 10.0, 1.0, key=f"distance {key}")
     if len(points) < 2:
         st.caption(f"Click two marks of a ruler in the picture: {len(points)} of 2 so far.")
         return None

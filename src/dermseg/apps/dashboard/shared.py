@@ -41,10 +41,13 @@ def choose_model(label: str = "Model", *, key: str, index: int = 0) -> str:
     models = current().models
     if len(models) == 1:
         return models[0]
-    return str(st.selectbox(label, models, index=min(index, len(models) - 1), key=key, format_func=_short))
+    return str(
+        st.selectbox(label, models, index=min(index, len(models) - 1), key=key, format_func=short_name)
+    )
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """A model as the list of models shows it."""
     return Path(name).name
 
 
@@ -65,7 +68,10 @@ def ask_files(label: str, *, key: str, many: bool, zips: bool = True) -> list[Up
 
 @contextmanager
 def told(name: str = "") -> Iterator[None]:
-    """Turn what goes wrong with one file into one message and end the page there."""
+    """Turn what goes wrong with one file into one message and end the page there.
+
+    Not within the sidebar: a phone hides it, and the page would be blank.
+    """
     try:
         yield
     except DermsegError as error:

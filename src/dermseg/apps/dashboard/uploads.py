@@ -36,6 +36,26 @@ def fingerprint(uploads: Sequence[Upload]) -> tuple[tuple[str, int, int], ...]:
     return tuple((upload.name, len(upload.data), hash(upload.data)) for upload in uploads)
 
 
+def label_places(places: Sequence[Place]) -> dict[Place, str]:
+    """Labels that all differ: the browser answers with the label, so equal ones would all be the first."""
+    labels: dict[Place, str] = {}
+    names, taken = set[str](), {place.label for place in places}
+    for place in places:
+        label, number = place.label, 1
+        while label in (taken if place.label in names else ()):
+            number += 1
+            label = f"{place.label} ({number})"
+        names.add(place.label)
+        taken.add(label)
+        labels[place] = label
+    return labels
+
+
+def image_key(uploads: Sequence[Upload], place: Place) -> str:
+    """What tells this image from others, those of one name included; further uploads leave it as it is."""
+    return repr((*fingerprint([uploads[place.upload]]), place.name, place.entry))
+
+
 def bare_name(name: str) -> str:
     """The last part of a name that a browser sent, whatever slashes it uses."""
     return PureWindowsPath(name).name or "image"
