@@ -138,6 +138,49 @@ def test_a_damaged_end_costs_the_last_record_only(tmp_path: Path) -> None:
         recover(tmp_path / "other")
 
 
+def test_a_journal_that_could_not_be_written_has_everything_once_it_can_be(tmp_path: Path) -> None:
+    folder, aside = tmp_path / "out", tmp_path / "aside"
+    document = empty()
+    journal = Journal(folder / ".a.json.journal", document)
+
+    def draw(x: int) -> None:
+        document.apply("brush", "lesion", tools.brush((x, 10), (x, 200), 5, SIZE))
+
+    draw(10)
+    assert journal.problem is None and not journal.lost
+    folder.rename(aside)
+    folder.touch()  # not even root can write below a file
+    draw(50)
+    assert journal.lost and "cannot be written" in str(journal.problem) and "-o" in str(journal.problem)
+    assert document.changed and document.at_risk, "the work goes on"
+    folder.unlink()
+    aside.rename(folder)
+    document.undo()
+    document.redo()
+    assert journal.problem is None and not journal.lost
+    draw(90)
+    again = recover(journal.path)
+    assert again is not None and again.changed and again.status == "corrected"
+    assert np.array_equal(again.layer("lesion"), document.layer("lesion"))
+    assert again.undo() and not again.layer("lesion")[100, 90] and again.layer("lesion")[100, 50]
+    assert [path.name for path in folder.iterdir()] == [".a.json.journal"]
+
+
+def test_what_is_at_risk_is_what_a_person_did() -> None:
+    document = empty()
+    circle = Shape("lesion", "circle", np.array([[50.0, 50], [60, 50]]))
+    document.propose(Annotation("a.png", SIZE[1], SIZE[0], (circle,)))
+    assert document.changed and not document.at_risk
+    document.set_status("approved")
+    assert document.at_risk
+    document.mark_saved()
+    assert not document.at_risk
+    document.apply("brush", "lesion", tools.brush((5, 5), (30, 5), 4, SIZE))
+    assert document.at_risk
+    document.undo()
+    assert not document.at_risk, "as it is in the file"
+
+
 def test_kill_minus_nine_loses_at_most_the_stroke_under_way(tmp_path: Path) -> None:
     code = """
 import sys

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,24 @@ pytest.importorskip("pytestqt", reason="needs pytest-qt (make test-system)")
 
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QAction
+from PySide6.QtWidgets import QApplication, QMessageBox
 
 from dermseg.apps.desktop import texts as words
+from dermseg.apps.desktop.app import speak
+from dermseg.apps.desktop.panels import disagreement_rows, reading_rows
+from dermseg.apps.desktop.questions import Questions
 from dermseg.apps.desktop.session import Session
 from dermseg.apps.desktop.texts import Texts
 from dermseg.apps.desktop.window import Window
 from dermseg.data.labelme import draw_labels, read_labelme
 from dermseg.data.synthetic import synthesize
+from dermseg.errors import UsageError
 from dermseg.images.masks import load_mask
 from dermseg.labeling.editor import files
+from dermseg.labeling.editor.compare import compare_layers
 from dermseg.labeling.editor.journal import journal_path
+from dermseg.measure.geometry import measure_mask
+from dermseg.quality.verdict import REJECT_WORDS, WORDS
 
 SIZE = (360, 480)
 LEFT = Qt.MouseButton.LeftButton
@@ -48,11 +57,18 @@ def photographs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def show(qtbot: Any) -> Iterator[Open]:
+def show(qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     windows: list[Window] = []
+    monkeypatch.setattr(Questions, "may_drop", lambda *_: True)  # a test never hangs on a dialog
 
-    def start(folder: Path | None, *, language: str = "en", second: Path | None = None) -> Window:
-        window = Window(Session(second=second), Texts(language))
+    def start(
+        folder: Path | None,
+        *,
+        language: str = "en",
+        second: Path | None = None,
+        output: Path | None = None,
+    ) -> Window:
+        window = Window(Session(output=output, second=second), Texts(language))
         qtbot.addWidget(window)
         windows.append(window)
         window.show()
@@ -201,6 +217,88 @@ def test_threshold_moves_the_proposal_but_never_a_drawing(qtbot: Any, show: Open
     assert np.array_equal(lesion(window), drawn)
 
 
+@pytest.mark.parametrize("status", ["corrected", "approved"])
+def test_threshold_never_moves_a_drawing_from_a_file(
+    qtbot: Any, show: Open, photographs: Path, status: str
+) -> None:
+    window = show(photographs)
+    if status == "corrected":
+        drag(qtbot, window, (10, 10), (60, 12))
+    else:  # a proposal that a person found good: moving the threshold at once must not count either
+        window.session.opened.document.set_status("approved")  # type: ignore[union-attr]
+        with qtbot.assertNotEmitted(window.assistant.worker.busy):
+            key(qtbot, window, Qt.Key.Key_T)
+    drawn = lesion(window).copy()
+    key(qtbot, window, Qt.Key.Key_N)
+    ready(qtbot, window)
+    key(qtbot, window, Qt.Key.Key_V)
+    ready(qtbot, window)
+    with qtbot.assertNotEmitted(window.assistant.worker.busy, wait=300):
+        for _ in range(3):
+            key(qtbot, window, Qt.Key.Key_T)
+    assert np.array_equal(lesion(window), drawn)
+    key(qtbot, window, Qt.Key.Key_N)
+    assert status in window.file_list.item(0).text()
+    saved = read_labelme((photographs / "a.json").read_bytes())
+    assert np.array_equal(draw_labels(saved, ["lesion"]), drawn)
+
+
+def test_a_proposal_that_comes_after_a_stroke_is_dropped(
+    qtbot: Any, show: Open, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = show(photographs)
+    model, looked = window.session.model(), threading.Event()
+
+    def slow() -> Any:
+        looked.wait(30)
+        return model
+
+    monkeypatch.setattr(window.session, "model", slow)
+    window.assistant.propose()
+    drag(qtbot, window, (10, 10), (60, 12))
+    drawn = lesion(window).copy()
+    looked.set()
+    qtbot.waitUntil(lambda: window.message.text() == "", timeout=60_000)
+    assert np.array_equal(lesion(window), drawn) and "corrected" in window.file_list.item(0).text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is where not even root can make a folder")
+def test_where_nothing_can_be_saved_nothing_is_lost_without_a_question(
+    qtbot: Any, show: Open, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = show(photographs, output=Path("/proc/dermseg"))
+    assert lesion(window).any() and "nothing can be saved here" in window.message.text()
+    assert window.canvas.renderer is not None and window.canvas.renderer.layers[0].mask.any()
+    window.step(1)  # a proposal alone holds nobody up: it can be had again
+    ready(qtbot, window)
+    drag(qtbot, window, (10, 10), (60, 12))
+    drawn = lesion(window).copy()
+    assert "nothing can be saved here" in window.message.text() and "-o" in window.message.text()
+    where = window.file_list.visualItemRect(window.file_list.item(2)).center()
+    qtbot.mouseClick(window.file_list.viewport(), LEFT, pos=where)
+    qtbot.wait(50)
+    assert window.file_list.currentRow() == window.session.row == 1
+    assert [item.text().split()[0] for item in window.file_list.selectedItems()] == ["b.png"]
+    assert window.windowTitle() == "b.png - dermseg" and np.array_equal(lesion(window), drawn)
+    assert "cannot be written" in window.message.text()
+
+    asked: list[str] = []
+
+    def may_drop(self: Questions, name: str, error: Exception) -> bool:
+        asked.append(name)
+        return len(asked) == 2
+
+    monkeypatch.setattr(Questions, "may_drop", may_drop)
+    assert not window.close() and window.isVisible() and np.array_equal(lesion(window), drawn)
+    assert window.close() and asked == ["b.png", "b.png"]
+
+
+def test_output_below_a_file(show: Open, photographs: Path) -> None:
+    window = show(None, output=photographs / "a.png" / "x")
+    with pytest.raises(UsageError, match=r"'.*a.png' is a file .*-o"):
+        window.open_inputs([photographs])
+
+
 def test_switching_images_drops_stale_work(qtbot: Any, show: Open, photographs: Path) -> None:
     window = show(photographs)
     for row in (1, 2, 0, 2, 1):
@@ -227,6 +325,12 @@ def test_classes_and_second_reader(qtbot: Any, show: Open, photographs: Path, tm
     cells = [[window.differences.item(r, c).text() for c in (0, 1)] for r in range(2)]
     assert cells == [["naevus", "0.000"], ["lesion", "1.000"]]
     assert window.other.isVisible() and window.other.renderer.layers[1].mask.any()  # type: ignore[union-attr]
+    for width in (1280, 1600):
+        window.resize(width, 900)
+        qtbot.waitUntil(lambda: abs(window.canvas.width() - window.other.width()) <= 1)
+        there = window.other.renderer
+        assert there is not None and there.left <= 0.5, "the whole image is in the right pane too"
+        assert there.left + there.frame.shape[1] / there.scale >= SIZE[1] - 0.5
     path = tmp_path / "mask.png"
     files.export_mask(window.session.opened.document, "naevus", path)  # type: ignore[union-attr]
     assert load_mask(path, size=SIZE).any()
@@ -241,6 +345,28 @@ def test_a_broken_file_is_one_line(qtbot: Any, show: Open, photographs: Path) ->
     assert "cannot be read" in window.file_list.item(1).text()
     window.file_list.setCurrentRow(2)
     ready(qtbot, window)
+
+
+def test_nothing_of_the_image_before_stays_with_a_broken_one(
+    qtbot: Any, show: Open, photographs: Path, tmp_path: Path
+) -> None:
+    (photographs / "b.png").write_bytes(b"no image")
+    window = show(photographs)
+    drag(qtbot, window, (10, 10), (60, 12))
+    qtbot.waitUntil(lambda: window.readings.rowCount() > 0, timeout=60_000)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no image found"):
+        window.open_inputs([tmp_path / "empty"])
+    assert window.windowTitle() == "a.png - dermseg" and lesion(window).any(), "what was open stays"
+    window.step(1)
+    qtbot.waitUntil(lambda: "b.png" in window.message.text() and "Loading" not in window.message.text())
+    assert window.windowTitle() == "dermseg"
+    assert window.readings.rowCount() == window.class_list.count() == 0
+    undo = window.findChild(QAction, "Undo")
+    assert undo is not None and not undo.isEnabled()
+    window.step(1)
+    ready(qtbot, window)
+    assert "cannot be read" in window.file_list.item(1).text()
 
 
 def test_live_picture(qtbot: Any, show: Open, tmp_path: Path) -> None:
@@ -262,6 +388,30 @@ def test_german_is_complete(show: Open) -> None:
     shown = {action.objectName() for action in window.findChildren(QAction) if action.objectName()}
     assert len(shown) > 30 and not shown - set(words.GERMAN)
     assert window.menuBar().actions()[0].text() == "Datei"
+    reasons = {reason for reason, _ in (*WORDS.values(), *REJECT_WORDS.values())}
+    assert not reasons - set(words.GERMAN)
+    window.guarded(lambda: window.open_inputs([]))
+    assert window.message.text().startswith("kein Bild gefunden")
+
+
+def test_german_numbers_and_buttons(qtbot: Any) -> None:
+    mask = np.zeros((400, 400), bool)
+    mask[:200, :300] = True
+    rows = {language: reading_rows(measure_mask(mask), 0.5, Texts(language)) for language in ("en", "de")}
+    assert [row[1] for row in rows["en"]][:3] == ["60,000 px", "37.5%", "999.1 px"]
+    assert [row[1] for row in rows["de"]][:3] == ["60.000 px", "37,5\u00a0%", "999,1 px"]
+    found = compare_layers({"x": mask}, {"x": mask[::-1]})
+    assert disagreement_rows(found, Texts("de")) == [("x", "0,000", "60.000 px", "60.000 px")]
+    app = QApplication.instance()
+    assert isinstance(app, QApplication)
+    german = speak(app, "de")
+    if german.isEmpty():
+        pytest.skip("this Qt came without German")
+    box = QMessageBox()
+    qtbot.addWidget(box)
+    button = box.addButton(QMessageBox.StandardButton.Cancel)
+    app.removeTranslator(german)
+    assert "Abbrechen" in button.text()
 
 
 def test_painting_repaints_only_what_changed(qtbot: Any, show: Open, tmp_path: Path) -> None:

@@ -7,13 +7,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from PySide6.QtCore import QTimer
+from PySide6.QtCore import QLibraryInfo, QLocale, QTimer, QTranslator
 from PySide6.QtWidgets import QApplication
 
 from dermseg.apps.desktop.session import Session
 from dermseg.apps.desktop.texts import Texts
 from dermseg.apps.desktop.theme import apply_theme
 from dermseg.apps.desktop.window import Window
+
+
+def speak(app: QApplication, language: str) -> QTranslator:
+    """Qt's own words too, such as the buttons of dialogs, where it has them in this language."""
+    QLocale.setDefault(QLocale(language))
+    words = QTranslator(app)
+    if words.load(f"qtbase_{language}", QLibraryInfo.path(QLibraryInfo.LibraryPath.TranslationsPath)):
+        app.installTranslator(words)
+    return words
 
 
 def run(
@@ -35,7 +44,9 @@ def run(
     app = QApplication(sys.argv[:1])
     app.setApplicationName("dermseg")
     apply_theme(app)
-    window = Window(Session(model, output, second), Texts(language))
+    texts = Texts(language)
+    speak(app, texts.language)
+    window = Window(Session(model, output, second), texts)
     if inputs:
         window.open_inputs(inputs)
     window.show()

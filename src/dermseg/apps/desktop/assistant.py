@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from dermseg.apps.desktop.worker import Worker
 from dermseg.data.labelme import Annotation
+from dermseg.errors import DermsegError
 from dermseg.inference.result import Result
-from dermseg.labeling.editor.document import PROPOSE, Box
+from dermseg.labeling.editor.document import PROPOSE, Box, Status
 from dermseg.labeling.editor.narrow import segment_box, segment_click
 from dermseg.labeling.editor.tools import Patch
 from dermseg.labeling.propose import annotate
@@ -47,6 +48,7 @@ class Assistant:
         self._window.say(texts("The model looks at the image"))
         name, threshold, label = opened.document.annotation.image, self.threshold, session.label
         earlier = session.result
+        state = opened.document.state
 
         def ask() -> tuple[Result, Annotation]:
             model = session.model()
@@ -58,23 +60,30 @@ class Assistant:
                 result = replace(result, verdict=earlier.verdict)
             return result, annotate(model, result, image=name, label=label)
 
-        self.worker.submit(ask, lambda found: self._proposed(*found))
+        self.worker.submit(ask, lambda found: self._proposed(state, *found))
 
-    def _proposed(self, result: Result, annotation: Annotation) -> None:
-        window = self._window
+    def _proposed(self, state: tuple[int, Status], result: Result, annotation: Annotation) -> None:
+        window, texts = self._window, self._window.texts
         opened = window.session.opened
         if opened is None:
             return
-        if window.canvas.pen is not None and window.canvas.pen.busy:
-            return  # the user is drawing: their stroke counts
+        if opened.document.state != state or (window.canvas.pen is not None and window.canvas.pen.busy):
+            window.say("")
+            return  # the user has drawn since, or is drawing: their stroke counts
         window.session.result = result
         window.sliders.set_value("Threshold", result.threshold, quiet=True)
-        window.guarded(lambda: opened.document.propose(annotation))
-        verdict = result.verdict
-        findings = "" if verdict is None else "; ".join(f.reason for f in verdict.findings)
-        window.say(findings if result.status == "ok" else window.texts("Nothing found"))
+        try:
+            opened.document.propose(annotation)
+        except DermsegError as error:
+            window.report(error)
+            return
         window.show_layers()
         window.edited()
+        findings = () if result.verdict is None else result.verdict.findings
+        found = "; ".join(texts(finding.reason) for finding in findings)
+        problem = "" if opened.journal.problem is None else texts.error(opened.journal.problem)
+        lines = (problem, found if result.status == "ok" else texts("Nothing found"))
+        window.say("; ".join(line for line in lines if line))
 
     def ask(self, kind: str, box: Box) -> None:
         """Ask for one lesion: ``box`` says inside which box, ``click`` at which point."""

@@ -46,12 +46,15 @@ class Canvas(QWidget):
     moved
         The view changed; another canvas may follow with ``follow``.
     problem
-        An error, as one line.
+        An error.
+    resized
+        Another size; what followed another canvas must follow it anew.
     """
 
     edited = Signal()
     moved = Signal()
-    problem = Signal(str)
+    problem = Signal(object)
+    resized = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -213,6 +216,7 @@ class Canvas(QWidget):
             self.fit()
         else:
             self.redraw()
+        self.resized.emit()
 
     # -- mouse
 
@@ -336,7 +340,7 @@ class Canvas(QWidget):
         try:
             boxes = action(self.pen, at)
         except DermsegError as error:
-            self.problem.emit(str(error))
+            self.problem.emit(error)
             return
         self.refresh(boxes)
         if drawn and not self.pen.points:

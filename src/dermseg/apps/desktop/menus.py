@@ -75,12 +75,12 @@ def _add(
 
 def _file_menu(window: Window) -> QAction:
     add = partial(_add, window, _menu(window, "File"))
-    add("Open images…", "Ctrl+O", window.ask_images)
-    add("Open folder…", "Ctrl+Shift+O", window.ask_folder)
-    add("Second reader…", "Ctrl+R", window.ask_second)
+    add("Open images…", "Ctrl+O", window.ask.images)
+    add("Open folder…", "Ctrl+Shift+O", window.ask.folder)
+    add("Second reader…", "Ctrl+R", window.ask.second)
     add("Save", "Ctrl+S", window.save)
-    add("Export mask as PNG…", "Ctrl+E", window.ask_mask)
-    add("Export all as COCO…", "Ctrl+Shift+E", window.ask_coco)
+    add("Export mask as PNG…", "Ctrl+E", window.ask.mask)
+    add("Export all as COCO…", "Ctrl+Shift+E", window.ask.coco)
     camera = add("Camera", "Ctrl+L", window.toggle_camera, checkable=True)
     add("Quit", "Ctrl+Q", window.close)
     return camera
@@ -90,7 +90,7 @@ def _edit_menu(window: Window) -> tuple[QAction, QAction]:
     add = partial(_add, window, _menu(window, "Edit"))
     undo = add("Undo", "Ctrl+Z", window.undo)
     redo = add("Redo", "Ctrl+Shift+Z Ctrl+Y", window.redo)
-    add("New class…", "Ctrl+N", window.ask_class)
+    add("New class…", "Ctrl+N", window.ask.new_class)
     add("Next class", "C", window.next_class)
     add("Grow", "Ctrl+Up", lambda: window.grow(1))
     add("Shrink", "Ctrl+Down", lambda: window.grow(-1))

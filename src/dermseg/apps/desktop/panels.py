@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QLocale, Qt, QTimer, Signal
 from PySide6.QtGui import QBrush, QColor, QIcon, QPixmap
 from PySide6.QtWidgets import (
     QFormLayout,
@@ -42,6 +42,7 @@ class FileList(QListWidget):
     def __init__(self, texts: Texts) -> None:
         super().__init__()
         self._texts = texts
+        self._kept = -1
         self.setUniformItemSizes(True)
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
 
@@ -61,6 +62,17 @@ class FileList(QListWidget):
         item.setText(f"{name}\n{word}{mark}")
         colour = "#e5695f" if status is None else _STATUS_COLOURS[status]
         item.setForeground(QBrush(QColor(colour)))
+
+    def put_back(self, row: int) -> None:
+        """The image of this row is still the one that is open, whatever was chosen."""
+        self._kept = row
+        self._put_back()
+        QTimer.singleShot(0, self._put_back)  # a click marks its row after the change was refused
+
+    def _put_back(self) -> None:
+        was = self.blockSignals(True)
+        self.setCurrentRow(self._kept)
+        self.blockSignals(was)
 
 
 class Sliders(QWidget):
@@ -145,32 +157,49 @@ class Table(QTableWidget):
         self.resizeRowsToContents()
 
 
+def _number(value: float, texts: Texts, decimals: int = 0) -> str:
+    return QLocale(texts.language).toString(float(value), "f", decimals)
+
+
 def reading_rows(reading: Reading, expected_dice: float | None, texts: Texts) -> list[tuple[str, str]]:
     """What the measurements panel shows: millimetres where they are known, else pixels."""
     if not reading.area_px:
         return [(texts("Area"), "0 px")]
 
     def length(mm: float | None, px: float) -> str:
-        return f"{px:,.1f} px" if mm is None else f"{mm:.2f} mm"
+        return f"{_number(px, texts, 1)} px" if mm is None else f"{_number(mm, texts, 2)} mm"
 
-    area = f"{reading.area_px:,} px" if reading.area_mm2 is None else f"{reading.area_mm2:.2f} mm²"
+    area = f"{_number(reading.area_px, texts)} px"
+    if reading.area_mm2 is not None:
+        area = f"{_number(reading.area_mm2, texts, 2)} mm²"
     rows = [
         (texts("Area"), area),
-        (texts("Share of the image"), f"{reading.area_fraction:.1%}"),
+        (
+            texts("Share of the image"),
+            texts("{value}%", value=_number(reading.area_fraction * 100, texts, 1)),
+        ),
         (texts("Perimeter"), length(reading.perimeter_mm, reading.perimeter_px)),
         (texts("Largest diameter"), length(reading.feret_max_mm, reading.feret_max_px)),
         (texts("Smallest diameter"), length(reading.feret_min_mm, reading.feret_min_px)),
-        (texts("Circularity"), "" if reading.circularity is None else f"{reading.circularity:.2f}"),
+        (texts("Circularity"), "" if reading.circularity is None else _number(reading.circularity, texts, 2)),
         (texts("Parts"), str(reading.components)),
     ]
     if expected_dice is not None:
-        rows.append((texts("Expected Dice"), f"{expected_dice:.2f}"))
+        rows.append((texts("Expected Dice"), _number(expected_dice, texts, 2)))
     return rows
 
 
-def disagreement_rows(found: Sequence[Disagreement]) -> list[tuple[str, str, str, str]]:
+def disagreement_rows(found: Sequence[Disagreement], texts: Texts) -> list[tuple[str, str, str, str]]:
     """Class, Dice, and the pixels that only one of the readers has."""
-    return [(d.label, f"{d.dice:.3f}", f"{d.only_first:,} px", f"{d.only_second:,} px") for d in found]
+    return [
+        (
+            d.label,
+            _number(d.dice, texts, 3),
+            f"{_number(d.only_first, texts)} px",
+            f"{_number(d.only_second, texts)} px",
+        )
+        for d in found
+    ]
 
 
 def stack(*parts: Any) -> QWidget:

@@ -3,38 +3,78 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PySide6.QtWidgets import QFileDialog, QInputDialog, QWidget
+from PySide6.QtWidgets import QFileDialog, QInputDialog, QMessageBox
 
-from dermseg.apps.desktop.texts import Texts
+from dermseg.errors import DermsegError
+from dermseg.labeling.editor import files
 
-
-def images(parent: QWidget, texts: Texts) -> list[str]:
-    """Image files to open."""
-    names, _ = QFileDialog.getOpenFileNames(parent, texts("Open images…"))
-    return names
-
-
-def folder(parent: QWidget, texts: Texts, title: str) -> Path | None:
-    """A folder, asked for under a title."""
-    name = QFileDialog.getExistingDirectory(parent, texts(title))
-    return Path(name) if name else None
+if TYPE_CHECKING:
+    from dermseg.apps.desktop.window import Window
 
 
-def mask_file(parent: QWidget, texts: Texts, start: str) -> Path | None:
-    """Where to write a mask; ``start`` is offered."""
-    name, _ = QFileDialog.getSaveFileName(parent, texts("Export mask as PNG…"), start, "PNG (*.png)")
-    return Path(name) if name else None
+class Questions:
+    """Asks, and does what was answered."""
 
+    def __init__(self, window: Window) -> None:
+        self._window, self._texts = window, window.texts
 
-def coco_file(parent: QWidget, texts: Texts) -> Path | None:
-    """Where to write all annotations."""
-    title = texts("Export all as COCO…")
-    name, _ = QFileDialog.getSaveFileName(parent, title, "annotations.json", "COCO (*.json)")
-    return Path(name) if name else None
+    def images(self) -> None:
+        """Ask for images and open them."""
+        names, _ = QFileDialog.getOpenFileNames(self._window, self._texts("Open images…"))
+        if names:
+            self._window.open_inputs(names)
 
+    def folder(self) -> None:
+        """Ask for a folder and open its images."""
+        if folder := self._folder("Open folder…"):
+            self._window.open_inputs([folder])
 
-def class_name(parent: QWidget, texts: Texts) -> str:
-    """The name of a new class."""
-    name, good = QInputDialog.getText(parent, texts("New class…"), texts("Name of the class"))
-    return name if good else ""
+    def second(self) -> None:
+        """Ask for another reader's folder and compare with it."""
+        if folder := self._folder("Second reader…"):
+            self._window.session.second = folder
+            self._window.compare()
+
+    def mask(self) -> None:
+        """Ask for a name and write the class in hand as a mask."""
+        session, title = self._window.session, self._texts("Export mask as PNG…")
+        opened = session.opened
+        if opened is None:
+            return
+        start = f"{Path(opened.entry.name).stem}_segmentation.png"
+        name, _ = QFileDialog.getSaveFileName(self._window, title, start, "PNG (*.png)")
+        if name:
+            files.export_mask(opened.document, session.label, Path(name))
+            self._window.say(self._texts("Saved: {name}", name=Path(name).name))
+
+    def coco(self) -> None:
+        """Ask for a name and write all images of the list as COCO."""
+        title = self._texts("Export all as COCO…")
+        name, _ = QFileDialog.getSaveFileName(self._window, title, "annotations.json", "COCO (*.json)")
+        if name:
+            self._window.save()
+            number = files.export_coco(self._window.session.entries, Path(name))
+            self._window.say(self._texts("{number} images written", number=number))
+
+    def new_class(self) -> None:
+        """Ask for a class's name and take it in hand."""
+        title, label = self._texts("New class…"), self._texts("Name of the class")
+        name, good = QInputDialog.getText(self._window, title, label)
+        if good:
+            self._window.add_class(name)
+
+    def may_drop(self, name: str, error: DermsegError) -> bool:
+        """Whether the work on an image may be lost, since it cannot be saved."""
+        box = QMessageBox(self._window)
+        box.setIcon(QMessageBox.Icon.Warning)
+        box.setText(self._texts("The work on {name} is in no file", name=name))
+        box.setInformativeText(self._texts.error(error))
+        box.setStandardButtons(QMessageBox.StandardButton.Discard | QMessageBox.StandardButton.Cancel)
+        box.setDefaultButton(QMessageBox.StandardButton.Cancel)
+        return box.exec() == QMessageBox.StandardButton.Discard
+
+    def _folder(self, title: str) -> Path | None:
+        name = QFileDialog.getExistingDirectory(self._window, self._texts(title))
+        return Path(name) if name else None

@@ -39,6 +39,7 @@ class Session:
         self.output, self.second = output, second
         self.entries: list[Entry] = []
         self.row = -1
+        self.unreadable: set[int] = set()  # rows whose image could not be opened
         self.opened: Opened | None = None
         self.result: Result | None = None  # the model's last answer for the open image
         self.label = DEFAULT_LABEL
@@ -54,14 +55,25 @@ class Session:
                 self._model = load_model(self._model_name)
             return self._model
 
-    def take(self, inputs: Sequence[str | Path]) -> None:
+    def find(self, inputs: Sequence[str | Path]) -> list[Entry]:
+        """Look for images, for ``take``.
+
+        Raises
+        ------
+        UsageError
+            There are none, or annotations cannot be written where they should be.
+        """
+        return list_images(inputs, self.output)
+
+    def take(self, entries: list[Entry]) -> None:
         """Take other images."""
-        self.entries = list_images(inputs, self.output)
-        self.row = -1
+        self.entries, self.row = entries, -1
+        self.unreadable.clear()
 
     def adopt(self, row: int, opened: Opened) -> None:
         """An image has been opened."""
         self.row, self.opened, self.result = row, opened, None
+        self.unreadable.discard(row)
         if self.label not in opened.document.layers:
             self.label = next(iter(opened.document.layers), self.label)
         opened.document.layer(self.label)

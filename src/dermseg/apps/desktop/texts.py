@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import locale
 
+from dermseg.apps.desktop.sentences import FINDINGS, german_error
+from dermseg.errors import DermsegError
+
 LANGUAGES = ("en", "de")
 
 GERMAN = {
@@ -84,6 +87,9 @@ GERMAN = {
     "{number} images written": "{number} Bilder geschrieben",
     "Live: {rate:.0f} frames/s": "Live: {rate:.0f} Bilder/s",
     "Not a medical device": "Kein Medizinprodukt",
+    "The work on {name} is in no file": "Die Arbeit an {name} ist in keiner Datei",
+    "{value}%": "{value}\u00a0%",
+    **FINDINGS,
 }
 
 
@@ -105,3 +111,12 @@ class Texts:
     def __call__(self, key: str, **values: object) -> str:
         text = GERMAN.get(key, key) if self.language == "de" else key
         return text.format(**values) if values else text
+
+    def error(self, error: Exception | str) -> str:
+        """An error as one line."""
+        if self.language != "de":
+            return str(error) or type(error).__name__
+        if isinstance(error, DermsegError):
+            hint = german_error(error.hint) if error.hint else None
+            return str(DermsegError(german_error(error.message), file=error.file, hint=hint))
+        return german_error(str(error)) or type(error).__name__

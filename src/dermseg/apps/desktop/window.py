@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QCloseEvent
 from PySide6.QtWidgets import (
@@ -18,10 +17,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from dermseg.apps.desktop import questions
 from dermseg.apps.desktop.assistant import Assistant
-from dermseg.apps.desktop.camera import Camera
 from dermseg.apps.desktop.canvas import Canvas
+from dermseg.apps.desktop.live import Live
 from dermseg.apps.desktop.menus import build_menus
 from dermseg.apps.desktop.panels import (
     ClassList,
@@ -32,10 +30,10 @@ from dermseg.apps.desktop.panels import (
     reading_rows,
     stack,
 )
-from dermseg.apps.desktop.render import Layer, Renderer
+from dermseg.apps.desktop.questions import Questions
+from dermseg.apps.desktop.render import Renderer
 from dermseg.apps.desktop.session import Session
 from dermseg.apps.desktop.texts import Texts
-from dermseg.apps.desktop.theme import CLASS_COLOURS
 from dermseg.apps.desktop.worker import Worker
 from dermseg.errors import DermsegError
 from dermseg.labeling.editor import files
@@ -64,7 +62,6 @@ class Window(QMainWindow):
         self.setWindowTitle("dermseg")
         self.resize(1280, 820)
         self.loader, self.measurer = Worker(self), Worker(self)
-        self.camera: Camera | None = None
         self.canvas, self.other = Canvas(), Canvas()
         self.file_list, self.class_list = FileList(texts), ClassList()
         self.sliders, self.readings, self.differences = Sliders(texts), Table(2), Table(4)
@@ -73,21 +70,22 @@ class Window(QMainWindow):
         self._pause = QTimer(self)
         self._pause.setSingleShot(True)
         self._pause.setInterval(_PAUSE_MS)
-        self.assistant = Assistant(self)
+        self.assistant, self.ask, self.live = Assistant(self), Questions(self), Live(self)
         self._workers = (self.loader, self.assistant.worker, self.measurer)
         self._build()
         self._actions = build_menus(self)
         self._connect()
+        self._blank()
 
     # -- building
 
     def _build(self) -> None:
         t = self.texts
-        splitter = QSplitter()
-        splitter.addWidget(self.canvas)
-        splitter.addWidget(self.other)
+        self._splitter = QSplitter()
+        self._splitter.addWidget(self.canvas)
+        self._splitter.addWidget(self.other)
         self.other.hide()
-        self.setCentralWidget(splitter)
+        self.setCentralWidget(self._splitter)
         self.readings.horizontalHeader().hide()
         self.differences.setHorizontalHeaderLabels([t("Class"), "Dice", t("Only here"), t("Only there")])
         left, right = Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea
@@ -112,22 +110,25 @@ class Window(QMainWindow):
 
     def _connect(self) -> None:
         self.canvas.edited.connect(self.edited)
-        self.canvas.moved.connect(lambda: self.other.follow(self.canvas) if self.other.isVisible() else None)
-        self.canvas.problem.connect(self.say)
+        for signal in (self.canvas.moved, self.other.resized):
+            signal.connect(lambda: self.other.follow(self.canvas) if self.other.isVisible() else None)
+        self.canvas.problem.connect(self.report)
         self.file_list.currentRowChanged.connect(lambda row: self.guarded(lambda: self.open_row(row)))
         self.class_list.currentItemChanged.connect(self._class_chosen)
         self.class_list.itemChanged.connect(self._class_ticked)
         self.sliders.changed.connect(self._slid)
         self._pause.timeout.connect(self._measure)
-        for worker in self._workers:
-            worker.failed.connect(self.say)
+        self.loader.failed.connect(self._unreadable)
+        for worker in (self.assistant.worker, self.measurer):
+            worker.failed.connect(self.report)
 
     # -- images
 
     def open_inputs(self, inputs: Sequence[str | Path]) -> None:
         """Take files, folders, globs or zips, and open the first image."""
+        entries = self.session.find(inputs)  # first: where there are none, what is open stays
         self._leave()
-        self.session.take(inputs)
+        self.session.take(entries)
         self.file_list.show_names([entry.name for entry in self.session.entries])
         for row in range(len(self.session.entries)):
             self._show_status(row)
@@ -137,7 +138,11 @@ class Window(QMainWindow):
         """Open an image of the list. What was under way for the one before is saved or cancelled."""
         if not 0 <= row < len(self.session.entries) or (row == self.session.row and self.session.opened):
             return
-        self._leave()
+        try:
+            self._leave()
+        except DermsegError:
+            self.file_list.put_back(self.session.row)
+            raise
         self.session.row = row
         entry = self.session.entries[row]
         self.say(self.texts("Loading {name}", name=entry.name))
@@ -162,22 +167,42 @@ class Window(QMainWindow):
         if opened.document.status == "new" and not opened.recovered:
             self.assistant.propose()
 
+    def _unreadable(self, error: Exception) -> None:
+        self.session.unreadable.add(self.session.row)
+        self._show_status(self.session.row)
+        self.report(error)
+
     def _leave(self) -> None:
-        """Save the open image and drop the work for it."""
+        """Save the open image and drop the work for it. A person's work that cannot be saved is not left."""
         self.loader.cancel()
         self.assistant.forget()
         self.measurer.cancel()
         self._pause.stop()
-        if self.camera is not None:
+        if self.live.on:
             self.toggle_camera()
         if self.canvas.pen is not None:
             self.canvas.pen.cancel()
-        self.save()
+        try:
+            self.save()
+        except DermsegError:
+            if self.session.opened is not None and self.session.opened.document.at_risk:
+                self._pause.start()
+                raise
         row, self.session.opened, self.session.row = self.session.row, None, -1
-        self.canvas.show_image(None)
-        self.other.show_image(None)
+        self._blank()
         if row >= 0:
             self._show_status(row)
+
+    def _blank(self) -> None:
+        """Show nothing of the image that was open."""
+        self.canvas.show_image(None)
+        self.other.show_image(None)
+        self.readings.show_rows([])
+        self.differences.show_rows([])
+        self.class_list.show_classes([], "", set())
+        self._actions.undo.setEnabled(False)
+        self._actions.redo.setEnabled(False)
+        self.setWindowTitle("dermseg")
 
     def step(self, by: int) -> None:
         """Go to another image of the list."""
@@ -196,6 +221,7 @@ class Window(QMainWindow):
         """The outline is good: say so, save, next image."""
         if self.session.opened is not None:
             self.session.opened.document.set_status("approved")
+            self.edited()
             self.save()
             self.step(1)
 
@@ -207,36 +233,22 @@ class Window(QMainWindow):
             status, unsaved = opened.document.status, opened.document.changed
         else:
             status, unsaved = files.file_status(entry), entry.unsaved
+            if row in self.session.unreadable:
+                status = None
         self.file_list.show_status(row, entry.name, status, unsaved)
 
     # -- the camera
 
     def toggle_camera(self, source: int | str = 0) -> None:
         """Start or stop the live picture."""
-        if self.camera is not None:
-            camera, self.camera = self.camera, None
-            camera.stop()
-            self.canvas.show_image(None)
-            self._actions.camera.setChecked(False)
-            self.say("")
+        self._actions.camera.setChecked(False)  # that is how it stays if the open image cannot be left
+        if self.live.on:
+            self.live.stop()
             return
         self._leave()
         self.file_list.setCurrentRow(-1)
-        self.camera = Camera(source, self.session.model, self)
-        self.camera.frame.connect(self._live)
-        self.camera.failed.connect(self.say)
-        self.camera.start()
+        self.live.start(source)
         self._actions.camera.setChecked(True)
-
-    def _live(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], rate: float) -> None:
-        if self.camera is None:
-            return
-        renderer = Renderer(pixels)
-        renderer.opacity = self.sliders.value("Opacity")
-        renderer.layers = [Layer(mask, CLASS_COLOURS[0])]
-        self.canvas.show_image(renderer)
-        self.say(self.texts("Live: {rate:.0f} frames/s", rate=rate))
-        self.camera.shown()
 
     # -- editing
 
@@ -324,8 +336,11 @@ class Window(QMainWindow):
             self.canvas.widen(value / 2 / pen.radius)
         elif name == "Threshold":
             self.assistant.threshold = value
-            # never over what a person drew: there the threshold is for the next proposal
-            if opened is not None and opened.document.last_step in (None, PROPOSE):
+            # never over what a person drew or approved, today or in the file that was opened: there the
+            # threshold is for the next proposal
+            if opened is not None and (
+                opened.document.status in ("new", "proposed") and opened.document.last_step in (None, PROPOSE)
+            ):
                 self.assistant.propose()
 
     def edited(self) -> None:
@@ -336,6 +351,8 @@ class Window(QMainWindow):
         self._actions.undo.setEnabled(opened.document.can_undo)
         self._actions.redo.setEnabled(opened.document.can_redo)
         self._show_status(self.session.row)
+        if opened.journal.problem is not None:
+            self.report(opened.journal.problem)
         if self.canvas.pen is not None:
             self.sliders.set_value("Width", self.canvas.pen.radius * 2, quiet=True)
         self._pause.start()
@@ -370,12 +387,13 @@ class Window(QMainWindow):
 
     def compare(self) -> None:
         """Show how the second reader differs, if there is one."""
-        if self.session.second is None:
+        if self.session.second is None or self.session.opened is None:
             return
         found = self.session.compare()
         self._difference_dock.show()
         if not self.other.isVisible():
             self.other.show()
+            self._splitter.setSizes([self._splitter.width()] * 2)  # of equal width: both show the same part
             self.canvas.fit()
         if found is None:
             self.differences.show_rows([])
@@ -383,48 +401,9 @@ class Window(QMainWindow):
             self.say(self.texts("The other reader has no annotation of this image"))
             return
         disagreements, layers = found
-        self.differences.show_rows(disagreement_rows(disagreements))
+        self.differences.show_rows(disagreement_rows(disagreements, self.texts))
         self.other.set_layers(layers)
         self.other.follow(self.canvas)
-
-    # -- questions
-
-    def ask_images(self) -> None:
-        """Ask for images and open them."""
-        if names := questions.images(self, self.texts):
-            self.open_inputs(names)
-
-    def ask_folder(self) -> None:
-        """Ask for a folder and open its images."""
-        if folder := questions.folder(self, self.texts, "Open folder…"):
-            self.open_inputs([folder])
-
-    def ask_second(self) -> None:
-        """Ask for another reader's folder and compare with it."""
-        if folder := questions.folder(self, self.texts, "Second reader…"):
-            self.session.second = folder
-            self.compare()
-
-    def ask_mask(self) -> None:
-        """Ask for a name and write the class in hand as a mask."""
-        opened = self.session.opened
-        if opened is None:
-            return
-        start = f"{Path(opened.entry.name).stem}_segmentation.png"
-        if file := questions.mask_file(self, self.texts, start):
-            files.export_mask(opened.document, self.session.label, file)
-            self.say(self.texts("Saved: {name}", name=file.name))
-
-    def ask_coco(self) -> None:
-        """Ask for a name and write all images of the list as COCO."""
-        if file := questions.coco_file(self, self.texts):
-            self.save()
-            number = files.export_coco(self.session.entries, file)
-            self.say(self.texts("{number} images written", number=number))
-
-    def ask_class(self) -> None:
-        """Ask for a class's name and take it in hand."""
-        self.add_class(questions.class_name(self, self.texts))
 
     # -- the rest
 
@@ -432,16 +411,29 @@ class Window(QMainWindow):
         """One line at the bottom."""
         self.message.setText(text)
 
+    def report(self, error: Exception | str) -> None:
+        """An error as one line at the bottom."""
+        self.say(self.texts.error(error))
+
     def guarded(self, do: Callable[[], object]) -> None:
         """An error is a line at the bottom, never the end of the program."""
         try:
             do()
         except DermsegError as error:
-            self.say(str(error))
+            self.report(error)
 
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
-        """Save and end the threads; if saving fails, the journal keeps the work."""
-        self.guarded(self._leave)
+        """Save and end the threads. If saving fails the journal keeps the work; if that failed too, ask."""
+        try:
+            self._leave()
+        except DermsegError as error:
+            self.report(error)
+            opened = self.session.opened
+            if opened is not None and opened.journal.lost:
+                if not self.ask.may_drop(opened.entry.name, error):
+                    event.ignore()
+                    return
+                self.session.opened = None
         for worker in self._workers:
             worker.stop()
         event.accept()

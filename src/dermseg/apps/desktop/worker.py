@@ -20,12 +20,12 @@ class Worker(QThread):
     Signals
     -------
     failed
-        A job's error, as one line.
+        A job's error.
     busy
         Whether there is work.
     """
 
-    failed = Signal(str)
+    failed = Signal(object)
     busy = Signal(bool)
     _finished = Signal(int, object, object)
 
@@ -73,14 +73,15 @@ class Worker(QThread):
                     return
                 ticket, job = self._waiting
                 self._waiting = None
+            error: Exception | None
             try:
                 result, error = job(), None
             except (DermsegError, MemoryError, OSError) as problem:
-                result, error = None, str(problem) or type(problem).__name__
+                result, error = None, problem
             self._finished.emit(ticket, result, error)
 
     @Slot(int, object, object)
-    def _deliver(self, ticket: int, result: Any, error: str | None) -> None:
+    def _deliver(self, ticket: int, result: Any, error: Exception | None) -> None:
         if ticket != self._ticket:
             return
         self.busy.emit(False)

@@ -95,6 +95,7 @@ class Document:
         self._undone: list[_Entry] = []
         self._before: dict[tuple[str, int, int], Mask] = {}  # tiles as they were when the stroke began
         self._saved: tuple[int, Status] = (0, self.status)
+        self._saved_step: _Entry | None = None
         self._changes = 0
         self.layers.update(self._learn(annotation))
 
@@ -103,7 +104,20 @@ class Document:
     @property
     def changed(self) -> bool:
         """Whether there is anything that the file does not have."""
-        return (self._changes, self.status) != self._saved
+        return self.state != self._saved
+
+    @property
+    def state(self) -> tuple[int, Status]:
+        """Another value after every change, to tell whether there was one."""
+        return self._changes, self.status
+
+    @property
+    def at_risk(self) -> bool:
+        """Whether a person's work is gone if it is not saved; a proposal can be had again."""
+        last = self._done[-1] if self._done else None
+        return self.status in ("corrected", "approved") and (
+            last is not self._saved_step or self.status != self._saved[1]
+        )
 
     @property
     def can_undo(self) -> bool:
@@ -307,7 +321,12 @@ class Document:
 
     def mark_saved(self) -> None:
         """The file now has everything."""
-        self._saved = (self._changes, self.status)
+        self._saved = self.state
+        self._saved_step = self._done[-1] if self._done else None
+
+    def mark_unsaved(self) -> None:
+        """The file does not have what is here, though nothing was done since: it comes from a journal."""
+        self._changes += 1
 
     def _shapes(self, label: str) -> list[Shape]:
         mask = self.layers[label]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,14 +13,14 @@ from numpy.typing import NDArray
 
 from dermseg.data.coco import write_coco
 from dermseg.data.labelme import Annotation, draw_labels, read_labelme, write_labelme
-from dermseg.errors import DataError, DermsegError
+from dermseg.errors import DataError, DermsegError, UsageError
 from dermseg.files import atomic_write
 from dermseg.images.load import ImageInfo, load_image
 from dermseg.images.masks import save_mask
 from dermseg.images.roles import tell_apart
 from dermseg.images.sources import ImageSource, find_images
 from dermseg.labeling.editor.document import Document, Status, status_of
-from dermseg.labeling.editor.journal import Journal, journal_path, recover
+from dermseg.labeling.editor.journal import ELSEWHERE, Journal, journal_path, recover
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,15 @@ def list_images(inputs: Sequence[str | Path], folder: Path | None = None) -> lis
     Raises
     ------
     UsageError
-        No image is found.
+        No image is found, or the folder is a file or below one.
     DataError
         An image in a zip, and no folder to write to.
     """
+    if folder is not None and (part := _nearest(folder)).is_file():
+        raise UsageError(
+            f"annotations cannot be written below '{folder}': '{part}' is a file",
+            hint="name a folder with -o",
+        )
     sources = tell_apart(find_images(inputs, exclude=folder)).photographs
     return [Entry(source, annotation_path(source, folder)) for source in sources]
 
@@ -99,6 +105,8 @@ def file_status(entry: Entry) -> Status | None:
 def open_image(entry: Entry) -> Opened:
     """Load an image with its annotation, and with what a crash kept from the file.
 
+    Where nothing can be saved, the journal's ``problem`` says so.
+
     Raises
     ------
     ImageError
@@ -120,7 +128,9 @@ def open_image(entry: Entry) -> Opened:
     if document.size != (height, width):
         found = f"{document.size[1]}x{document.size[0]}"
         raise DataError(f"is for an image of {found} pixels, not {width}x{height}", file=entry.annotation)
-    return Opened(entry, loaded.pixels, loaded.info, document, Journal(path, document), recovered)
+    journal = Journal(path, document)
+    journal.problem = _why_unwritable(entry.annotation.parent)
+    return Opened(entry, loaded.pixels, loaded.info, document, journal, recovered)
 
 
 def save(opened: Opened) -> None:
@@ -131,8 +141,10 @@ def save(opened: Opened) -> None:
     DermsegError
         The file cannot be written.
     """
-    opened.entry.annotation.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(opened.entry.annotation, write_labelme(opened.document.to_annotation()))
+    try:
+        atomic_write(opened.entry.annotation, write_labelme(opened.document.to_annotation()))
+    except DermsegError as error:
+        raise DermsegError(error.message, file=error.file, hint=ELSEWHERE) from error
     opened.document.mark_saved()
     opened.journal.restart(opened.document)
 
@@ -159,6 +171,23 @@ def export_coco(entries: Sequence[Entry], path: Path) -> int:
     ]
     atomic_write(path, write_coco(rows, labels))
     return len(rows)
+
+
+def _why_unwritable(folder: Path) -> DermsegError | None:
+    """Tried, since permissions do not tell of read-only disks or shares; the folder may have to be made."""
+    probe = _nearest(folder) / f".dermseg-{secrets.token_hex(6)}.tmp"
+    try:
+        probe.open("xb").close()
+        probe.unlink()
+    except OSError as error:
+        reason = f"nothing can be saved here: {error.strerror or error}"
+        return DermsegError(reason, file=folder, hint=ELSEWHERE)
+    return None
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or what is nearest above it of what is there."""
+    return next((part for part in (folder, *folder.parents) if os.path.lexists(part)), folder)
 
 
 def _relative(entry: Entry) -> str:

@@ -7,11 +7,12 @@ off at the end is noticed by its checksum and left out. It is removed when the a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from dermseg.data.labelme import Annotation, read_labelme, write_labelme
 from dermseg.errors import DataError, DermsegError
@@ -20,6 +21,7 @@ from dermseg.labeling.editor.tiles import Step
 
 _MAGIC = b"dermseg journal 1\n"
 _HEAD = struct.Struct("<cII")  # kind, length, CRC-32 of kind and content
+ELSEWHERE = "make the folder writable, or name another one with -o"  # where nothing can be saved
 _KINDS = {"base": b"B", "step": b"S", "undo": b"U", "redo": b"R", "status": b"T", "origin": b"O"}
 
 
@@ -31,47 +33,71 @@ def journal_path(annotation: Path) -> Path:
 class Journal:
     """Writes what is done to a document. Nothing is written before the first change.
 
+    A full disk or a read-only folder does not stop the work. The first record that can be written after one
+    that could not begins the file anew: steps are differences, so later ones do not fit without the lost one.
+
     Parameters
     ----------
     path
         The file; one that is there is continued, if ``document`` came from it.
     document
         Its changes are written from now on.
+
+    Attributes
+    ----------
+    problem
+        Why the last change is not in the file, or the next one will not be; None where all is well.
+    lost
+        Whether the last change is not in the file.
     """
 
     def __init__(self, path: Path, document: Document) -> None:
         self.path = path
+        self.problem: DermsegError | None = None
+        self._document = document
+        self.lost = False
         self._base: tuple[Annotation, Status] | None = (document.annotation, document.status)
         if path.exists():
             self._base = None
         document.on_record = self.write
 
     def write(self, kind: str, content: Any) -> None:
-        """Add a record.
-
-        Raises
-        ------
-        DermsegError
-            The disk is full or the folder cannot be written.
-        """
+        """Add a record, or say in ``problem`` why that cannot be."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                if self._base is not None:
-                    annotation, status = self._base
-                    file.write(_MAGIC + _record("base", write_labelme(annotation)))
-                    file.write(_record("status", status.encode()))
-                    self._base = None
-                file.write(_record(kind, _content(kind, content)))
-                file.flush()
-                os.fsync(file.fileno())
+            if self.lost:
+                new = self.path.with_name(f"{self.path.name}.new")
+                _write(new, "wb", _beginning(self._document.to_annotation(), self._document.status))
+                new.replace(self.path)
+            else:
+                begin = b"" if self._base is None else _beginning(*self._base)
+                _write(self.path, "ab", begin + _record(kind, _content(kind, content)))
         except OSError as error:
-            raise DermsegError(f"cannot be written: {error.strerror or error}", file=self.path) from error
+            self.lost = True
+            if self.problem is None:  # else it was known before: the first cause tells most
+                reason = f"cannot be written: {error.strerror or error}"
+                self.problem = DermsegError(reason, file=self.path, hint=ELSEWHERE)
+        else:
+            self.problem, self._base, self.lost = None, None, False
 
     def restart(self, document: Document) -> None:
         """The document has been saved: what is there is not needed any more."""
-        self.path.unlink(missing_ok=True)
-        self._base = (document.to_annotation(), document.status)
+        self.problem, self._base, self.lost = None, (document.to_annotation(), document.status), False
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError:  # held by another program: the next record must not go behind what is there
+            self.lost = True
+
+
+def _write(path: Path, mode: Literal["ab", "wb"], data: bytes) -> None:
+    with path.open(mode) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _beginning(annotation: Annotation, status: Status) -> bytes:
+    return _MAGIC + _record("base", write_labelme(annotation)) + _record("status", status.encode())
 
 
 def _content(kind: str, content: Any) -> bytes:
@@ -100,7 +126,7 @@ def recover(path: Path) -> Document | None:
     except FileNotFoundError:
         return None
     if not data:
-        path.unlink()
+        _drop(path)
         return None
     if not data.startswith(_MAGIC[: len(data)]):
         raise DataError(
@@ -115,11 +141,18 @@ def recover(path: Path) -> Document | None:
         document = _repeat(document, code, content, path)
         at += _HEAD.size + length
     if document is None:
-        path.unlink()
+        _drop(path)
         return None
     if at < len(data):
-        os.truncate(path, at)
+        with contextlib.suppress(OSError):  # a read-only folder: what is there can still be looked at
+            os.truncate(path, at)
+    document.mark_unsaved()
     return document
+
+
+def _drop(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _repeat(document: Document | None, code: bytes, content: bytes, path: Path) -> Document:

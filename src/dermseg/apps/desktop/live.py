@@ -1,0 +1,53 @@
+"""The live picture in the window: starts and stops the camera, and shows its frames."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.apps.desktop.camera import Camera
+from dermseg.apps.desktop.render import Layer, Renderer
+from dermseg.apps.desktop.theme import CLASS_COLOURS
+
+if TYPE_CHECKING:
+    from dermseg.apps.desktop.window import Window
+
+
+class Live:
+    """The camera, while it runs."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self._camera: Camera | None = None
+
+    @property
+    def on(self) -> bool:
+        """Whether it runs."""
+        return self._camera is not None
+
+    def start(self, source: int | str) -> None:
+        """Show a camera, or a film."""
+        self._camera = Camera(source, self._window.session.model, self._window)
+        self._camera.frame.connect(self._show)
+        self._camera.failed.connect(self._window.report)
+        self._camera.start()
+
+    def stop(self) -> None:
+        """Show nothing more."""
+        camera, self._camera = self._camera, None
+        if camera is not None:
+            camera.stop()
+            self._window.canvas.show_image(None)
+            self._window.say("")
+
+    def _show(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], rate: float) -> None:
+        if self._camera is None:
+            return
+        renderer = Renderer(pixels)
+        renderer.opacity = self._window.sliders.value("Opacity")
+        renderer.layers = [Layer(mask, CLASS_COLOURS[0])]
+        self._window.canvas.show_image(renderer)
+        self._window.say(self._window.texts("Live: {rate:.0f} frames/s", rate=rate))
+        self._camera.shown()

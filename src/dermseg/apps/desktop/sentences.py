@@ -1,0 +1,87 @@
+"""German for what other parts of dermseg say: what the gate finds, and errors, which carry values."""
+
+from __future__ import annotations
+
+import re
+
+# what the gate finds; the English sentences are those of ``quality.verdict``
+FINDINGS = {
+    "not like the dermoscopic images the model knows": "anders als die dermatoskopischen Bilder des Modells",
+    "not a picture of a skin lesion as far as the model can tell": "dem Modell nach kein Bild einer Läsion",
+    "out of focus": "unscharf",
+    "too dark": "zu dunkel",
+    "overexposed, parts are plain white": "überbelichtet, Teile sind rein weiß",
+    "strong colour cast": "starker Farbstich",
+    "hair lies over the skin": "Haare liegen über der Haut",
+    "a ruler or scale marks are in view": "ein Lineal oder Maßstab ist im Bild",
+    "bubbles or reflections in the contact fluid": "Blasen oder Spiegelungen in der Kontaktflüssigkeit",
+    "dark corners take up much of the image": "dunkle Ecken nehmen viel vom Bild ein",
+    "too few pixels": "zu wenige Pixel",
+    "the lesion is very small in the image": "die Läsion ist sehr klein im Bild",
+    "the lesion reaches the edge of the image": "die Läsion reicht bis zum Bildrand",
+    "no lesion was found": "keine Läsion gefunden",
+    "several lesions": "mehrere Läsionen",
+    "the outline is uncertain": "der Umriss ist unsicher",
+}
+
+# what stands for ``{why}`` is translated too
+_ERRORS = {
+    "nothing can be saved here: {why}": "hier kann nichts gespeichert werden: {why}",
+    "cannot be written: {why}": "kann nicht geschrieben werden: {why}",
+    "cannot be read: {why}": "kann nicht gelesen werden: {why}",
+    "cannot be opened: {why}": "kann nicht geöffnet werden: {why}",
+    "make the folder writable, or name another one with -o": (
+        "Ordner beschreibbar machen oder mit -o einen anderen nennen"
+    ),
+    "annotations cannot be written below '{folder}': '{part}' is a file": (
+        "unter '{folder}' können keine Annotationen geschrieben werden: '{part}' ist eine Datei"
+    ),
+    "name a folder with -o": "mit -o einen Ordner nennen",
+    "name one with -o": "mit -o einen nennen",
+    "an image in a zip has no folder to write to": "ein Bild in einem Zip hat keinen Ordner zum Schreiben",
+    "no image found in {given}": "kein Bild gefunden in {given}",
+    "name files, folders or zips with JPEG, PNG, TIFF, BMP, WebP or DICOM images": (
+        "Dateien, Ordner oder Zips mit JPEG-, PNG-, TIFF-, BMP-, WebP- oder DICOM-Bildern nennen"
+    ),
+    "no image has a saved annotation yet": "noch kein Bild hat eine gespeicherte Annotation",
+    "save one first": "zuerst eine speichern",
+    "does not exist": "gibt es nicht",
+    "the file is empty (0 bytes)": "die Datei ist leer (0 Byte)",
+    "is not an image that is read (JPEG, PNG, TIFF, BMP, WebP)": (
+        "ist kein lesbares Bild (JPEG, PNG, TIFF, BMP, WebP)"
+    ),
+    "the file is truncated: {how}": "die Datei ist abgeschnitten: {how}",
+    "copy it again from where it came, or save it anew in an image program": (
+        "erneut von der Quelle kopieren oder in einem Bildprogramm neu speichern"
+    ),
+    "the {format} cannot be decoded: {how}": "das {format} lässt sich nicht dekodieren: {how}",
+    "the {format} header is damaged": "der Kopf des {format} ist beschädigt",
+    "not enough memory for {what}": "nicht genug Arbeitsspeicher für {what}",
+    "not a JSON file": "keine JSON-Datei",
+    "not a LabelMe file: it has no list 'shapes'": "keine LabelMe-Datei: die Liste 'shapes' fehlt",
+    "is for an image of {found} pixels, not {size}": "gehört zu einem Bild von {found} Pixeln, nicht {size}",
+    "not a journal of dermseg": "kein Journal von dermseg",
+    "move it away to open the image without it": "die Datei verschieben, um das Bild ohne sie zu öffnen",
+    "camera {source} cannot be opened": "Kamera {source} lässt sich nicht öffnen",
+    "Permission denied": "keine Berechtigung",
+    "Operation not permitted": "nicht erlaubt",
+    "Read-only file system": "schreibgeschützter Datenträger",
+    "No space left on device": "kein Platz mehr auf dem Datenträger",
+    "No such file or directory": "Datei oder Ordner gibt es nicht",
+    "Not a directory": "kein Ordner",
+}
+_PATTERNS = {
+    re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+)", re.escape(english)), re.DOTALL): german
+    for english, german in _ERRORS.items()
+}
+
+
+def german_error(text: str) -> str:
+    """The German of a part of an error, as far as it is known; else the text as it is."""
+    for pattern, german in _PATTERNS.items():
+        if found := pattern.fullmatch(text):
+            values = found.groupdict()
+            if "why" in values:
+                values["why"] = german_error(values["why"])
+            return german.format(**values)
+    return text
