@@ -4,9 +4,12 @@
     python benchmarks/data_fractions.py ["$DERMSEG_RUNS/suite-small"]
     dermseg suite run configs/suite/grouped-split-small.yaml -o "$DERMSEG_RUNS/suite-grouped"
     python benchmarks/data_fractions.py --grouped "$DERMSEG_RUNS/suite-grouped"
+    dermseg suite run configs/suite/small-sample.yaml -o "$DERMSEG_RUNS/suite-small-sample"
+    python benchmarks/data_fractions.py --small-sample "$DERMSEG_RUNS/suite-small-sample"
 
 Copies the suite's ``results.csv`` and ``tests.csv`` to ``benchmarks/results``. What has not been run is said.
-``--grouped`` puts its 100 % runs beside those on the split by patient, lesion and near-duplicates.
+``--grouped`` puts its 100 % runs beside those on the split by patient, lesion and near-duplicates,
+``--small-sample`` shows what 161 images give.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from pathlib import Path
 
 from common import RESULTS, ROOT, write_section
 
-NAME, GROUPED = "data-fractions-small", "grouped-split-small"
+NAME, GROUPED, SAMPLE = "data-fractions-small", "grouped-split-small", "small-sample"
 # What student projects report, Dice and IoU of U-Net and UNet++: ISIC 2018, full widths, 256 px, 20 epochs,
 # random splits of their own.
 REPORTED = {
@@ -73,6 +76,16 @@ def beside(random: list[dict[str, str]], grouped: list[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def sample(rows: list[dict[str, str]]) -> str:
+    """The runs on 161 training images."""
+    lines = ["| 161 training images | Dice | Jaccard | mean IoU, pooled |", "|---|---:|---:|---:|"]
+    for model in MODELS:
+        for row in (row for row in rows if row["model"] == model):
+            figures = [float(row[key]) for key in ("dice", "jaccard", "pooled_mean_iou")]
+            lines.append(f"| {model} | {' | '.join(f'{figure:.3f}' for figure in figures)} |")
+    return "\n".join(lines)
+
+
 def keep(suite: Path, name: str) -> None:
     """Copy the tables of a suite to the results."""
     for source, target in (("results.csv", f"{name}.csv"), ("tests.csv", f"{name}-tests.csv")):
@@ -92,12 +105,19 @@ def main() -> None:
     home = os.environ.get("DERMSEG_RUNS", Path.home() / "dermseg-runs")
     parser.add_argument("suite", type=Path, nargs="?", default=Path(home) / "suite-small")
     parser.add_argument("--grouped", type=Path, metavar="SUITE", help="the other table, from this folder")
+    parser.add_argument("--small-sample", type=Path, metavar="SUITE", help="the third, from this folder")
     args = parser.parse_args()
     page = ROOT / "docs" / "experiments.md"
     if args.grouped:
         keep(args.grouped, GROUPED)
         text = beside(read(RESULTS / f"{NAME}.csv"), read(RESULTS / f"{GROUPED}.csv"))
         write_section(page, "grouped", text)
+        print(text)
+        return
+    if args.small_sample:
+        keep(args.small_sample, SAMPLE)
+        text = sample(read(RESULTS / f"{SAMPLE}.csv"))
+        write_section(page, "small-sample", text)
         print(text)
         return
     suite: Path = args.suite
