@@ -15,7 +15,7 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -112,7 +112,7 @@ def download(
         if present is None:
             # said before, so that a file whose record a kill prevented is known to be ours, and whole
             record[file.name] = {"url": file.url, "size": None}
-            atomic_write(target / RECORD, json.dumps(record, indent=2).encode("utf-8"))
+            _write_record(target, record)
             got = fetch(
                 file.url,
                 target / file.name,
@@ -130,12 +130,16 @@ def download(
                 "licence": COLLECTIONS[source].layout.licence,
             }
             # After each file: what is whole stays known when the next one fails.
-            atomic_write(target / RECORD, json.dumps(record, indent=2).encode("utf-8"))
+            _write_record(target, record)
             present = Downloaded(file.name, got.path, got.size, got.sha256, True)
         result.append(present)
     if record:
-        atomic_write(target / RECORD, json.dumps(record, indent=2).encode("utf-8"))
+        _write_record(target, record)
     return result
+
+
+def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    atomic_write(folder / RECORD, json.dumps(record, indent=2).encode("utf-8"))
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -250,7 +254,7 @@ def download_archive(
             "licence": licence,
             "attribution": record.get("attribution", ""),
         }
-    atomic_write(target / RECORD, json.dumps(entries, indent=2).encode("utf-8"))
+    _write_record(target, entries)
     return {
         "images": len(records),
         "bytes": sum(entry["size"] for entry in entries.values()),

@@ -33,6 +33,7 @@ from dermseg.images.contours import mask_to_polygons
 VERSION = "5.5.0"  # of the format as it is written here
 _KINDS = ("polygon", "rectangle", "circle", "mask", "line", "linestrip", "point", "points")
 _LARGEST = 100_000_000  # pixels
+PROPOSED = "proposed"  # the flag of a LabelMe file that a model wrote: labeling.propose
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ class Annotation:
     def labels(self) -> tuple[str, ...]:
         """Labels of the shapes that cover an area, sorted."""
         return tuple(sorted({s.name for s in self.shapes if s.name and s.kind not in ("point", "points")}))
+
+
+def is_proposal(annotation: Annotation) -> bool:
+    """Whether nobody has worked on a LabelMe file since the model wrote it (``flags.proposed``)."""
+    flags = annotation.extra.get("flags")
+    return isinstance(flags, dict) and bool(flags.get(PROPOSED))
 
 
 def read_labelme(data: bytes, file: str | Path | None = None) -> Annotation:

@@ -126,11 +126,9 @@ class Worker:
         max_pixels = round(self.config.max_megapixels * 1e6)
         loaded = load_image(data, min_side=self.model.min_side, max_pixels=max_pixels)
         options = self.config
-        gate_view = self.model.gate_view(loaded.pixels)
-        (probability,), features = self.model.look(self.model.prepare(loaded.pixels)[None], tta=options.tta)
-        size = (loaded.info.height, loaded.info.width)
-        result = self.model.finish(probability, size, threshold=options.threshold, lesions=options.lesions)
-        result = self.model.judge(result, gate_view, None if features is None else features[0])
+        result = self.model.segment(
+            loaded, threshold=options.threshold, lesions=options.lesions, tta=options.tta
+        )
         overlay = None
         if "dicom-sc" in options.kinds:
             pixels = shrink(load_view(data, loaded, max_pixels=max_pixels), OVERLAY_SIDE)

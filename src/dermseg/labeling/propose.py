@@ -12,8 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dermseg.data.labelme import Annotation, Shape, mask_to_shapes, read_labelme, write_labelme
-from dermseg.data.sources.converted import PROPOSED, is_proposal
+from dermseg.data.labelme import (
+    PROPOSED,
+    Annotation,
+    Shape,
+    is_proposal,
+    mask_to_shapes,
+    read_labelme,
+    write_labelme,
+)
 from dermseg.errors import DataError, DermsegError
 from dermseg.files import atomic_write
 from dermseg.images.load import load_image

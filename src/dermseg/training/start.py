@@ -184,8 +184,8 @@ def start_settings(text: str) -> list[str]:
         settings["training.freeze_norm"] = True
     elif start.weights is not None and (config := start.weights.with_name(CONFIG)).exists():
         before = load_config(config)
-        kept = ("architecture", "options", "outputs", "mean", "std", "filters")
-        network = before.model.model_dump(mode="json", include=set(kept))
+        kept = {"architecture", "options", "outputs", "mean", "std", "filters"}
+        network = before.model.model_dump(mode="json", include=kept)
         settings["training.image_size"] = before.training.image_size
     if network:
         network["options"] = without_pretrained(network["options"])  # all weights come from the start

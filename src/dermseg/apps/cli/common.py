@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import typer
 
-from dermseg.errors import DermsegError
+from dermseg.errors import DermsegError, UsageError
 
 
 def print_error(error: DermsegError) -> None:
@@ -37,3 +38,15 @@ def new_app() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def refuse_unused(given: Mapping[str, object], why: str, hint: str = "leave it out") -> None:
+    """Refuse options that were given (their value is true) and do nothing; ``why`` follows their names.
+
+    Raises
+    ------
+    UsageError
+        There are some.
+    """
+    if unused := [option for option, value in given.items() if value]:
+        raise UsageError(f"{', '.join(unused)} {why}", hint=hint)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.common import new_app, print_json, refuse_unused, say
 from dermseg.apps.cli.data_common import (
     JsonOption,
     OverwriteOption,
@@ -16,7 +16,6 @@ from dermseg.apps.cli.data_common import (
     count_splits,
     leaks_json,
     may_write,
-    no_effect,
     progress,
     say_leaks,
 )
@@ -75,11 +74,14 @@ def split_(
     if k_folds is not None and splits is not None:
         raise UsageError("--k-folds and --splits were given", hint="use one of them")
     if splits is None:
-        no_effect({"--exclude-leaks": exclude_leaks, "--split-column": split_column}, "without --splits")
+        refuse_unused(
+            {"--exclude-leaks": exclude_leaks, "--split-column": split_column},
+            "can have no effect without --splits",
+        )
     else:
-        no_effect({"--ratios": ratios, "--seed": seed is not None}, "with --splits")
+        refuse_unused({"--ratios": ratios, "--seed": seed is not None}, "can have no effect with --splits")
     if k_folds is not None:
-        no_effect({"--ratios": ratios}, "with --k-folds")
+        refuse_unused({"--ratios": ratios}, "can have no effect with --k-folds")
     folds = [output.with_name(f"{output.stem}-fold{i}{output.suffix}") for i in range(k_folds or 0)]
     for target in folds or [output]:
         may_write(target, overwrite, "--overwrite")

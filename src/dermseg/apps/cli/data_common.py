@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,18 +63,6 @@ def may_write(path: Path, allowed: bool, option: str) -> None:
         raise UsageError("there is a file already", file=path, hint=f"{option}, or another -o")
     if path.suffix.lower() != ".csv":
         raise UsageError(f"an index is a .csv file, not '{path.name}'", hint=f"-o {path.stem or 'index'}.csv")
-
-
-def no_effect(given: Mapping[str, object], where: str) -> None:
-    """Refuse options that were given (their value is true) and cannot have an effect.
-
-    Raises
-    ------
-    UsageError
-        There are some.
-    """
-    if unused := [option for option, value in given.items() if value]:
-        raise UsageError(f"{', '.join(unused)} can have no effect {where}", hint="leave it out")
 
 
 def count_splits(rows: Sequence[IndexRow]) -> dict[str, int]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import print_json, say
+from dermseg.apps.cli.common import print_json, refuse_unused, say
 from dermseg.apps.cli.data_common import (
     JsonOption,
     OverwriteOption,
@@ -17,7 +17,6 @@ from dermseg.apps.cli.data_common import (
     count_splits,
     leaks_json,
     may_write,
-    no_effect,
     progress,
     say_leaks,
 )
@@ -84,7 +83,7 @@ def import_(
     if given and images and masks:
         raise UsageError("inputs and --images with --masks were given", hint="use one way or the other")
     if splits is None:
-        no_effect({"--split-column": split_column}, "without --splits")
+        refuse_unused({"--split-column": split_column}, "can have no effect without --splits")
     may_write(output, overwrite or append, "--append or --overwrite")
     old = read_index(output) if append and output.exists() else []
     with progress("checking pairs") as step:

@@ -9,7 +9,7 @@ import onnx  # noqa: F401  (a missing [train] extra must show before anything el
 import torch  # noqa: F401
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.common import new_app, print_json, refuse_unused, say
 from dermseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,11 +88,11 @@ def export(
             "--summary": summary,
             "--note": note or None,
         }
-        if unused := [option for option, value in of_run.items() if value is not None]:
-            raise UsageError(
-                f"{', '.join(unused)} belong to RUN and do nothing with --onnx",
-                hint="name, version, licence and summary are lines of --card; the graph stays as it is",
-            )
+        refuse_unused(
+            {option: value is not None for option, value in of_run.items()},
+            "belong to RUN and do nothing with --onnx",
+            hint="name, version, licence and summary are lines of --card; the graph stays as it is",
+        )
         made = wrap(onnx_, card, output, overwrite=overwrite)
     else:
         from dermseg.export.bundle import Named, export_run

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from dermseg.data.coco import read_coco
 from dermseg.data.index import EXCLUDED
-from dermseg.data.labelme import Annotation, read_labelme, union_of_labels
 from dermseg.data.labelme import draw_labels as draw_labelme
+from dermseg.data.labelme import is_proposal, read_labelme, union_of_labels
 from dermseg.data.shards import Example, read_tar, read_tfrecord
 from dermseg.data.sources.base import Candidate, Entry, Found, is_image_name
 from dermseg.errors import DataError
@@ -29,7 +29,6 @@ from dermseg.images.names import portable_name
 from dermseg.images.sources import ImageSource
 
 LABELME = "labelme"
-PROPOSED = "proposed"  # the flag of a LabelMe file that a model wrote: labeling.propose
 Draw = Callable[[Sequence[str]], NDArray[np.bool_]]
 _TAKEN = "the same image id was found before"
 _SPLITS = frozenset(["train", "val", "calib", "test", EXCLUDED])
@@ -75,12 +74,6 @@ def convert_labelme(entries: Sequence[Entry], folder: Path, labels: Sequence[str
         masks = [draw_labelme(annotation, names) for names in chosen]
         found.candidates.append(Candidate(image_id, image, _write_masks(folder, image_id, masks)))
     return found
-
-
-def is_proposal(annotation: Annotation) -> bool:
-    """Whether nobody has worked on a LabelMe file since the model wrote it (``flags.proposed``)."""
-    flags = annotation.extra.get("flags")
-    return isinstance(flags, dict) and bool(flags.get(PROPOSED))
 
 
 def part_proposals(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:

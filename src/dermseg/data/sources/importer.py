@@ -10,9 +10,10 @@ from pathlib import Path
 
 from dermseg.data.duplicates import Fingerprint, fingerprint
 from dermseg.data.index import IndexRow, locate, write_table
+from dermseg.data.labelme import PROPOSED
 from dermseg.data.sources import FOLDER, KINDS, LAYOUTS, detect
 from dermseg.data.sources.base import Candidate, Entry, list_entries, pair_by_folder, pair_by_layout
-from dermseg.data.sources.converted import CONVERTERS, LABELME, PROPOSED, entry_id, part_proposals
+from dermseg.data.sources.converted import CONVERTERS, LABELME, entry_id, part_proposals
 from dermseg.data.sources.dicom import DICOM, pair_dicom
 from dermseg.data.sources.tables import Facts, SplitTable
 from dermseg.errors import DataError, DermsegError, MaskError

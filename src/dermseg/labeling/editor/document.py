@@ -16,8 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dermseg.data.labelme import Annotation, Shape, mask_to_shapes
-from dermseg.data.sources.converted import PROPOSED, is_proposal
+from dermseg.data.labelme import PROPOSED, Annotation, Shape, is_proposal, mask_to_shapes
 from dermseg.errors import DataError
 from dermseg.labeling.editor.shapes import (
     AREAS,
