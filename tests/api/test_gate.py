@@ -215,6 +215,34 @@ def test_browsers_of_other_places_may_call_only_where_that_is_allowed(serve: Cal
     assert allowed not in client.get("/health", headers={"Origin": "https://other.example"}).headers
 
 
+def test_without_keys_no_web_page_gets_at_the_server(
+    serve: Callable[..., Client], encoded: Callable[..., bytes], bearer: Callable[..., dict[str, str]]
+) -> None:
+    """The browser on this machine comes from the loopback too, with pages from anywhere."""
+    client = serve(keys="")
+    rebound = {"Host": f"evil.example:{client.base_url.port}"}  # its own name with the address 127.0.0.1
+    for method, path in (("GET", "/v1/jobs"), ("GET", "/metrics"), ("POST", "/v1/segment")):
+        answer = client.request(method, path, headers=rebound)
+        assert answer.status_code == 403 and "keys" in answer.json()["hint"]
+    for origin in ("https://evil.example", "null"):  # what a form of any page may send unasked
+        answer = client.post("/v1/segment", content=encoded(), headers={"Origin": origin})
+        assert answer.status_code == 403 and "audit-record" not in answer.headers
+    for headers in (
+        {},
+        {"Host": "localhost:1"},
+        {"Host": "[::1]"},
+        {"Origin": str(client.base_url).rstrip("/")},
+    ):
+        assert client.post("/v1/segment", content=encoded(), headers=headers).status_code == 200, headers
+    assert client.get("/health", headers=rebound).status_code == 200
+    allowed = serve(keys="", cors_origins=("https://pacs.example",))
+    page = {"Origin": "https://pacs.example"}
+    assert allowed.post("/v1/segment", content=encoded(), headers=page).status_code == 200
+    # A key is what no page of another place has, so with keys any name and any page will do.
+    elsewhere = {"Host": "dermseg.clinic.example", "Origin": "https://evil.example", **bearer()}
+    assert serve().get("/v1/jobs", headers=elsewhere).status_code == 200
+
+
 def test_a_server_does_not_start_on_what_it_cannot_trust(tiny_bundle: Path, tmp_path: Path) -> None:
     settings = Settings(state=tmp_path / "state", models=(str(tiny_bundle),), workers=1)
     services = Services.start(settings)

@@ -6,14 +6,16 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra [api]")
 
+from dermseg.apps.api import job_runner, routes_jobs
 from dermseg.apps.api.job_store import Job, JobStore, StoreError
+from dermseg.apps.api.services import MIN_FREE_BYTES
 from dermseg.apps.cli.main import main
 from dermseg.audit import verify
 
@@ -154,6 +158,49 @@ def test_limits_of_jobs(serve: Callable[..., Client], photographs: dict[str, byt
         client.post("/v1/jobs", content=pack(photographs), headers={"Content-Type": "a/b"}).status_code == 415
     )
     assert client.get("/v1/jobs/" + "0" * 32).status_code == 404
+
+
+def test_a_job_whose_end_cannot_be_noted_goes_on_later(
+    serve: Callable[..., Client], photographs: dict[str, bytes], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """As on a full disk: neither its end nor its failure can be written, until there is room again."""
+    refusals, end = [1, 2], JobStore.end
+
+    def full(*arguments: Any, **options: Any) -> bool:
+        if refusals:
+            refusals.pop()
+            raise sqlite3.OperationalError("database or disk is full")
+        return end(*arguments, **options)
+
+    monkeypatch.setattr(JobStore, "end", full)
+    monkeypatch.setattr(job_runner, "_RETRY_S", 0.05)
+    client = serve()
+    job = client.post("/v1/jobs", content=pack(photographs), headers=ZIP).json()["id"]
+    assert wait(client, job, seconds=20)["ok"] == 4 and not refusals
+    lines = [json.loads(line) for line in (tmp_path / "state" / "audit.jsonl").read_text().splitlines()]
+    assert len([line for line in lines if line["event"] == "result"]) == 4
+
+
+def test_a_body_in_chunks_does_not_fill_the_disk(
+    serve: Callable[..., Client], tmp_path: Path, monkeypatch: Any
+) -> None:
+    client = serve()
+    monkeypatch.setattr(routes_jobs, "_CHECK_BYTES", 100_000)
+    usage, looks = shutil.disk_usage, []
+
+    def filling(path: Path) -> Any:
+        looks.append(path)
+        return usage(path)._replace(free=10**9 if len(looks) < 3 else MIN_FREE_BYTES - 1)
+
+    monkeypatch.setattr(shutil, "disk_usage", filling)
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(1000):
+            yield bytes(50_000)
+
+    answer = client.post("/v1/jobs", content=chunks(), headers=ZIP)
+    assert answer.status_code == 507 and len(looks) == 3
+    assert names_in(tmp_path / "state" / "jobs") == []
 
 
 def test_names_from_a_zip_stay_inside(client: Client, encoded: Make, tmp_path: Path) -> None:

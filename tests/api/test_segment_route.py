@@ -124,6 +124,9 @@ def test_options_change_the_result_and_unknown_ones_are_refused(client: Client) 
     data = bytes(cv2.imencode(".png", two)[1])
     one = client.post("/v1/segment?measure=true", content=data, headers=PNG).json()
     both = client.post("/v1/segment?lesions=all&tta=true", content=data, headers=PNG).json()
+    each = client.post("/v1/segment?lesions=all&measure=true", content=data, headers=PNG).json()["readings"]
+    assert [reading["lesion"] for reading in each] == [1, 2] and one["readings"] is None
+    assert [reading["feret_max_px"] for reading in each] == pytest.approx([50, 30], abs=5)
     assert (one["lesions"], both["lesions"]) == (1, 2) and both["area_px"] > one["area_px"]
     assert one["reading"]["feret_max_px"] == pytest.approx(50, abs=5) and one["reading"]["area_mm2"] is None
     for query in ("treshold=0.4", "threshold=0", "threshold=nan", "lesions=some", "model=" + "x" * 200):
@@ -162,6 +165,11 @@ def test_a_form_needs_exactly_the_image(encoded: Make, client: Client) -> None:
     for form in ({"image": data, "other": data}, {"file": data}):
         answer = client.post("/v1/segment", files=form)
         assert answer.status_code == 400 and "image" in answer.json()["detail"]
+    # Known at the second part: what follows, perhaps a million parts more, is not gone through.
+    part = b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nx\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    answer = client.post("/v1/segment", content=2 * part, headers=kind)
+    assert answer.status_code == 400 and "one field" in answer.json()["detail"]
     assert client.post("/v1/segment", files={"image": ("Anna Miller.png", data)}).status_code == 200
     curl = {"Content-Type": "application/x-www-form-urlencoded"}  # what it says unless told otherwise
     assert client.post("/v1/segment", content=data, headers=curl).status_code == 200

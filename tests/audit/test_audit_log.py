@@ -132,6 +132,45 @@ def test_a_torn_line_is_cut_off_and_said_so(tmp_path: Path) -> None:
     assert json.loads(path.read_text().splitlines()[-1])["event"] == "repaired"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not let go of an open file")
+@pytest.mark.parametrize("name", ["audit.jsonl", "audit.jsonl.head"])
+def test_a_log_that_was_moved_away_is_not_written_to(tmp_path: Path, name: str) -> None:
+    """As by logrotate: the open file would take records that nobody finds again."""
+    path = tmp_path / "audit.jsonl"
+    log = make(path)
+    (tmp_path / name).rename(tmp_path / "elsewhere")
+    for _ in range(2):
+        with pytest.raises(AuditError, match="moved, removed or replaced"):
+            log.append([result(9)])
+        (tmp_path / name).write_bytes((tmp_path / "elsewhere").read_bytes())  # a copy is another file
+    (tmp_path / "elsewhere").rename(tmp_path / name)
+    log.append([result(9)])
+    assert verify(path).ok
+
+
+def test_a_changed_record_is_an_audit_error_wherever_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    make(path).close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[2] = lines[2].replace(b'"verdict":"ok"', b'"verdict":"no"')
+    path.write_bytes(b"".join(lines))
+    log = AuditLog(path)  # which looks at both ends only
+    for read in (lambda: log.find("request/"), lambda: log.get(3)):
+        with pytest.raises(AuditError, match="not that of its content"):
+            read()
+
+
+def test_a_new_head_is_on_the_disk_before_the_log_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.fstat(file).st_ino), fsync(file)))
+    path = tmp_path / "audit.jsonl"
+    AuditLog(path).close()
+    assert {path.stat().st_ino, head_path(path).stat().st_ino} <= set(synced)
+
+
 def test_threads_and_processes_share_a_log(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     logs = [AuditLog(path), AuditLog(path)]  # as two processes would: each with its own files

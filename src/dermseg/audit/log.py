@@ -10,6 +10,8 @@ Decisions
   head that was noted elsewhere: answers and logs of the API carry number and hash of their record.
 - A process that is killed amid a write leaves a torn line that nobody was told of. It is cut off, and a
   ``repaired`` record says so. A *whole* last line that does not fit is no accident: the log is then refused.
+- A file that is open can be removed or moved (``logrotate``), and records would go where nobody looks for
+  them. So every append sees that both files are still the ones at their paths.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from dermseg.audit.record import START, AuditError, Entry, decode_line, encode_l
 from dermseg.locks import locked
 
 _TAIL = 1 << 16  # more than the longest line
+_MOVED = "put it back; to begin a new log, end the program first and move LOG and LOG.head away together"
 _VERIFY = "dermseg audit verify finds the place; keep the file as it is and start a new one elsewhere"
 
 
@@ -71,6 +74,7 @@ class AuditLog:
                 self._catch_up()
                 if self._seq == 0:
                     self._write([Entry("opened", "dermseg", key_name(key))])
+                    self._settle()
         except BaseException:
             self.close()
             raise
@@ -81,29 +85,42 @@ class AuditLog:
         Raises
         ------
         AuditError
-            The disk is full, or what is in the file no longer fits.
+            The disk is full, the log was moved or removed, or what is in the file no longer fits.
         """
         with self._lock, locked(self._file):
+            self._check_place()
             self._catch_up()
             return self._write(entries)
 
     def find(self, prefix: str) -> set[str]:
-        """The subjects in the log that begin with `prefix`; reads the whole log."""
+        """The subjects in the log that begin with `prefix`; reads the whole log.
+
+        Raises
+        ------
+        AuditError
+            One of these records was changed.
+        """
         mark = f'"subject":"{prefix}'.encode()
         found = set()
         with self.path.open("rb") as file:
             for line in file:
                 if mark in line and line.endswith(b"\n"):
-                    found.add(str(decode_line(line, self._key)["subject"]))
+                    found.add(str(self._decode(line)["subject"]))
         return found
 
     def get(self, seq: int) -> dict[str, Any] | None:
-        """The record of that number, or None; reads the log up to it."""
+        """The record of that number, or None; reads the log up to it.
+
+        Raises
+        ------
+        AuditError
+            It was changed.
+        """
         mark = f'{{"seq":{seq},'.encode()
         with self.path.open("rb") as file:
             for line in file:
                 if line.startswith(mark) and line.endswith(b"\n"):
-                    return decode_line(line, self._key)
+                    return self._decode(line)
         return None
 
     @property
@@ -118,6 +135,31 @@ class AuditLog:
             if descriptor >= 0:
                 os.close(descriptor)
                 setattr(self, name, -1)
+
+    def _decode(self, line: bytes) -> dict[str, Any]:
+        try:
+            return decode_line(line, self._key)
+        except ValueError as error:
+            raise AuditError(f"a record {error}", file=self.path, hint=_VERIFY) from None
+
+    def _settle(self) -> None:
+        """A new head and both names to the disk: a head that a power failure emptied would be no head."""
+        os.fsync(self._head)
+        if os.name != "nt":
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _check_place(self) -> None:
+        for path, descriptor in ((self.path, self._file), (head_path(self.path), self._head)):
+            try:
+                there = os.path.samestat(path.stat(), os.fstat(descriptor))
+            except OSError:
+                there = False
+            if not there:
+                raise AuditError("was moved, removed or replaced while it is in use", file=path, hint=_MOVED)
 
     def _write(self, entries: Sequence[Entry]) -> list[Receipt]:
         seq, digest = self._seq, self._hash

@@ -29,7 +29,7 @@ _LINKS = {
 }
 _RETRY = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}}
 # What any request may be answered with besides its own answers.
-_COMMON = (401, 422, 429, 500, 503)
+_COMMON = (401, 403, 422, 429, 500, 503)
 _OF_ROUTE = {
     ("/v1/segment", "post"): (400, 404, 406, 408, 413, 415, 501),
     ("/v1/jobs", "post"): (400, 404, 408, 409, 413, 415, 507),
@@ -65,14 +65,23 @@ def create_app(services: Services) -> FastAPI:
     for routes in (routes_segment, routes_jobs, routes_service):
         app.include_router(routes.router, dependencies=key)
     problems.install_handlers(app)
-    app.add_middleware(Gate, keys=services.keys, metrics=services.metrics)
+    app.add_middleware(
+        Gate, keys=services.keys, metrics=services.metrics, origins=services.settings.cors_origins
+    )
     if services.settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=services.settings.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
-            expose_headers=["Audit-Record", "Retry-After", "X-Request-ID", "Location"],
+            expose_headers=[
+                "Audit-Record",
+                "Dermseg-Status",
+                "Dermseg-Confidence",
+                "Retry-After",
+                "X-Request-ID",
+                "Location",
+            ],
         )
     app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
     return app

@@ -117,6 +117,8 @@ def image_part(body: bytes, kind: Message) -> bytes:
 
     def on_part_begin() -> None:
         nonlocal disposition
+        if names:  # at once: a body of a million parts would take a minute to go through
+            raise _one_field()
         disposition = Message()
 
     def on_header_end() -> None:
@@ -151,11 +153,15 @@ def image_part(body: bytes, kind: Message) -> bytes:
     if not ends:
         raise Problem(400, "multipart", "the multipart form ends early")
     if names != [FIELD]:
-        raise Problem(400, "multipart", f"the form must have one field, '{FIELD}', with the file")
+        raise _one_field()
     data = b"".join(found)
     if not data:
         raise Problem(400, "body", "the file is empty", hint="send the bytes of an image file")
     return data
+
+
+def _one_field() -> Problem:
+    return Problem(400, "multipart", f"the form must have one field, '{FIELD}', with the file")
 
 
 def _too_large(limit: int) -> Problem:

@@ -11,7 +11,9 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +22,7 @@ from dermseg.apps.api.keys import KeyRing
 from dermseg.apps.api.limits import RateLimiter, whole_seconds
 from dermseg.apps.api.metrics import Metrics
 from dermseg.apps.api.problems import Problem, problem_of
+from dermseg.apps.api.settings import LOOPBACK
 
 # These read their own bodies, within limits of their own. What else has a body has a few lines of JSON.
 UPLOADS = frozenset({"/v1/segment", "/v1/jobs"})
@@ -41,10 +44,11 @@ _log = logging.getLogger("dermseg.api")
 class Gate:
     """ASGI middleware; see the module's text."""
 
-    def __init__(self, app: ASGIApp, *, keys: KeyRing, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, keys: KeyRing, metrics: Metrics, origins: Sequence[str] = ()) -> None:
         self.app = app
         self._keys = keys
         self._metrics = metrics
+        self._origins = origins
         self._rates = RateLimiter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,6 +91,8 @@ class Gate:
     def _admit(self, scope: Scope, headers: dict[bytes, bytes], state: dict[str, Any]) -> None:
         if scope["path"] in PUBLIC:
             return
+        if self._keys.open:
+            self._check_browser(scope, headers)
         client = self._keys.find(headers.get(b"authorization", b"").decode("latin-1") or None)
         if client is None:
             raise Problem(
@@ -102,6 +108,30 @@ class Gate:
             self._metrics.shed.labels("rate").inc()
             raise Problem(
                 429, "rate", "more requests than this key may send", retry_after=whole_seconds(wait)
+            )
+
+    def _check_browser(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Where nothing but the loopback protects the server, keep out web pages from elsewhere.
+
+        The browser of whoever sits at this machine comes from the loopback too. A page may give its own name
+        the address 127.0.0.1 (DNS rebinding), which shows in Host, or send a form, which shows in Origin.
+        """
+        host = headers.get(b"host", b"localhost").decode("latin-1")
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if _name_of(f"//{host}") not in LOOPBACK:
+            raise Problem(
+                403,
+                "host",
+                "without API keys the server answers to a name of this machine only",
+                hint="call it as 127.0.0.1 or localhost, or give it keys (dermseg serve new-key NAME)",
+            )
+        own = f"{scope.get('scheme', 'http')}://{host}"
+        if origin and origin.lower() != own.lower() and not {origin, "*"} & set(self._origins):
+            raise Problem(
+                403,
+                "origin",
+                "without API keys the server takes nothing from web pages of other places",
+                hint="--cors-origin allows one",
             )
 
     def _note(self, scope: Scope, state: dict[str, Any], status: int, seconds: float) -> None:
@@ -144,6 +174,13 @@ def _small(receive: Receive) -> Receive:
         return message
 
     return limited
+
+
+def _name_of(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None
 
 
 def _request_id(given: bytes) -> str:

@@ -20,6 +20,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +45,7 @@ from dermseg.report.html import write_report
 INPUT, OUT, RESULT = "input.zip", "out", "result.zip"
 _PROGRESS_S = 0.5
 _PURGE_S = 600.0
+_RETRY_S = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -130,7 +132,10 @@ class JobRunner:
                     continue
             except Exception as error:  # a full disk, say: the thread goes on and tries again
                 log_unexpected(error)
-                self._stopping.wait(5.0)
+                self._stopping.wait(_RETRY_S)
+                with suppress(Exception):  # the job under way, whose end could not be noted
+                    self._store.recover()
+                continue
             self._wake.wait(timeout=30.0)
 
     def _work(self, job: Job) -> None:

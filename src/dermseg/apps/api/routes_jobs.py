@@ -27,6 +27,7 @@ from dermseg.apps.api.zip_check import check_directory
 from dermseg.errors import DermsegError
 
 router = APIRouter(tags=["jobs"], prefix="/v1/jobs")
+_CHECK_BYTES = 16_000_000  # of a body, after which the room on the disk is looked at again
 ZIP = "application/zip"
 ZIP_TYPES = (ZIP, "application/x-zip-compressed", "application/octet-stream")
 _ID = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{32}$", examples=["0f8e7c6d5b4a39281706f5e4d3c2b1a0"])]
@@ -112,7 +113,7 @@ async def submit(
     job_id = uuid.uuid4().hex
     folder = services.runner.folder / job_id
     try:
-        digest = await _receive(request, folder / INPUT, limit, services.settings.body_timeout_s)
+        digest = await _receive(request, folder / INPUT, limit, services)
         images = await asyncio.to_thread(_count_images, folder / INPUT, services.settings.max_job_images)
         job = Job(
             job_id,
@@ -205,15 +206,26 @@ def _check_disk(services: Services, size: int) -> None:
         raise Problem(507, "disk", "there is no room for the job", retry_after=300)
 
 
-async def _receive(request: Request, path: Path, limit: int, idle_s: float) -> str:
-    """Write the body to a file that is whole or not there, synced to the disk; its SHA-256."""
+async def _receive(request: Request, path: Path, limit: int, services: Services) -> str:
+    """Write the body to a file that is whole or not there, synced to the disk; its SHA-256.
+
+    Raises
+    ------
+    Problem
+        413, 408 as ``pieces``; 507: the disk is filling up, of which chunks had not told, or with other jobs.
+    """
     digest = hashlib.sha256()
     temporary = path.with_name(f".{path.name}.tmp")
     await asyncio.to_thread(path.parent.mkdir, parents=True)
+    unchecked = 0
     with temporary.open("xb") as file:
-        async for piece in pieces(request, limit, idle_s=idle_s):
+        async for piece in pieces(request, limit, idle_s=services.settings.body_timeout_s):
             digest.update(piece)
             await asyncio.to_thread(file.write, piece)
+            unchecked += len(piece)
+            if unchecked >= _CHECK_BYTES:
+                unchecked = 0
+                _check_disk(services, 0)
         await asyncio.to_thread(_sync, file.fileno())
     temporary.replace(path)
     if os.name != "nt":  # the names too

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dermseg.inference.threads import available_cpus
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Settings(BaseModel):
@@ -87,7 +87,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
-        if not (self.keys_file or self.keys) and self.host not in _LOOPBACK:
+        if not (self.keys_file or self.keys) and self.host not in LOOPBACK:
             raise ValueError(
                 f"without API keys only this machine is served, not {self.host}: give --keys FILE "
                 "('dermseg serve new-key NAME' makes its lines), or listen on 127.0.0.1"
