@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from dermseg.apps.cli.main import main
 from dermseg.apps.cli.measure import COLUMNS, parse_spacing
@@ -63,6 +65,78 @@ def test_one_bad_mask_is_one_failed_row(masks: Path, capsys: pytest.CaptureFixtu
     assert code == 1 and "torn.png" in err
     assert rows["torn.png"]["status"] == "failed" and rows["torn.png"]["message"]
     assert rows["square.png"]["status"] == "ok"
+
+
+def label_map() -> np.ndarray:
+    labels = np.zeros((120, 160), np.uint8)
+    labels[10:60, 20:120] = 1
+    labels[80:110, 90:130] = 2
+    return labels
+
+
+def run_folder(tmp_path: Path) -> Path:
+    """As ``dermseg segment --lesions all`` leaves it."""
+    out = tmp_path / "out"
+    for kind in ("masks", "labels", "overlays"):
+        (out / kind).mkdir(parents=True)
+    (out / "journal.jsonl").write_text("")
+    labels = label_map()
+    cv2.imwrite(str(out / "labels" / "a_labels.png"), labels)
+    cv2.imwrite(str(out / "labels" / "none_labels.png"), np.zeros_like(labels))
+    cv2.imwrite(str(out / "masks" / "a_segmentation.png"), (labels > 0) * np.uint8(255))
+    return out
+
+
+def test_each_lesion_of_a_run_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run_folder(tmp_path)
+    code, text, _ = run(capsys, str(out), "--spacing-mm", "0.1", "--json")
+    report = json.loads(text)
+    first, second, none = report["readings"]
+    assert (code, report["masks"], report["failed"]) == (0, 2, 0)
+    assert [(row["file"], row["lesion"], row["area_px"]) for row in (first, second)] == [
+        ("a_labels.png", 1, 5000),
+        ("a_labels.png", 2, 1200),
+    ]
+    assert second["area_mm2"] == pytest.approx(12) and second["feret_max_mm"] == pytest.approx(5)
+    assert (second["bbox_x"], second["components"], first["touches_border"]) == (90, 1, False)
+    assert (none["lesion"], none["status"]) == (None, "no_lesion")
+    _, text, _ = run(capsys, str(out / "masks"), "--json")
+    (together,) = json.loads(text)["readings"]
+    assert (together["lesion"], together["area_px"], together["components"]) == (None, 6200, 2)
+
+
+def test_label_maps_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    palette = Image.fromarray(label_map()).convert("P")
+    palette.putpalette([255, 255, 255, 0, 0, 0, 0, 0, 0])
+    palette.save(tmp_path / "palette_labels.png")
+    Image.fromarray(label_map().astype(np.uint16)).save(tmp_path / "deep_labels.tif")
+    Image.fromarray(label_map() * np.uint16(300)).save(tmp_path / "large_labels.png")
+    Image.fromarray(label_map()).convert("RGB").save(tmp_path / "rgb_labels.png")
+    Image.fromarray(label_map()).save(tmp_path / "unnamed.png")
+    code, text, err = run(capsys, str(tmp_path), "--json")
+    rows = json.loads(text)["readings"]
+    assert code == 1
+    for name in ("palette_labels.png", "deep_labels.tif"):
+        assert [row["area_px"] for row in rows if row["file"] == name] == [5000, 1200]
+    failed = {row["file"]: row["message"] for row in rows if row["status"] == "failed"}
+    assert set(failed) == {"large_labels.png", "rgb_labels.png", "unnamed.png"}
+    assert "0 to 600" in failed["large_labels.png"] and "_labels" in failed["unnamed.png"]
+    assert "one channel" in err
+
+
+def test_a_run_without_masks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run_folder(tmp_path)
+    shutil.rmtree(out / "masks")
+    shutil.rmtree(out / "labels")
+    code, _, err = run(capsys, str(out))
+    assert code == 2 and "wrote no masks" in err
+
+
+def test_how_a_grey_mask_was_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soft = cv2.GaussianBlur((label_map() == 1) * np.uint8(255), (0, 0), 1)
+    cv2.imwrite(str(tmp_path / "soft.png"), soft)
+    _, text, _ = run(capsys, str(tmp_path / "soft.png"), "--json")
+    assert "from 128 up taken as lesion" in json.loads(text)["readings"][0]["message"]
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "a", "", "1,2,3", "nan", "inf", "0.1,"])

@@ -17,7 +17,7 @@ from dermseg.apps.dashboard.calibration import spacing_from_points
 from dermseg.apps.dashboard.comparing import compare_masks
 from dermseg.apps.dashboard.looking import VIEW_SIDE, look_at, outline
 from dermseg.apps.dashboard.many import segment_uploads, sort_entries, thumbnail
-from dermseg.apps.dashboard.measures import measurement_rows
+from dermseg.apps.dashboard.measures import lesion_rows, measurement_rows
 from dermseg.apps.dashboard.pictures import draw_difference, draw_map, draw_result
 from dermseg.apps.dashboard.samples import SAMPLES, sample
 from dermseg.apps.dashboard.settings import Settings
@@ -34,7 +34,7 @@ from dermseg.errors import ImageError, MaskError, UsageError
 from dermseg.images import encode_jpeg, load_mask
 from dermseg.inference.batch import BatchOptions
 from dermseg.inference.predictor import Model, load_model
-from dermseg.measure.geometry import measure_mask
+from dermseg.measure.geometry import measure_lesions, measure_mask
 
 BROKEN = Upload("broken.jpg", b"\xff\xd8 not a photograph")
 
@@ -156,6 +156,16 @@ def test_millimetres_only_where_the_scale_is_known() -> None:
     assert not any("Millimetres" in row for row in measurement_rows(measure_mask(mask)))
     rows = measurement_rows(measure_mask(mask, (0.1, 0.1)))
     assert rows[0]["Millimetres"].endswith("mm²")
+
+
+def test_each_of_several_lesions_is_measured_on_its_own() -> None:
+    labels = np.zeros((60, 90), np.uint8)
+    labels[5:45, 5:45], labels[10:30, 60:80] = 1, 2
+    areas = [row for row in lesion_rows(measure_lesions(labels)) if row["Measure"] == "Area"]
+    assert [(row["Lesion"], row["Pixels"]) for row in areas] == [("1", "1,600"), ("2", "400")]
+    assert not any(
+        "Lesion" in row for row in lesion_rows(measure_lesions(np.minimum(labels, 1) * (labels < 2)))
+    )
 
 
 def test_agreement_of_two_masks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -247,6 +248,21 @@ def test_an_image_without_identity_is_refused(model: Model, files: ModuleType) -
     ds.StudyInstanceUID = ""
     with pytest.raises(ImageError, match="has no StudyInstanceUID"):
         write(model, files, ds)
+
+
+def test_a_calibrated_segmentation_is_measured_in_millimetres(
+    model: Model, files: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dermseg.apps.cli.main import main
+
+    for name, spacing in (("plain", None), ("scaled", (0.02, 0.03))):
+        made = write(model, files, files.photograph(spacing=spacing))[2]
+        (tmp_path / f"{name}.dcm").write_bytes(to_bytes(made["dicom-seg"]))
+    with pytest.raises(SystemExit):
+        main(["measure", str(tmp_path), "--json"])
+    plain, scaled = json.loads(capsys.readouterr().out)["readings"]
+    assert plain["area_mm2"] is None and scaled["spacing_column_mm"] == 0.03
+    assert scaled["area_mm2"] == pytest.approx(scaled["area_px"] * 0.02 * 0.03, rel=1e-3)
 
 
 def test_save_writes_them_beside_the_masks(

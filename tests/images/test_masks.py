@@ -46,6 +46,11 @@ def palette() -> Image.Image:
     return image
 
 
+def painted(grey: int) -> Image.Image:
+    """A lesion painted on a layer of nothing, as drawing programs export it: alpha alone says where."""
+    return Image.merge("LA", [Image.new("L", MASK.shape[::-1], grey), Image.fromarray(MASK * np.uint8(255))])
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -58,6 +63,8 @@ def palette() -> Image.Image:
         saved(Image.fromarray(MASK), "BMP"),
         saved(Image.fromarray(MASK.astype(np.float32)), "TIFF"),
         saved(palette(), "PNG"),
+        saved(painted(0), "PNG"),
+        saved(painted(255).convert("RGBA"), "PNG"),
     ],
 )
 def test_all_ways_to_store_a_mask(data: bytes) -> None:
@@ -141,6 +148,20 @@ def test_outline_stands_out_on_any_skin(ground: int, width: int) -> None:
     edge = cv2.resize(MASK.view(np.uint8), (width, width * 3 // 4), interpolation=cv2.INTER_NEAREST)
     assert changed[edge == 0][::7].mean() < 30  # most of the picture is untouched
     assert np.array_equal(image, np.full_like(image, ground))
+
+
+def test_each_of_several_lesions_has_its_number() -> None:
+    labels = np.zeros((200, 300), np.uint8)
+    labels[60:160, 20:120], labels[0:80, 180:280] = 1, 2
+    image = np.full((200, 300, 3), 150, np.uint8)
+    plain, numbered = (draw_overlay(image, labels > 0, labels=which) for which in (None, labels))
+    changed = (plain != numbered).any(axis=2)
+    assert changed[30:60, 50:90].any()  # above the first; the second has no room there
+    assert changed[0:30, 210:250].any() and changed.sum() == changed[:60].sum()
+    one = np.minimum(labels, 1)
+    assert np.array_equal(plain, draw_overlay(image, labels > 0, labels=one))
+    large = np.kron(labels, np.ones((4, 4), np.uint8))
+    assert np.array_equal(numbered, draw_overlay(image, labels > 0, labels=large))
 
 
 def test_legend_leaves_the_lesion_free_and_small_pictures_alone() -> None:

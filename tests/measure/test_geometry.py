@@ -134,6 +134,29 @@ def test_any_mask_gives_consistent_numbers(seed: int, h: int, w: int, share: flo
     assert reading.feret_max_px == pytest.approx(spread)
 
 
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 9999), row=st.floats(0.005, 1), column=st.floats(0.005, 1))
+def test_small_holes_never_take_from_the_outline(seed: int, row: float, column: float) -> None:
+    mask = np.random.default_rng(seed).random((12, 12)) < 0.6
+    assume(mask.any())
+    solid = np.ones((14, 14), np.bool_)
+    solid[1:-1, 1:-1] = mask | np.pad(np.zeros((10, 10), np.bool_), 1, constant_values=True)
+    reading, full = (
+        measure_mask(solid, (row, column)),
+        measure_mask(np.ones((14, 14), np.bool_), (row, column)),
+    )
+    assert reading.perimeter_mm is not None and full.perimeter_mm is not None
+    assert reading.perimeter_mm >= full.perimeter_mm * 0.999
+
+
+def test_a_hole_of_one_pixel_has_an_outline() -> None:
+    solid = np.ones((30, 30), np.bool_)
+    holed = solid.copy()
+    holed[10, 10] = False
+    more = measure_mask(holed).perimeter_px - measure_mask(solid).perimeter_px
+    assert 2 < more < 4  # a pixel's edges are 4 long, the disc of its diameter pi
+
+
 def test_what_is_not_a_mask_or_a_spacing_is_refused() -> None:
     with pytest.raises(MaskError, match="uint8"):
         measure_mask(np.zeros((3, 3), np.uint8))  # type: ignore[arg-type]

@@ -133,7 +133,8 @@ class Worker:
         if "dicom-sc" in options.kinds:
             pixels = shrink(load_view(data, loaded, max_pixels=max_pixels), OVERLAY_SIDE)
             mask = resize_mask(result.mask, pixels.shape[:2])
-            overlay = draw_overlay(pixels, mask, legend=legend_of(result, self.model))
+            legend = legend_of(result, self.model)
+            overlay = draw_overlay(pixels, mask, legend=legend, labels=result.labels)
         del image.PixelData
         # The moment of receipt, not of now: done again after a crash, the objects are the same to the byte.
         origin = Origin(image, self.described, options.options, datetime.fromtimestamp(int(job.received)))

@@ -38,10 +38,13 @@ class LoadedMask:
         bool (H, W), True is lesion.
     notes
         What was tolerated, in plain words.
+    spacing_mm
+        Millimetres between pixel centres (row, column), of a calibrated DICOM segmentation.
     """
 
     mask: BoolMask
     notes: tuple[str, ...] = ()
+    spacing_mm: tuple[float, float] | None = None
 
 
 def load_mask(source: ImageSource | Path | str | bytes, *, size: tuple[int, int] | None = None) -> BoolMask:
@@ -94,17 +97,17 @@ def read_mask(source: ImageSource | Path | str | bytes, *, size: tuple[int, int]
         if error.file is not None or label is None:
             raise
         raise type(error)(error.message, file=label, hint=error.hint) from error
-    return LoadedMask(mask, notes)
+    return LoadedMask(mask, notes, header.spacing_mm)
 
 
 def _grey_values(image: Image.Image) -> npt.NDArray[Any]:
-    """Values as stored where there is one channel, else luminance; alpha is left out."""
+    """Values as stored where there is one channel, else luminance; alpha is left out, unless the picture is
+    one plain colour: then the lesion was painted on nothing, and alpha alone says where."""
     if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
         return np.asarray(image)
-    if image.mode in ("LA", "La"):
-        return np.asarray(image.getchannel(0))
-    rgba = np.asarray(image.convert("RGBA"))
-    return np.asarray(cv2.cvtColor(rgba, cv2.COLOR_RGBA2GRAY))
+    rgba = np.asarray((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
+    grey, alpha = cv2.cvtColor(rgba, cv2.COLOR_RGBA2GRAY), rgba[..., 3]
+    return np.asarray(alpha if np.ptp(grey) == 0 and np.ptp(alpha) > 0 else grey)
 
 
 def binarize(values: npt.NDArray[Any], *, lossy: bool = False) -> tuple[BoolMask, tuple[str, ...]]:
@@ -143,7 +146,9 @@ def binarize(values: npt.NDArray[Any], *, lossy: bool = False) -> tuple[BoolMask
         raise MaskError(
             f"is not a binary mask: {len(levels)} different values from {low:g} to {high:g}, "
             f"{middle:.1%} of the pixels between black and white",
-            hint="a mask has two values, such as 0 and 255",
+            hint="'dermseg measure' takes a label map where its name ends in _labels"
+            if low == 0 and high == len(levels) - 1
+            else "a mask has two values, such as 0 and 255",
         )
     note = f"{len(levels)} different values; those from {np.ceil(top / 2):g} up taken as lesion"
     return np.asarray(values >= top / 2), (note,)

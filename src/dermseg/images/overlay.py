@@ -30,6 +30,7 @@ def draw_overlay(
     mask: npt.NDArray[np.bool_],
     *,
     legend: Sequence[str] = (),
+    labels: Pixels | None = None,
     max_side: int | None = None,
 ) -> Pixels:
     """Draw the outline of `mask` on a copy of `image`.
@@ -43,6 +44,9 @@ def draw_overlay(
     legend
         Lines of text for the corner that covers least of the lesion; a piece of outline is put before the
         first. Lines that do not fit are left out.
+    labels
+        uint8, the number of the lesion at each pixel, as large as `mask` or as the full-size picture: where
+        there are several, each gets its number.
     max_side
         Reduce the picture so that its longer side has at most this many pixels.
 
@@ -60,6 +64,8 @@ def draw_overlay(
     core, casing = line_widths(width, height)
     for thickness, colour in ((casing, CASING), (core, CORE)):
         cv2.polylines(canvas, outlines, True, colour, thickness, cv2.LINE_AA, _SHIFT)
+    if labels is not None and int(labels.max()) > 1:
+        _draw_numbers(canvas, labels)
     if legend:
         _draw_legend(canvas, mask, list(legend))
     return canvas
@@ -85,10 +91,39 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
+def _draw_numbers(canvas: Pixels, labels: Pixels) -> None:
+    """Write each lesion's number above it, or below its edge where there is no room; changes `canvas`."""
+    height, width = canvas.shape[:2]
+    small = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    size, gap = round(1.3 * _font_size(width, height)), line_widths(width, height)[1]
+    picture = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(picture)
+    for number in range(1, int(small.max()) + 1):
+        _, top, _, down = cv2.boundingRect((small == number).view(np.uint8))
+        if not down:  # too small to be seen
+            continue
+        x = int(np.flatnonzero(small[top] == number).mean())
+        above = top >= size + 2 * gap
+        draw.text(
+            (min(max(x, size), width - size), top - gap if above else top + gap),
+            str(number),
+            fill=CORE,
+            font=_font(size),
+            anchor="ms" if above else "mt",
+            stroke_width=max(1, size // 7),
+            stroke_fill=CASING,
+        )
+    canvas[:] = np.asarray(picture)
+
+
+def _font_size(width: int, height: int) -> int:
+    return max(9, round(math.sqrt(width * height) / 32))
+
+
 def _draw_legend(canvas: Pixels, mask: npt.NDArray[np.bool_], lines: list[str]) -> None:
     """Put the legend on a dark box in a corner; changes `canvas`."""
     height, width = canvas.shape[:2]
-    size = max(9, round(math.sqrt(width * height) / 32))
+    size = _font_size(width, height)
     margin, swatch = max(2, size // 2), round(size * 1.6)
     line_height = round(size * 1.3)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from dermseg.errors import UsageError
 from dermseg.images.sources import ImageSource
 
 JOURNAL, RUN = "journal.jsonl", "run.json"  # in the output folders of ``dermseg segment``
@@ -19,9 +20,25 @@ def is_output(folder: Path) -> bool:
 
 
 def mask_root(path: str | Path) -> Path:
-    """The folder of masks where the output folder of ``dermseg segment`` was given, else the path itself."""
+    """The folder of masks where the output folder of ``dermseg segment`` was given, else the path itself.
+
+    Raises
+    ------
+    UsageError
+        An output folder without masks.
+    """
     path = Path(path)
-    return path / "masks" if is_output(path) and (path / "masks").is_dir() else path
+    if not is_output(path):
+        return path
+    if not (path / "masks").is_dir():
+        raise UsageError("the run wrote no masks", file=path, hint="run it with --save mask, or name a folder inside")
+    return path / "masks"
+
+
+def label_root(path: str | Path) -> Path | None:
+    """The folder of label maps of an output folder of ``dermseg segment --lesions all``, else None."""
+    folder = Path(path) / "labels"
+    return folder if is_output(Path(path)) and folder.is_dir() else None
 
 
 class Roles(NamedTuple):

@@ -195,7 +195,8 @@ class Segmenter:
             return encode_mask(result.mask)
         if kind == "overlay":
             picture = pixels if margins is None else trace_margins(pixels, margins)
-            return encode_jpeg(draw_overlay(picture, view_mask, legend=legend_of(result, self.model)))
+            legend = legend_of(result, self.model)
+            return encode_jpeg(draw_overlay(picture, view_mask, legend=legend, labels=result.labels))
         if kind == "labels":
             assert result.labels is not None
             return encode(".png", result.labels, [])
@@ -215,7 +216,8 @@ class Segmenter:
             return {}, ()
         overlay = None
         if "dicom-sc" in kinds:
-            overlay = draw_overlay(pixels, view_mask, legend=legend_of(result, self.model))
+            legend = legend_of(result, self.model)
+            overlay = draw_overlay(pixels, view_mask, legend=legend, labels=result.labels)
         try:
             made = self.encoder(source, result, overlay, kinds)
         except ImageError as error:
@@ -287,7 +289,9 @@ def legend_of(result: Result, model: Model) -> list[str]:
     if result.status == "no_lesion":
         return ["no lesion found", name]
     share = 100 * result.area_fraction
-    return [f"lesion {share:.1f} % of image", f"confidence {result.confidence:.2f}", name]
+    count = 1 if result.labels is None else int(result.labels.max())
+    what = "lesion" if count == 1 else f"{count} lesions,"
+    return [f"{what} {share:.1f} % of image", f"confidence {result.confidence:.2f}", name]
 
 
 def encode_uncertainty(

@@ -126,6 +126,20 @@ def measure_mask(mask: NDArray[np.bool_], spacing_mm: tuple[float, float] | None
     )
 
 
+def measure_lesions(
+    labels: NDArray[np.uint8], spacing_mm: tuple[float, float] | None = None
+) -> dict[int, Reading]:
+    """Measure each lesion of a label map ``uint8 (H, W)``: number to reading, in the order of the numbers.
+
+    Raises
+    ------
+    UsageError
+        A spacing that is not a positive number.
+    """
+    numbers = np.flatnonzero(cv2.calcHist([labels], [0], None, [256], [0, 256]))
+    return {int(n): measure_mask(labels == n, spacing_mm) for n in numbers if n}
+
+
 def _crop(mask: NDArray[np.bool_], box: Box | None) -> NDArray[np.bool_]:
     if box is None:
         return np.zeros((1, 1), np.bool_)

@@ -48,8 +48,11 @@ def perimeter(mask: NDArray[np.bool_], spacing: tuple[float, float] = (1.0, 1.0)
     half_pixel = _ellipse_perimeter(spacing[0] / 2, spacing[1] / 2)
     total = 0.0
     for contour, (_, _, _, parent) in zip(contours, hierarchy[0], strict=True):
-        polygon = cv2.approxPolyDP(contour, _TOLERANCE_PX, closed=True)[:, 0] * scale
-        steps = np.diff(polygon, axis=0, append=polygon[:1])
+        polygon = cv2.approxPolyDP(contour, _TOLERANCE_PX, closed=True)
+        if parent >= 0 and len(polygon) < 3:  # around a hole of a pixel or two a mere line is left
+            polygon = contour
+        corners = polygon[:, 0] * scale
+        steps = np.diff(corners, axis=0, append=corners[:1])
         # Outer outlines lie half a pixel outside the centres; those of holes half a pixel inside.
         total += float(np.hypot(*steps.T).sum()) + (half_pixel if parent < 0 else -half_pixel)
     return total

@@ -32,7 +32,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "retake with skin all around it, or take it as cut off",
     ),
     "no_lesion": ("no lesion was found", "check that the lesion is in view"),
-    "several": ("several lesions", "take one image of each, or keep them apart with --lesions all"),
+    "several": ("several lesions", "take one image of each, or keep them apart (lesions: all)"),
     "uncertain": ("the outline is uncertain", "check the outline"),
 }
 # Where the check rejects, its words are stronger.

@@ -19,7 +19,7 @@ from dermseg.inference.batch import describe_model
 from dermseg.inference.outputs import result_row
 from dermseg.inference.predictor import Model
 from dermseg.inference.stages import legend_of, resize_mask
-from dermseg.measure.geometry import measure_mask
+from dermseg.measure.geometry import measure_lesions, measure_mask
 from dermseg.version import __version__
 
 Geometry = Literal["rle", "polygons", "both", "none"]
@@ -80,7 +80,12 @@ class SegmentAnswer(BaseModel):
     )
     findings: list[dict[str, Any]] = Field(description="What the verdict rests on, with reason and remedy")
     spacing_mm: tuple[float, float] | None = Field(description="Row and column, only of calibrated files")
-    reading: dict[str, Any] | None = Field(description="Measurements, where they were asked for")
+    reading: dict[str, Any] | None = Field(
+        description="Measurements of the mask as a whole, where they were asked for"
+    )
+    readings: list[dict[str, Any]] | None = Field(
+        description="With lesions=all, the measurements of each lesion, with its number; 1 is the largest"
+    )
     notes: list[str] = Field(description="What was converted or is odd about the file")
     model: ModelUsed
     input_sha256: str
@@ -94,7 +99,12 @@ def json_answer(found: Segmented, *, geometry: Geometry, measure: bool) -> bytes
     """The answer as JSON."""
     result, info = found.result, found.info
     row = result_row("", result, files={}, notes=info.notes, seconds=0.0)
-    reading = measure_mask(result.mask, info.spacing_mm).as_dict() if measure else None
+    reading = readings = None
+    if measure:
+        reading = measure_mask(result.mask, info.spacing_mm).as_dict()
+        if result.labels is not None:
+            each = measure_lesions(result.labels, info.spacing_mm)
+            readings = [{"lesion": number, **one.as_dict()} for number, one in each.items()]
     answer = SegmentAnswer(
         status=result.status,
         width=result.width,
@@ -117,6 +127,7 @@ def json_answer(found: Segmented, *, geometry: Geometry, measure: bool) -> bytes
         findings=[finding.as_dict() for finding in result.verdict.findings] if result.verdict else [],
         spacing_mm=info.spacing_mm,
         reading=reading,
+        readings=readings,
         notes=list(info.notes),
         model=model_used(found.model),
         input_sha256=found.input_sha256,
@@ -137,7 +148,8 @@ def overlay_answer(found: Segmented) -> bytes:
     """The outline on the picture as JPEG, the file that ``dermseg segment`` writes."""
     assert found.picture is not None
     mask = resize_mask(found.result.mask, found.picture.shape[:2])
-    return encode_jpeg(draw_overlay(found.picture, mask, legend=legend_of(found.result, found.model)))
+    legend = legend_of(found.result, found.model)
+    return encode_jpeg(draw_overlay(found.picture, mask, legend=legend, labels=found.result.labels))
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> Rle:

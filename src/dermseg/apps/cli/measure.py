@@ -14,6 +14,7 @@ from dermseg.apps.cli.common import new_app, print_json, say
 from dermseg.errors import DermsegError, UsageError
 
 if TYPE_CHECKING:
+    from dermseg.images.sources import ImageSource
     from dermseg.measure.geometry import Reading
 
 app = new_app()
@@ -21,6 +22,7 @@ app = new_app()
 # Columns of the table; bbox and centroid become one column per number.
 COLUMNS = (
     "file",
+    "lesion",
     "status",
     "message",
     "width",
@@ -54,13 +56,15 @@ _DIGITS = 6
 @app.command()
 def measure(
     masks: Annotated[
-        list[str], typer.Argument(help="Masks: files, folders (or OUT of dermseg segment), globs, zips.")
+        list[str],
+        typer.Argument(help="Masks or label maps: files, folders (or OUT of dermseg segment), globs, zips."),
     ],
     spacing_mm: Annotated[
         str | None,
         typer.Option(
             metavar="ROW[,COLUMN]",
-            help="Millimetres between pixel centres: one number, or row and column spacing as in DICOM.",
+            help="Millimetres between pixel centres, of all masks: one number, or row and column spacing as "
+            "in DICOM.",
         ),
     ] = None,
     output: Annotated[
@@ -68,41 +72,59 @@ def measure(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Measure the lesion in each mask. Millimetres appear only where the spacing is given.
+    """Measure the lesion in each mask, or each lesion of label maps (named *_labels).
 
+    Of OUT of 'dermseg segment --lesions all' each lesion is measured, a row for each; of OUT/masks all that
+    is in one image together. Millimetres appear only where the spacing is given, or known from DICOM.
     Without --output and --json the table goes to stdout as CSV.
     """
     from dermseg.files import atomic_write
-    from dermseg.images.masks import load_mask
-    from dermseg.images.roles import mask_root
+    from dermseg.images.roles import label_root, mask_root
     from dermseg.images.sources import find_images
-    from dermseg.measure.geometry import measure_mask
 
     spacing = None if spacing_mm is None else parse_spacing(spacing_mm)
     rows: list[dict[str, Any]] = []
-    for source in find_images([mask_root(given) for given in masks]):
-        row: dict[str, Any] = dict.fromkeys(COLUMNS)
-        row["file"] = source.name
+    sources = find_images([label_root(given) or mask_root(given) for given in masks])
+    for source in sources:
+        blank: dict[str, Any] = dict.fromkeys(COLUMNS) | {"file": source.name}
         try:
-            reading = measure_mask(load_mask(source), spacing)
+            found, notes = _readings(source, spacing)
         except DermsegError as error:
-            row |= {"status": "failed", "message": error.message}
-            say(f"{source.name}: {error.message}")
+            message = f"{error.message} ({error.hint})" if error.hint else error.message
+            rows.append(blank | {"status": "failed", "message": message})
+            say(f"{source.name}: {message}")
         else:
-            row |= reading_columns(reading)
-        rows.append(row)
+            blank["message"] = "; ".join(notes) or None
+            rows += [blank | {"lesion": number} | reading_columns(one) for number, one in found.items()]
     failed = sum(row["status"] == "failed" for row in rows)
     table = to_csv(rows)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(output, table.encode())
     if as_json:
-        print_json({"masks": len(rows), "failed": failed, "readings": rows})
+        print_json({"masks": len(sources), "failed": failed, "readings": rows})
     elif output is None:
         sys.stdout.write(table)
     else:
-        say(f"{len(rows) - failed} of {len(rows)} masks measured: {output}")
+        say(f"{len(sources) - failed} of {len(sources)} masks measured: {output}")
     raise typer.Exit(1 if failed else 0)
+
+
+def _readings(
+    source: ImageSource, spacing: tuple[float, float] | None
+) -> tuple[dict[int | None, Reading], tuple[str, ...]]:
+    """Readings of a file by their lesions' numbers (None: all that is in a mask), and remarks."""
+    from dermseg.images.labels import is_label_map, load_labels
+    from dermseg.images.masks import read_mask
+    from dermseg.measure.geometry import measure_lesions, measure_mask
+
+    if not is_label_map(source):
+        loaded = read_mask(source)
+        return {None: measure_mask(loaded.mask, spacing or loaded.spacing_mm)}, loaded.notes
+    labels = load_labels(source)
+    if not labels.any():
+        return {None: measure_mask(labels > 0, spacing)}, ()
+    return dict(measure_lesions(labels, spacing).items()), ()
 
 
 def parse_spacing(text: str) -> tuple[float, float]:

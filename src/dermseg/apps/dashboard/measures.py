@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dermseg.measure.geometry import Reading
 
 _ROWS = (
@@ -11,6 +13,17 @@ _ROWS = (
     ("Smallest diameter", "feret_min", ""),
     ("Equivalent diameter", "equivalent_diameter", ""),
 )
+
+
+def lesion_rows(readings: Mapping[int, Reading]) -> list[dict[str, str]]:
+    """The rows of each lesion by its number; that is left out where there is one lesion."""
+    if len(readings) == 1:
+        return measurement_rows(*readings.values())
+    return [
+        {"Lesion": str(number), **row}
+        for number, reading in readings.items()
+        for row in measurement_rows(reading)
+    ]
 
 
 def measurement_rows(reading: Reading) -> list[dict[str, str]]:

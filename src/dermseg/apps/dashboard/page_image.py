@@ -9,7 +9,7 @@ import streamlit as st
 from dermseg.apps.dashboard import doubts
 from dermseg.apps.dashboard.calibration import spacing_from_points
 from dermseg.apps.dashboard.looking import Look, look_at, outline
-from dermseg.apps.dashboard.measures import measurement_rows
+from dermseg.apps.dashboard.measures import lesion_rows, measurement_rows
 from dermseg.apps.dashboard.pictures import Pixels, colour_scale, draw_map, draw_result
 from dermseg.apps.dashboard.samples import SAMPLES, sample
 from dermseg.apps.dashboard.settings import current
@@ -28,7 +28,7 @@ from dermseg.errors import UsageError
 from dermseg.images import encode_mask
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
-from dermseg.measure.geometry import measure_mask
+from dermseg.measure.geometry import measure_lesions, measure_mask
 from dermseg.uncertainty.margins import DEFAULT_ALPHA, draw_margins, trace_margins
 
 OUTLINE, PROBABILITY, UNCERTAINTY, GRAD_CAM = "Outline", "Probability", "Uncertainty", "Grad-CAM"
@@ -145,7 +145,7 @@ def _draw_picture(
     if kind == OUTLINE and model.trust is None:
         st.caption("No margins: none were fitted for this model (dermseg uncertainty fit).")
     if layer is None:
-        picture = draw_result(picture, result.mask, outline=line, fill=fill)
+        picture = draw_result(picture, result.mask, labels=result.labels, outline=line, fill=fill)
     else:
         picture = draw_map(picture, layer.values, result.mask if line else None, peak=layer.peak)
     points = show_pictures(
@@ -231,8 +231,12 @@ def _draw_facts(model: Model, look: Look, result: Result, spacing: tuple[float, 
         else f"90 of 100 such outlines reach {judged.low:.2f} to {judged.high:.2f}.",
     )
     two.metric("Lesion", f"{100 * result.area_fraction:.1f} %", help="Share of the image.")
-    reading = measure_mask(result.mask, spacing)
-    st.dataframe(measurement_rows(reading), hide_index=True, width="stretch")
+    rows = (
+        measurement_rows(measure_mask(result.mask, spacing))
+        if result.labels is None
+        else lesion_rows(measure_lesions(result.labels, spacing))
+    )
+    st.dataframe(rows, hide_index=True, width="stretch")
     if spacing is not None:
         st.caption(f"1 pixel is {spacing[1]:.4f} mm wide.")
     else:

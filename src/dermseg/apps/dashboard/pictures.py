@@ -22,14 +22,16 @@ ORANGE, BLUE = (230, 159, 0), (86, 180, 233)
 _SCALE_SIDE = 256
 
 
-def draw_result(picture: Pixels, mask: Mask, *, outline: bool = True, fill: float = 0.0) -> Pixels:
+def draw_result(
+    picture: Pixels, mask: Mask, *, labels: Pixels | None = None, outline: bool = True, fill: float = 0.0
+) -> Pixels:
     """The outline and a fill of the given opacity in [0, 1] on a copy of `picture` ``uint8 (h, w, 3)``.
 
-    `mask` may have the size of the full image.
+    `mask`, and the lesions' numbers in `labels`, may have the size of the full image.
     """
     small = resize_mask(mask, picture.shape[:2])
     out = _tint(picture, small, CORE, fill) if fill > 0 else picture.copy()
-    return draw_overlay(out, small) if outline else out
+    return draw_overlay(out, small, labels=labels) if outline else out
 
 
 def draw_map(
