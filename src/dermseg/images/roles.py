@@ -31,7 +31,9 @@ def mask_root(path: str | Path) -> Path:
     if not is_output(path):
         return path
     if not (path / "masks").is_dir():
-        raise UsageError("the run wrote no masks", file=path, hint="run it with --save mask, or name a folder inside")
+        raise UsageError(
+            "the run wrote no masks", file=path, hint="run it with --save mask, or name a folder inside"
+        )
     return path / "masks"
 
 
