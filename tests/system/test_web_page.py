@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import dermseg
 from dermseg.data.sources.synthetic import write_synthetic
+from dermseg.data.synthetic import synthesize
 from dermseg.images import find_images
 from dermseg.images.masks import load_mask
 
@@ -82,8 +84,76 @@ def test_page_finds_what_the_command_line_finds(
     broken.write_bytes(b"not an image")
     page.set_input_files("#file", str(broken))
     page.get_by_text("broken.jpg is not an image").wait_for()
+    assert page.inner_text("#area") == "–" and page.is_disabled("#save"), "nothing of the image before"
     assert not problems
     context.close()
+
+
+def test_transparent_pixels_are_white_as_on_the_command_line(
+    browser: Any, serve: Any, page_folder: Path, tmp_path: Path
+) -> None:
+    picture, _, _ = synthesize(41, (300, 400))
+    far = np.hypot(*np.mgrid[-150:150, -200:200])
+    alpha = np.where(far < 145, 255, 0).astype(np.uint8)
+    path = tmp_path / "round.png"
+    Image.fromarray(np.dstack([picture, alpha])).save(path)
+    page = browser.new_page()
+    page.goto(serve(page_folder))
+    assert dice(outline(page, path, tmp_path), fast_mask(page_folder, path)) >= 0.999
+    assert float(page.inner_text("#area").split()[0]) == pytest.approx(
+        100 * fast_mask(page_folder, path).mean(), abs=0.11
+    )
+    page.close()
+
+
+def test_answers_belong_to_the_image_on_show(
+    browser: Any, serve: Any, page_folder: Path, tmp_path: Path
+) -> None:
+    """A small image is opened while a large one is decoded: neither its outline nor its mask may win."""
+    small, large = tmp_path / "small.png", tmp_path / "large.jpg"
+    Image.fromarray(synthesize(42, (200, 300))[0]).save(small)
+    Image.fromarray(synthesize(43, (200, 300))[0]).resize((6000, 4000)).save(large)
+    page = browser.new_page()
+    page.goto(serve(page_folder))
+    page.wait_for_selector("body[data-state=ready]")
+    page.set_input_files("#file", str(large))
+    assert page.is_disabled("#save") and page.inner_text("#area") == "looking …"
+    mask = outline(page, small, tmp_path)
+    assert mask.shape == (200, 300)
+    page.wait_for_timeout(3000)
+    assert page.get_attribute("#view", "aria-label") == "small.png with the outline of the lesion"
+    assert dice(mask, fast_mask(page_folder, small)) >= 0.99
+    page.close()
+
+
+def test_the_camera_makes_room_and_says_what_to_do(
+    browser: Any, serve: Any, page_folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(synthesize(44, (200, 300))[0]).save(path)
+    page = browser.new_page()
+    page.goto(serve(page_folder))
+    page.click("#camera")
+    page.get_by_text("or open a photograph instead").wait_for()  # there is no camera here
+    # a moving picture in the camera's place
+    page.evaluate(
+        """() => {
+          const canvas = Object.assign(document.createElement("canvas"), { width: 320, height: 240 });
+          canvas.getContext("2d").fillRect(0, 0, 320, 240);
+          navigator.mediaDevices.getUserMedia = async () => canvas.captureStream(20);
+        }"""
+    )
+    page.click("#camera")
+    page.get_by_role("button", name="Stop camera").wait_for()
+    mask = outline(page, path, tmp_path)
+    page.get_by_role("button", name="Camera", exact=True).wait_for()
+    assert mask.shape == (200, 300)
+    page.close()
+
+
+def fast_mask(page_folder: Path, path: Path) -> np.ndarray:
+    """The command line's mask, of the model that the page has."""
+    return dermseg.load_model(json.loads((page_folder / "card.json").read_text())["name"]).segment(path).mask
 
 
 def outline(page: Any, path: Path, folder: Path) -> np.ndarray:

@@ -4,45 +4,84 @@ const MAX_PIXELS = 24e6; // larger images are analysed reduced, and the page say
 
 const worker = new Worker("worker.js", { type: "module" });
 const canvas = $("view"), context = canvas.getContext("2d");
+const BROWSERS = "Reload the page; if that does not help, use a current Firefox, Chrome, Edge or Safari.";
 let shown = null; // { bitmap, name, segments }
 let stream = null, busy = false;
+let turn = 0; // of the image on show: answers for earlier ones come too late
+let threshold; // the user's; undefined leaves it to the model
 
 worker.onmessage = ({ data }) => {
   if (data.kind === "ready") {
     $("model").textContent = data.name;
-    $("threshold").value = data.threshold;
-    $("threshold-value").textContent = data.threshold.toFixed(2);
-    document.body.dataset.state = "ready";
-    say("");
+    showThreshold(data.threshold);
+    if (!shown) document.body.dataset.state = "ready";
+  } else if (data.kind === "mask") {
+    saveMask(data).catch((error) => say(`The mask could not be saved: ${error.message}`));
+  } else if (data.kind === "broken") {
+    fail(`The model could not be loaded. ${BROWSERS} (${data.message})`);
+  } else if (data.turn !== turn) {
+    return;
   } else if (data.kind === "result") {
     busy = false;
     shown.segments = data.segments;
     draw();
     const found = data.status === "ok";
-    $("area").textContent = found ? `${(100 * data.areaFraction).toFixed(1)} % of the image` : "no lesion found";
-    $("confidence").textContent = found ? data.confidence.toFixed(2) : "–";
-    $("time").textContent = `${Math.round(data.milliseconds)} ms`;
+    tell(found ? `${(100 * data.areaFraction).toFixed(1)} % of the image` : "no lesion found",
+      found ? data.confidence.toFixed(2) : "–", `${Math.round(data.milliseconds)} ms`);
     $("save").disabled = false;
     document.body.dataset.state = "done";
-  } else if (data.kind === "mask") {
-    saveMask(data);
   } else {
-    busy = false;
-    say(data.kind === "broken" ? `The model could not be loaded: ${data.message}` : `This image failed: ${data.message}`);
-    document.body.dataset.state = "failed";
+    fail(`${shown.name} could not be analysed. ${BROWSERS} (${data.message})`);
   }
 };
+worker.onerror = (event) => fail(`The page could not start. ${BROWSERS} (${event.message ?? "its worker is missing"})`);
 
 const say = (text) => ($("message").textContent = text);
-const threshold = () => Number($("threshold").value);
+
+function showThreshold(value) {
+  $("threshold").value = value;
+  $("threshold-value").textContent = value.toFixed(2);
+}
+
+function tell(area, confidence, time) {
+  $("area").textContent = area;
+  $("confidence").textContent = confidence;
+  $("time").textContent = time;
+}
+
+/** Nothing of an image that was shown before stays beside the message of one that failed. */
+function fail(text) {
+  turn++;
+  shown?.bitmap.close();
+  shown = null;
+  busy = false;
+  canvas.width = canvas.height = 1;
+  canvas.ariaLabel = "no image";
+  tell("–", "–", "–");
+  $("save").disabled = true;
+  say(text);
+  document.body.dataset.state = "failed";
+}
 
 async function show(blob, name) {
+  if (stream) stopCamera();
+  const mine = ++turn;
   say("");
+  tell("looking …", "–", "–");
+  $("save").disabled = true; // until the mask is that of this image
+  document.body.dataset.state = "busy";
+  let bitmap;
   try {
-    const bitmap = await createImageBitmap(blob, { imageOrientation: "from-image", colorSpaceConversion: "none" });
-    analyse(bitmap, name);
+    bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   } catch {
-    say(`${name} is not an image this browser can read.`);
+    if (mine === turn) fail(`${name} is not an image this browser can read. Save it as JPEG or PNG and open it again.`);
+    return;
+  }
+  if (mine !== turn) return bitmap.close(); // another one was opened meanwhile
+  try {
+    analyse(bitmap, name);
+  } catch (error) {
+    fail(`${name} could not be analysed. ${BROWSERS} (${error.message})`);
   }
 }
 
@@ -51,14 +90,22 @@ function analyse(bitmap, name) {
   const width = Math.max(1, Math.round(bitmap.width * scale)), height = Math.max(1, Math.round(bitmap.height * scale));
   if (scale < 1) say(`${name} is large; it is analysed at ${width} x ${height}.`);
   const scratch = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  scratch.drawImage(bitmap, 0, 0, width, height);
+  layOnWhite(scratch, bitmap, width, height);
   const { data } = scratch.getImageData(0, 0, width, height);
   shown?.bitmap.close();
   shown = { bitmap, name, segments: shown?.live ? shown.segments : [] };
-  document.body.dataset.state = "busy";
+  if (stream) document.body.dataset.state = "live";
   busy = true;
+  canvas.ariaLabel = `${name} with the outline of the lesion`;
   draw();
-  worker.postMessage({ kind: "image", pixels: data, width, height, threshold: threshold() }, [data.buffer]);
+  worker.postMessage({ kind: "image", turn: ++turn, pixels: data, width, height, threshold }, [data.buffer]);
+}
+
+// What is transparent is white, as on the command line.
+function layOnWhite(target, bitmap, width, height) {
+  target.fillStyle = "#fff";
+  target.fillRect(0, 0, width, height);
+  target.drawImage(bitmap, 0, 0, width, height);
 }
 
 function draw() {
@@ -70,7 +117,7 @@ function draw() {
   canvas.height = h;
   canvas.style.width = `${w / ratio}px`;
   context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, 0, 0, w, h);
+  layOnWhite(context, bitmap, w, h);
   if (!$("outline").checked) return;
   context.beginPath();
   for (const [x0, y0, x1, y1] of segments) {
@@ -86,7 +133,7 @@ function draw() {
   }
 }
 
-function saveMask({ mask, width, height }) {
+async function saveMask({ mask, width, height, name }) {
   const image = new ImageData(width, height);
   for (let i = 0; i < mask.length; i++) {
     image.data.fill(mask[i] * 255, 4 * i, 4 * i + 3);
@@ -94,30 +141,40 @@ function saveMask({ mask, width, height }) {
   }
   const target = new OffscreenCanvas(width, height);
   target.getContext("2d").putImageData(image, 0, 0);
-  target.convertToBlob({ type: "image/png" }).then((blob) => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = `${shown.name.replace(/\.[^.]*$/, "")}_segmentation.png`;
-    link.click();
-    URL.revokeObjectURL(link.href);
-  });
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await target.convertToBlob({ type: "image/png" }));
+  link.download = `${name.replace(/\.[^.]*$/, "")}_segmentation.png`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
 async function camera() {
   if (stream) return stopCamera();
+  if (!navigator.mediaDevices?.getUserMedia) {
+    return say("The camera works on pages from https:// or from this machine only. Open a photograph instead.");
+  }
+  $("camera").disabled = true; // one question at a time
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch (error) {
-    return say(`The camera could not be opened: ${error.message}`);
+    const how = "Allow it for this page in the browser's settings, or open a photograph instead.";
+    return say(`The camera could not be opened: ${error.message}. ${how}`);
+  } finally {
+    $("camera").disabled = false;
   }
-  const video = $("video");
-  video.srcObject = stream;
-  await video.play();
+  say("");
   $("camera").textContent = "Stop camera";
+  $("area").ariaLive = "off"; // not every frame is read out
+  const video = $("video"), mine = stream;
+  mine.getVideoTracks()[0].onended = () => mine === stream && stopCamera();
+  video.srcObject = mine;
+  await video.play();
   const frame = async () => {
-    if (!stream) return;
+    if (mine !== stream) return;
     if (!busy && video.videoWidth) {
-      analyse(await createImageBitmap(video), "camera");
+      const bitmap = await createImageBitmap(video);
+      if (mine !== stream) return bitmap.close();
+      analyse(bitmap, "camera");
       shown.live = true;
     }
     requestAnimationFrame(frame);
@@ -129,17 +186,19 @@ function stopCamera() {
   stream.getTracks().forEach((track) => track.stop());
   stream = null;
   $("camera").textContent = "Camera";
+  $("area").ariaLive = "polite";
 }
 
+$("file").onclick = ({ target }) => (target.value = ""); // the same file again is asked for again
 $("file").onchange = ({ target }) => target.files[0] && show(target.files[0], target.files[0].name);
 $("camera").onclick = camera;
-$("camera").disabled = !navigator.mediaDevices?.getUserMedia;
 $("outline").onchange = () => shown && draw();
 $("threshold").oninput = () => {
-  $("threshold-value").textContent = threshold().toFixed(2);
-  if (shown) worker.postMessage({ kind: "threshold", threshold: threshold() });
+  threshold = Number($("threshold").value);
+  showThreshold(threshold);
+  if (shown) worker.postMessage({ kind: "threshold", turn, threshold });
 };
-$("save").onclick = () => worker.postMessage({ kind: "mask", threshold: threshold() });
+$("save").onclick = () => worker.postMessage({ kind: "mask", turn, name: shown.name, threshold });
 addEventListener("resize", () => shown && draw());
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {

@@ -3,7 +3,8 @@ const VERSION = "dermseg-__VERSION__";
 const FILES = __FILES__;
 
 self.addEventListener("install", (event) => {
-  event.waitUntil(caches.open(VERSION).then((cache) => cache.addAll(FILES)).then(() => self.skipWaiting()));
+  const fresh = FILES.map((file) => new Request(file, { cache: "reload" })); // none left over from an older page
+  event.waitUntil(caches.open(VERSION).then((cache) => cache.addAll(fresh)).then(() => self.skipWaiting()));
 });
 self.addEventListener("activate", (event) => {
   const drop = (names) => Promise.all(names.filter((n) => n.startsWith("dermseg-") && n !== VERSION).map((n) => caches.delete(n)));

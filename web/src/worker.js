@@ -18,21 +18,28 @@ ready.then(
   (error) => postMessage({ kind: "broken", message: String(error.message ?? error) }),
 );
 
-let last = null; // logits of the image on show: another threshold needs no network
+let last = null; // logits of the newest image: another threshold needs no network
+let work = Promise.resolve();
 
-onmessage = async ({ data }) => {
+// One after the other: a mask that is asked for while the network runs is that of the image it runs on.
+onmessage = ({ data }) => (work = work.then(() => answer(data)));
+
+async function answer({ kind, turn, name, threshold, ...image }) {
   try {
     const { card, session } = await ready;
-    if (data.kind === "image") last = await run(card, session, data);
-    if (last && data.kind !== "mask") post(card, data.threshold);
-    if (last && data.kind === "mask") {
-      const mask = maskAt(cleaned(card, data.threshold), last.width, last.height);
-      postMessage({ kind: "mask", mask, width: last.width, height: last.height }, [mask.buffer]);
+    if (kind === "image") {
+      last = null;
+      last = await run(card, session, image);
     }
+    if (!last) return;
+    const found = clean(last.logits, last.w, last.h, card.postprocessing, threshold);
+    if (kind !== "mask") return post(card, found, turn);
+    const mask = maskAt(found, last.width, last.height);
+    postMessage({ kind, name, mask, width: last.width, height: last.height }, [mask.buffer]);
   } catch (error) {
-    postMessage({ kind: "failed", message: String(error.message ?? error) });
+    postMessage({ kind: "failed", turn, message: String(error.message ?? error) });
   }
-};
+}
 
 async function run(card, session, { pixels, width, height }) {
   const p = card.preprocessing, begin = performance.now();
@@ -42,13 +49,12 @@ async function run(card, session, { pixels, width, height }) {
   return { logits: data, h: dims[2], w: dims[3], width, height, milliseconds: performance.now() - begin };
 }
 
-const cleaned = (card, threshold) => clean(last.logits, last.w, last.h, card.postprocessing, threshold);
-
-function post(card, threshold) {
-  const found = cleaned(card, threshold);
-  const inside = maskAt(found, 512, 512).reduce((sum, v) => sum + v, 0) / 512 ** 2;
+function post(card, found, turn) {
+  const mask = maskAt(found, Math.min(last.width, 512), Math.min(last.height, 512));
+  const inside = mask.reduce((sum, v) => sum + v, 0) / mask.length;
   postMessage({
     kind: "result",
+    turn,
     segments: outline(found),
     status: found.count ? "ok" : "no_lesion",
     areaFraction: inside,
