@@ -109,3 +109,8 @@ def test_wrong_use_says_what_to_do(
     ):
         code, _, said = run(capsys, "compare", *words)
         assert (code, wanted in said) == (2, True), said
+
+
+def test_photographs_are_led_to_what_measures_them(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "compare", "visit1.jpg", "visit2.jpg")
+    assert code == 2 and "dermseg measure" in err and "--data" not in err

@@ -132,6 +132,13 @@ def test_a_run_without_masks_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert code == 2 and "wrote no masks" in err
 
 
+def test_one_spacing_for_images_of_several_sizes_is_remarked(
+    masks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "one spacing for images of 2 sizes" in run(capsys, str(masks), "--spacing-mm", "0.1")[2]
+    assert run(capsys, str(masks))[2] == run(capsys, str(masks / "square.png"), "--spacing-mm", "1")[2] == ""
+
+
 def test_how_a_grey_mask_was_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     soft = cv2.GaussianBlur((label_map() == 1) * np.uint8(255), (0, 0), 1)
     cv2.imwrite(str(tmp_path / "soft.png"), soft)

@@ -108,15 +108,17 @@ def _evaluations(
     from dermseg.evaluation.evaluate import evaluate_rows, select_split
     from dermseg.evaluation.output import PER_IMAGE
     from dermseg.evaluation.table import read_per_image
+    from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS
     from dermseg.inference.bundle import load_bundle
     from dermseg.inference.predictor import load_model
 
     finished = [(Path(name) / PER_IMAGE).is_file() for name in names]
     if data is None and not all(finished):
         model = names[finished.index(False)]
-        raise UsageError(
-            f"'{model}' is not a finished evaluation", hint="--data INDEX says what to run it on"
-        )
+        hint = "--data INDEX says what to run it on"
+        if Path(model).suffix.lower() in IMAGE_EXTENSIONS | DICOM_EXTENSIONS:
+            hint = "'dermseg measure' measures lesions, 'dermseg score' compares masks of one image"
+        raise UsageError(f"'{model}' is not a finished evaluation", hint=hint)
     for name, done in zip(names, finished, strict=True):
         if not done:
             load_bundle(name)  # a name that leads nowhere is said before the others are evaluated

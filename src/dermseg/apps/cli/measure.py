@@ -97,6 +97,9 @@ def measure(
             blank["message"] = "; ".join(notes) or None
             rows += [blank | {"lesion": number} | reading_columns(one) for number, one in found.items()]
     failed = sum(row["status"] == "failed" for row in rows)
+    sizes = {f"{row['width']} x {row['height']}" for row in rows if row["width"]}
+    if spacing and len(sizes) > 1:
+        say(f"note: one spacing for images of {len(sizes)} sizes: it is right only if they have one scale")
     table = to_csv(rows)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
