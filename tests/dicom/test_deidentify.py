@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import stat
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +74,9 @@ def test_nothing_planted_survives(files: ModuleType, tmp_path: Path) -> None:
         ("Xu^Li", ["arm of Xu Li", "Li, Xu", "li xu 2"]),
         ("Sato^Hanako=佐藤^花子=さとう^はなこ", ["佐藤さんの皮膚", "花子", "はなこ 1"]),
         ("王^伟", ["王伟的皮肤", "1.0 王伟"]),
+        ("शर्मा^नरेन्द्र", ["नरेन्द्र की त्वचा", "शर्मा"]),  # vowels and conjuncts are marks, not letters
+        ("Müller^Jörg", [unicodedata.normalize("NFD", "Haut von Müller"), "jo\u0308rg"]),
+        ("ﾔﾏﾀﾞ^ﾀﾛｳ", ["ヤマダさんの皮膚"]),
     ],
 )
 def test_names_are_searched_in_what_stays(
@@ -111,6 +116,28 @@ def test_files_with_one_uid_are_never_overwritten(files: ModuleType, tmp_path: P
     assert b.file is None and b.error is not None and "same SOP Instance UID" in b.error
     (written,) = (tmp_path / "out").rglob("*.dcm")
     assert np.array_equal(load_image(written).pixels, files.lesion())
+
+
+def test_a_file_that_cannot_be_read_is_left_out_with_the_reason(
+    files: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    for name in ("IM1", "IM2"):
+        (inputs / name).write_bytes(files.to_bytes(files.photograph()))
+    path_open = Path.open
+
+    def locked(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == "IM1":
+            raise PermissionError(13, "Permission denied")
+        return path_open(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", locked)
+    run = deidentify(find_files([inputs]), tmp_path / "out", KEY)
+    assert len(run.outcomes) == 2 and run.failed == 1
+    assert [outcome.error for outcome in run.outcomes if outcome.error] == [
+        "cannot be opened: Permission denied"
+    ]
 
 
 def test_segmentations_go_along_with_their_photograph(

@@ -77,6 +77,19 @@ def test_states_retries_and_dead_letters(queue: Queue) -> None:
     assert again is not None and again.id > revived.id  # numbers do not begin again
 
 
+def test_a_clock_that_was_set_back_keeps_nobody_waiting(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.add("1.1", "k", "CAM", b"a")
+    job = queue.take("received")
+    assert job is not None
+    queue.postpone(job, 60, "away")
+    assert queue.take("received") is None
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 86_400 * 365)
+    assert queue.take("received") == replace(job, attempts=1, reason="away")
+
+
 def test_a_dead_letter_that_is_sent_again_is_tried_again(queue: Queue) -> None:
     queue.add("1.1", "k", "CAM", b"damaged")
     job = queue.take("received")
@@ -122,6 +135,7 @@ def test_delays_double_up_to_a_limit() -> None:
         ("folder: q\nsend: {}", "exactly one"),
         ("folder: q\nsend: {dimse: {ae_title: 'SIXTEEN LETTERS+', host: h, port: 99999}}", "65535"),
         ("folder: q\nsend: {web: {url: ftp://x}}", "no address"),
+        ("folder: q\nsend: {web: {url: 'http://me:secret@x'}}", "no user or password"),
         ("folder: q\nresults: [masks]\nsend: {web: {url: 'http://x'}}", "dicom-seg"),
         ("folder: [", "is not YAML"),
     ],
@@ -253,6 +267,25 @@ def test_every_job_has_its_audit_record_once(
     assert verify(log).ok and [record["verdict"] for record in records] == ["reject"] * 2
     first, second = (record["subject"].split("/") for record in records)
     assert first[:2] == second[:2] == ["dicom", "1"] and first[2] != second[2]
+
+
+def test_a_header_that_no_result_can_name_is_a_dead_letter_at_once(
+    files: ModuleType, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    config = PacsConfig.model_validate(
+        {"folder": tmp_path / "q", "send": {"web": {"url": "http://127.0.0.1:1"}}}
+    )
+    queue = Queue(config.folder)
+    worker = Worker(queue, config, load_model(tiny_bundle))
+    ds = files.photograph(SOPInstanceUID="1.2.3")
+    ds.SOPClassUID = "1.2.3.4"  # nobody's; highdicom looks it up in a table
+    queue.add("1.2.3", worker.work_key, "CAM", files.to_bytes(ds))
+    (job,) = queue.listed("received")
+    worker._try(job, worker.make)
+    (dead,) = queue.listed("dead")
+    assert dead.reason is not None and "header" in dead.reason
+    worker.stop()
+    queue.close()
 
 
 def reachable(port: int) -> bool:

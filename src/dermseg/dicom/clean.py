@@ -21,7 +21,7 @@ from dermseg.dicom.identity import derive_uid
 from dermseg.dicom.profile import BASIC, OPTIONS, action
 from dermseg.dicom.pseudonyms import Pseudonyms
 from dermseg.dicom.strip import strip_pixels
-from dermseg.dicom.traces import find_traces, flat, is_public, walk
+from dermseg.dicom.traces import find_traces, flat, fold, is_public, walk
 from dermseg.errors import ImageError
 from dermseg.images.dicom import class_name, transfer_syntax
 from dermseg.version import __version__
@@ -172,7 +172,7 @@ class _Work:
     def _in_bytes(self, data: bytes) -> bool:
         assert self.secrets is not None
         return any(
-            self.secrets.search(data.decode(encoding, "ignore").casefold())
+            self.secrets.search(fold(data.decode(encoding, "ignore")))
             for encoding in ("utf-8", "latin-1", "utf-16-le", "utf-16-be")
         )
 

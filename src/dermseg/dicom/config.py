@@ -12,6 +12,7 @@ import re
 import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -104,6 +105,8 @@ class Web(Section):
     def _one_secret(self) -> Web:
         if not self.url.startswith(("http://", "https://")):
             raise ValueError(f"'{self.url}' is no address: https://pacs.example/dicom-web")
+        if "@" in urlsplit(self.url).netloc:  # it would stand in the log
+            raise ValueError("url: no user or password in the address: give user and password_file")
         if (self.user is None) != (self.password_file is None):
             raise ValueError("user and password_file belong together")
         return self

@@ -8,7 +8,7 @@ from pathlib import Path
 from dermseg.errors import ImageError, UsageError
 from dermseg.images.headers import sniff
 from dermseg.images.names import UniqueNames, natural_key, printable_name
-from dermseg.images.sources import DICOM_EXTENSIONS, ImageSource, find_images
+from dermseg.images.sources import DICOM_EXTENSIONS, ImageSource, find_images, left_out
 
 
 def find_files(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> list[ImageSource]:
@@ -23,7 +23,7 @@ def find_files(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> 
     plain: list[ImageSource] = []
     for given in inputs:
         try:
-            plain += find_images([given], exclude=exclude)
+            plain += find_images([given], exclude=[] if exclude is None else [exclude])
         except UsageError:
             if not Path(given).is_dir():
                 raise
@@ -41,17 +41,21 @@ def find_files(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> 
 
 
 def _unnamed(folder: Path, exclude: Path | None) -> list[ImageSource]:
-    hidden = None if exclude is None else exclude.resolve()
+    hidden = left_out(folder, [] if exclude is None else [exclude])
     found = []
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not path.is_file() or path.name == "DICOMDIR":
             continue
-        if hidden is not None and path.resolve().is_relative_to(hidden):
+        if any(path.resolve().is_relative_to(place) for place in hidden):
             continue
-        with path.open("rb") as file:
-            if file.read(132)[128:] == b"DICM":
-                name = printable_name(path.relative_to(folder).as_posix())
-                found.append(ImageSource(name, path))
+        try:
+            with path.open("rb") as file:
+                wanted = file.read(132)[128:] == b"DICM"
+        except OSError:  # its row will say why, instead of the end of the run
+            wanted = True
+        if wanted:
+            name = printable_name(path.relative_to(folder).as_posix())
+            found.append(ImageSource(name, path))
     return found
 
 

@@ -204,8 +204,10 @@ class Queue:
 
     def take(self, state: State) -> Job | None:
         """The oldest job in a state whose time has come; it stays in that state until it is moved."""
+        now = time.time()  # before `changed`: the clock was set back, and would keep the job waiting
         rows = self._rows(
-            f"{_SELECT} AND not_before <= ? ORDER BY not_before, id LIMIT 1", (state, time.time())
+            f"{_SELECT} AND (not_before <= ? OR changed > ?) ORDER BY not_before, id LIMIT 1",
+            (state, now, now),
         )
         return Job(*rows[0]) if rows else None
 

@@ -1,7 +1,8 @@
 """Results to the archive: C-STORE over one association, or STOW-RS.
 
 An archive that has an object already is as good as one that takes it: UIDs are derived from their causes, so
-it can only be the same result (status 0111, duplicate SOP instance).
+it can only be the same result (status 0111, duplicate SOP instance). HTTP 409 does not say that: it is how
+STOW-RS says that nothing was stored, for whatever reason (PS3.18 10.5.3). Then the archive is asked.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import requests
 from dicomweb_client.api import DICOMwebClient
 from dicomweb_client.session_utils import create_session
 from pydicom import Dataset
+from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE
 
 from dermseg.dicom.config import Dimse, Send, Web, read_secret
@@ -49,9 +51,15 @@ def _send_dimse(objects: Sequence[Dataset], target: Dimse) -> None:
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = target.timeout_s
     entity.connection_timeout = target.timeout_s
     for dataset in objects:
-        entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+        syntax = dataset.file_meta.TransferSyntaxUID
+        entity.add_requested_context(dataset.SOPClassUID, syntax)
+        if not syntax.is_encapsulated:  # what every archive must read, and old ones read nothing else
+            entity.add_requested_context(dataset.SOPClassUID, ImplicitVRLittleEndian)
     tls = None if target.tls is None else (target.tls.context(server=False), target.host)
     association = entity.associate(target.host, target.port, ae_title=target.ae_title, tls_args=tls)
+    if association.rejected_contexts and not association.accepted_contexts:
+        names = ", ".join(dict.fromkeys(dataset.SOPClassUID.name for dataset in objects))
+        raise SendError(f"{target.ae_title} takes none of {names}", final=True)
     if not association.is_established:
         why = "refused the association" if association.is_rejected else "cannot be reached"
         raise SendError(f"{target.ae_title} at {target.host}:{target.port} {why}")
@@ -85,18 +93,21 @@ def web_client(web: Web) -> DICOMwebClient:
     """
     session = create_session()
     session.verify = True if web.authority is None else str(web.authority)
-    vars(session)["request"] = _with_timeout(session.request, web.timeout_s)
+    session.hooks["response"].append(_plain_type)
     secret = read_secret(web)
     session.auth = secret.get("auth")
-    return DICOMwebClient(web.url.rstrip("/"), session=session, headers=secret.get("headers"))
+    client = DICOMwebClient(
+        web.url.rstrip("/"), session=session, headers=secret.get("headers"), timeout=web.timeout_s
+    )
+    client.set_http_retry_params(retry=False)  # the queue and the watcher try again, in their own time
+    return client
 
 
-def _with_timeout(request: Any, seconds: float) -> Any:
-    def call(*arguments: Any, **options: Any) -> Any:
-        options.setdefault("timeout", seconds)
-        return request(*arguments, **options)
-
-    return call
+def _plain_type(response: requests.Response, *arguments: Any, **options: Any) -> None:
+    """Of ``application/dicom+json; charset=utf-8`` only the type: the client passes over any other text."""
+    kind = response.headers.get("Content-Type", "")
+    if kind.lower().startswith("application/"):
+        response.headers["Content-Type"] = kind.partition(";")[0].strip().lower()
 
 
 def _send_web(objects: Sequence[Dataset], web: Web) -> None:
@@ -106,7 +117,7 @@ def _send_web(objects: Sequence[Dataset], web: Web) -> None:
             answer = client.store_instances([dataset])
         except requests.HTTPError as error:
             code = 0 if error.response is None else error.response.status_code
-            if code == 409:  # conflict: there already
+            if error.response is not None and code == 409 and _is_there(client, dataset, error.response):
                 continue
             final = code in (400, 413, 415)
             raise SendError(
@@ -114,8 +125,31 @@ def _send_web(objects: Sequence[Dataset], web: Web) -> None:
             ) from error
         except requests.RequestException as error:
             raise SendError(f"{web.url} cannot be reached ({type(error).__name__})") from error
-        failed = answer.get("FailedSOPSequence") or []
-        reasons = {int(item.get("FailureReason") or 0) for item in failed} - {_DUPLICATE}
+        reasons = _reasons(answer) - {_DUPLICATE}
         if reasons:
             shown = ", ".join(f"{reason:04X}" for reason in sorted(reasons))
             raise SendError(f"{web.url} refused {dataset.SOPClassUID.name}: reason {shown}")
+
+
+def _reasons(answer: Dataset) -> set[int]:
+    failed = answer.get("FailedSOPSequence") or []
+    return {int(item.get("FailureReason") or 0) for item in failed}
+
+
+def _is_there(client: DICOMwebClient, dataset: Dataset, refusal: requests.Response) -> bool:
+    """Whether an archive that stored nothing has the object: it says so, or it is asked (QIDO-RS)."""
+    try:
+        if _reasons(Dataset.from_json(refusal.json())) == {_DUPLICATE}:
+            return True
+    except (ValueError, TypeError, KeyError, AttributeError):  # no body, XML, or a text of its own
+        pass
+    uid = str(dataset.SOPInstanceUID)
+    try:
+        found = client.search_for_instances(
+            str(dataset.StudyInstanceUID),
+            str(dataset.SeriesInstanceUID),
+            search_filters={"SOPInstanceUID": uid},
+        )
+        return any(Dataset.from_json(item).get("SOPInstanceUID") == uid for item in found)
+    except (requests.RequestException, ValueError, TypeError, KeyError, AttributeError):
+        return False

@@ -7,6 +7,7 @@ Names, ids, dates and UIDs are taken from the attributes that exist for them, at
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ def _words(text: str) -> frozenset[str]:
 _MIN_LETTERS = 3  # shorter words are everywhere
 _WHOLE_WORD_BELOW = 6  # letters; "ann" is no secret in "annotation"
 # Chinese characters, kana, Hangul: written without spaces, and two of them are a whole name.
-_IDEOGRAPHS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]{2,}")
+_IDEOGRAPHS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]{2,}")
 # Parts of names that are ordinary words, and what stands where a name was removed.
 _NOBODY = _words("von van den der dem des del della dos das les los las bin ibn ter ten anonymous removed")
 # UIDs of coding schemes (SNOMED CT, LOINC, UCUM) are nobody's.
@@ -39,7 +40,7 @@ _OWNED = {
 
 
 def find_traces(dataset: Dataset, retain: frozenset[str]) -> re.Pattern[str] | None:
-    """A pattern of the identity that the file itself tells, for text in lower case (``casefold``).
+    """A pattern of the identity that the file itself tells, for text that went through `fold`.
 
     None where it tells of nobody. What the options in `retain` keep is no secret.
     """
@@ -58,7 +59,7 @@ def find_traces(dataset: Dataset, retain: frozenset[str]) -> re.Pattern[str] | N
             elif element.VR in ("DA", "DT") and re.fullmatch(r"\d{8}", text[:8]):
                 secret = "dates" not in retain or element.keyword == "PatientBirthDate"
                 words |= _date_forms(text[:8]) if secret else set()
-    folded = {word.casefold() for word in words}
+    folded = {fold(word) for word in words}
     found = {word for word in folded if _IDEOGRAPHS.fullmatch(word) or len(word) >= _MIN_LETTERS} - _NOBODY
     if not found:
         return None
@@ -78,15 +79,20 @@ def _name_forms(name: str) -> set[str]:
     Titles (prefix, suffix) are nobody's. Words too short to be searched alone ("Xu", "Li") are as a pair.
     """
     forms: set[str] = set()
-    for group in name.split("="):
+    for group in unicodedata.normalize("NFKC", name).split("="):
         parts = [part.strip() for part in group.split("^")[:3]]
-        forms |= {word for part in parts for word in re.findall(r"[^\W_]+", part)}
+        forms |= {word for part in parts for word in _name_words(part)}
         pair = [part for part in parts[:2] if part]
         if len(pair) == 2:
             forms |= {mark.join(two) for two in (pair, pair[::-1]) for mark in (" ", "^", ", ", ",", "_")}
             if _IDEOGRAPHS.fullmatch("".join(pair)):
                 forms.add("".join(pair))
     return forms
+
+
+def _name_words(text: str) -> list[str]:
+    """The words of a name. Marks belong to them: vowels of Indian scripts, accents of their own."""
+    return "".join(one if unicodedata.category(one)[0] in "LMN" else " " for one in text).split()
 
 
 def _date_forms(day: str) -> set[str]:
@@ -126,5 +132,10 @@ def listed(value: Any) -> list[Any]:
 
 
 def flat(value: Any) -> str:
-    """All values of an element as one text in lower case."""
-    return "\n".join(str(one) for one in listed(value)).casefold()
+    """All values of an element as one text to search in."""
+    return fold("\n".join(str(one) for one in listed(value)))
+
+
+def fold(text: str) -> str:
+    """Lower case, and one form for what Unicode writes in several: accents, half-width kana."""
+    return unicodedata.normalize("NFKC", text).casefold()

@@ -2,11 +2,14 @@
 
 A study is looked into again only when its number of instances has changed; what is in the queue is not
 fetched again. Nothing is remembered before it is in the queue, so a crash costs a second look and no image.
+What the archive lists and does not give (off line, damaged) is asked for again later and later, and does not
+keep the others waiting.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from functools import partial
@@ -46,6 +49,7 @@ class Watcher:
         self.config = config
         self.watch = watch
         self._client: DICOMwebClient = web_client(watch.web)
+        self._missed: dict[str, tuple[int, float]] = {}  # UID -> failures, when to ask again
 
     def run(self, stop: threading.Event) -> None:
         """Poll until `stop` is set; an archive that is away is asked again later."""
@@ -55,7 +59,7 @@ class Watcher:
                 found = self.poll()
                 failures = 0
                 log("polled", found=found)
-            except (requests.RequestException, DermsegError, ValueError, KeyError) as error:
+            except Exception as error:  # what an archive answers can be anything: it is asked again
                 failures += 1
                 log("poll_failed", reason=type(error).__name__)
             wait = self.watch.poll_s
@@ -84,13 +88,16 @@ class Watcher:
                 uid, count = str(_value(study, _STUDY)), int(_value(study, _STUDY_INSTANCES) or -1)
                 if count >= 0 and not self.queue.study_changed(uid, count):
                     continue
-                found += self._fetch(uid)
-                self.queue.note_study(uid, count)
+                new, whole = self._fetch(uid)
+                found += new
+                if whole:
+                    self.queue.note_study(uid, count)
         return found
 
-    def _fetch(self, study: str) -> int:
+    def _fetch(self, study: str) -> tuple[int, bool]:
+        """How many images of a study are new in the queue, and whether all that it has are."""
         search = partial(self._client.search_for_instances, study_instance_uid=study, fields=["SOPClassUID"])
-        found = 0
+        found, whole = 0, True
         for instance in _pages(search, _INSTANCE):
             uid = str(_value(instance, _INSTANCE))
             if str(_value(instance, _CLASS)) not in IMAGE_CLASSES or self.queue.knows(
@@ -99,12 +106,27 @@ class Watcher:
                 continue
             if self.queue.waiting() >= self.config.max_waiting:
                 raise DermsegError("too many images wait")
-            dataset = self._client.retrieve_instance(
-                study, str(_value(instance, _SERIES)), uid, media_types=(("application/dicom", "*"),)
-            )
-            state: State = "ignored" if is_ours(dataset) else "received"
-            found += self.queue.add(uid, self.worker.work_key, "web", to_bytes(dataset), state=state)
-        return found
+            failures, again = self._missed.get(uid, (0, 0.0))
+            if time.monotonic() < again:
+                whole = False
+                continue
+            try:
+                dataset = self._client.retrieve_instance(
+                    study, str(_value(instance, _SERIES)), uid, media_types=(("application/dicom", "*"),)
+                )
+                state: State = "ignored" if is_ours(dataset) else "received"
+                data = to_bytes(dataset)
+            except (requests.ConnectionError, requests.Timeout):  # the archive is away, not the image
+                raise
+            except Exception as error:
+                whole = False
+                wait = self.config.retry.delay_s(failures + 1)
+                self._missed[uid] = failures + 1, time.monotonic() + wait
+                log("not_fetched", seconds=wait, reason=_reason(error))
+                continue
+            self._missed.pop(uid, None)
+            found += self.queue.add(uid, self.worker.work_key, "web", data, state=state)
+        return found, whole
 
 
 def _pages(search: Callable[..., list[dict[str, Any]]], key: str) -> Iterator[dict[str, Any]]:
@@ -121,6 +143,11 @@ def _pages(search: Callable[..., list[dict[str, Any]]], key: str) -> Iterator[di
         for item in page:
             seen.add(str(_value(item, key)))
             yield item
+
+
+def _reason(error: Exception) -> str:
+    response = getattr(error, "response", None)
+    return type(error).__name__ if response is None else f"HTTP {response.status_code}"
 
 
 def _value(item: dict[str, Any], tag: str) -> Any:

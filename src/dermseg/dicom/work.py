@@ -140,10 +140,13 @@ class Worker:
         origin = Origin(image, self.described, options.options, datetime.fromtimestamp(int(job.received)))
         try:
             made = write_objects(origin, result, options.kinds, overlay=overlay)
-        except (ValueError, TypeError, AttributeError) as error:
+            files = {kind: to_bytes(dataset) for kind, dataset in made.items()}
+        except (ImageError, MemoryError):
+            raise
+        except Exception as error:  # highdicom and pydicom refuse headers in many ways
             raise ImageError(f"no result can be written for this header ({type(error).__name__})") from error
-        for kind, dataset in made.items():
-            write_synced(self.queue.made_path(job, kind), to_bytes(dataset))
+        for kind, made_file in files.items():
+            write_synced(self.queue.made_path(job, kind), made_file)
         self._record(job, data, result)
         self.queue.move(job, "made")
 

@@ -1,0 +1,199 @@
+"""Archives as they are: they refuse with 409, list what they cannot give, know implicit VR only."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+from pydicom import Dataset
+from pynetdicom import AE, evt
+
+from dermseg.dicom.config import PacsConfig, Send
+from dermseg.dicom.queue import Queue
+from dermseg.dicom.send import SendError, send
+from dermseg.dicom.watch import Watcher
+
+Answer = tuple[int, str, bytes]
+JSON = "application/dicom+json"
+
+
+class Web:
+    """A DICOMweb archive: ``answer(method, path)`` says what it says; ``asked`` is what it was asked."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[str, str], Answer] = lambda method, path: (200, JSON, b"[]")
+        self.asked: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def _go(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                outer.asked.append(f"{self.command} {self.path}")
+                status, kind, body = outer.answer(self.command, self.path)
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = _go  # noqa: N815 - the names of http.server
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/dicom-web"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    archive = Web()
+    yield archive
+    archive.server.shutdown()
+    archive.server.server_close()
+
+
+def failed(reason: int) -> bytes:
+    item = {"00081197": {"vr": "US", "Value": [reason]}}
+    return json.dumps({"00081198": {"vr": "SQ", "Value": [item]}}).encode()
+
+
+def listed(*uids: str) -> bytes:
+    tags = ("00080018", "0020000D", "0020000E")
+    items = [{tag: {"vr": "UI", "Value": [uid]} for tag in tags} for uid in uids]
+    classes = {"00080016": {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.1.1.77.1.7"]}}
+    return json.dumps([{**item, **classes} for item in items]).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "there", "refused"),
+    [
+        (200, JSON, b"{}", False, None),
+        (202, JSON, failed(0xA700), False, "A700"),
+        (202, f"{JSON}; charset=utf-8", failed(0xA700), False, "A700"),
+        (200, JSON, failed(0x0111), False, None),
+        (409, JSON, failed(0x0111), False, None),
+        (409, JSON, failed(0x0122), False, "HTTP 409"),  # does not take this class: nothing was stored
+        (409, JSON, failed(0xB00E), True, None),  # a code of its own for what it has already
+        (409, "text/plain", b"no", True, None),
+        (409, "text/plain", b"no", False, "HTTP 409"),
+    ],
+)
+def test_stored_is_what_the_archive_has(
+    web: Web,
+    files: ModuleType,
+    status: int,
+    kind: str,
+    body: bytes,
+    there: bool,
+    refused: str | None,
+) -> None:
+    ds = files.photograph()
+    found = listed(ds.SOPInstanceUID) if there else listed("1.2.3")  # some ignore what is searched for
+    web.answer = lambda method, path: (status, kind, body) if method == "POST" else (200, JSON, found)
+    target = Send.model_validate({"web": {"url": web.url}})
+    if refused is None:
+        send([ds], target)
+    else:
+        with pytest.raises(SendError, match=refused):
+            send([ds], target)
+
+
+def test_an_archive_that_does_not_answer_is_given_up(web: Web, files: ModuleType) -> None:
+    def slow(method: str, path: str) -> Answer:
+        time.sleep(2)
+        return 200, JSON, b"{}"
+
+    web.answer = slow
+    target = Send.model_validate({"web": {"url": web.url, "timeout_s": 0.2}})
+    with pytest.raises(SendError, match="ReadTimeout"):
+        send([files.photograph()], target)
+    assert len(web.asked) == 1  # the queue tries again, nobody else
+
+
+def test_what_is_listed_and_not_given_keeps_nobody_waiting(
+    web: Web, files: ModuleType, tmp_path: Path
+) -> None:
+    uids = ["1.1", "1.2", "1.3"]
+    bodies = {uid: files.to_bytes(files.photograph(SOPInstanceUID=uid)) for uid in uids}
+    broken = {"1.1": (404, "text/plain", b"off line"), "1.2": part(b"no DICOM")}
+
+    def answer(method: str, path: str) -> Answer:
+        if "/instances/" in path:
+            uid = path.rpartition("/")[2]
+            return broken.get(uid) or part(bodies[uid])
+        if "offset=0" not in path:
+            return 200, JSON, b"[]"
+        study = path.partition("/studies/")[2].partition("/")[0]
+        return 200, JSON, listed(study) if study else listed(*uids)
+
+    web.answer = answer
+    config = PacsConfig.model_validate(
+        {
+            "folder": tmp_path / "q",
+            "send": {"web": {"url": web.url}},
+            "watch": {"web": {"url": web.url}, "modalities": ["DMS"], "days": None},
+            "retry": {"first_s": 0.3, "longest_s": 0.3},
+        }
+    )
+    assert config.watch is not None
+    queue = Queue(config.folder)
+    worker: Any = SimpleNamespace(work_key="k")
+    watcher = Watcher(queue, worker, config, config.watch)
+    assert watcher.poll() == 1 and [job.image_uid for job in queue.listed("received")] == ["1.3"]
+    asked = len([line for line in web.asked if "/instances/" in line])
+    assert watcher.poll() == 0  # not at once again
+    assert len([line for line in web.asked if "/instances/" in line]) == asked
+    broken.clear()
+    time.sleep(0.35)
+    assert watcher.poll() == 2 and queue.counts()["received"] == 3
+    web.server.shutdown()
+    web.server.server_close()
+    with pytest.raises(requests.ConnectionError):  # an archive that is away is another matter
+        watcher.poll()
+    queue.close()
+
+
+def part(data: bytes) -> Answer:
+    body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + data + b"\r\n--b--\r\n"
+    return 200, 'multipart/related; type="application/dicom"; boundary="b"', body
+
+
+@pytest.mark.parametrize("syntaxes", [["1.2.840.10008.1.2"], None])
+def test_old_archives_take_implicit_vr_and_others_take_nothing(
+    files: ModuleType, syntaxes: list[str] | None
+) -> None:
+    ds = files.photograph(kind="capture")
+    stored: list[Dataset] = []
+
+    def store(event: Any) -> int:
+        stored.append(event.dataset)
+        return 0
+
+    entity = AE(ae_title="OLD")
+    if syntaxes is None:
+        entity.add_supported_context("1.2.840.10008.1.1")
+    else:
+        entity.add_supported_context(ds.SOPClassUID, syntaxes)
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
+    port = server.socket.getsockname()[1]
+    target = Send.model_validate({"dimse": {"ae_title": "OLD", "host": "127.0.0.1", "port": port}})
+    try:
+        if syntaxes is None:
+            with pytest.raises(SendError, match="takes none of Secondary Capture") as refusal:
+                send([ds], target)
+            assert refusal.value.final
+        else:
+            send([ds], target)
+            assert stored[0].PatientName == ds.PatientName and stored[0].PixelData == ds.PixelData
+    finally:
+        server.shutdown()
