@@ -11,7 +11,7 @@ from dermseg.data.labelme import draw_labels, read_labelme
 from dermseg.data.synthetic import synthesize
 from dermseg.images.masks import load_mask
 from dermseg.inference.predictor import load_model
-from dermseg.labeling.rank import Look, look_at, rank
+from dermseg.labeling.rank import STRATEGIES, Look, look_at, rank
 
 
 @pytest.fixture
@@ -81,6 +81,16 @@ def test_rank_writes_every_image_once(photographs: Path, tmp_path: Path) -> None
     assert scores == sorted(scores, reverse=True)
 
 
+def test_two_images_of_one_stem_do_not_share_a_proposal(
+    photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, _, _ = synthesize(7, (120, 160))
+    cv2.imwrite(str(photographs / "a.jpg"), image)
+    assert _run("label", "propose", photographs) == 1
+    assert "a.png: a.json is the file of a.jpg already (rename one of them)" in capsys.readouterr().err
+    assert read_labelme((photographs / "a.json").read_bytes()).image == "a.jpg"
+
+
 def test_an_image_without_contrast_is_less_certain_than_a_clear_lesion() -> None:
     model = load_model()
     clear, _, _ = synthesize(1, (192, 192))
@@ -94,7 +104,9 @@ def test_diversity_takes_one_of_each_cluster_first() -> None:
     centres = np.array([[0, 0], [100, 0], [0, 100]], np.float32)
     points = np.repeat(centres, 4, axis=0) + np.random.default_rng(0).normal(0, 1, (12, 2)).astype(np.float32)
     looks = [Look(0.1 * i, 0.0, point) for i, point in enumerate(points)]
-    first = rank(looks, "diversity")[:3]
+    first = rank(looks, "diversity", number=3)
+    assert len(first) == 3 and first == rank(looks, "diversity")[:3]
+    assert all(rank(looks, s, number=7) == rank(looks, s)[:7] for s in STRATEGIES)
     assert {i // 4 for i in first} == {0, 1, 2}
     known = rank(looks, "diversity", known=points[:4])
     assert {i // 4 for i in known[:2]} == {1, 2}

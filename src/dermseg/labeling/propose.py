@@ -27,6 +27,7 @@ from dermseg.images.load import load_image
 from dermseg.images.sources import ImageSource
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
+from dermseg.inference.stages import reason_of
 
 EPSILON = 0.5  # pixels: fewer points to drag, and no pixel of the outline moves visibly
 
@@ -100,26 +101,31 @@ def propose(
     folder
         Where the files go, with the images' relative paths; None puts each beside its image (not for zips).
     """
-    found = []
+    found: list[Proposal] = []
+    takers: dict[Path, str] = {}
     for number, source in enumerate(sources, start=1):
         try:
-            found.append(_propose(model, source, folder, label, all_lesions))
+            file = _file_of(source, folder)
+            if (first := takers.setdefault(file, source.name)) != source.name:
+                raise DataError(f"{file.name} is the file of {first} already", hint="rename one of them")
+            found.append(_propose(model, source, file, label, all_lesions))
         except DermsegError as error:
-            found.append(Proposal(source.name, "", "failed", error.message))
+            found.append(Proposal(source.name, "", "failed", reason_of(error)))
         if progress:
             progress(number, len(sources))
     return found
 
 
-def _propose(
-    model: Model, source: ImageSource, folder: Path | None, label: str, all_lesions: bool
-) -> Proposal:
-    if folder is None:
-        if source.member is not None:
-            raise DataError("an image in a zip has no folder to write to", hint="name one with -o")
-        file = source.path.with_suffix(".json")
-    else:
-        file = folder / PurePosixPath(source.name).with_suffix(".json")
+def _file_of(source: ImageSource, folder: Path | None) -> Path:
+    """Where LabelMe looks for what belongs to an image: a file of its stem, whatever its kind."""
+    if folder is not None:
+        return folder / PurePosixPath(source.name).with_suffix(".json")
+    if source.member is not None:
+        raise DataError("an image in a zip has no folder to write to", hint="name one with -o")
+    return source.path.with_suffix(".json")
+
+
+def _propose(model: Model, source: ImageSource, file: Path, label: str, all_lesions: bool) -> Proposal:
     if file.exists() and not is_proposal(read_labelme(file.read_bytes(), file)):
         return Proposal(source.name, str(file), "kept", "a person has worked on this file")
     # LabelMe turns images by their EXIF tag too, so the outline lies where it is seen.

@@ -106,6 +106,7 @@ def rank(
     *,
     known: NDArray[np.float32] | None = None,
     seed: int = 0,
+    number: int | None = None,
 ) -> list[int]:
     """Order images by what would teach most, best first.
 
@@ -115,23 +116,27 @@ def rank(
         One per image.
     known
         float32 (M, D), descriptors of images that are labelled already.
+    number
+        Only so many; for all of them, diversity takes time that grows with their square.
     """
     count = len(looks)
     if strategy == "random":
-        return [int(i) for i in np.random.default_rng(seed).permutation(count)]
+        return [int(i) for i in np.random.default_rng(seed).permutation(count)][:number]
     if strategy in ("uncertainty", "disagreement"):
         values = np.array([getattr(look, strategy) for look in looks])
-        return [int(i) for i in np.argsort(-values, kind="stable")]
+        return [int(i) for i in np.argsort(-values, kind="stable")][:number]
     points = np.stack([look.descriptor for look in looks]) if count else np.zeros((0, 1), np.float32)
     if strategy == "diversity":
-        return _farthest_first(points, known)
+        return _farthest_first(points, known, number)
     order = np.argsort([-look.uncertainty for look in looks], kind="stable")
     half = order[: -(-count // 2)]
-    first = [int(half[i]) for i in _farthest_first(points[half], known)]
-    return first + [int(i) for i in order[len(half) :]]
+    first = [int(half[i]) for i in _farthest_first(points[half], known, number)]
+    return (first + [int(i) for i in order[len(half) :]])[:number]
 
 
-def _farthest_first(points: NDArray[np.float32], known: NDArray[np.float32] | None) -> list[int]:
+def _farthest_first(
+    points: NDArray[np.float32], known: NDArray[np.float32] | None, number: int | None
+) -> list[int]:
     """Each next point is the one farthest from all before it; with nothing known the first is the middle."""
     if not len(points):
         return []
@@ -139,14 +144,16 @@ def _farthest_first(points: NDArray[np.float32], known: NDArray[np.float32] | No
     scaled = points / np.where(spread > 0, spread, 1)
     if known is not None and len(known):
         anchors = known / np.where(spread > 0, spread, 1)
-        distance = np.min([((scaled - anchor) ** 2).sum(1) for anchor in anchors], axis=0)
+        distance = np.full(len(points), np.inf, np.float32)
+        for anchor in anchors:
+            np.minimum(distance, ((scaled - anchor) ** 2).sum(1), out=distance)
         chosen: list[int] = []
     else:
         first = int(((scaled - scaled.mean(0)) ** 2).sum(1).argmin())
         chosen = [first]
         distance = ((scaled - scaled[first]) ** 2).sum(1)
         distance[first] = -1
-    while len(chosen) < len(points):
+    while len(chosen) < min(len(points), len(points) if number is None else number):
         best = int(distance.argmax())
         chosen.append(best)
         distance = np.minimum(distance, ((scaled - scaled[best]) ** 2).sum(1))
