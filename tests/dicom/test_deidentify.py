@@ -293,10 +293,32 @@ def test_stripping_is_exact(files: ModuleType) -> None:
     out = io.BytesIO()
     Image.fromarray(files.lesion()).save(out, "JPEG2000", comment=b"secret")
     assert b"secret" in out.getvalue() and b"secret" not in strip_jpeg2000(out.getvalue())[0]
+    stream = strip_jpeg2000(out.getvalue())[0]
+    tile = stream.index(b"\xff\x90")
+    comment = b"\xff\x64\x00\x0a\x00\x01secret"
+    length = int.from_bytes(stream[tile + 6 : tile + 10], "big") + len(comment)
+    hidden = stream[: tile + 6] + length.to_bytes(4, "big") + stream[tile + 10 : tile + 12] + comment
+    for data in (hidden + stream[tile + 12 :], stream + b"secret\xff\xd9"):
+        with pytest.raises(ImageError, match="tiles"):
+            strip_jpeg2000(data)
     for junk in (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n\0\0"):
         for strip in (strip_jpeg, strip_jpeg2000, strip_png):
             with pytest.raises(ImageError):
                 strip(junk)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 16])
+def test_an_overlay_in_spare_bits_is_not_passed_on(files: ModuleType, tmp_path: Path, bits: int) -> None:
+    ds = files.photograph(colours="MONOCHROME2", bits=bits)
+    (tmp_path / "a.dcm").write_bytes(files.to_bytes(ds))
+    assert deidentify(find_files([tmp_path / "a.dcm"]), tmp_path / "out", KEY).failed == 0
+    if bits < 16:
+        words = np.frombuffer(ds.PixelData, "<u2").copy()
+        words[:50] |= 1 << 15
+        ds.PixelData = words.tobytes()
+        (tmp_path / "b.dcm").write_bytes(files.to_bytes(ds))
+        run = deidentify(find_files([tmp_path / "b.dcm"]), tmp_path / "out2", KEY)
+        assert run.outcomes[0].error is not None and "overlays" in run.outcomes[0].error
 
 
 def test_burned_in_text_is_warned_of(files: ModuleType, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 
+import numpy as np
 from pydicom import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, RLELossless
@@ -111,7 +112,7 @@ def strip_jpeg2000(data: bytes) -> tuple[bytes, int]:
     Raises
     ------
     ImageError
-        There is no code stream, or its header is damaged.
+        There is no code stream, its header is damaged, or comments stand in its tiles.
     """
     start = data.find(b"\xff\x4f\xff\x51")
     if start < 0:
@@ -127,13 +128,30 @@ def strip_jpeg2000(data: bytes) -> tuple[bytes, int]:
             else:
                 kept.append(data[position:end])
             position = end
+        last = data.rfind(b"\xff\xd9")
+        if last < position:
+            raise ImageError("the JPEG 2000 code stream has no end")
+        _check_tiles(data, position, last)
     except struct.error:
         raise ImageError("the JPEG 2000 header is cut off") from None
-    last = data.rfind(b"\xff\xd9")
-    if last < position:
-        raise ImageError("the JPEG 2000 code stream has no end")
     kept.append(data[position : last + 2])
     return b"".join(kept), removed
+
+
+def _check_tiles(data: bytes, position: int, end: int) -> None:
+    """Refuse comments in the headers of tiles: their lengths stand in other places, too, and no encoder
+    is known that writes any."""
+    while position < end:
+        if data[position : position + 2] != b"\xff\x90":
+            raise ImageError("the JPEG 2000 tiles are damaged")
+        (length,) = struct.unpack_from(">I", data, position + 6)  # of the tile part; 0: up to the end
+        start, position = position + 12, position + length if length else end
+        while (marker := struct.unpack_from(">H", data, start)[0]) != 0xFF93:  # start of data
+            if marker == 0xFF64:
+                raise ImageError("the JPEG 2000 tiles hold comments, which are not taken out")
+            start += 2 + struct.unpack_from(">H", data, start + 2)[0]
+        if not start < position <= end:
+            raise ImageError("the JPEG 2000 tiles are damaged")
 
 
 def strip_png(data: bytes) -> tuple[bytes, int]:
@@ -159,6 +177,21 @@ def strip_png(data: bytes) -> tuple[bytes, int]:
         position = end
         if kind == b"IEND":
             return b"".join(kept), removed + int(position < len(data))
+
+
+def _check_bits(dataset: Dataset, syntax: str) -> None:
+    """Refuse pictures with something in the bits above the stored ones, where overlays stood before 2004.
+
+    Cleared they are not: of a file that gives too few stored bits, these would be the picture. Signed values
+    fill them with their sign.
+    """
+    stored, high = int(dataset.get("BitsStored") or 0), int(dataset.get("HighBit") or 0)
+    if dataset.BitsAllocated != 16 or not 0 < stored < 16 or dataset.get("PixelRepresentation"):
+        return
+    used = (1 << stored) - 1 << max(0, high - stored + 1)
+    words = np.frombuffer(dataset.PixelData, "<u2" if UID(syntax).is_little_endian else ">u2")
+    if (words & np.uint16(~used & 0xFFFF)).any():
+        raise ImageError("bits outside of the stored ones are set, where overlays may stand (PS3.3 C.9.2)")
 
 
 def strip_pixels(dataset: Dataset, syntax: str) -> int:
@@ -187,6 +220,7 @@ def strip_pixels(dataset: Dataset, syntax: str) -> int:
         extra = len(dataset.PixelData) > size + size % 2
         if extra:
             dataset.PixelData = dataset.PixelData[:size] + b"\0" * (size % 2)
+        _check_bits(dataset, syntax)
         return int(extra)
     if syntax == RLELossless:
         stripped = [(frame, 0) for frame in generate_frames(dataset.PixelData, number_of_frames=frames)]
