@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +144,20 @@ def test_https_needs_files_that_fit(tmp_path: Path, capsys: pytest.CaptureFixtur
         err = capsys.readouterr().err
         assert stop.value.code == 2 and reason in err and name in err and "Traceback" not in err
         assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_a_key_with_a_passphrase_is_refused_instead_of_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -keyout key.pem -out cert.pem -subj /CN=x -passout pass:secret"
+    )
+    subprocess.run(command.split(), check=True, capture_output=True, cwd=tmp_path)
+    files = ["--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
+    with pytest.raises(SystemExit) as stop:
+        main(["serve", "--state", str(tmp_path / "state"), *files])
+    assert stop.value.code == 2 and "passphrase" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

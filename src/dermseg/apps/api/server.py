@@ -40,12 +40,14 @@ def _check_tls(certificate: Path | None, key: Path | None) -> None:
         except OSError as error:
             raise ConfigError(f"{option}: cannot be read: {error.strerror}", file=path) from None
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-    except ssl.SSLError as error:
+        # The empty passphrase: else OpenSSL asks for one at the terminal, or ends where there is none.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (OSError, ssl.SSLError) as error:
+        reason = getattr(error, "reason", None) or error
         raise ConfigError(
-            f"HTTPS is not possible with this certificate and the key {key}: {error.reason or error}",
+            f"HTTPS is not possible with this certificate and the key {key}: {reason}",
             file=certificate,
-            hint="both are PEM files, and the key is the certificate's own",
+            hint="both are PEM files, the key is the certificate's own and has no passphrase",
         ) from None
 
 
