@@ -16,6 +16,8 @@ from PIL import Image
 from dermseg.apps.cli.main import main
 from dermseg.apps.cli.measure import COLUMNS, parse_spacing
 from dermseg.errors import UsageError
+from dermseg.images.roles import tell_apart
+from dermseg.images.sources import ImageSource
 
 
 @pytest.fixture
@@ -150,3 +152,9 @@ def test_how_a_grey_mask_was_read_is_said(tmp_path: Path, capsys: pytest.Capture
 def test_a_wrong_spacing_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="spacing-mm"):
         parse_spacing(text)
+
+
+def test_label_maps_beside_photographs_are_no_photographs(tmp_path: Path) -> None:
+    names = ["a.jpg", "a_labels.png", "b_labels.png"]
+    roles = tell_apart([ImageSource(name, tmp_path / name) for name in names])
+    assert [source.name for source in roles.photographs] == ["a.jpg", "b_labels.png"]
