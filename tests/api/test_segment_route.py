@@ -161,6 +161,8 @@ def test_what_is_wrong_has_its_status(
 
 
 def test_a_form_needs_exactly_the_image(encoded: Make, client: Client) -> None:
+    import httpx
+
     data = encoded()
     for form in ({"image": data, "other": data}, {"file": data}):
         answer = client.post("/v1/segment", files=form)
@@ -173,6 +175,8 @@ def test_a_form_needs_exactly_the_image(encoded: Make, client: Client) -> None:
     assert client.post("/v1/segment", files={"image": ("Anna Miller.png", data)}).status_code == 200
     curl = {"Content-Type": "application/x-www-form-urlencoded"}  # what it says unless told otherwise
     assert client.post("/v1/segment", content=data, headers=curl).status_code == 200
+    lines = httpx.Headers([("Accept", "text/html"), ("Accept", "image/png")])
+    assert client.post("/v1/segment", content=data, headers=lines).headers["content-type"] == "image/png"
 
 
 def test_a_bomb_is_refused_before_it_is_decoded(client: Client) -> None:

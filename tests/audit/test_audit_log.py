@@ -235,7 +235,10 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out = run("verify", str(path), "--key-file", str(key), "--expect", expect, "--json")
     assert code == 0 and json.loads(out)["records"] == 3
     assert run("verify", str(path))[0] == 1
-    assert run("verify", str(path), "--expect", "nonsense")[0] == 2
+    noted = f" {expect.upper()} "  # as it was typed from paper
+    assert run("verify", str(path), "--key-file", str(key), "--expect", noted)[0] == 0
+    for wrong in ("nonsense", f"{last.seq}:{'z' * 64}", f"{last.seq}:{last.hash[:-1]}"):
+        assert run("verify", str(path), "--expect", wrong)[0] == 2
     assert run("verify", str(tmp_path / "missing"))[0] == 2
     (tmp_path / "image.png").write_bytes(b"anything")
     assert run("show", str(path), "--image", str(tmp_path / "image.png"))[1] == ""

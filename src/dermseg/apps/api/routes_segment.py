@@ -99,7 +99,8 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
     """Send an image, get its lesion. The mask is the one that `dermseg segment` writes, byte for byte."""
     services: Services = request.app.state.services
     client: Client = request.state.client
-    media = negotiate(request.headers.get("accept", "*/*"), OFFERED)
+    accepts = request.headers.getlist("accept")  # lines of one name are one list (RFC 9110, 5.3)
+    media = negotiate(",".join(accepts) if accepts else "*/*", OFFERED)
     if media is None:
         raise Problem(406, "accept", "the answer cannot have this form", hint=f"Accept: {', '.join(OFFERED)}")
     kind = content_type(request, (*RAW_TYPES, MULTIPART))

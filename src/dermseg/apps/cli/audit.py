@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,7 +40,10 @@ def verify(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Check that nothing was changed, taken out, put in, moved or cut off; exit code 1 if something was."""
+    """Check that nothing was changed, put in, taken out or cut off.
+
+    Exit code 1 if something was.
+    """
     from dermseg.audit import read_key
     from dermseg.audit.verify import verify as check
 
@@ -86,7 +90,8 @@ def show(
 def _receipt(text: str) -> Receipt:
     from dermseg.audit import Receipt
 
-    seq, _, digest = text.partition(":")
-    if not seq.isdigit() or len(digest) != 64:
+    # A slip of the pen must not read like a forgery: any case will do, and nothing but a hash.
+    seq, _, digest = text.strip().lower().partition(":")
+    if not re.fullmatch("[0-9]{1,18}", seq) or not re.fullmatch("[0-9a-f]{64}", digest):
         raise UsageError(f"--expect {text} is not SEQ:HASH", hint="dermseg audit verify prints it as 'last'")
     return Receipt(int(seq), digest)
