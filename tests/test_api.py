@@ -18,3 +18,7 @@ def test_segment_and_evaluate_agree_with_the_model(tmp_path: Path) -> None:
     evaluation = dermseg.evaluate(tmp_path / "index.csv", split="all", model=model)
     assert len(evaluation.scores) == 3
     assert 0 <= evaluation.summary()["dice"]["mean"] <= 1
+
+
+def test_completion_knows_what_is_not_loaded_yet() -> None:
+    assert {*dermseg.__all__} <= {*dir(dermseg)}

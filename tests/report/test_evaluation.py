@@ -15,7 +15,7 @@ from dermseg.evaluation.corruptions import CORRUPTIONS
 from dermseg.evaluation.counts import Counts
 from dermseg.evaluation.evaluate import score_pair
 from dermseg.evaluation.figure import Panel
-from dermseg.evaluation.output import summarise
+from dermseg.evaluation.output import format_summary, summarise
 from dermseg.evaluation.robustness import Robustness
 from dermseg.evaluation.table import Evaluation, Failure, ImageScore
 from dermseg.report.card_sections import evaluation_sections
@@ -126,6 +126,43 @@ def test_the_page_of_a_comparison() -> None:
 def test_the_verdict_does_not_claim_what_is_not_shown() -> None:
     tables = {"a": evaluation(), "b": evaluation()}
     assert verdict(compare(tables)["pairs"][0]).startswith("No difference")
+
+
+def pair_of(mean: float, bca: tuple[float, float], t: tuple[float, float]) -> dict[str, Any]:
+    difference = {"mean": mean, "bca95": list(bca), "ci95_clustered": list(t)}
+    return {"a": "mine", "b": "default", "metrics": {"dice": {"difference": difference}}}
+
+
+def test_the_verdict_tells_figure_and_interval_from_one_side() -> None:
+    said = verdict(pair_of(-0.3, (-0.5, -0.1), (-0.55, -0.05)))
+    assert said == (
+        "default is better than mine in Dice by 0.3000 (95 % interval of the difference 0.1000 to 0.5000)."
+    )
+
+
+def test_the_verdict_claims_nothing_that_one_interval_denies() -> None:
+    """Nine images: the bootstrap's interval is too narrow for so few, and the t-interval says so."""
+    said = verdict(pair_of(-0.3, (-0.54, -0.05), (-0.61, 0.004)))
+    assert said.startswith("No difference") and "\u22120.0040 to 0.6100" in said
+
+
+def test_counts_have_whole_ticks() -> None:
+    assert Axis("images", 0.0, 2.16, counts=True).ticks() == [0, 1, 2]
+    assert Axis("images", 0.0, 23.8, counts=True).ticks() == [0, 5, 10, 15, 20]
+    assert Axis("share", 0.0, 2.16).ticks() == [0, 0.5, 1, 1.5, 2]
+
+
+def test_an_evaluation_is_shown_in_one_line() -> None:
+    assert re.fullmatch(r"Evaluation\(24 images, \d failed, mean Dice 0\.\d{4}\)", repr(evaluation()))
+    assert repr(Evaluation([])) == "Evaluation(0 images, 0 failed)"
+
+
+def test_intervals_that_are_not_known_get_no_column() -> None:
+    lesion = np.zeros((40, 40), np.bool_)
+    lesion[10:30, 10:30] = True
+    one = Evaluation([score_pair("only", lesion, lesion)])
+    assert "(BCa)" not in format_summary(summarise(one))
+    assert "(BCa)" in format_summary(summarise(evaluation()))
 
 
 def test_card_sections_hold_every_figure() -> None:

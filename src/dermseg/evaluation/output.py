@@ -84,12 +84,15 @@ def summarise(evaluation: Evaluation, robustness: Robustness | None = None) -> d
 def format_summary(summary: Mapping[str, Any]) -> str:
     """The summary as lines for people."""
     lines = [f"{summary['n']} images" + _failed_images(summary), ""]
-    lines.append(f"{'mean over images':<22}{'mean':>8}   {'95 % interval (t)':<24}95 % interval (BCa)")
-    for name in (*METRICS, *(name for name in MEASURES if name in summary)):
-        value = summary[name]
-        lines.append(
-            f"  {name:<20}{value['mean']:>8.4f}   {_ends(value['ci95_clustered']):<24}{_ends(value['bca95'])}"
-        )
+    names = (*METRICS, *(name for name in MEASURES if name in summary))
+    intervals = {"ci95_clustered": "95 % interval (t)", "bca95": "95 % interval (BCa)"}
+    if all(summary[name]["bca95"] is None for name in names):
+        del intervals["bca95"]  # without SciPy, or of one image: the last line says so
+    titles = "".join(f"{title:<24}" for title in intervals.values())
+    lines.append(f"{'mean over images':<22}{'mean':>8}   {titles.rstrip()}")
+    for name in names:
+        ends = "".join(f"{_ends(summary[name][key]):<24}" for key in intervals)
+        lines.append(f"  {name:<20}{summary[name]['mean']:>8.4f}   {ends.rstrip()}")
     low, high = summary["failed_below_065_ci95"]
     lines.append(
         f"  {'jaccard below 0.65':<20}{summary['failed_below_065']:>8.1%}   {low:.1%} to {high:.1%} of images"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +97,12 @@ class Evaluation:
     scores: Sequence[ImageScore]
     failures: Sequence[Failure] = ()
 
+    def __repr__(self) -> str:
+        if not self.scores:
+            return f"Evaluation(0 images, {len(self.failures)} failed)"
+        dice = self.values("dice").mean()
+        return f"Evaluation({self.n} images, {len(self.failures)} failed, mean Dice {dice:.4f})"
+
     @property
     def n(self) -> int:
         """Number of images that were scored."""
@@ -161,7 +168,7 @@ class Evaluation:
             "band": pooled_figures([c for c, _ in near], [cluster for _, cluster in near]) if near else None,
         }
 
-    def summary(self) -> dict[str, object]:
+    def summary(self) -> dict[str, Any]:
         """The figures that ``evaluate --json`` and ``score --json`` print.
 
         Metrics at the top level are means over images with 95 % intervals (`Estimate.to_dict`); ``pooled``

@@ -125,7 +125,12 @@ def fit(
         A split is empty, or too small for what is fitted on it.
     """
     if not calib or not val:
-        raise DataError("fitting needs images of both splits, calib and val")
+        raise DataError(
+            f"fitting needs images of both splits, there are {len(calib)} of calib and {len(val)} of val",
+            hint="dermseg data split INDEX -o INDEX --overwrite "
+            "--ratios train=0.6,val=0.15,calib=0.1,test=0.15 "
+            "(then train and export again: images of calib must not be trained on)",
+        )
     looks = (*calib, *val)
     sources = np.array([f"{look.row.dataset} {look.row.split}" for look in looks])
     counts = Counter(map(str, sources))

@@ -55,18 +55,19 @@ def render_comparison(evaluations: Mapping[str, Evaluation], summary: Mapping[st
 
 
 def verdict(pair: Mapping[str, Any]) -> str:
-    """One sentence on the difference in Dice."""
-    found = pair["metrics"]["dice"]
-    difference = found["difference"]
-    interval = best_interval(difference)
-    if interval is None:
+    """One sentence on the difference in Dice; none is claimed that one of the two intervals denies."""
+    difference = pair["metrics"]["dice"]["difference"]
+    intervals = [difference[name] for name in ("bca95", "ci95_clustered") if difference[name] is not None]
+    if not intervals:
         return f"One image says nothing about {pair['a']} and {pair['b']}."
-    low, high = interval
-    by = f"{decimal(abs(difference['mean']), 4)} (95 % interval of the difference {ends(interval)})"
+    low, high = interval = next((i for i in intervals if i[0] <= 0 <= i[1]), intervals[0])
+    better, worse, by = pair["a"], pair["b"], difference["mean"]
+    if by < 0:  # told from the side of the better one, so that figure and interval have one sign
+        better, worse, by, interval = worse, better, -by, (-high, -low)
+    how = f"{decimal(by, 4)} (95 % interval of the difference {ends(interval)})"
     if low <= 0 <= high:
-        return f"No difference in mean Dice is shown between {pair['a']} and {pair['b']}: {by}."
-    better, worse = (pair["a"], pair["b"]) if low > 0 else (pair["b"], pair["a"])
-    return f"{better} is better than {worse} in Dice by {by}."
+        return f"No difference in mean Dice is shown between {better} and {worse}: {how}."
+    return f"{better} is better than {worse} in Dice by {how}."
 
 
 def p_value(p: float | None) -> str:

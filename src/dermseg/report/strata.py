@@ -19,7 +19,7 @@ def strata_section(summary: Mapping[str, Any]) -> Section:
     strata, whole = summary["strata"], summary["dice"]["mean"]
     shown = [group["dice"] for stratum in strata for group in stratum["groups"] if not group["refused"]]
     if not shown:
-        return Section(TITLE, note(refusal(strata)) if strata else "")
+        return Section(TITLE, note(f"None is large enough for figures. {refusal(strata)}") if strata else "")
     low = min(min(dice["mean"], *(best_interval(dice) or ())) for dice in shown)
     axis = svg.Axis("Dice", max(0.0, low - 0.02), 1.0)
     parts = []

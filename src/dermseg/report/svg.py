@@ -33,14 +33,16 @@ class Axis:
     label: str
     low: float
     high: float
+    counts: bool = False
 
     def share(self, value: float) -> float:
         """Where a value lies between the ends, 0 to 1, cut at the ends."""
         return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
 
     def ticks(self, most: int = 6) -> list[float]:
-        """Round numbers between the ends, at most so many steps."""
+        """Round numbers between the ends, at most so many steps; whole ones where things are counted."""
         step = 10.0 ** math.floor(math.log10((self.high - self.low) / most))
+        step = max(1.0, step) if self.counts else step
         while (self.high - self.low) / step > most:
             step *= 2.5 if f"{step:e}".startswith("2") else 2
         first = math.ceil(self.low / step - 1e-9)
@@ -58,13 +60,13 @@ def histogram(
     counts = [0] * bins
     for value in values:
         counts[min(bins - 1, int(x.share(value) * bins))] += 1
-    y = Axis("images", 0.0, max(1.0, 1.08 * max(counts)))
+    y = Axis("images", 0.0, max(1.0, 1.08 * max(counts)), counts=True)
     plot = _Plot(x, y, title, 440, 230)
     width = (x.high - x.low) / bins
     for i, count in enumerate(counts):
         if count:
             low, high = x.low + i * width, x.low + (i + 1) * width
-            words = f"{_text(low)} to {_text(high)}: {count} images"
+            words = f"{_text(low)} to {_text(high)}: {count} image{'' if count == 1 else 's'}"
             plot.bar(low, high, count, words)
     for mark in marks:
         plot.line([mark, mark], [y.low, y.high], "var(--ink)", "4 3", 1.5)

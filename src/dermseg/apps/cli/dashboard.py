@@ -19,7 +19,8 @@ def dashboard(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Bundle's name, folder or zip; repeat to choose between several. Default: what comes along."
+            metavar="BUNDLE",
+            help="Bundle's name, folder or zip; repeat to choose between several. Default: what comes along.",
         ),
     ] = None,
     results: Annotated[

@@ -58,7 +58,10 @@ def split_(
     workers: WorkersOption = 2,
     json_: JsonOption = False,
 ) -> None:
-    """Split by patient, else lesion, else near-duplicate group, and check that nothing leaks."""
+    """Split by patient, else lesion, else near-duplicate.
+
+    What belongs together never parts, and the result is checked for leaks.
+    """
     from dermseg.data.duplicates import find_duplicates, fingerprint_rows
     from dermseg.data.index import merge, read_index, write_index
     from dermseg.data.sources.tables import read_splits
@@ -156,7 +159,10 @@ def check_(
     workers: WorkersOption = 2,
     json_: JsonOption = False,
 ) -> None:
-    """Check that files, masks and splits are as the index says; exit code 1 when they are not."""
+    """Check that files, masks and splits are as the index says.
+
+    Exit code 1 when they are not.
+    """
     from dermseg.data.check import check_rows
     from dermseg.data.index import read_index
 
@@ -252,7 +258,10 @@ def export_(
     shard_size: Annotated[int, typer.Option("--shard-size", min=1, help="Images in a shard.")] = 1000,
     json_: JsonOption = False,
 ) -> None:
-    """Write images and masks as COCO, WebDataset or TFRecord, one part for each split."""
+    """Write images and masks as COCO, WebDataset or TFRecord.
+
+    One part for each split.
+    """
     from dermseg.data.export import export_rows
     from dermseg.data.index import read_index
 
@@ -279,7 +288,7 @@ def synth_(
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Draw synthetic dermoscopic images with exact masks, and an index of them."""
+    """Draw synthetic images with exact masks, and their index."""
     from dermseg.data.sources.synthetic import write_synthetic
     from dermseg.data.synthetic import SMALLEST_SIDE
 

@@ -33,8 +33,13 @@ def import_(
             "isic2018-task2, ham10000, ph2, labelme, coco, shards (WebDataset, TFRecord), dicom or folder.",
         ),
     ] = None,
-    images: Annotated[list[Path] | None, typer.Option("--images", help="Folder or zip of images.")] = None,
-    masks: Annotated[list[Path] | None, typer.Option("--masks", help="Folder or zip of masks.")] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option("--images", metavar="PATH", help="Folder or zip of images, repeatable."),
+    ] = None,
+    masks: Annotated[
+        list[Path] | None, typer.Option("--masks", metavar="PATH", help="Folder or zip of masks, repeatable.")
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The index to write.")] = Path("index.csv"),
     name: Annotated[str | None, typer.Option("--name", help="Data set name in the index.")] = None,
     metadata: Annotated[
@@ -62,10 +67,10 @@ def import_(
     workers: WorkersOption = 2,
     json_: JsonOption = False,
 ) -> None:
-    """Make an index of the image-mask pairs of a data set; images that are files are not copied.
+    """Make an index of the image-mask pairs of a data set.
 
-    Outlines (LabelMe, COCO) and shards become files in the folder <index>-files. Every pair is opened and
-    checked. What is left out is listed in <index>.rejected.csv.
+    Images that are files stay where they are; outlines (LabelMe, COCO) and shards become files in the folder
+    <index>-files. Every pair is opened and checked. What is left out is listed in <index>.rejected.csv.
     """
     from dermseg.data.duplicates import fingerprint_rows
     from dermseg.data.index import merge, read_index, write_index
@@ -163,20 +168,26 @@ def download_(
     source: Annotated[str, typer.Argument(help="isic2016, isic2017, isic2018, ham10000, or isic-archive.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to fill.")],
     part: Annotated[
-        list[str] | None, typer.Option("--part", help="Only training, validation, test or metadata.")
+        list[str] | None,
+        typer.Option(
+            "--part", metavar="PART", help="Only training, validation, test or metadata; repeatable."
+        ),
     ] = None,
     mirror: Annotated[
         str | None, typer.Option("--mirror", help="Address of a folder with the same files.")
     ] = None,
     search: Annotated[str, typer.Option("--search", help="isic-archive: its query language.")] = "",
     collections: Annotated[str, typer.Option("--collections", help="isic-archive: collection ids.")] = "",
-    limit: Annotated[int, typer.Option("--limit", min=0, help="isic-archive: at most so many.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="isic-archive: at most so many; 0: all.")] = 0,
     retries: Annotated[int, typer.Option("--retries", min=0, help="Failures in a row to bear.")] = 8,
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds without a byte.")] = 30.0,
     backoff_s: Annotated[float, typer.Option("--backoff", help="Seconds before the second try.")] = 1.0,
     json_: JsonOption = False,
 ) -> None:
-    """Download a data set, with its licence; run again to go on after an interruption."""
+    """Download a data set, with its licence.
+
+    After an interruption the same command goes on.
+    """
     from dermseg.data.download import download, download_archive
 
     if source == "isic-archive":

@@ -29,9 +29,10 @@ def to_png(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Turn DICOM photographs into PNG files: 8-bit RGB, full size, without any of the header.
+    """Turn DICOM photographs into PNG files, without the header.
 
-    Names stay as they are. The picture of a multi-frame file is its first. Exit code 1: some failed.
+    8-bit RGB, full size. Names stay as they are. The picture of a multi-frame file is its first. Exit code 1:
+    some failed.
     """
     from dermseg.dicom.find import find_files, is_dicom
     from dermseg.dicom.to_png import write_pngs
@@ -71,8 +72,9 @@ def deidentify_(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Remove identity from DICOM photographs (PS3.15 basic profile) and metadata from images.
+    """Remove identity from DICOM files and other images.
 
+    DICOM files after the basic profile of PS3.15; metadata of JPEG and PNG go, other images are written anew.
     Writes OUT/deidentification.json, which names what was removed and holds no value of it. Pixels stay as
     they are: text that is burned into a picture is warned of, not removed. Exit code 1: some were left out.
     """
@@ -107,9 +109,10 @@ ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML fil
 
 @app.command("listen")
 def listen_(config: ConfigArgument) -> None:
-    """Receive images over DICOM (C-STORE), segment them, send the results back; runs until it is stopped.
+    """Receive images (C-STORE), segment them, send results back.
 
-    An image whose receipt was confirmed is worked on even if the power fails in between. Logs JSON lines.
+    Runs until it is stopped. An image whose receipt was confirmed is worked on even if the power fails in
+    between. Logs JSON lines.
     """
     from dermseg.dicom.config import load_config
     from dermseg.dicom.service import listen, until_signal
@@ -121,7 +124,10 @@ def listen_(config: ConfigArgument) -> None:
 
 @app.command("watch")
 def watch_(config: ConfigArgument) -> None:
-    """Ask an archive for new images over DICOMweb, segment them, send results back; runs until stopped."""
+    """Ask an archive (DICOMweb) for images, segment them.
+
+    Results go back to the archive. Runs until it is stopped.
+    """
     from dermseg.dicom.config import load_config
     from dermseg.dicom.service import until_signal, watch
 
@@ -137,9 +143,9 @@ def queue_(
     retry: Annotated[bool, typer.Option("--retry", help="Put dead letters back into the queue.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Show what waits, what is done and what failed for good (dead letters). Exit code 1: there are some.
+    """Show what waits, what is done, what failed for good.
 
-    May be called while the service runs.
+    May be called while the service runs. Exit code 1: some failed for good (dead letters).
     """
     from dermseg.dicom.config import load_config
     from dermseg.dicom.queue import Queue

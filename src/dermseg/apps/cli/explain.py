@@ -20,7 +20,9 @@ def explain(
     *,
     layer: Annotated[
         list[str] | None,
-        typer.Option("--layer", help="Layer by name, repeatable; default: the first decoder layer."),
+        typer.Option(
+            "--layer", metavar="NAME", help="Layer by name, repeatable; default: the first decoder layer."
+        ),
     ] = None,
     model: Annotated[str, typer.Option("--model", help="Bundled model or path of a bundle.")] = "default",
     overwrite: Annotated[

@@ -52,7 +52,8 @@ def export(
     ] = None,
     summary: Annotated[str | None, typer.Option(help="One line about the model.")] = None,
     note: Annotated[
-        list[str] | None, typer.Option(help="Something a reader of the card should know, repeatable.")
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Something a reader of the card should know, repeatable."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the bundle that is in the folder.")

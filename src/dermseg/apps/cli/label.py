@@ -36,7 +36,10 @@ def propose_(
     lesions: Annotated[str, typer.Option("--lesions", help="largest, or all: one group each.")] = "largest",
     json_: JsonOption = False,
 ) -> None:
-    """Write the model's outlines as LabelMe JSON, to be corrected; a file that a person saved is kept."""
+    """Write the model's outlines as LabelMe JSON, to be corrected.
+
+    A file that a person has saved is kept.
+    """
     from dermseg.images.roles import tell_apart
     from dermseg.images.sources import find_images
     from dermseg.inference.predictor import load_model
@@ -159,7 +162,10 @@ def import_(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Take LabelMe files back into an index, for training; what only the model has drawn is left out."""
+    """Take LabelMe files back into an index, for training.
+
+    What only the model has drawn is left out.
+    """
     from dermseg.data.index import merge, read_index, write_index
     from dermseg.data.sources.importer import UNTOUCHED, import_dataset, write_rejected
     from dermseg.data.splits import group_rows
@@ -224,8 +230,9 @@ def simulate_(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Play labelling and training on images whose labels are known: which strategy needs fewest?
+    """Compare what to label next on images with known labels.
 
+    Labelling and training are played for each strategy: which needs the fewest labels?
     The same command goes on after any interruption. Needs the extra 'train' (and 'weights', unless --from).
     """
     from dermseg.errors import MissingExtraError

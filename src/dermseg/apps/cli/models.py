@@ -26,7 +26,7 @@ def root() -> None:
 
 @app.command("list")
 def list_models(as_json: JsonOption = False) -> None:
-    """List the architectures that can be trained and the bundles inside the package."""
+    """List the trainable architectures and the bundled models."""
     from dermseg.inference.bundle import list_bundles
     from dermseg.registry import ARCHITECTURES
 
@@ -68,7 +68,7 @@ def list_models(as_json: JsonOption = False) -> None:
 
 @app.command()
 def info(bundle: BundleArgument = "default", as_json: JsonOption = False) -> None:
-    """Show the card of a bundle: what it is for, what it was trained on, what it reaches."""
+    """Show the card of a bundle: use, training data, results."""
     from dermseg.inference.bundle import load_bundle
 
     found = load_bundle(bundle)
@@ -159,7 +159,7 @@ def variant_lines(card: ModelCard) -> list[str]:
                 if row.runtime == runtime
             ]
             lines.append(f"    {runtime:<12}{', '.join(times)}")
-        if v.speedup is not None:
+        if v.speedup is not None and name != "fp32":  # float32 beside itself is noise
             lines.append(f"    speed       {v.speedup:.2f} times fp32 in ONNX Runtime, where it was exported")
         if v.notes:
             lines.append(f"    note        {v.notes}")

@@ -29,7 +29,11 @@ def serve(
     ] = 8000,
     model: Annotated[
         list[str] | None,
-        typer.Option(envvar="DERMSEG_MODEL", help="Bundle's name, folder or zip; repeat for several."),
+        typer.Option(
+            metavar="BUNDLE",
+            envvar="DERMSEG_MODEL",
+            help="Bundle's name, folder or zip, the first by default; repeat for several. Default: default.",
+        ),
     ] = None,
     runtime: Annotated[
         str | None, typer.Option(envvar="DERMSEG_RUNTIME", help="As for segment; default: onnxruntime.")
@@ -54,7 +58,11 @@ def serve(
     ] = 100.0,
     cors_origin: Annotated[
         list[str] | None,
-        typer.Option(envvar="DERMSEG_CORS_ORIGIN", help="Web pages from here may call; repeat for several."),
+        typer.Option(
+            metavar="ORIGIN",
+            envvar="DERMSEG_CORS_ORIGIN",
+            help="Web pages from here may call; repeat for several.",
+        ),
     ] = None,
     tls_cert: Annotated[
         Path | None, typer.Option(envvar="DERMSEG_TLS_CERT", help="Certificate for HTTPS, PEM.")
@@ -106,10 +114,10 @@ def serve(
 def new_key(
     name: Annotated[str, typer.Argument(metavar="ID", help="Short name for logs and audit, such as ris.")],
 ) -> None:
-    """Make an API key: it is shown once on stderr, the lines for the key file go to stdout.
+    """Make an API key.
 
-    The first key: (echo keys:; dermseg serve new-key ris) > keys.yaml. Further ones: dermseg serve new-key
-    viewer >> keys.yaml.
+    It is shown once, on stderr; the lines for the key file go to stdout. The first key: (echo keys:; dermseg
+    serve new-key ris) > keys.yaml. Further ones: dermseg serve new-key viewer >> keys.yaml.
     """
     from pydantic import ValidationError
 

@@ -26,7 +26,10 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress line per run.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train and evaluate every cell that is not done; the same command goes on after any interruption."""
+    """Train and evaluate every run of a suite that is not done.
+
+    The same command goes on after any interruption.
+    """
     import cv2
 
     from dermseg.experiments.report import write_report
@@ -68,10 +71,13 @@ def report(suite: SuiteArgument, output: OutputOption = None, as_json: JsonOptio
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="Folder with runs anywhere below it.")],
     data: Annotated[Path, typer.Option("--data", help="Index to evaluate on.")],
-    split: Annotated[str, typer.Option("--split")] = "test",
+    split: Annotated[str, typer.Option("--split", help="Split to evaluate on.")] = "test",
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate every run below a folder that has not been evaluated on this data set and split."""
+    """Evaluate the runs below a folder on another data set.
+
+    Those that were evaluated on this data set and split already are skipped.
+    """
     from dermseg.data.index import read_index
     from dermseg.evaluation.evaluate import select_split
     from dermseg.experiments.run import evaluate_run, find_runs

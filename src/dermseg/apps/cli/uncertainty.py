@@ -11,7 +11,7 @@ from dermseg.apps.cli.common import new_app, print_json, say
 
 app = new_app()
 
-Data = Annotated[list[Path], typer.Option("--data", help="Index of a data set, repeatable.")]
+Data = Annotated[list[Path], typer.Option("--data", metavar="INDEX", help="Index of a data set, repeatable.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
@@ -30,7 +30,10 @@ def fit(
     ] = 0.8,
     as_json: Json = False,
 ) -> None:
-    """Fit temperature, predicted Dice and margins on 'calib' and 'val' (needs the extra 'train')."""
+    """Fit temperature, expected Dice and margins of a bundle.
+
+    On the splits 'calib' and 'val' of the indexes, neither trained on. Needs the extra 'train'.
+    """
     from dermseg.export.fit_trust import fit_bundle
     from dermseg.inference.bundle import load_bundle
     from dermseg.uncertainty.trust import load_trust
@@ -42,7 +45,9 @@ def fit(
     if as_json:
         print_json(summary)
     else:
-        say(f"temperature {trust.fitted['temperature']}; images left out: {trust.dice.figures}")
+        say(f"temperature {trust.fitted['temperature']}; expected Dice, of images left out of its fit:")
+        for figure, value in trust.dice.figures.items():
+            say(f"  {figure:<28}{value:g}")
 
 
 @app.command()
@@ -56,7 +61,10 @@ def evaluate(
     alpha: Annotated[float, typer.Option(help="Level of the margins.")] = 0.1,
     as_json: Json = False,
 ) -> None:
-    """Measure on images with references: predicted Dice, calibration, margins, Monte-Carlo dropout."""
+    """Measure all of it on images with reference masks.
+
+    Expected Dice, calibration, margins and Monte-Carlo dropout.
+    """
     from dermseg.apps.cli.counter import ImageCounter
     from dermseg.data.index import read_index
     from dermseg.evaluation.looks import collect
@@ -79,4 +87,6 @@ def evaluate(
         say(f"{name}: {block['n']} images, {block['failures']} failures")
         for figure, value in block.items():
             if isinstance(value, dict) and "value" in value:
-                say(f"  {figure:<28}{value['value']:.4f}  {value['ci95']}")
+                ends = value["ci95"]
+                interval = "" if ends is None else f"  {ends[0]:.4f} to {ends[1]:.4f}"
+                say(f"  {figure:<28}{value['value']:.4f}{interval}")

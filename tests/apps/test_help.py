@@ -1,0 +1,39 @@
+"""What ``--help`` says: whole sentences, and words that are not Python's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from dermseg.apps.cli.main import VERBS
+
+
+def commands() -> Iterator[tuple[list[str], Any]]:
+    """Each verb, and each verb below a verb."""
+    for verb, (module, _) in VERBS.items():
+        command: Any = typer.main.get_command(import_module(module).app)
+        yield [verb], command
+        for name, below in getattr(command, "commands", {}).items():
+            yield [verb, name], below
+
+
+@pytest.mark.parametrize("words", [words for words, _ in commands()], ids=" ".join)
+def test_help(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    app = import_module(VERBS[words[0]][0]).app
+    shown = CliRunner().invoke(app, [*words[1:], "--help"])
+    assert shown.exit_code == 0
+    listed = shown.output.partition("Commands:")[2]
+    assert "..." not in listed, "a summary is cut off: make the first sentence of the docstring shorter"
+    assert not re.search(r"^ +--?\S+.* <list", shown.output, re.MULTILINE), "give the option a metavar"
+
+
+def test_every_argument_and_option_is_explained() -> None:
+    for words, command in commands():
+        assert not [p.name for p in command.params if not getattr(p, "help", "")], words
