@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
@@ -108,6 +109,9 @@ def test_a_run_becomes_a_bundle_that_finds_what_it_was_taught(
             assert parity["mean_difference"] <= parity["max_difference"] < 0.5
             assert {(row.batch, row.threads) for row in variant.latency} >= {(1, 1), (4, 1)}
             assert variant.speedup
+    graph = onnx.load_from_string(bundle.read_model("fp32")).graph
+    used = {name for node in graph.node for name in node.input}
+    assert used.issuperset(tensor.name for tensor in graph.initializer)  # runtimes complain otherwise
     sizes = {name: sum(f.bytes for f in variant.files) for name, variant in card.variants.items()}
     assert sizes["int8"] < sizes["fp16"] < sizes["fp32"]
 

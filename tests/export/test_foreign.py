@@ -174,6 +174,12 @@ def three_classes() -> onnx.ModelProto:
         (network(**PLAIN), {"layout": "NHWC"}, "correct layout"),
         (network(**PLAIN), {"output": "probabilities"}, "these are no probabilities"),
         (network(**PLAIN | {"output": "probabilities"}), {}, "ends in Sigmoid"),
+        (network(**PLAIN | {"output": "probabilities"}, flat=True), {}, "ends in Sigmoid"),
+        (
+            network(**PLAIN | {"output": "probabilities", "layout": "NHWC", "classes": 2}),
+            {"layout": "NHWC"},
+            "ends in Softmax",
+        ),
         (network(**PLAIN, batch=1, baked=True), {}, "dynamic batch"),
     ],
 )

@@ -13,9 +13,12 @@ import pytest
 import torch
 import yaml
 
+from dermseg.errors import ConfigError
+from dermseg.training.check import check_run
 from dermseg.training.checkpoint import BEST, LAST, load_state
 from dermseg.training.config import load_config
-from dermseg.training.loop import train
+from dermseg.training.distributed import World
+from dermseg.training.loop import Trainer, train
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 
@@ -106,3 +109,24 @@ def test_a_wrong_setting_is_said_once(tiny_config: tuple[Path, Any], tmp_path: P
     assert result.returncode != 0
     assert result.stderr.count("error: rank 0: a batch of 3 images cannot be shared equally") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_few_images_are_shared_equally_or_refused(tiny_config: tuple[Path, Any]) -> None:
+    few = ["training.batch_size=6", "data.train.0.limit=3"]
+    with pytest.raises(ConfigError, match="a batch of 3 images cannot be shared equally by 2 processes"):
+        check_run(load_config(tiny_config[0], few), World(0, 2, 0))
+    with pytest.raises(ConfigError, match="a batch of 1 images") as caught:
+        check_run(load_config(tiny_config[0], [*few, "data.train.0.limit=1"]), World(0, 2, 0))
+    assert "fewer processes" in str(caught.value.hint)
+    check_run(load_config(tiny_config[0], [*few, "data.train.0.at_least=6"]), World(0, 2, 0))
+
+
+def test_ranks_share_what_there_is(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:
+    config = load_config(tiny_config[0], ["training.batch_size=6", "data.train.0.limit=4"])
+    shares = []
+    for rank in (0, 1):
+        trainer = Trainer(config, tmp_path / f"rank{rank}", quiet=True)
+        trainer.world = World(rank, 2, 0)
+        shares.append([x for x, _ in trainer.batches(0)])
+    assert [len(share) for share in shares] == [1, 1]
+    assert [len(share[0]) for share in shares] == [2, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,49 @@ def test_sigkill_and_resume_through_the_command_line(tiny_config: tuple[Path, An
     subprocess.run([*command, "--resume", str(run)], check=True, capture_output=True)
     train(load_config(config), tmp_path / "whole", quiet=True)
     assert same(weights(tmp_path / "whole"), weights(run))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("training.epochs=9", "training.epochs is 9 and was 3 when the run began"),
+        ("model.options.widths=[4, 8]", r"widths is \[4, 8\] and was \[4, 8, 16\]"),
+        ("training.optimizer=sgd", "optimizer is 'sgd' and was 'adamw'"),
+        ("training.ema_decay=null", "ema_decay is None"),
+    ],
+)
+def test_a_run_does_not_go_on_under_other_settings(
+    tiny_config: tuple[Path, Any], tmp_path: Path, setting: str, message: str
+) -> None:
+    run = tmp_path / "run"
+    train(load_config(tiny_config[0]), run, quiet=True)
+    before = (run / LAST).read_bytes()
+    with pytest.raises(UsageError, match=message) as caught:
+        train(load_config(tiny_config[0], [setting]), run, resume=True, quiet=True)
+    assert f"--from {run}" in str(caught.value.hint)
+    assert (run / LAST).read_bytes() == before
+
+
+def test_a_run_goes_on_elsewhere_but_not_with_other_images(
+    tiny_config: tuple[Path, Any], tmp_path: Path
+) -> None:
+    run, discs = tmp_path / "run", tmp_path / "discs"
+    train(load_config(tiny_config[0]), run, quiet=True)
+    moved = discs.rename(tmp_path / "moved") / "index.csv"
+    there = [f"data.{part}.0.index={moved}" for part in ("train", "val")]
+    settings = [*there, "name=other", "training.threads=2", "training.inference_size=64"]
+    train(load_config(tiny_config[0], settings), run, resume=True, quiet=True)
+    moved.write_text("".join(moved.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UsageError, match=r"have \[8, 3\] images and had \[8, 4\]"):
+        train(load_config(tiny_config[0], settings), run, resume=True, quiet=True)
+
+
+def test_a_run_goes_on_without_what_it_started_from(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:
+    train(load_config(tiny_config[0]), tmp_path / "first", quiet=True)
+    config = load_config(tiny_config[0], [f"model.init_from={tmp_path / 'first'}"])
+    train(config, tmp_path / "second", quiet=True)
+    shutil.rmtree(tmp_path / "first")
+    assert train(config, tmp_path / "second", resume=True, quiet=True).finished
 
 
 def test_early_stopping_counts_validations(

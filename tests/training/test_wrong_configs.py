@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from dermseg.apps.cli.main import main
+from dermseg.training.check import check_run
+from dermseg.training.config import load_config
 
 CASES = [
     ("training.epoch=3", "did you mean 'epochs'"),
@@ -43,6 +45,14 @@ CASES = [
     ("model.average_with_start=0.5", "needs init_from"),
     ("training.device=tpu", "use auto, cpu, cuda"),
     ("training.lr=0", "greater than 0"),
+    ("training.lr=.inf", "finite number"),
+    ("augmentation.scale=[1.4, 0.85]", "the smallest factor first"),
+    ("augmentation.scale=[0, 1]", "both above 0"),
+    ("model.std=[0, 1, 1]", "images are divided by it"),
+    ("model.options.classes=0", "a whole number from 1 on"),
+    ("model.options.widths=[0, 4]", "fails on a batch of 2 of 32 x 32"),
+    ("model.options.widths=[-4, 4]", "model.options of 'unet'"),
+    ("seed=18446744073709551616", "less than 9223372036854775808"),
     ("training", "key=value"),
     ("data.train.3.split=x", "there is no item '3'"),
     ("data.train.split=x", "there is no item 'split'"),
@@ -81,6 +91,18 @@ def test_a_gpu_that_is_not_there(tiny_config: tuple[Path, Any], tmp_path: Path, 
         pytest.skip("there is a GPU")
     arguments = (str(tiny_config[0]), "--set", "training.device=cuda")
     assert "no GPU is available" in refused(capsys, tmp_path / "run", *arguments)
+
+
+def test_a_batch_norm_that_would_see_one_number(
+    tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any
+) -> None:
+    one = ("training.batch_size=1", "training.image_size=32", "training.phases=[]")
+    settings = ("model={architecture: encoder_unet}", *one)
+    arguments = [part for each in settings for part in ("--set", each)]
+    assert "batch of 1 of 32 x 32: Expected more than 1 value" in refused(
+        capsys, tmp_path / "run", str(tiny_config[0]), *arguments
+    )
+    check_run(load_config(tiny_config[0], [*settings, "training.freeze_norm=true"]))
 
 
 def test_images_that_are_missing(tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any) -> None:

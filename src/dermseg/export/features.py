@@ -35,8 +35,8 @@ def add_features(model: bytes, size: int) -> bytes:
     if len(maps) < 2:
         return model
     builder = GraphBuilder(FEATURES)
-    axes = builder.constant([2, 3])
-    means = [_mean(builder, name, axes, proto) for name in maps.values()]
+    axes = builder.constant([2, 3]) if opset_of(proto) >= 18 else None
+    means = [_mean(builder, name, axes) for name in maps.values()]
     builder.node("Concat", *means, output=FEATURES, axis=1)
     graph.node.extend(builder.nodes)
     graph.initializer.extend(builder.constants)
@@ -73,8 +73,8 @@ def encoder_maps(proto: onnx.ModelProto, size: int) -> dict[int, str]:
     return dict(sorted(maps.items(), reverse=True))
 
 
-def _mean(builder: GraphBuilder, tensor: str, axes: str, proto: onnx.ModelProto) -> str:
-    """Mean over height and width, ``(N, C)``; the axes are an input from opset 18 on."""
-    if opset_of(proto) >= 18:
+def _mean(builder: GraphBuilder, tensor: str, axes: str | None) -> str:
+    """Mean over height and width, ``(N, C)``; the axes are an input from opset 18 on, else an attribute."""
+    if axes:
         return builder.node("ReduceMean", tensor, axes, keepdims=0)
     return builder.node("ReduceMean", tensor, axes=[2, 3], keepdims=0)

@@ -17,6 +17,8 @@ from dermseg.inference.session import first_line
 
 _EPSILON = 1e-7  # probabilities are kept this far from 0 and 1, whose logits are infinite
 _ENDS_IN_PROBABILITY = ("Sigmoid", "Softmax", "HardSigmoid")
+# Operators that hand on values as they are, in other places or numbers.
+_HANDS_ON = ("Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Gather", "Resize")
 _FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 _OLDEST_IR = 7  # from 4 on, constants need not be inputs too; onnxruntime reads 7 since 2020
 _OF_NETWORK = "network/"  # begins every name of the foreign graph, so that none meets one of ours
@@ -42,11 +44,9 @@ class Original:
             raise ModelError(f"one input and one output are needed, the graph has {names[0]} and {names[1]}")
         self.input, self.output = inputs[0], graph.output[0]
         self._check_input()
-        last = next((node for node in graph.node if self.output.name in node.output), None)
-        if told.output == "logits" and last is not None and last.op_type in _ENDS_IN_PROBABILITY:
-            raise ModelError(
-                f"the graph ends in {last.op_type}", hint="write 'output: probabilities' in the card"
-            )
+        last = _last_operator(graph, self.output.name)
+        if told.output == "logits" and last in _ENDS_IN_PROBABILITY:
+            raise ModelError(f"the graph ends in {last}", hint="write 'output: probabilities' in the card")
         try:
             self._session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises types of its own C++ module
@@ -174,6 +174,16 @@ def _part(
 ) -> onnx.ModelProto:
     graph = helper.make_graph(nodes.nodes, "part", [source], [target], nodes.constants)
     return helper.make_model(graph, opset_imports=like.opset_import, ir_version=like.ir_version)
+
+
+def _last_operator(graph: onnx.GraphProto, output: str) -> str | None:
+    """What computes the values of an output, whatever moves them afterwards (channels last, one channel)."""
+    makers = {name: node for node in graph.node for name in node.output}
+    while (node := makers.get(output)) is not None:
+        if node.op_type not in _HANDS_ON:
+            return str(node.op_type)
+        output = node.input[0]
+    return None
 
 
 def _parse(data: bytes) -> onnx.ModelProto:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from dermseg.training.losses import build_loss
 from dermseg.training.plugins import build_augmentation
 from dermseg.training.rows import select_rows
 from dermseg.training.start import find_start
+from dermseg.training.step import train_mode
 from dermseg.training.teachers import find_teachers
 from dermseg.training.validation import Validation
 
@@ -47,25 +49,31 @@ def check_run(config: RunConfig, world: World | None = None) -> None:
     build_loss(t.loss, config.model.classes, config.model.outputs)
     build_augmentation(config.augmentation)
     Validation(t.metric, torch.Tensor.float, softmax=False)
-    _check_sources(config)
+    images = _check_sources(config)
     find_teachers(config)
-    for size in sorted({t.at_epoch(epoch)[1] for epoch in range(t.epochs)}):
-        if size % world.size:
+    batches = sorted({(size, min(batch, images)) for size, batch in map(t.at_epoch, range(t.epochs))})
+    for _, batch in batches:
+        if batch % world.size:
             raise ConfigError(
-                f"a batch of {size} images cannot be shared equally by {world.size} processes",
-                hint=f"training.batch_size={max(1, size // world.size) * world.size}",
+                f"a batch of {batch} images cannot be shared equally by {world.size} processes",
+                hint=f"training.batch_size={max(1, batch // world.size) * world.size}"
+                if batch >= world.size
+                else "fewer processes, or data.train.0.at_least",
             )
-    _check_network(config.model, t)
+    _check_network(config.model, t, batches)
     if t.compile:
         _check_compiler(device)
 
 
-def _check_sources(config: RunConfig) -> None:
+def _check_sources(config: RunConfig) -> int:
+    """How many images an epoch of training takes."""
+    there = []
     folder = expand(config.data.cache_dir)
     model = config.model
     for source in (*config.data.train, *config.data.val):
         rows = select_rows(source, config.seed)
         _check_masks(rows, model.masks)
+        there.append(len(rows))
         if (folder / cache_key(rows, config.data.cache_size, model.masks, model.filters)).exists():
             continue  # decoded before, from these files as they are
         files = {
@@ -81,6 +89,7 @@ def _check_sources(config: RunConfig) -> None:
                 file=expand(source.index),
                 hint="locations are relative to the folder of the index; dermseg data check lists problems",
             )
+    return sum(source.images_per_epoch(n) for source, n in zip(config.data.train, there, strict=False))
 
 
 def _check_compiler(device: torch.device) -> None:
@@ -108,7 +117,7 @@ def _check_masks(rows: list[IndexRow], masks: int) -> None:
             )
 
 
-def _check_network(model: ModelConfig, training: TrainingConfig) -> None:
+def _check_network(model: ModelConfig, training: TrainingConfig, batches: Sequence[tuple[int, int]]) -> None:
     own = "." not in model.architecture
     options = dict(model.options)
     if own and options.get("pretrained"):
@@ -121,9 +130,10 @@ def _check_network(model: ModelConfig, training: TrainingConfig) -> None:
         sizes.add(training.inference_size)
     try:
         # on the meta device a network of any size is built at once and computes shapes only
-        with torch.device("meta" if own else "cpu"):
+        with torch.device("meta" if own else "cpu"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             network = build_model(model.architecture, **options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         shown = ", ".join(f"{key}={value!r}" for key, value in options.items())
         raise ConfigError(f"model.options of '{model.architecture}' ({shown}): {error}") from error
     multiple = int(getattr(network, "size_multiple", 1))
@@ -136,7 +146,9 @@ def _check_network(model: ModelConfig, training: TrainingConfig) -> None:
             )
     if model.init_from:
         _check_start(model.init_from, network)
-    if not own:
+    if own:
+        _check_batches(network, model, training, batches)
+    else:
         _check_shape(network, model, min(sizes))
 
 
@@ -158,6 +170,26 @@ def _check_start(text: str, network: nn.Module) -> None:
             f"model.init_from is of another network: {len(differ)} tensors differ, such as '{min(differ)}'",
             hint=f"--from {text} takes architecture and options from there",
         )
+
+
+def _check_batches(
+    network: nn.Module, model: ModelConfig, training: TrainingConfig, batches: Sequence[tuple[int, int]]
+) -> None:
+    """Options that leave no channels fail here, and batch norms that would see a single number."""
+    if str(model.options.get("encoder", "")).startswith("timm:"):
+        return  # networks of others may need real numbers
+    train_mode(network, freeze_norm=training.freeze_norm)
+    for size, batch in batches:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                network(torch.empty(batch, 3, size, size, device="meta"))
+        except Exception as error:  # torch has several kinds
+            raise ConfigError(
+                f"'{model.architecture}' fails on a batch of {batch} of {size} x {size}: "
+                f"{str(error).splitlines()[0]}",
+                hint="other model.options; or a larger training.batch_size or image_size",
+            ) from error
 
 
 @torch.inference_mode()

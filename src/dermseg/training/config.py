@@ -95,6 +95,11 @@ class ModelConfig(Section):
     def _consistent(self) -> ModelConfig:
         if self.average_with_start and self.init_from is None:
             raise ValueError("average_with_start needs init_from, the weights to average with")
+        classes = self.options.get("classes", 1)
+        if not isinstance(classes, int) or classes < 1:
+            raise ValueError(f"options.classes is {classes!r}: a whole number from 1 on is needed")
+        if min(self.std) <= 0:
+            raise ValueError(f"std is {list(self.std)}: images are divided by it, so each is above 0")
         if self.outputs == "softmax" and self.classes < 2:
             raise ValueError("outputs=softmax needs options.classes of 2 or more (class 0 is the background)")
         return self
@@ -138,7 +143,9 @@ class AugmentationConfig(Section):
     bubbles: float = Field(default=0.04, ge=0, le=1, description="probability")
 
     @model_validator(mode="after")
-    def _one_or_the_other(self) -> AugmentationConfig:
+    def _consistent(self) -> AugmentationConfig:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale is {list(self.scale)}: the smallest factor first, both above 0")
         if self.name is None:
             if self.options:
                 raise ValueError("options belong to a transform of your own: give its dotted path as name")
@@ -227,7 +234,7 @@ class RunConfig(Section):
     """Everything that decides a run."""
 
     name: str = "run"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     data: DataConfig
     model: ModelConfig = ModelConfig()
     augmentation: AugmentationConfig = AugmentationConfig()

@@ -29,7 +29,7 @@ from dermseg.inference.threads import available_cpus
 from dermseg.models import build_model, count_parameters
 from dermseg.training.batches import Batches, Source
 from dermseg.training.check import check_run
-from dermseg.training.checkpoint import BEST, LAST, START, load_state, save_state, save_weights
+from dermseg.training.checkpoint import BEST, CONFIG, LAST, START, load_state, save_state, save_weights
 from dermseg.training.config import RunConfig, SourceConfig
 from dermseg.training.device import pick_device
 from dermseg.training.display import Display
@@ -42,7 +42,7 @@ from dermseg.training.norms import recover_norms
 from dermseg.training.optim import WeightAverage, lr_factor, set_lr
 from dermseg.training.plugins import build_augmentation
 from dermseg.training.progress import Progress, ending
-from dermseg.training.resolve import resolve
+from dermseg.training.resolve import check_same_run, resolve, without_start
 from dermseg.training.rows import open_cache
 from dermseg.training.start import find_start
 from dermseg.training.step import Step, seed_network
@@ -86,6 +86,12 @@ class Trainer:
             for source, cache in ((source, self._cache(source, teachers)) for source in config.data.train)
         ]
         self.val_caches = [(source, self._cache(source)) for source in config.data.val]
+        caches = [s.cache for s in self.train_sources] + [cache for _, cache in self.val_caches]
+        self.images = [len(cache) for cache in caches]
+        state = load_state(folder / LAST) if resume else None
+        if state is not None:
+            check_same_run(state, config, self.images, folder / CONFIG)
+            config = without_start(config)
         self.augmentation = build_augmentation(config.augmentation)
         torch.manual_seed(config.seed)
         model = build_model(config.model.architecture, **config.model.options)
@@ -94,13 +100,13 @@ class Trainer:
             start.load(model)
         self.step = Step(config, model, self.device, self.world)
         self.model = self.step.model
-        if start and start.bundle and not resume:
+        if start and start.bundle:
             self._start_from_bundle()
         self.average = WeightAverage(self.model, t.ema_decay) if t.ema_decay else None
         self.validation = Validation(t.metric, self.step.normalize, self.step.softmax, self.world)
         self.progress = Progress()
-        if resume:
-            self._restore(load_state(folder / LAST))
+        if state is not None:
+            self._restore(state)
         # a sum of doubles, as Progress has it, but where reading it does not stop the device
         self.loss_sum = torch.tensor(self.progress.loss_sum, dtype=torch.float64, device=self.device)
         self.log = RunLog(folder, self.progress.step if resume else None, on=self.world.main)
@@ -165,6 +171,7 @@ class Trainer:
     def batches(self, epoch: int, start_step: int = 0, *, whole: bool = False) -> Batches:
         """The batches of an epoch: this rank's share of each, or all of each."""
         size, batch_size = self.config.training.at_epoch(epoch)
+        batch_size = min(batch_size, self._per_epoch)  # the ranks share what there is
         return Batches(
             self.train_sources,
             self.augmentation,
@@ -207,11 +214,15 @@ class Trainer:
                 hint="lower training.lr, or set training.autocast=off",
             )
 
+    @property
+    def _per_epoch(self) -> int:
+        """Images that an epoch takes."""
+        return sum(s.per_epoch or len(s.cache) for s in self.train_sources)
+
     def _steps(self, epoch: int) -> int:
         """Steps of the optimizer in an epoch; what does not fill the last one is left out."""
         t = self.config.training
-        n = sum(s.per_epoch or len(s.cache) for s in self.train_sources)
-        return max(1, max(1, n // t.at_epoch(epoch)[1]) // t.accumulate)
+        return max(1, max(1, self._per_epoch // t.at_epoch(epoch)[1]) // t.accumulate)
 
     def _validate(self) -> None:
         p, t = self.progress, self.config.training
@@ -251,6 +262,8 @@ class Trainer:
             "average": self.average.model.state_dict() if self.average else None,
             "optimizer": self.step.optimizer.state_dict(),
             "scaler": self.step.scaler.state_dict(),
+            "config": self.config.model_dump_json(),
+            "images": self.images,
         }
         save_state(self.folder / LAST, state)
         if self.mirror:
@@ -307,7 +320,7 @@ def train(
         try:
             check_folder(folder, resume)
             config = resolve(config)
-            check_run(config, world)
+            check_run(without_start(config) if resume and (folder / LAST).exists() else config, world)
         except DermsegError as error:
             problem = error
         world.agree(problem)

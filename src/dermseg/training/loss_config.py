@@ -22,9 +22,9 @@ _T = TypeVar("_T")
 
 
 class Section(BaseModel):
-    """A part of a configuration: never changed, and without keys that nobody reads."""
+    """A part of a configuration: never changed, without keys that nobody reads, and with finite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def or_value_error(find: Callable[[str], _T], name: str) -> _T:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
+from dermseg.errors import UsageError
+from dermseg.models import without_pretrained
 from dermseg.training.config import RunConfig, expand
 
 SAME_RESULT = frozenset(
@@ -16,6 +20,12 @@ SAME_RESULT = frozenset(
     ]
 )
 """Settings that decide where and how fast a run is computed, not what it learns."""
+
+# On resuming: names, locations, and what export alone reads.
+_MAY_CHANGE = re.compile(
+    r"name|data\.(train|val)\.\d+\.index|data\.teachers\.\d+|model\.(init_from|average_with_start)"
+    r"|training\.inference_size"
+)
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -46,6 +56,13 @@ def resolve(config: RunConfig) -> RunConfig:
     )
 
 
+def without_start(config: RunConfig) -> RunConfig:
+    """The configuration of a run that has a checkpoint, which holds all weights: their source may be gone."""
+    options = without_pretrained(config.model.options)
+    model = config.model.model_copy(update={"init_from": None, "options": options})
+    return config.model_copy(update={"model": model})
+
+
 def _bundle(text: str) -> str:
     """A path as an absolute one; what is no file here is the name of a bundle inside the package."""
     path = expand(text)
@@ -57,6 +74,42 @@ def differences(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:
     found: list[tuple[str, Any, Any]] = []
     _compare("", resolve(old).model_dump(mode="json"), resolve(new).model_dump(mode="json"), found)
     return [each for each in found if each[0] not in SAME_RESULT]
+
+
+def check_same_run(state: dict[str, Any], config: RunConfig, images: list[int], file: Path) -> None:
+    """Refuse to go on from a checkpoint with other settings or images: it would be neither run.
+
+    Names and locations may change (of the run, its indexes, teachers and start), and what export reads.
+
+    Parameters
+    ----------
+    state
+        What ``last.pt`` holds; an old one does not say its settings, and is believed.
+    images
+        How many each source of train and val has.
+    file
+        The configuration of the run folder.
+
+    Raises
+    ------
+    UsageError
+        A setting that changes the result is another, or the number of images.
+    """
+    hint = f"put it back, or go on as a new run: dermseg train --from {file.parent} -o ANOTHER"
+    if "config" not in state:
+        return
+    began = RunConfig.model_validate_json(state["config"])
+    found = [each for each in differences(began, config) if not _MAY_CHANGE.fullmatch(each[0])]
+    if found:
+        key, old, new = found[0]
+        more = f", and {len(found) - 1} more settings differ" if len(found) > 1 else ""
+        raise UsageError(f"{key} is {new!r} and was {old!r} when the run began{more}", file=file, hint=hint)
+    if images != state["images"]:
+        raise UsageError(
+            f"train and val have {images} images and had {state['images']} when the run began",
+            file=file,
+            hint=hint,
+        )
 
 
 def _compare(key: str, old: Any, new: Any, found: list[tuple[str, Any, Any]]) -> None:

@@ -24,6 +24,15 @@ def seed_network(*key: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
+def train_mode(model: nn.Module, *, freeze_norm: bool) -> None:
+    """The network as it learns; frozen batch norms stay as they are at inference."""
+    model.train()
+    if freeze_norm:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
 class Step:
     """Forward, loss, backward, clipping and update, for batches of ``uint8`` images and masks.
 
@@ -81,12 +90,8 @@ class Step:
         return self.world.mean_(mean)
 
     def train_mode(self) -> None:
-        """The network as it learns; frozen batch norms stay as they are at inference."""
-        self.model.train()
-        if self.settings.freeze_norm:
-            for module in self.model.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        """See the function of this name."""
+        train_mode(self.model, freeze_norm=self.settings.freeze_norm)
 
     def _alone(self, last: bool) -> Any:
         """Ranks exchange gradients once per step, after the last batch."""
