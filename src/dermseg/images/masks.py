@@ -196,6 +196,6 @@ def encode(extension: str, array: npt.NDArray[Any], options: list[int]) -> bytes
     return data.tobytes()
 
 
-def save_mask(mask: BoolMask, path: Path) -> None:
+def save_mask(mask: BoolMask, path: str | Path) -> None:
     """Write a mask as PNG, whole or not at all."""
-    atomic_write(path, encode_mask(mask))
+    atomic_write(Path(path), encode_mask(mask))
