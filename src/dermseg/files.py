@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
+import time
 from pathlib import Path
 
 from dermseg.errors import DermsegError
 
+_TRIES, _PAUSE_S = 40, 0.05
 
-def atomic_write(path: Path, data: bytes) -> None:
+
+def atomic_write(path: Path, data: bytes, *, new: bool = False) -> None:
     """Write a file so that it is there whole or not at all; folders are made.
 
     The temporary name begins with a dot, in the same folder, since a rename is atomic only within a file
     system.
+
+    Parameters
+    ----------
+    new
+        Never replace a file, also not one that another process makes at this moment.
 
     Raises
     ------
@@ -26,9 +35,40 @@ def atomic_write(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             file.write(data)
-        temporary.replace(path)
+        if new:
+            _place_new(temporary, path)
+        else:
+            put_in_place(temporary, path)
     except OSError as error:
         raise DermsegError(f"cannot be written: {error.strerror or error}", file=path) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Rename a finished file to its name, and replace what has it.
+
+    Windows refuses while a virus scanner or another program has one of the two open: tried again for a while.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            temporary.replace(path)
+            return
+        except PermissionError:
+            if os.name != "nt" or not left:
+                raise
+            time.sleep(_PAUSE_S)
+
+
+def _place_new(temporary: Path, path: Path) -> None:
+    """Give a file its name unless there is one of that name, in one step."""
+    if os.name == "nt":  # where a rename never replaces a file
+        temporary.rename(path)
+        return
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise
+    except OSError:  # file systems without hard links, such as exFAT and some network shares
+        temporary.replace(path)

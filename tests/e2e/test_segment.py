@@ -114,6 +114,61 @@ def test_outputs_inside_the_inputs_are_not_inputs(tiny_bundle: Path, tmp_path: P
     assert dermseg("segment", "in", "-o", "in", "--model", tiny_bundle, cwd=tmp_path).returncode == 2
 
 
+def test_results_beside_the_photographs(tiny_bundle: Path, tmp_path: Path) -> None:
+    """``-o .`` with a file, a folder, a glob; results are no inputs of the next run, nor removed."""
+    for name in ("one.png", "in/a.png", "in/b.png"):
+        write_photo(tmp_path / name)
+    arguments = ("--model", tiny_bundle, "--json")
+    for named, out, images in (("one.png", ".", 1), ("in", ".", 2), ("*", ".", 3), ("in/*", "in", 2)):
+        done = dermseg("segment", named, "-o", out, "--overwrite", *arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        again = dermseg("segment", named, "-o", out, "--resume", *arguments, cwd=tmp_path)
+        assert json.loads(again.stdout)["images"] == images and json.loads(again.stdout)["processed"] == 0
+    refused = dermseg("segment", "in/masks", "-o", "in", "--overwrite", *arguments, cwd=tmp_path)
+    assert refused.returncode == 2 and "results would go into 'in/masks'" in refused.stderr
+    assert list((tmp_path / "in/masks").iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS and Windows have no such names")
+def test_a_folder_whose_name_is_not_utf8(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(b"caf\xe9"))
+    write_photo(tmp_path / "a.png")
+    (tmp_path / folder).mkdir()
+    (tmp_path / "a.png").rename(tmp_path / folder / "a.png")
+    done = dermseg("segment", folder, "-o", "res", "--model", tiny_bundle, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "caf_" in (tmp_path / "res/report.html").read_text("utf-8")
+    assert json.loads((tmp_path / "res/run.json").read_bytes())["inputs"] == ["caf_"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no limits on files there")
+def test_a_full_disk_is_one_line(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Wherever it happens; here the journal is the first file that is too large."""
+    for index in range(12):
+        write_photo(tmp_path / f"in/{index}.png")
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000));"
+    command = [sys.executable, "-c", f"{limited} from dermseg.apps.cli.main import main; main(sys.argv[1:])"]
+    arguments = ["segment", "in", "-o", "res", "--save", "mask", "--model", str(tiny_bundle)]
+    done = subprocess.run([*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "journal.jsonl: cannot be written" in done.stderr
+    assert "--resume" in done.stderr and "Traceback" not in done.stderr
+    done = dermseg(*arguments, "--resume", "--json", cwd=tmp_path)
+    assert done.returncode == 0 and 0 < json.loads(done.stdout)["processed"] < 12
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell closes the streams")
+def test_without_streams_the_work_is_done(tiny_bundle: Path, tmp_path: Path) -> None:
+    """As a service or ``pythonw`` runs it; also by ``python -m dermseg``."""
+    write_photo(tmp_path / "a.png")
+    command = f"'{sys.executable}' -m dermseg segment a.png -o res --json --model '{tiny_bundle}' >&- 2>&-"
+    assert subprocess.run(command, cwd=tmp_path, shell=True, check=False).returncode == 0
+    assert (tmp_path / "res/report.html").is_file()
+    if Path("/dev/full").exists():
+        command = command.replace(">&- 2>&-", "--resume >/dev/full")
+        done = subprocess.run(command, cwd=tmp_path, shell=True, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and done.stderr.endswith("error: No space left on device\n")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals to another process are POSIX")
 @pytest.mark.parametrize("number", ["SIGINT", "SIGKILL"])
 def test_interrupted_and_resumed(number: str, tiny_bundle: Path, tmp_path: Path) -> None:

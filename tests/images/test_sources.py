@@ -25,7 +25,7 @@ PNG = encode_mask(np.eye(5, dtype=bool))
 
 
 def names(*inputs: str | Path, exclude: Path | None = None) -> list[str]:
-    return [source.name for source in find_images(inputs, exclude=exclude)]
+    return [source.name for source in find_images(inputs, exclude=[] if exclude is None else [exclude])]
 
 
 @pytest.fixture
@@ -48,6 +48,14 @@ def write_zip(path: Path, *members: str) -> Path:
 
 def test_folder_is_recursive_sorted_and_filtered(tree: Path) -> None:
     assert names(tree, exclude=tree / "out") == ["a2.png", "a10.png", "sub/b.JPG", "sub/deep/c.tif"]
+
+
+def test_what_is_named_is_found_where_the_output_folder_is(tree: Path) -> None:
+    """A photograph, a folder or a glob inside the folder that is written to."""
+    assert names(tree / "a2.png", exclude=tree) == ["a2.png"]
+    assert names(tree / "sub", exclude=tree) == ["b.JPG", "deep/c.tif"]
+    assert names(str(tree / "*.png"), exclude=tree / "out") == ["a2.png", "a10.png"]
+    assert names(str(tree / "**" / "*.png"), exclude=tree / "out") == ["a2.png", "a10.png"]
 
 
 def test_named_file_is_always_taken_and_only_once(tree: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from dermseg.errors import DermsegError, UsageError
 from dermseg.images.roles import JOURNAL
 from dermseg.images.sources import find_images
-from dermseg.inference import stages
+from dermseg.inference import folder, stages
 from dermseg.inference.batch import BatchOptions, BatchResult, run_batch
 from dermseg.inference.journal import Journal, read_entries
 from dermseg.inference.outputs import COLUMNS, output_files, parse_save, plan_stems
@@ -244,6 +244,33 @@ def test_two_runs_cannot_share_a_folder(batch: Batch) -> None:
     assert refused
 
 
+def test_of_runs_that_begin_at_once_one_has_the_folder(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a journal that another process has just made is replaced, nor is one that is being removed."""
+    refuse, remove = folder._refuse_foreign, folder._remove_leftovers
+    entered = []
+
+    def meanwhile(out: Path, plan: object) -> None:
+        refuse(out, plan)  # type: ignore[arg-type]
+        if not entered:
+            entered.append(out)
+            batch()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "_refuse_foreign", meanwhile)
+        with pytest.raises(UsageError, match="just begun to write"):
+            batch()
+
+    def while_removing(out: Path, plan: object) -> None:
+        with pytest.raises(UsageError, match="another dermseg is writing"):
+            Journal.open(out / JOURNAL)
+        entered.append(out)
+        remove(out, plan)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(folder, "_remove_leftovers", while_removing)
+    batch(overwrite=True)
+    assert len(entered) == 2
+
+
 def test_an_error_in_one_image_stays_there(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     def draw(image: np.ndarray, mask: np.ndarray, **options: object) -> np.ndarray:
         if mask.sum() > 1_600:
@@ -265,6 +292,7 @@ def test_names_too_long_for_the_disk_with_what_follows_are_cut() -> None:
     files = [output_files(stem, ["mask"])["mask"] for stem in stems.values()]
     assert len(set(files)) == 4
     assert all(len(file.encode()) < 255 for file in files) and stems["short.jpg"] == "short"
+    assert plan_stems(["..jpg", "a/.jpg"]) == {"..jpg": ".", "a/.jpg": "a/.jpg"}
 
 
 def test_a_result_that_lost_its_content_is_made_again(batch: Batch) -> None:
@@ -276,6 +304,7 @@ def test_a_result_that_lost_its_content_is_made_again(batch: Batch) -> None:
     assert lost.read_bytes() == whole
 
 
+@pytest.mark.skipif(os.name == "nt", reason="an open file is not replaced there")
 def test_a_journal_that_was_replaced_while_one_waited_is_opened_anew(batch: Batch) -> None:
     result = batch()
     path = result.out / JOURNAL

@@ -133,6 +133,14 @@ def test_manifests_say_the_same_in_every_format(photos: Path, tmp_path: Path) ->
         read_manifest(str(tmp_path / "bad.csv"))
     with pytest.raises(DataError, match="does not exist"):
         read_manifest(str(tmp_path / "none.txt"))
+    (tmp_path / "twice.csv").write_text("image,image\na.png,b.png\n")
+    with pytest.raises(DataError, match="several columns are called 'image'"):
+        read_manifest(str(tmp_path / "twice.csv"))
+    pyarrow.parquet.write_table(
+        pa.table({"image": [{"bytes": b"", "path": "a"}]}), tmp_path / "other.parquet"
+    )
+    with pytest.raises(DataError, match="holds no paths, but struct"):
+        read_manifest(str(tmp_path / "other.parquet"))
     with pytest.raises(UsageError, match="do not go together"):
         list_inputs([str(tmp_path / "list.txt"), str(photos)])
 

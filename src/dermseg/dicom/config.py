@@ -63,6 +63,9 @@ class Tls(Section):
             raise ConfigError(f"tls: {error}", file=self.certificate) from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = ssl.CERT_REQUIRED
+        # Python 3.13 wants more of a certificate's form (key identifiers) than those of older devices have;
+        # that the authority has signed it is checked all the same.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return context
 
 

@@ -101,7 +101,9 @@ def sniff(head: bytes) -> Format:
         if known:
             raise ImageError(f"{name} files are not read", hint=_CONVERT)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        raise ImageError("is a zip file, not an image", hint="name it with the extension .zip")
+        raise ImageError(
+            "is a zip file, not an image", hint="name it with the extension .zip; if it has it, copy it again"
+        )
     if not any(head):
         raise ImageError("holds only zeros, not an image")
     raise ImageError("is not an image that is read (JPEG, PNG, TIFF, BMP, WebP)")

@@ -162,7 +162,7 @@ def _split_zip(text: str) -> tuple[Path, str | None]:
     return Path(text), None
 
 
-def find_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> list[ImageSource]:
+def find_images(inputs: Sequence[str | Path], *, exclude: Sequence[Path] = ()) -> list[ImageSource]:
     """List the images that `inputs` name, sorted naturally by name.
 
     Parameters
@@ -172,7 +172,8 @@ def find_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
         files, and parts of zip files (``archive.zip!images/*``). A zip is looked into when it is named or
         matched by a glob, not when it merely lies in a folder.
     exclude
-        A folder that is left out, such as the outputs when they lie inside the inputs.
+        Folders that are left out where they lie inside an input, such as those of the outputs. What is named
+        inside one of them is taken: the output may be the folder in which the photographs lie.
 
     Returns
     -------
@@ -190,12 +191,12 @@ def find_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
     macOS puts a ``._name`` beside files and in ``__MACOSX``; these hold no image and are passed over.
     A zip that cannot be opened is one source whose reading fails, so that the rest of a batch goes on.
     """
-    hidden = None if exclude is None else os.path.realpath(exclude)
     names, seen, found = UniqueNames(), set(), []
     for given in inputs:
+        hidden = left_out(fixed_part(str(given)), exclude)
         for name, parent, source in _expand(str(given)):
             key = (os.path.realpath(source.path), source.member, source.entry)
-            if key in seen or (hidden is not None and Path(key[0]).is_relative_to(hidden)):
+            if key in seen or any(Path(key[0]).is_relative_to(folder) for folder in hidden):
                 continue
             seen.add(key)
             unique = names.take(name, parent)
@@ -210,6 +211,22 @@ def find_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
     return sorted(found, key=lambda source: natural_key(source.name))
 
 
+def left_out(place: Path, exclude: Sequence[Path]) -> list[Path]:
+    """The folders of `exclude` that nothing at or below `place` may come from, links resolved."""
+    real = Path(os.path.realpath(place))
+    folders = [Path(os.path.realpath(folder)) for folder in exclude]
+    return [folder for folder in folders if not real.is_relative_to(folder)]
+
+
+def fixed_part(text: str) -> Path:
+    """The file, folder or zip that an input names, or the folder that a glob begins with."""
+    path, _ = _split_zip(text)
+    if not os.path.lexists(path):
+        while glob.has_magic(str(path)):
+            path = path.parent
+    return path
+
+
 _Found = Iterator[tuple[str, str, ImageSource]]  # name, folder to put in front if taken, source
 
 
@@ -222,9 +239,7 @@ def _expand(text: str) -> _Found:
     elif os.path.lexists(text):
         yield from _from_path(Path(text), "", explicit=True)
     elif glob.has_magic(text):
-        fixed = Path(text)
-        while glob.has_magic(str(fixed)):
-            fixed = fixed.parent
+        fixed = fixed_part(text)
         for match in sorted(glob.glob(text, recursive=True), key=natural_key):  # noqa: PTH207
             if os.path.normpath(match) == os.path.normpath(fixed):  # "photos/**" is also "photos/" itself
                 yield from _from_path(fixed, "", explicit=True)

@@ -21,6 +21,7 @@ from typing import Any
 
 from dermseg.errors import ModelError, UsageError
 from dermseg.files import atomic_write
+from dermseg.images.names import printable_name
 from dermseg.images.roles import RUN
 from dermseg.images.sources import ImageSource
 from dermseg.inference.folder import claim_folder, done_names, plan_files
@@ -171,7 +172,7 @@ def run_batch(
                 "schema_version": 1,
                 "model": header.model,
                 "options": header.options,
-                "inputs": list(inputs),
+                "inputs": [printable_name(given) for given in inputs],
                 "counts": counts,
                 "versions": library_versions(),
                 "machine": describe_machine(),

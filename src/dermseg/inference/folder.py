@@ -7,6 +7,7 @@ never removed.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -74,8 +75,16 @@ def claim_folder(out: Path, header: Header, *, resume: bool, overwrite: bool) ->
     try:
         out.mkdir(parents=True, exist_ok=True)
         return Journal.create(path, header)
+    except UsageError:  # the lock is another run's
+        raise
     except (OSError, DermsegError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, FileExistsError) and path.exists():
+            raise UsageError(
+                "another dermseg has just begun to write into this folder",
+                file=out,
+                hint="choose another folder with -o",
+            ) from None
         reason = getattr(cause, "strerror", None) or error
         raise UsageError(
             f"cannot be written: {reason}", file=out, hint="choose another one with -o"
@@ -116,19 +125,23 @@ def _whole(file: Path) -> bool:
 def _remove_run(path: Path) -> None:
     """Remove what the run of this journal wrote, and the folders that are empty then."""
     journal = Journal.open(path)  # takes the lock: a run that is still writing is not pulled away
-    journal.close()
-    out, plan = path.parent, plan_files(journal.header)
-    _remove_leftovers(out, plan)
-    for files in plan.values():
-        for file in files.values():
-            (out / file).unlink(missing_ok=True)
-    for name in TABLES:
-        (out / name).unlink(missing_ok=True)
-    folders = {parent for files in plan.values() for file in files.values() for parent in _parents(file)}
-    for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
-        with suppress(OSError):  # not empty: something foreign is in it
-            (out / folder).rmdir()
-    path.unlink()
+    try:
+        out, plan = path.parent, plan_files(journal.header)
+        _remove_leftovers(out, plan)
+        for files in plan.values():
+            for file in files.values():
+                (out / file).unlink(missing_ok=True)
+        for name in TABLES:
+            (out / name).unlink(missing_ok=True)
+        folders = {parent for files in plan.values() for file in files.values() for parent in _parents(file)}
+        for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
+            with suppress(OSError):  # not empty: something foreign is in it
+                (out / folder).rmdir()
+        if os.name == "nt":  # where a file that is open cannot be removed
+            journal.close()
+        path.unlink()
+    finally:
+        journal.close()
 
 
 def _parents(file: str) -> Iterable[PurePosixPath]:

@@ -20,12 +20,13 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dermseg.errors import UsageError
-from dermseg.files import atomic_write
+from dermseg.errors import DermsegError, UsageError
+from dermseg.files import atomic_write, put_in_place
 from dermseg.images.roles import JOURNAL
 from dermseg.images.sources import ImageSource
 from dermseg.inference.outputs import Row
@@ -154,8 +155,14 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, header: Header) -> Journal:
-        """Start a new journal at `path`; the header is there whole or not at all."""
-        atomic_write(path, header.to_line())
+        """Start a new journal at `path`; the header is there whole or not at all.
+
+        Raises
+        ------
+        DermsegError
+            It cannot be written, or another run has just begun one there.
+        """
+        atomic_write(path, header.to_line(), new=True)
         journal = cls(path, header)
         journal._lock()
         return journal
@@ -228,12 +235,19 @@ class Journal:
         return frozenset(self._places)
 
     def append(self, entry: Entry) -> None:
-        """Record a finished image; returns when the operating system has the line."""
+        """Record a finished image; returns when the operating system has the line.
+
+        Raises
+        ------
+        DermsegError
+            The disk is full or cannot be written to.
+        """
         assert self._file is not None, "the journal is closed"
         line = entry.to_line()
-        offset = self._file.seek(0, os.SEEK_END)
-        self._file.write(line)
-        self._file.flush()
+        with self._writing():
+            offset = self._file.seek(0, os.SEEK_END)
+            self._file.write(line)
+            self._file.flush()
         self._places[entry.row.file] = (offset, len(line))
 
     def entries(self, order: Sequence[str]) -> Iterator[Entry]:
@@ -246,10 +260,16 @@ class Journal:
                     yield Entry.from_line(file.read(length))
 
     def sort(self, order: Sequence[str]) -> None:
-        """Rewrite the journal with one line per input in the given order, and go on with that."""
+        """Rewrite the journal with one line per input in the given order, and go on with that.
+
+        Raises
+        ------
+        DermsegError
+            The disk is full or cannot be written to; the journal is as it was.
+        """
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         places: dict[str, tuple[int, int]] = {}
-        with self.path.open("rb") as old, temporary.open("wb") as new:
+        with self._writing(), self.path.open("rb") as old, temporary.open("wb") as new:
             new.write(old.readline())
             for name in order:
                 if name in self._places:
@@ -260,7 +280,8 @@ class Journal:
         self._places = places
         if os.name == "nt":  # where a file that is open cannot be replaced
             self.close()
-            temporary.replace(self.path)
+            with self._writing():
+                put_in_place(temporary, self.path)
             self._lock()
             return
         file = temporary.open("r+b")
@@ -272,8 +293,19 @@ class Journal:
     def close(self) -> None:
         """Give the lock back."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # a full disk refuses again what `append` has reported
+                self._file.close()
             self._file = None
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            hint = "make room or change its permissions, then run the same command with --resume"
+            raise DermsegError(
+                f"cannot be written: {error.strerror or error}", file=self.path, hint=hint
+            ) from error
 
 
 def read_header(path: Path) -> Header:
@@ -291,7 +323,7 @@ def read_header(path: Path) -> Header:
         raise UsageError(
             f"the journal of the earlier run cannot be read: {error}",
             file=path,
-            hint="start again in another folder with -o, or with --overwrite",
+            hint="choose another folder with -o, or remove this one",
         ) from None
 
 

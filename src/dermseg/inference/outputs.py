@@ -188,7 +188,7 @@ def plan_stems(names: Sequence[str]) -> dict[str, str]:
     ``a.jpg_segmentation.png`` and ``a.png_segmentation.png``. What still collides is numbered. Names that
     would be too long for the disk with what follows the stem are cut.
     """
-    plain = {name: _short(str(PurePosixPath(name).with_suffix(""))) for name in names}
+    plain = {name: _short(_without_extension(name)) for name in names}
     shared = Counter(map(_fold, plain.values()))
     stems: dict[str, str] = {}
     unique = UniqueNames()
@@ -196,6 +196,10 @@ def plan_stems(names: Sequence[str]) -> dict[str, str]:
     for name in sorted(names, key=lambda name: shared[_fold(plain[name])] > 1):
         stems[name] = unique.take(plain[name] if shared[_fold(plain[name])] == 1 else _short(name))
     return stems
+
+
+def _without_extension(name: str) -> str:
+    return name.removesuffix(PurePosixPath(name).suffix)  # ``with_suffix`` refuses "..jpg" in Python 3.13
 
 
 def _short(path: str) -> str:
@@ -213,6 +217,11 @@ def output_files(
     """Kind -> path relative to OUT, for the kinds in `save`, the label map and the maps of uncertainty."""
     kinds = [*save, *(["labels"] if labels else []), *((*MAPS, *MARGINS) if uncertainty else ())]
     return {kind: f"{LAYOUT[kind][0]}/{stem}{LAYOUT[kind][1]}" for kind in kinds}
+
+
+def result_folders(out: Path, kinds: Iterable[str] = tuple(LAYOUT)) -> list[Path]:
+    """The folders that images of these kinds are written into."""
+    return [out / folder for folder in sorted({LAYOUT[kind][0] for kind in kinds})]
 
 
 def write_results(path: Path, rows: Iterable[Row]) -> None:

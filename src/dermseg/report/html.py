@@ -17,11 +17,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from dermseg.errors import DermsegError
+from dermseg.files import put_in_place
 from dermseg.inference.journal import Entry
 from dermseg.version import __version__
 
@@ -59,6 +62,11 @@ def write_report(
         What the page says about the run (model, options), label to text.
     finished
         When the run ended, in words.
+
+    Raises
+    ------
+    DermsegError
+        The page cannot be written.
     """
     values = {
         "VERSION": escape(__version__),
@@ -87,13 +95,20 @@ def write_report(
     head, tail = template.replace("@@CONFIDENCE@@", meaning).split("@@ROWS@@")
     program, end = tail.split("@@THUMBNAILS@@")
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(head.encode() + _json(rows).encode() + program.encode())
-        for entry in read(order) if order else ():
-            text = f'<script type="text/plain" id="t{places[entry.row.file]}">{entry.thumbnail}</script>\n'
-            file.write(text.encode())
-        file.write(end.encode())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(head.encode() + _json(rows).encode() + program.encode())
+            for entry in read(order) if order else ():
+                number = places[entry.row.file]
+                text = f'<script type="text/plain" id="t{number}">{entry.thumbnail}</script>\n'
+                file.write(text.encode())
+            file.write(end.encode())
+        put_in_place(temporary, path)
+    except OSError as error:
+        raise DermsegError(f"cannot be written: {error.strerror or error}", file=path) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _json(data: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import posixpath
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from dermseg.scale.storage import RemoteImage, Store, is_url
 EXTENSIONS = (".txt", ".csv", ".parquet")
 COLUMNS = ("image", "path", "url", "file")
 NAME = "name"
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def is_manifest(text: str) -> bool:
     return text.lower().endswith(EXTENSIONS)
 
 
-def list_inputs(inputs: Sequence[str], *, exclude: Path | None = None) -> list[Listed]:
+def list_inputs(inputs: Sequence[str], *, exclude: Sequence[Path] = ()) -> list[Listed]:
     """Every image that the inputs name, once: manifests, URLs, or what the local engine takes.
 
     Raises
@@ -71,6 +73,11 @@ def list_inputs(inputs: Sequence[str], *, exclude: Path | None = None) -> list[L
         listed = [Listed(str(Path(s.path).absolute()) + _member(s), s.name) for s in sources]
     if not listed:
         raise UsageError(f"no image is listed in {', '.join(inputs)}")
+    for image in listed:
+        if _NOT_UTF8.search(image.location):  # nothing else fits into a table
+            raise UsageError(
+                f"the path {image.location!a} is not UTF-8", hint="rename it, or leave --engine ray away"
+            )
     return listed
 
 
@@ -97,20 +104,35 @@ def read_manifest(place: str) -> list[tuple[str, str | None]]:
             lines = (line.strip() for line in data.decode("utf-8-sig").splitlines())
             return [(_absolute(line, base), None) for line in lines if line and not line.startswith("#")]
         table = _read_table(place, data)
+        column = next((name for name in COLUMNS if name in table.column_names), None)
+        if column is None:
+            raise DataError(
+                f"the manifest has no column of {', '.join(COLUMNS)}",
+                file=place,
+                hint=f"it has {table.column_names}",
+            )
+        locations = _texts(table, column)
+        names = _texts(table, NAME) if NAME in table.column_names else [None] * len(locations)
     except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
         raise DataError(f"the manifest cannot be read: {error}", file=place) from None
-    column = next((name for name in COLUMNS if name in table.column_names), None)
-    if column is None:
-        raise DataError(
-            f"the manifest has no column of {', '.join(COLUMNS)}",
-            file=place,
-            hint=f"it has {table.column_names}",
-        )
-    locations: list[str] = table[column].cast(pa.string()).to_pylist()
-    names = (
-        table[NAME].cast(pa.string()).to_pylist() if NAME in table.column_names else [None] * len(locations)
-    )
     return [(_absolute(at, base), name) for at, name in zip(locations, names, strict=True) if at]
+
+
+def _texts(table: pa.Table, column: str) -> list[str | None]:
+    """The texts of a column.
+
+    Raises
+    ------
+    pyarrow.ArrowInvalid
+        There are several of that name, or it holds something else.
+    """
+    try:
+        texts: list[str | None] = table[column].cast(pa.string()).to_pylist()
+    except pa.ArrowNotImplementedError:
+        raise pa.ArrowInvalid(f"column '{column}' holds no paths, but {table[column].type}") from None
+    except KeyError:
+        raise pa.ArrowInvalid(f"several columns are called '{column}'") from None
+    return texts
 
 
 def _read_table(place: str, data: bytes) -> pa.Table:

@@ -23,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from dermseg.errors import DermsegError
+from dermseg.images.names import printable_name
 from dermseg.images.roles import RUN
 from dermseg.inference.batch import BatchOptions, describe_model
 from dermseg.inference.machine import describe_machine, library_versions
@@ -137,7 +138,7 @@ def run_on_ray(
             "engine": "ray",
             "model": described,
             "options": options.as_dict(),
-            "inputs": list(inputs),
+            "inputs": [printable_name(given) for given in inputs],
             "counts": counts,
             "versions": library_versions(),
             "machine": describe_machine(),

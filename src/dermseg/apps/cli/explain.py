@@ -50,7 +50,7 @@ def explain(
     for name in chosen:
         if name not in names:
             raise UsageError(f"the network has no layer '{name}'", hint=f"it has {', '.join(names)}")
-    sources = find_images(inputs, exclude=output)
+    sources = find_images(inputs, exclude=[output])
     stems = plan_stems([source.name for source in sources])
     failed, empty = [], []
     for source in sources:

@@ -47,7 +47,7 @@ def propose_(
 
     if lesions not in ("largest", "all"):
         raise UsageError(f"--lesions '{lesions}' is not known", hint="largest or all")
-    sources = tell_apart(find_images(inputs, exclude=output)).photographs
+    sources = tell_apart(find_images(inputs, exclude=[] if output is None else [output])).photographs
     loaded = load_model(model)
     with progress("proposing") as step:
         found = propose(loaded, sources, output, label=name, all_lesions=lesions == "all", progress=step)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import atexit
 import difflib
+import errno
 import gc
 import os
 import sys
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -63,6 +65,8 @@ _EXTRAS = {
     "PySide6": "desktop",
 }
 
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # also of what stdout goes to
+
 
 def load_verb(verb: str) -> typer.Typer:
     """Import the module of a verb and return its ``app``.
@@ -113,9 +117,9 @@ def main(argv: list[str] | None = None) -> None:
         print_error(error)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.filename is None:  # not about a file that the user named, so not his to mend
+        if error.filename is None and error.errno not in _FULL:  # no file that the user could mend
             raise
-        print_error(DermsegError(error.strerror or str(error), file=os.fspath(error.filename)))
+        print_error(DermsegError(error.strerror or str(error), file=error.filename))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -132,6 +136,9 @@ def run() -> NoReturn:
     # Imports make hundreds of thousands of objects that stay: looking through them again and again takes a
     # thirtieth of the time of ``segment`` on one image.
     gc.set_threshold(50_000)
+    # Without a console (pythonw, a service) there are no streams; the work is to be done all the same.
+    nowhere = Path(os.devnull).open("w", encoding="utf-8", errors="replace")  # noqa: SIM115
+    sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     code: object = 0
     try:
         main()

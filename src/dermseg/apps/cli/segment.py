@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -112,8 +113,9 @@ def segment(
     (the rest is done, results.csv has the reasons); 2: wrong usage. Not a medical device.
     """
     from dermseg.images.roles import tell_apart
-    from dermseg.images.sources import find_images
+    from dermseg.images.sources import find_images, fixed_part, left_out
     from dermseg.inference.bundle import load_bundle
+    from dermseg.inference.outputs import output_files, parse_save, result_folders
     from dermseg.inference.pipeline import plan_work
     from dermseg.inference.runtimes import (
         AUTO,
@@ -154,9 +156,14 @@ def segment(
             )
         return _end(summary, as_json=as_json)
     out = Path(output)
-    if any(Path(given).is_dir() and Path(given).resolve() == out.resolve() for given in inputs):
+    if any(Path(given).is_dir() and os.path.realpath(given) == os.path.realpath(out) for given in inputs):
         raise UsageError("the output folder is an input too", file=out, hint="choose another one with -o")
-    sources, *_ = roles = tell_apart(find_images(inputs, exclude=out))
+    kinds = output_files("", parse_save(save), labels=lesions == "all", uncertainty=uncertainty)
+    written = result_folders(out, kinds)
+    for given in inputs:
+        if len(left_out(fixed_part(given), written)) < len(written):
+            raise UsageError(f"the results would go into '{given}'", hint="choose another folder with -o")
+    sources, *_ = roles = tell_apart(find_images(inputs, exclude=result_folders(out)))
     if not sources:
         raise UsageError("no photograph in what was named", hint="; ".join(roles.remarks()))
     if not log_json:
@@ -176,7 +183,6 @@ def segment(
 
         from dermseg.apps.cli.progress import JsonProgress, make_progress
         from dermseg.inference.batch import BatchOptions, run_batch
-        from dermseg.inference.outputs import parse_save
         from dermseg.inference.predictor import Model
         from dermseg.report.batch import write_batch_report
 

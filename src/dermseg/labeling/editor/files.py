@@ -68,7 +68,7 @@ def list_images(inputs: Sequence[str | Path], folder: Path | None = None) -> lis
             f"annotations cannot be written below '{folder}': '{part}' is a file",
             hint="name a folder with -o",
         )
-    sources = tell_apart(find_images(inputs, exclude=folder)).photographs
+    sources = tell_apart(find_images(inputs, exclude=[] if folder is None else [folder])).photographs
     return [Entry(source, annotation_path(source, folder)) for source in sources]
 
 
