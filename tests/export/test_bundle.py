@@ -21,6 +21,7 @@ from dermseg.apps.cli.main import main
 from dermseg.errors import ModelError, UsageError
 from dermseg.experiments.predict import RunModel
 from dermseg.export.bundle import Named, export_run
+from dermseg.export.two_classes import as_one_channel
 from dermseg.export.write import write_bundle
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import read_card
@@ -28,7 +29,7 @@ from dermseg.inference.predictor import load_model
 from dermseg.inference.runtimes_openvino import openvino_installed
 from dermseg.models import build_model, count_parameters
 from dermseg.training.checkpoint import BEST
-from dermseg.training.config import load_config
+from dermseg.training.config import ModelConfig, load_config
 from dermseg.training.loop import train
 
 HAS_OPENVINO = openvino_installed()
@@ -164,6 +165,16 @@ def test_two_softmax_channels_become_the_lesion_and_more_are_refused(run: Path, 
     np.testing.assert_allclose(
         RunModel(tmp_path / "2", "cpu").probability(image), RunModel(run, "cpu").probability(image), atol=1e-4
     )
+
+
+def test_two_softmax_channels_in_a_network_that_is_two_wide_inside() -> None:
+    options = {"widths": [4, 8], "classes": 2, "dropout": 0.0}  # its attention gate has two channels
+    two = build_model("attention_unet", **options).eval()
+    config = ModelConfig(architecture="attention_unet", options=options, outputs="softmax")
+    one, _ = as_one_channel(two, config)
+    x = torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.allclose(one(x)[:, 0].sigmoid(), two(x).softmax(1)[:, 1], atol=1e-5)
 
 
 def test_weights_can_be_averaged_with_those_of_the_start(run: Path, tmp_path: Path) -> None:

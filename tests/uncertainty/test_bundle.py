@@ -15,8 +15,11 @@ from dermseg.apps.cli.main import main
 from dermseg.data.index import IndexRow, write_index
 from dermseg.data.synthetic import synthesize
 from dermseg.errors import ModelError
+from dermseg.evaluation.looks import Look, outline
+from dermseg.export.fit_trust import fit
 from dermseg.images.masks import load_mask
 from dermseg.inference.bundle import load_bundle
+from dermseg.inference.card import Postprocessing
 from dermseg.inference.predictor import load_model
 from dermseg.uncertainty.maps import Uncertainty
 from dermseg.uncertainty.opinions import Ensemble, Flips, mc_graph, open_opinions
@@ -112,3 +115,19 @@ def test_other_opinions_have_the_same_interface(fitted: Path) -> None:
     assert several[0].std.max() < 1e-3 and np.allclose(several[0].mean, model.infer(x[None])[0], atol=1e-3)
     with pytest.raises(ModelError, match="no Monte-Carlo dropout"):
         mc_graph(model.bundle)
+
+
+def test_outlines_stay_where_a_network_is_hardly_ever_wrong() -> None:
+    looks = []
+    for i in range(40):
+        reference = synthesize(i, (48, 48))[1]
+        blurred = cv2.GaussianBlur(reference.astype(np.float32), (0, 0), 3) - 0.4
+        logits = np.where(reference, np.maximum(blurred, 0.2), np.minimum(blurred, -0.2))
+        row = IndexRow(str(i), "", (), "drawn", split=("calib", "val")[i % 2])
+        looks.append(Look(row, (40 * logits).astype(np.float16), reference))
+    before = Postprocessing(threshold=0.35)
+    after = fit(looks[::2], looks[1::2], before).postprocessing
+    assert after.temperature < 0.06
+    Postprocessing.model_validate(after.model_dump())  # a bundle with a threshold of 0 would not load
+    for look in looks[:5]:
+        assert (outline(look, before).mask == outline(look, after).mask).all()

@@ -15,7 +15,7 @@ from dermseg.evaluation import weighted
 from dermseg.uncertainty.conformal import ALPHAS, inner_losses, outer_losses, risk_control
 from dermseg.uncertainty.features import MAP_FEATURES, map_features
 from dermseg.uncertainty.maps import Uncertainty, binary_entropy
-from dermseg.uncertainty.predicted_dice import DiceModel, fit_dice_model
+from dermseg.uncertainty.predicted_dice import DiceModel, fit_dice_model, review_threshold
 from dermseg.uncertainty.temperature import fit_temperature, move_threshold
 from dermseg.uncertainty.trust import Line
 
@@ -121,6 +121,12 @@ def test_a_dice_model_that_does_not_fit_together_is_refused(path: Any, value: An
     place[path[-1]] = value
     with pytest.raises(ValueError, match=text):
         DiceModel.model_validate(data)
+
+
+def test_catching_no_failure_does_not_flag_all() -> None:
+    predicted, failed = np.linspace(0.5, 0.9, 40), np.arange(40) < 12
+    assert review_threshold(predicted, failed, 0.0) == 0.5
+    assert review_threshold(predicted, failed, 1.0) == predicted[11]
 
 
 def test_too_few_groups() -> None:

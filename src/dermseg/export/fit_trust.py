@@ -135,7 +135,8 @@ def fit(
     sources = np.array([f"{look.row.dataset} {look.row.split}" for look in looks])
     counts = Counter(map(str, sources))
     temperature = _temperature(looks, [1 / counts[str(source)] for source in sources], seed)
-    threshold = round(move_threshold(post.threshold, post.temperature, temperature), 4)
+    # not rounded: where a network is hardly ever wrong, it comes very near to 0 or 1
+    threshold = move_threshold(post.threshold, post.temperature, temperature)
     post = post.model_copy(update={"temperature": temperature, "threshold": threshold})
 
     outlined = [outline(look, post) for look in looks]

@@ -30,7 +30,7 @@ def as_one_channel(model: nn.Module, config: ModelConfig) -> tuple[nn.Module, Mo
     single = build_model(config.architecture, **options)
     wanted, state = single.state_dict(), model.state_dict()
     for name, tensor in wanted.items():
-        if name in state and state[name].shape == (2, *tensor.shape[1:]):
+        if name in state and tensor.shape[:1] == (1,) and state[name].shape == (2, *tensor.shape[1:]):
             state[name] = state[name][1:] - state[name][:1]
     try:
         single.load_state_dict(state)

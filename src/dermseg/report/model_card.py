@@ -37,7 +37,7 @@ def render_model_card(
         f"({variant.precision}). sha256 `{variant.sha256}`.",
         f"An image is stretched to {p.width} x {p.height} pixels ({p.resize}), scaled to [0, 1] and "
         f"normalised with mean {list(p.mean)} and deviation {list(p.std)}. A pixel is lesion where its "
-        f"probability is at least {q.threshold}. Largest component kept: {_yes(q.keep_largest)}; "
+        f"probability is at least {q.threshold:.4g}. Largest component kept: {_yes(q.keep_largest)}; "
         f"holes filled: {_yes(q.fill_holes)}; smoothing radius: {q.smooth_radius:g} of the side.",
         "## Results",
         *((results_table(card.metrics), _PROTOCOL) if card.metrics else ("Not evaluated.",)),

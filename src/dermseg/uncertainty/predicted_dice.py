@@ -237,7 +237,7 @@ def review_threshold(predicted: Floats, failed: NDArray[np.bool_], caught: float
     values = np.sort(predicted[failed])
     if len(values) < _MIN_FAILURES:
         return _FAILED_DICE
-    return float(values[math.ceil(caught * len(values)) - 1])
+    return float(values[max(1, math.ceil(caught * len(values))) - 1])
 
 
 def _interval(predicted: Floats, dice: Floats) -> tuple[list[float], list[float], list[float]]:

@@ -130,7 +130,7 @@ def export(
 def _tell(output: Path, card: ModelCard) -> None:
     from dermseg.apps.cli.models import variant_lines
 
-    say(f"{output}: {card.name} {card.version}, threshold {card.postprocessing.threshold}")
+    say(f"{output}: {card.name} {card.version}, threshold {card.postprocessing.threshold:.4g}")
     for line in variant_lines(card):
         say(line)
     for name, reason in card.export.get("refused", {}).items():
