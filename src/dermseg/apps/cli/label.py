@@ -122,7 +122,7 @@ def rank_(
         known = np.stack([look.descriptor for look in seen]) if seen else None
     for file, reason in failed:
         say(f"failed: {file}: {reason}")
-    order = rank(looks, chosen, known=known, seed=seed)[:number]
+    order = rank(looks, chosen, known=known, seed=seed, number=number)
     table = [
         {
             "rank": place,
