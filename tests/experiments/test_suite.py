@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from dermseg.apps.cli.main import main
 from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.data.sources.synthetic import write_synthetic
-from dermseg.errors import ConfigError, UsageError
+from dermseg.errors import ConfigError, DataError, UsageError
 from dermseg.evaluation.intervals import holm
 from dermseg.experiments import figures
 from dermseg.experiments.report import collect, write_report
@@ -84,6 +85,10 @@ def test_suite_runs_resumes_and_reports(suite_file: Path, tmp_path: Path) -> Non
 
     files = {path.name for path in write_report(out, suite.name)}
     assert files == {"results.csv", "tests.csv", "report.md", "report.html", "curves.png", "worst.jpg"}
+    for file in ("report.md", "report.html"):
+        text = (out / file).read_text(encoding="utf-8")
+        assert "SD of Dice over images" in text and "dice_sd" not in text, "columns are words"
+        assert "bars are 95 % intervals (t) over images" in text and "on which all do worst" in text
     rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
     assert [(row["model"], row["data"], row["n"]) for row in rows] == [
         ("narrow", "50 %", "3"),
@@ -98,6 +103,12 @@ def test_suite_runs_resumes_and_reports(suite_file: Path, tmp_path: Path) -> Non
     }
     subset = read_index(next((out / "indexes").glob("*50pct.csv")))
     assert [row.split for row in subset].count("train") == 6
+
+    again = shutil.copytree(out / "runs" / "wide--50-pct--seed0", out / "runs" / "wide--50-pct--seed1")
+    table = again / "evaluation" / "drawn" / "per_image.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(DataError, match="'wide, 50 %' were evaluated on different images"):
+        write_report(out, suite.name)
 
 
 def test_results_of_other_settings_are_not_kept(suite_file: Path, tmp_path: Path) -> None:
@@ -181,6 +192,17 @@ def test_mistakes_in_a_suite_are_named(suite_file: Path) -> None:
     suite_file.write_text(yaml.safe_dump({**good, "axes": {"data": {"none": {"fraction": 0}}}}))
     with pytest.raises(ConfigError, match="fraction"):
         load_suite(suite_file)
+    for twice, message in (
+        (
+            {"axes": {"lr": {"lr 0.1": {}, "LR_0.1": {"training.lr": 0.1}}}},
+            "2 runs would be called 'lr-0.1--seed0'",
+        ),
+        ({"seeds": [1, 1, 2]}, "runs would be called 'narrow--50-pct--seed1'"),
+        ({"evaluate": [*good["evaluate"], {"name": "Drawn"}]}, "2 evaluations would be called 'drawn'"),
+    ):
+        suite_file.write_text(yaml.safe_dump({**good, **twice}, sort_keys=False))
+        with pytest.raises(ConfigError, match=message):
+            load_suite(suite_file)
     for nothing in ({"seeds": []}, {"axes": {"data": {}}}):
         suite_file.write_text(yaml.safe_dump({**good, **nothing}))
         with pytest.raises(ConfigError, match=r"seeds|axes\.data"):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dermseg.errors import DataError
 from dermseg.evaluation.intervals import holm, wilcoxon_p
 from dermseg.evaluation.metrics import jaccard
 from dermseg.evaluation.output import METRICS_FILE, PER_IMAGE
@@ -74,7 +75,13 @@ def pooled_iou(evaluation: Evaluation) -> float:
 
 
 def collect(output: Path) -> list[Outcome]:
-    """Every evaluated cell below a suite's folder, by data set and variations; 25 % comes before 100 %."""
+    """Every evaluated cell below a suite's folder, by data set and variations; 25 % comes before 100 %.
+
+    Raises
+    ------
+    DataError
+        The seeds of a cell were not evaluated on the same images.
+    """
     found: dict[tuple[Variations, str], list[tuple[Path, dict[str, Any]]]] = defaultdict(list)
     for done in sorted((output / "runs").glob(f"*/{DONE}")):
         record = json.loads(done.read_text(encoding="utf-8"))
@@ -96,6 +103,13 @@ def collect(output: Path) -> list[Outcome]:
                 Path(summary["protocol"]["index"]) if "index" in summary["protocol"] else None,
             )
         )
+    for outcome in outcomes:
+        if len({frozenset(e.by_image("dice")) for e in outcome.evaluations}) > 1:
+            raise DataError(
+                f"the seeds of '{outcome.label}' were evaluated on different images",
+                file=outcome.runs[0],
+                hint="delete the evaluations that are older than the index, and run the suite again",
+            )
     return sorted(outcomes, key=lambda o: (o.test, [by_value(value) for _, value in o.variations]))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from dermseg.errors import ConfigError
 from dermseg.evaluation.output import METRICS_FILE
-from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig
+from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, folder_name
 from dermseg.training.checkpoint import CONFIG
 from dermseg.training.config import RunConfig, SourceConfig, expand, load_config
 from dermseg.training.resolve import differences
@@ -82,7 +82,7 @@ def _is_part(source: SourceConfig, wanted: SourceConfig, suite: SuiteConfig, cel
 
 def evaluation_folder(run: Path, test: TestConfig) -> Path:
     """Where the evaluation of a run on a data set lies."""
-    return run / "evaluation" / test.name.replace("/", "-")
+    return run / "evaluation" / folder_name(test)
 
 
 def check_evaluation(run: Path, test: TestConfig) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,11 @@ class TestConfig(_Frozen):
     split: str = "test"
 
 
+def folder_name(test: TestConfig) -> str:
+    """Name of the folder that the evaluation on a data set lies in."""
+    return test.name.replace("/", "-")
+
+
 class SuiteConfig(_Frozen):
     """A suite as its YAML file says it."""
 
@@ -63,6 +69,19 @@ class SuiteConfig(_Frozen):
                     raise ValueError(
                         f"axes.{axis}.{name}: fold {fold} needs 'folds' above it, which is {self.folds}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> SuiteConfig:
+        """Runs and evaluations lie in folders that are called after them; some systems know no case."""
+        folders = {
+            "runs": [cell.name for cell in cells(self)],
+            "evaluations": [folder_name(test) for test in self.evaluate],
+        }
+        for what, names in folders.items():
+            times = Counter(name.casefold() for name in names)
+            if twice := [name for name in names if times[name.casefold()] > 1]:
+                raise ValueError(f"{times[twice[0].casefold()]} {what} would be called '{twice[0]}'")
         return self
 
 
