@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image, open_mask, read_index
+from dermseg.evaluation.statistics import mean_interval
 from dermseg.evaluation.table import Key
 from dermseg.experiments.predict import THRESHOLD, RunModel
 from dermseg.experiments.report import Outcome, by_value
@@ -28,6 +29,7 @@ _SIDE, _GAP = 220, 4
 def curves(outcomes: Sequence[Outcome], path: Path) -> Path | None:
     """Dice with its 95 % interval against the variations of the last axis, one line for the others.
 
+    Of several seeds it is the mean of each image over them, with its t-interval over images.
     None where the suite has one axis only, or one variation on the last.
     """
     import matplotlib as mpl
@@ -53,10 +55,9 @@ def curves(outcomes: Sequence[Outcome], path: Path) -> Path | None:
             places = [tick for tick in ticks if tick in members]
             beside = 0.06 * (number - (len(lines) - 1) / 2)  # so that no interval hides another
             x = [ticks.index(tick) + beside for tick in places]
-            means = [members[t].evaluations[0].mean("dice") for t in places]
-            y = [float(np.mean(list(members[t].by_image().values()))) for t in places]
+            means = [mean_interval(list(members[t].by_image().values())) for t in places]
             spread = [0.0 if m.low is None or m.high is None else (m.high - m.low) / 2 for m in means]
-            axis.errorbar(x, y, yerr=spread, marker="o", capsize=3, label=label)
+            axis.errorbar(x, [m.mean for m in means], yerr=spread, marker="o", capsize=3, label=label)
         axis.set_xticks(range(len(ticks)), ticks)
         axis.set(title=test, xlabel=outcomes[0].variations[-1][0], ylabel="Dice, mean over images")
         axis.grid(alpha=0.3)

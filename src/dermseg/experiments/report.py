@@ -23,6 +23,22 @@ from dermseg.evaluation.table import Evaluation, read_per_image
 from dermseg.experiments.run import DONE
 from dermseg.files import atomic_write
 
+# Columns of the tables and pictures in words.
+_NAMES = {
+    "test": "data set",
+    "n": "images",
+    "dice": "Dice",
+    "jaccard": "Jaccard",
+    "pooled_mean_iou": "mean IoU, pooled",
+    "dice_sd_images": "SD of Dice over images",
+    "dice_sd_seeds": "SD of Dice over seeds",
+    "train_minutes": "training, minutes",
+    "p_holm": "p after Holm",
+}
+_CAPTIONS = {
+    "curves.png": "Dice, mean over images and seeds; bars are 95 % intervals (t) over images",
+    "worst.jpg": "The images on which all do worst: the reference, then each with its Dice",
+}
 METRICS = ("dice", "jaccard", "accuracy", "sensitivity", "precision")
 Variations = tuple[tuple[str, str], ...]
 
@@ -202,11 +218,13 @@ def _shown(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [c for c in _columns(rows) if c not in told and any(row.get(c) is not None for row in rows)]
 
 
-def _cell(value: Any) -> str:
+def _cell(column: str, value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.2g}" if 0 < abs(value) < 0.001 else f"{value:.4g}"
+        if column == "train_minutes":
+            return f"{value:.1f}"
+        return f"{value:.2g}" if column.startswith("p") and 0 < value < 0.001 else f"{value:.4f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -224,18 +242,20 @@ def _markdown(
     lines = [f"# {name}", "", *(f"- {text}" for text in protocols)]
     for title, rows in tables:
         columns = _shown(rows)
-        lines += ["", f"## {title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-        lines += ["| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in rows]
-    lines += ["", *(f"![{picture}]({picture})" for picture in pictures), ""]
-    return "\n".join(lines)
+        names = [_NAMES.get(c, c) for c in columns]
+        lines += ["", f"## {title}", "", "| " + " | ".join(names) + " |", "|---" * len(columns) + "|"]
+        lines += ["| " + " | ".join(_cell(c, row.get(c)) for c in columns) + " |" for row in rows]
+    for picture in pictures:
+        lines += ["", f"{_CAPTIONS[picture]}:", "", f"![{_CAPTIONS[picture]}]({picture})"]
+    return "\n".join([*lines, ""])
 
 
 _STYLE = (
     "body{font:15px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1300px;padding:0 16px;color:#1b2430}"
     "table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13px;display:block;overflow:auto}"
-    "th,td{padding:4px 10px;white-space:nowrap;border-bottom:1px solid #d8dfe7;text-align:left}"
-    "th{background:#f3f6f9}"
-    "img{max-width:100%;margin:16px 0}"
+    "th,td{padding:4px 8px;white-space:nowrap;border-bottom:1px solid #d8dfe7;text-align:left}"
+    "th{background:#f3f6f9;white-space:normal;vertical-align:bottom}.n{text-align:right}"
+    "figure{margin:28px 0}figcaption{margin-bottom:8px}img{max-width:100%}"
 )
 
 
@@ -244,15 +264,19 @@ def _html(
 ) -> str:
     escape = html.escape
     parts = [f"<h1>{escape(name)}</h1>", *(f"<p>{escape(text)}</p>" for text in protocols)]
-    parts += [f'<img src="{escape(picture)}" alt="{escape(picture)}">' for picture in pictures]
     for title, rows in tables:
         columns = _shown(rows)
-        head = "".join(f"<th>{escape(c)}</th>" for c in columns)
+        side = {c: "" if any(isinstance(row.get(c), str) for row in rows) else " class=n" for c in columns}
+        head = "".join(f"<th{side[c]}>{escape(_NAMES.get(c, c))}</th>" for c in columns)
         body = "".join(
-            "<tr>" + "".join(f"<td>{escape(_cell(row.get(c)))}</td>" for c in columns) + "</tr>"
+            "<tr>" + "".join(f"<td{side[c]}>{escape(_cell(c, row.get(c)))}</td>" for c in columns) + "</tr>"
             for row in rows
         )
         parts.append(f"<h2>{escape(title)}</h2><table><tr>{head}</tr>{body}</table>")
+    parts += [
+        f'<figure><figcaption>{caption}</figcaption><img src="{escape(picture)}" alt="{caption}"></figure>'
+        for picture, caption in ((picture, _CAPTIONS[picture]) for picture in pictures)
+    ]
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(name)}</title>'
         f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>"
