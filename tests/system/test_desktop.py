@@ -20,6 +20,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 pytest.importorskip("PySide6.QtWidgets", reason="needs the extra [desktop]", exc_type=ImportError)
 pytest.importorskip("pytestqt", reason="needs pytest-qt (make test-system)")
 
+from PIL import Image
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QApplication, QMessageBox
@@ -30,6 +31,7 @@ from dermseg.apps.desktop.panels import disagreement_rows, reading_rows
 from dermseg.apps.desktop.questions import Questions
 from dermseg.apps.desktop.session import Session
 from dermseg.apps.desktop.texts import Texts
+from dermseg.apps.desktop.theme import CLASS_COLOURS
 from dermseg.apps.desktop.window import Window
 from dermseg.data.labelme import draw_labels, read_labelme
 from dermseg.data.synthetic import synthesize
@@ -429,6 +431,109 @@ def test_painting_repaints_only_what_changed(qtbot: Any, show: Open, tmp_path: P
     assert np.array_equal(shown, frame), "what was drawn in parts is what is drawn as a whole"
 
 
+def test_two_windows_never_work_on_one_image(qtbot: Any, show: Open, photographs: Path) -> None:
+    first = show(photographs)
+    second = Window(Session(), Texts("en"))
+    qtbot.addWidget(second)
+    second.guarded(lambda: second.open_inputs([photographs]))
+    assert "another window" in second.message.text() and second.session.opened is None
+    second.step(1)
+    ready(qtbot, second)
+    first.step(1)
+    assert "another window" in first.message.text()
+    second.close()
+    first.guarded(lambda: first.open_row(1))
+    ready(qtbot, first)
+    first.close()
+    assert not list(photographs.glob(".*")), "no lock and no journal is left"
+
+
+def test_what_another_program_wrote_is_not_lost_without_a_question(
+    qtbot: Any, show: Open, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = show(photographs)
+    drag(qtbot, window, (10, 10), (60, 12))
+    window.save()
+    drag(qtbot, window, (10, 300), (60, 300))
+    file = photographs / "a.json"
+    theirs = json.dumps({**json.loads(file.read_text()), "note": "theirs"})
+    file.write_text(theirs)
+    monkeypatch.setattr(Questions, "may_replace", lambda *_: False)
+    window.guarded(window.save)
+    assert "another program" in window.message.text() and file.read_text() == theirs
+    window.step(1)
+    qtbot.wait(20)
+    assert window.session.row == window.file_list.currentRow() == 0, "not left"
+    monkeypatch.setattr(Questions, "may_replace", lambda *_: True)
+    window.save()
+    assert "theirs" not in file.read_text() and not window.session.opened.document.changed  # type: ignore[union-attr]
+    # a proposal gives way without a question
+    window.step(1)
+    ready(qtbot, window)
+    (photographs / "b.json").write_text(theirs)
+    window.step(1)
+    ready(qtbot, window)
+    assert (photographs / "b.json").read_text() == theirs and window.session.row == 2
+
+
+def test_a_folder_that_is_gone_is_not_made_again(qtbot: Any, show: Open, photographs: Path) -> None:
+    window = show(photographs)
+    drag(qtbot, window, (10, 10), (60, 12))
+    gone = photographs.rename(photographs.with_name("unplugged"))
+    drag(qtbot, window, (10, 300), (60, 300))
+    window.step(1)
+    assert not photographs.exists() and window.session.row == 0
+    assert "No such file or directory" in window.message.text()
+    gone.rename(photographs)
+    drag(qtbot, window, (200, 10), (260, 10))
+    window.save()
+    saved = draw_labels(read_labelme((photographs / "a.json").read_bytes()), ["lesion"])
+    assert np.array_equal(saved, lesion(window)) and saved[300, 30]
+
+
+def test_two_images_of_one_stem_never_share_an_outline(qtbot: Any, show: Open, photographs: Path) -> None:
+    Image.open(photographs / "c.png").save(photographs / "a.bmp")  # before a.png in the list
+    window = show(photographs)
+    drag(qtbot, window, (10, 10), (60, 12))
+    row = [entry.name for entry in window.session.entries].index("a.png")
+    window.file_list.setCurrentRow(row)
+    qtbot.waitUntil(lambda: "belongs to 'a.bmp'" in window.message.text(), timeout=30_000)
+    assert window.session.opened is None
+    (photographs / "a.bmp").unlink()  # converted: the annotation goes with the new file
+    window.guarded(lambda: window.open_row(row))
+    ready(qtbot, window)
+    assert lesion(window)[11, 30]
+
+
+def test_clicks_beside_the_image_do_nothing(qtbot: Any, show: Open, photographs: Path) -> None:
+    window = show(photographs)
+    before = lesion(window).copy()
+    said = window.message.text()
+    for letter in (Qt.Key.Key_F, Qt.Key.Key_K):
+        key(qtbot, window, letter)
+        qtbot.mouseClick(window.canvas, LEFT, pos=at(window, -20, -20))
+    key(qtbot, window, Qt.Key.Key_M)
+    drag(qtbot, window, (-60, -60), (-10, -10))
+    assert np.array_equal(lesion(window), before) and window.message.text() == said
+
+
+def test_the_outline_is_as_wide_on_a_fine_screen(qtbot: Any, show: Open, photographs: Path) -> None:
+    window = show(photographs)
+    renderer = window.canvas.renderer
+    assert renderer is not None
+
+    def painted() -> int:
+        window.canvas.redraw()
+        return int((renderer.frame[..., :3] == np.array(CLASS_COLOURS[0][::-1])).all(2).sum())
+
+    one = painted()
+    renderer.line = 2
+    assert 1.7 * one < painted() < 2.3 * one
+    whole = renderer.frame.copy()
+    window.canvas.refresh([(100, 100, 50, 50)])
+    assert np.array_equal(renderer.frame, whole)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_kill_minus_nine_and_recover(qtbot: Any, show: Open, photographs: Path) -> None:
     code = """
@@ -438,6 +543,7 @@ from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication
 from dermseg.apps.desktop.session import Session
 from dermseg.apps.desktop.texts import Texts
+from dermseg.apps.desktop.theme import CLASS_COLOURS
 from dermseg.apps.desktop.window import Window
 app = QApplication([])
 window = Window(Session(), Texts("en"))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from PySide6.QtCore import QPoint, QPointF, QRect, QRectF, Qt, Signal
 from PySide6.QtGui import (
     QColor,
+    QFocusEvent,
     QImage,
     QKeyEvent,
     QMouseEvent,
@@ -77,7 +78,7 @@ class Canvas(QWidget):
 
     def show_image(self, renderer: Renderer | None, pen: Pen | None = None) -> None:
         """Show an image, or nothing; without a pen it can only be looked at."""
-        self.renderer, self.pen = renderer, pen
+        self.renderer, self.pen, self._key_down = renderer, pen, False
         self.fit()
 
     def set_layers(self, layers: Sequence[Layer]) -> None:
@@ -203,6 +204,7 @@ class Canvas(QWidget):
             self._shown = None
             return
         ratio = self.devicePixelRatioF()
+        self.renderer.line = max(1, round(ratio))
         self.renderer.resize(max(1, round(self.width() * ratio)), max(1, round(self.height() * ratio)))
         frame = self.renderer.frame
         self._shown = QImage(
@@ -306,6 +308,11 @@ class Canvas(QWidget):
         if event.key() == Qt.Key.Key_Space and not event.isAutoRepeat():
             self._space_pans = False
         super().keyReleaseEvent(event)
+
+    def focusOutEvent(self, event: QFocusEvent) -> None:  # noqa: N802
+        """Where keys go elsewhere, nobody says that the space bar was let go."""
+        self._space_pans = False
+        super().focusOutEvent(event)
 
     # -- the tool
 

@@ -75,6 +75,18 @@ class Questions:
         box.setDefaultButton(QMessageBox.StandardButton.Cancel)
         return box.exec() == QMessageBox.StandardButton.Discard
 
+    def may_replace(self, error: DermsegError) -> bool:
+        """Whether to write over what another program has made of the annotation."""
+        box = QMessageBox(self._window)
+        box.setIcon(QMessageBox.Icon.Warning)
+        box.setText(
+            self._texts("Write over {name}?", name="" if error.file is None else Path(error.file).name)
+        )
+        box.setInformativeText(self._texts.error(error))
+        box.setStandardButtons(QMessageBox.StandardButton.Save | QMessageBox.StandardButton.Cancel)
+        box.setDefaultButton(QMessageBox.StandardButton.Cancel)
+        return box.exec() == QMessageBox.StandardButton.Save
+
     def _folder(self, title: str) -> Path | None:
         name = QFileDialog.getExistingDirectory(self._window, self._texts(title))
         return Path(name) if name else None

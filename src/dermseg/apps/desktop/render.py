@@ -43,6 +43,8 @@ class Renderer:
         uint8 (h, w, 4): blue, green, red and nothing, as Qt's RGB32 on little-endian machines.
     scale
         Screen pixels per pixel of the image.
+    line
+        Width of outlines in screen pixels.
     left, top
         Where the screen's corner lies in the image, in pixels from the image's corner.
     """
@@ -55,7 +57,7 @@ class Renderer:
             self.levels.append(np.asarray(half, np.uint8))
         self.size = image.shape[:2]
         self.layers: Sequence[Layer] = ()
-        self.opacity = 0.35
+        self.opacity, self.line = 0.35, 1
         self.scale, self.left, self.top = 1.0, 0.0, 0.0
         self.frame = np.zeros((1, 1, 4), np.uint8)
         self._base = self.frame
@@ -101,8 +103,9 @@ class Renderer:
         height, width = self.frame.shape[:2]
         x0, y0 = self.to_screen(box[0] - 0.5, box[1] - 0.5)
         x1, y1 = self.to_screen(box[0] + box[2] - 0.5, box[1] + box[3] - 0.5)
-        left, top = max(int(x0) - 3, 0), max(int(y0) - 3, 0)
-        right, bottom = min(int(x1) + 4, width), min(int(y1) + 4, height)
+        more = self.line + 2
+        left, top = max(int(x0) - more, 0), max(int(y0) - more, 0)
+        right, bottom = min(int(x1) + more + 1, width), min(int(y1) + more + 1, height)
         return left, top, max(right - left, 0), max(bottom - top, 0)
 
     # -- the pixels
@@ -142,22 +145,23 @@ class Renderer:
             return
         rows, columns = slice(y, y + height), slice(x, x + width)
         part = self._base[rows, columns].copy()
-        # one pixel more on each side, so that the outline does not end at the part's edge
-        xs = np.floor((np.arange(x - 1, x + width + 1) + 0.5) / self.scale + self.left).astype(np.intp)
-        ys = np.floor((np.arange(y - 1, y + height + 1) + 0.5) / self.scale + self.top).astype(np.intp)
+        # a line's width more on each side, so that the outline does not end at the part's edge
+        more = self.line
+        xs = np.floor((np.arange(x - more, x + width + more) + 0.5) / self.scale + self.left).astype(np.intp)
+        ys = np.floor((np.arange(y - more, y + height + more) + 0.5) / self.scale + self.top).astype(np.intp)
         inside = ((ys >= 0) & (ys < self.size[0]))[:, None] & ((xs >= 0) & (xs < self.size[1]))
         xs, ys = xs.clip(0, self.size[1] - 1), ys.clip(0, self.size[0] - 1)
         for layer in self.layers:
             if layer.visible:
                 strip = layer.mask[:, xs[0] : xs[-1] + 1]
                 seen = (np.take(np.take(strip, ys, 0), xs - xs[0], 1) & inside).view(np.uint8)
-                _blend(part, seen, layer.colour, self.opacity)
+                _blend(part, seen, layer.colour, self.opacity, more)
         self.frame[rows, columns] = part
 
 
-def _blend(part: Pixels, seen: Pixels, colour: tuple[int, int, int], opacity: float) -> None:
-    """A filled area, and its outline in the full colour; ``seen`` is one pixel wider on each side."""
-    inner = np.ascontiguousarray(seen[1:-1, 1:-1])
+def _blend(part: Pixels, seen: Pixels, colour: tuple[int, int, int], opacity: float, line: int) -> None:
+    """A filled area, and its outline in the full colour; ``seen`` is ``line`` pixels wider on each side."""
+    inner = np.ascontiguousarray(seen[line:-line, line:-line])
     if not inner.any():
         return
     paint = np.array((*colour[::-1], 255), np.uint8)
@@ -165,5 +169,5 @@ def _blend(part: Pixels, seen: Pixels, colour: tuple[int, int, int], opacity: fl
         flat = np.broadcast_to(paint, part.shape)
         mixed = cv2.addWeighted(part, 1 - opacity, np.ascontiguousarray(flat), opacity, 0)
         cv2.copyTo(mixed, inner, part)
-    core = np.asarray(cv2.erode(seen, np.ones((3, 3), np.uint8)))
-    part[(seen > core)[1:-1, 1:-1]] = paint
+    core = np.asarray(cv2.erode(seen, np.ones((2 * line + 1, 2 * line + 1), np.uint8)))
+    part[(seen > core)[line:-line, line:-line]] = paint

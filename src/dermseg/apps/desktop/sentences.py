@@ -60,6 +60,18 @@ _ERRORS = {
     "not a JSON file": "keine JSON-Datei",
     "not a LabelMe file: it has no list 'shapes'": "keine LabelMe-Datei: die Liste 'shapes' fehlt",
     "is for an image of {found} pixels, not {size}": "gehört zu einem Bild von {found} Pixeln, nicht {size}",
+    "belongs to '{other}', not to this image": "gehört zu '{other}', nicht zu diesem Bild",
+    "rename one of the two images, or put it into another folder": (
+        "eines der beiden Bilder umbenennen oder in einen anderen Ordner legen"
+    ),
+    "is open in another window": "ist in einem anderen Fenster offen",
+    "close it there to work on it here": "dort schließen, um hier daran zu arbeiten",
+    "was changed by another program since it was opened": (
+        "wurde seit dem Öffnen von einem anderen Programm geändert"
+    ),
+    "undo your changes and open the image again to see it": (
+        "die eigenen Änderungen zurücknehmen und das Bild neu öffnen, um es zu sehen"
+    ),
     "not a journal of dermseg": "kein Journal von dermseg",
     "move it away to open the image without it": "die Datei verschieben, um das Bild ohne sie zu öffnen",
     "camera {source} cannot be opened": "Kamera {source} lässt sich nicht öffnen",

@@ -13,6 +13,7 @@ from dermseg.apps.desktop.render import Layer
 from dermseg.apps.desktop.theme import CLASS_COLOURS, ONLY_FIRST, ONLY_SECOND
 from dermseg.inference.predictor import Model, load_model
 from dermseg.inference.result import Result
+from dermseg.labeling.editor.claim import Claim
 from dermseg.labeling.editor.compare import Disagreement, compare_layers
 from dermseg.labeling.editor.document import Document
 from dermseg.labeling.editor.files import Entry, Opened, list_images, read_annotation, save
@@ -47,6 +48,7 @@ class Session:
         self._model_name = model
         self._model: Model | None = None
         self._lock = threading.Lock()
+        self._claim: Claim | None = None
 
     def model(self) -> Model:
         """The model; safe to ask for in any thread."""
@@ -70,6 +72,23 @@ class Session:
         self.entries, self.row = entries, -1
         self.unreadable.clear()
 
+    def hold(self, row: int) -> None:
+        """Be the only window that works on an image, until ``let_go``.
+
+        Raises
+        ------
+        DermsegError
+            Another one does.
+        """
+        self.let_go()
+        self._claim = Claim(self.entries[row].annotation)
+
+    def let_go(self) -> None:
+        """Other windows may work on the image."""
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.release()
+
     def adopt(self, row: int, opened: Opened) -> None:
         """An image has been opened."""
         self.row, self.opened, self.result = row, opened, None
@@ -78,11 +97,19 @@ class Session:
             self.label = next(iter(opened.document.layers), self.label)
         opened.document.layer(self.label)
 
-    def save(self) -> bool:
-        """Write the open image's annotation, if there is anything new; says whether it did."""
+    def save(self, *, over: bool = False) -> bool:
+        """Write the open image's annotation, if there is anything new; says whether it did.
+
+        Raises
+        ------
+        ChangedError
+            Another program has changed the file meanwhile, and it is not to be written ``over``.
+        DermsegError
+            It cannot be written.
+        """
         if self.opened is None or not self.opened.document.changed:
             return False
-        save(self.opened)
+        save(self.opened, over=over)
         return True
 
     def layers(self) -> Sequence[Layer]:

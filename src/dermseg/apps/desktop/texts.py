@@ -88,6 +88,7 @@ GERMAN = {
     "Live: {rate:.0f} frames/s": "Live: {rate:.0f} Bilder/s",
     "Not a medical device": "Kein Medizinprodukt",
     "The work on {name} is in no file": "Die Arbeit an {name} ist in keiner Datei",
+    "Write over {name}?": "{name} überschreiben?",
     "{value}%": "{value}\u00a0%",
     **FINDINGS,
 }

@@ -66,6 +66,9 @@ class Window(QMainWindow):
         self.file_list, self.class_list = FileList(texts), ClassList()
         self.sliders, self.readings, self.differences = Sliders(texts), Table(2), Table(4)
         self.message = QLabel()
+        self.message.setTextFormat(Qt.TextFormat.PlainText)  # names of files are no markup
+        self.message.setWordWrap(True)  # the end of an error says what to do
+        self.message.setFixedHeight(2 * self.message.fontMetrics().lineSpacing())
         self._tool: Tool = "brush"
         self._pause = QTimer(self)
         self._pause.setSingleShot(True)
@@ -145,6 +148,7 @@ class Window(QMainWindow):
             raise
         self.session.row = row
         entry = self.session.entries[row]
+        self.session.hold(row)
         self.say(self.texts("Loading {name}", name=entry.name))
 
         def load() -> tuple[Opened, Renderer]:
@@ -185,9 +189,12 @@ class Window(QMainWindow):
         try:
             self.save()
         except DermsegError:
-            if self.session.opened is not None and self.session.opened.document.at_risk:
-                self._pause.start()
-                raise
+            if self.session.opened is not None:
+                if self.session.opened.document.at_risk:
+                    self._pause.start()
+                    raise
+                self.session.opened.journal.drop()  # nothing in it that cannot be had again
+        self.session.let_go()
         row, self.session.opened, self.session.row = self.session.row, None, -1
         self._blank()
         if row >= 0:
@@ -213,7 +220,15 @@ class Window(QMainWindow):
     def save(self) -> None:
         """Write the open image's annotation."""
         opened = self.session.opened
-        if opened is not None and self.session.save():
+        if opened is None:
+            return
+        try:
+            saved = self.session.save()
+        except files.ChangedError as error:
+            if not (opened.document.at_risk and self.ask.may_replace(error)):
+                raise
+            saved = self.session.save(over=True)
+        if saved:
             self.say(self.texts("Saved: {name}", name=opened.entry.annotation.name))
             self._show_status(self.session.row)
 
@@ -381,6 +396,9 @@ class Window(QMainWindow):
         result = self.session.result
         judged = None if result is None else result.judgement
         opened = self.session.opened
+        if opened is not None and opened.document.status == "new":  # nobody has outlined anything yet
+            self.readings.show_rows([])
+            return
         fresh = judged is not None and opened is not None and opened.document.status == "proposed"
         dice = judged.predicted_dice if fresh and judged is not None else None
         self.readings.show_rows(reading_rows(reading, dice, self.texts))
@@ -434,6 +452,7 @@ class Window(QMainWindow):
                     event.ignore()
                     return
                 self.session.opened = None
+        self.session.let_go()
         for worker in self._workers:
             worker.stop()
         event.accept()

@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,9 +41,21 @@ class Entry:
         return journal_path(self.annotation).exists()
 
 
+class ChangedError(DermsegError):
+    """The annotation is not the one that was opened."""
+
+
 @dataclass
 class Opened:
-    """An image that is being worked on; ``recovered`` says that a journal brought work back."""
+    """An image that is being worked on.
+
+    Attributes
+    ----------
+    recovered
+        Whether a journal brought work back.
+    read
+        The annotation file's content as it was opened or saved last; None where there was none.
+    """
 
     entry: Entry
     pixels: NDArray[np.uint8]
@@ -51,6 +63,7 @@ class Opened:
     document: Document
     journal: Journal
     recovered: bool
+    read: bytes | None = None
 
 
 def list_images(inputs: Sequence[str | Path], folder: Path | None = None) -> list[Entry]:
@@ -97,9 +110,10 @@ def read_annotation(entry: Entry, folder: Path | None = None) -> Annotation | No
 def file_status(entry: Entry) -> Status | None:
     """How far the work on an image is, from its file; None where the file cannot be read."""
     try:
-        return status_of(read_annotation(entry))
+        annotation = read_annotation(entry)
     except DermsegError:
         return None
+    return status_of(None if annotation is None or _other_image(annotation, entry) else annotation)
 
 
 def open_image(entry: Entry) -> Opened:
@@ -112,11 +126,12 @@ def open_image(entry: Entry) -> Opened:
     ImageError
         The image cannot be read.
     DataError
-        Annotation or journal cannot be read, or are of an image of another size.
+        Annotation or journal cannot be read, or are of another image or one of another size.
     """
     loaded = load_image(entry.source)
     height, width = loaded.pixels.shape[:2]
     path = journal_path(entry.annotation)
+    read = _content(entry.annotation)
     document = recover(path)
     recovered = document is not None
     if document is None:
@@ -128,23 +143,49 @@ def open_image(entry: Entry) -> Opened:
     if document.size != (height, width):
         found = f"{document.size[1]}x{document.size[0]}"
         raise DataError(f"is for an image of {found} pixels, not {width}x{height}", file=entry.annotation)
+    if (other := _other_image(document.annotation, entry)) is not None:
+        raise DataError(
+            f"belongs to '{other}', not to this image",
+            file=entry.annotation,
+            hint="rename one of the two images, or put it into another folder",
+        )
     journal = Journal(path, document)
     journal.problem = _why_unwritable(entry.annotation.parent)
-    return Opened(entry, loaded.pixels, loaded.info, document, journal, recovered)
+    return Opened(entry, loaded.pixels, loaded.info, document, journal, recovered, read)
 
 
-def save(opened: Opened) -> None:
+def save(opened: Opened, *, over: bool = False) -> None:
     """Write the annotation, whole or not at all, and let the journal go.
+
+    Parameters
+    ----------
+    over
+        Write over what another program has made of the file since it was opened.
 
     Raises
     ------
+    ChangedError
+        The file is not what was opened.
     DermsegError
-        The file cannot be written.
+        The file cannot be written, or its folder is gone.
     """
+    file = opened.entry.annotation
+    if not over and _content(file) not in (opened.read, None):
+        raise ChangedError(
+            "was changed by another program since it was opened",
+            file=file,
+            hint="undo your changes and open the image again to see it",
+        )
+    data = write_labelme(opened.document.to_annotation())
     try:
-        atomic_write(opened.entry.annotation, write_labelme(opened.document.to_annotation()))
+        opened.journal.make_folder()
+        atomic_write(file, data)
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror or error}"
+        raise DermsegError(reason, file=file, hint=ELSEWHERE) from error
     except DermsegError as error:
         raise DermsegError(error.message, file=error.file, hint=ELSEWHERE) from error
+    opened.read = data
     opened.document.mark_saved()
     opened.journal.restart(opened.document)
 
@@ -171,6 +212,27 @@ def export_coco(entries: Sequence[Entry], path: Path) -> int:
     ]
     atomic_write(path, write_coco(rows, labels))
     return len(rows)
+
+
+def _other_image(annotation: Annotation, entry: Entry) -> str | None:
+    """The name of the image that an annotation belongs to, if not to `entry`: a.jpg and a.png share a.json.
+
+    An image that is not there any more was renamed or converted: its annotation goes with the new one.
+    """
+    name, own = PureWindowsPath(annotation.image).name, PurePosixPath(entry.name).name
+    if name == own or PurePosixPath(name).stem != PurePosixPath(own).stem:
+        return None
+    if entry.source.member is None and not (entry.annotation.parent / annotation.image).is_file():
+        return None
+    return name
+
+
+def _content(file: Path) -> bytes | None:
+    """What is in a file; None where it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        return None
 
 
 def _why_unwritable(folder: Path) -> DermsegError | None:

@@ -57,14 +57,28 @@ class Journal:
         self._document = document
         self.lost = False
         self._base: tuple[Annotation, Status] | None = (document.annotation, document.status)
+        self._there = path.parent.is_dir()
         if path.exists():
             self._base = None
         document.on_record = self.write
 
+    def make_folder(self) -> None:
+        """Make the folder, unless it was there before: it may lie on a disk that was unplugged.
+
+        Raises
+        ------
+        OSError
+            It cannot be made, or is gone.
+        """
+        if not self._there:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._there = True
+        self.path.parent.stat()
+
     def write(self, kind: str, content: Any) -> None:
         """Add a record, or say in ``problem`` why that cannot be."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.make_folder()
             if self.lost:
                 new = self.path.with_name(f"{self.path.name}.new")
                 _write(new, "wb", _beginning(self._document.to_annotation(), self._document.status))
@@ -87,6 +101,10 @@ class Journal:
             self.path.unlink(missing_ok=True)
         except OSError:  # held by another program: the next record must not go behind what is there
             self.lost = True
+
+    def drop(self) -> None:
+        """What is there is not wanted."""
+        _drop(self.path)
 
 
 def _write(path: Path, mode: Literal["ab", "wb"], data: bytes) -> None:

@@ -60,6 +60,8 @@ class Pen:
     def press(self, at: Point, *, erase: bool = False) -> list[Box]:
         """Put the tool down. ``erase`` turns what the tool adds into what it takes away."""
         self._erase = erase or self.tool == "eraser"
+        if self.tool in ("fill", "click") and not self._inside(at):
+            return []  # beside the image there is no colour and no lesion
         if self.tool == "fill":
             patch = tools.smart_fill(self.pixels, at, self.tolerance)
             return self._apply("smart fill", patch)
@@ -97,8 +99,10 @@ class Pen:
             return self._apply("lasso", tools.polygon(points, self.document.size))
         if self.tool == "box":
             (x0, y0), (x1, y1) = points[0], points[-1]
-            left, top = round(min(x0, x1)), round(min(y0, y1))
-            width, height = round(abs(x1 - x0)) + 1, round(abs(y1 - y0)) + 1
+            rows, columns = self.document.size
+            left, top = max(round(min(x0, x1)), 0), max(round(min(y0, y1)), 0)
+            width = min(round(max(x0, x1)) + 1, columns) - left
+            height = min(round(max(y0, y1)) + 1, rows) - top
             if min(width, height) > 4:
                 self.on_ask("box", (left, top, width, height))
             return []
@@ -123,6 +127,10 @@ class Pen:
         self._erase = radius < 0
         patch = tools.shrink(mask, -radius) if radius < 0 else tools.grow(mask, radius)
         return self._apply("shrink" if radius < 0 else "grow", patch)
+
+    def _inside(self, at: Point) -> bool:
+        height, width = self.document.size
+        return -0.5 <= at[0] < width - 0.5 and -0.5 <= at[1] < height - 0.5
 
     def _stroke(self, start: Point, end: Point) -> list[Box]:
         patch = tools.brush(start, end, self.radius, self.document.size)
