@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from dermseg.data.cache import build_cache, cache_key
+from dermseg.data.cache import build_cache, cache_key, load_pair
 from dermseg.data.index import IndexRow
 from dermseg.errors import DataError, ImageError
+from dermseg.images.resize import resize_image
 
 
 def make_rows(folder: Path, n: int = 3) -> list[IndexRow]:
@@ -38,6 +39,19 @@ def test_images_are_rgb_and_masks_hold_shares(tmp_path: Path) -> None:
     again = build_cache(rows, 32, tmp_path / "cache")
     assert np.array_equal(cache.images, again.images)
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_narrow_images_are_what_the_network_sees_and_masks_their_mean(tmp_path: Path) -> None:
+    """One side is made smaller, the other larger: OpenCV's area method alone would skip most columns."""
+    image = np.random.default_rng(0).integers(0, 256, (20, 320, 3)).astype(np.uint8)
+    mask = np.zeros((20, 320), np.uint8)
+    mask[:, ::2] = 255
+    mask[:, 160:] = 0
+    cv2.imwrite(str(tmp_path / "i.png"), image[..., ::-1])
+    cv2.imwrite(str(tmp_path / "m.png"), mask)
+    pixels, soft = load_pair(IndexRow("i", "i.png", ("m.png",), "d", root=tmp_path), 32)
+    assert np.array_equal(pixels, resize_image(image, 32, 32))
+    assert np.abs(soft[:, :16].astype(int) - 127).max() <= 1 and not soft[:, 16:].any()
 
 
 def test_the_name_depends_on_content_order_and_size(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,8 +26,9 @@ from dermseg.images.filter_names import FilterName
 from dermseg.images.filters import apply_filters
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
+from dermseg.images.resize import area_mean, resize_image
 
-_FORMAT = 3
+_FORMAT = 4
 _STALE_S = 24 * 3600
 
 
@@ -164,13 +164,9 @@ def load_pair(
     if len(row.masks) < masks:
         raise DataError(f"image '{row.image_id}' has {len(row.masks)} masks, {masks} are needed")
     image = load_image(open_image(row), min_side=2 * size)  # as at inference
-    shape = (size, size)
-    shrinks = image.pixels.shape[0] > size or image.pixels.shape[1] > size
-    pixels = cv2.resize(image.pixels, shape, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    pixels = apply_filters(pixels.astype(np.uint8, copy=False), filters)
+    pixels = apply_filters(resize_image(image.pixels, size, size), filters)
     soft = []
     for i in range(masks):
         mask = load_mask(open_mask(row, i), size=(image.info.height, image.info.width))
-        soft.append(cv2.resize(mask.astype(np.uint8) * 255, shape, interpolation=cv2.INTER_AREA))
-    stacked = soft[0] if masks == 1 else np.stack(soft, axis=2)
-    return pixels, stacked.astype(np.uint8, copy=False)
+        soft.append(area_mean(mask.view(np.uint8) * np.uint8(255), size, size))
+    return pixels, soft[0] if masks == 1 else np.stack(soft, axis=2)

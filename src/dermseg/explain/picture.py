@@ -17,6 +17,7 @@ from dermseg.files import atomic_write
 from dermseg.images import ImageSource, load_image
 from dermseg.images.overlay import draw_overlay, encode_jpeg
 from dermseg.inference.predictor import Model
+from dermseg.uncertainty.margins import shrink_mask
 
 _MAX_SIDE = 1024
 
@@ -69,8 +70,7 @@ def explain_outline(
     ndarray
         ``float32 (h, w)``, see ``grad_cam``.
     """
-    size = network_input.shape[2], network_input.shape[1]
-    region = cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_AREA) > 0
+    region = shrink_mask(mask, (network_input.shape[1], network_input.shape[2]))
     return grad_cam(network, torch.from_numpy(network_input[None]), layer, region if region.any() else None)
 
 

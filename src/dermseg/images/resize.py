@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+_T = TypeVar("_T", np.uint8, np.float32)
 
 
 def resize_image(
@@ -22,6 +26,16 @@ def resize_image(
         return _resize(pixels, height, width, cv2.INTER_LINEAR)
     shrunk = _resize(pixels, min(h, height), min(w, width), cv2.INTER_AREA)
     return _resize(shrunk, height, width, cv2.INTER_LINEAR)
+
+
+def area_mean(values: NDArray[_T], height: int, width: int) -> NDArray[_T]:
+    """The mean of what each pixel of ``(height, width)`` covers of a map ``(H, W)``.
+
+    OpenCV averages only where neither axis grows; else its area method takes single values.
+    """
+    h, w = values.shape[:2]
+    small = _resize(values, min(h, height), min(w, width), cv2.INTER_AREA)
+    return _resize(small, height, width, cv2.INTER_AREA)
 
 
 def shrink(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -47,8 +61,8 @@ def stretch(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
     return resize_image(pixels, height, width)
 
 
-def _resize(pixels: NDArray[np.uint8], height: int, width: int, method: int) -> NDArray[np.uint8]:
+def _resize(pixels: NDArray[_T], height: int, width: int, method: int) -> NDArray[_T]:
     if pixels.shape[:2] == (height, width):
         return pixels
-    resized: NDArray[np.uint8] = cv2.resize(pixels, (width, height), interpolation=method)  # type: ignore[assignment]
+    resized: NDArray[_T] = cv2.resize(pixels, (width, height), interpolation=method)  # type: ignore[assignment]
     return resized

@@ -16,12 +16,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.data.augment import Augmentation, Image
 from dermseg.errors import ConfigError
+from dermseg.images.resize import resize_image
 from dermseg.registry import load_dotted
 from dermseg.training.config import AugmentationConfig
 
@@ -73,10 +73,8 @@ class KeywordTransform:
 def _to_size(array: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     if array.shape[:2] == (size, size):
         return np.ascontiguousarray(array)
-    shrinks = array.shape[0] > size or array.shape[1] > size
-    resized = cv2.resize(array, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     # OpenCV drops a last axis of length 1
-    return resized.reshape(size, size, *array.shape[2:]).astype(np.uint8, copy=False)
+    return resize_image(array, size, size).reshape(size, size, *array.shape[2:])
 
 
 def build_augmentation(config: AugmentationConfig) -> Transform:

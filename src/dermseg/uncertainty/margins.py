@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from dermseg.errors import ModelError
 from dermseg.images.overlay import CASING, line_widths
+from dermseg.images.resize import area_mean
 from dermseg.inference.postprocess import Cleaned, upsample_mask
 from dermseg.uncertainty.maps import Floats
 from dermseg.uncertainty.trust import FIT_HINT, Trust
@@ -141,8 +142,7 @@ def shrink_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     """A mask on a grid ``size = (h, w)``: where at least half of what a node covers is lesion."""
     if mask.shape == size:
         return mask
-    share = cv2.resize(mask.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    return np.asarray(share) >= 0.5
+    return area_mean(mask.astype(np.float32), *size) >= 0.5
 
 
 def outline_distance(mask: Mask) -> Floats:
