@@ -58,6 +58,25 @@ def test_a_zip_with_one_broken_file(tiny_bundle: Path, tmp_path: Path) -> None:
     assert not (tmp_path.parent / "out_segmentation.png").exists()
 
 
+def test_it_says_how_many_need_a_look(tmp_path: Path) -> None:
+    """With the bundled model: in the terminal, in the report, and again where nothing was left to do."""
+    write_photo(tmp_path / "in/a.jpg")
+    write_photo(tmp_path / "in/b.png", radius=70)
+    for more in ((), ("--resume",)):
+        done = dermseg("segment", "in", "-o", "res", "--json", *more, cwd=tmp_path)
+        with (tmp_path / "res/results.csv").open(newline="", encoding="utf-8") as file:
+            verdicts = [row["verdict"] for row in csv.DictReader(file)]
+        review, reject = verdicts.count("review"), verdicts.count("reject")
+        assert review + reject, "a disc on grey is no photograph that the model knows"
+        summary = json.loads(done.stdout)
+        assert (summary["review"], summary["reject"]) == (review, reject)
+        assert f"{review} to review, {reject} rejected" in done.stderr
+        report = (tmp_path / "res/report.html").read_text("utf-8")
+        assert (f", {review} to review" in report or not review) and (
+            f", {reject} rejected" in report or not reject
+        )
+
+
 def test_json_logs_and_a_second_run(tiny_bundle: Path, tmp_path: Path) -> None:
     """A script: every line of the log is JSON; the folder is not overwritten by accident."""
     for name in ("a.png", "sub/b.png"):

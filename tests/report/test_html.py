@@ -53,13 +53,14 @@ def page(tmp_path: Path) -> tuple[str, Elements]:
     return text, elements
 
 
-@pytest.mark.parametrize(("expected", "words"), [(None, "how sharply"), (0.9, "is the Dice")])
+@pytest.mark.parametrize(("expected", "words"), [(None, "how sharply"), (0.9, "their Dice")])
 def test_the_page_says_what_its_confidence_is(tmp_path: Path, expected: float | None, words: str) -> None:
     row = Row("a.jpg", "ok", width=40, height=30, confidence=0.9, area_fraction=0.1, predicted_dice=expected)
     path = tmp_path / "report.html"
-    counts = {"images": 1, "ok": 1, "no_lesion": 0, "failed": 0}
+    counts = {"images": 1, "ok": 1, "no_lesion": 0, "failed": 0, "review": 1, "reject": 0}
     write_report(path, lambda _: [Entry(row, (), {})], counts=counts, about={}, finished="now")
     assert words in path.read_text("utf-8") and "@@" not in path.read_text("utf-8")
+    assert "1 image: lesion found in 1, 1 to review." in path.read_text("utf-8")
 
 
 def test_names_stay_text(page: tuple[str, Elements]) -> None:

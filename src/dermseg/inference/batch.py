@@ -87,9 +87,9 @@ class BatchOptions:
 class BatchResult:
     """How a batch ended.
 
-    ``counts`` has ``images``, ``ok``, ``no_lesion`` and ``failed`` over the whole run; ``processed`` is what
-    was done in this session, ``seconds`` the time that took, and ``images_per_second`` its rate (None where
-    nothing was left to do).
+    ``counts`` has ``images``, ``ok``, ``no_lesion`` and ``failed`` over the whole run, and how many of them
+    have the verdicts ``review`` and ``reject``; ``processed`` is what was done in this session, ``seconds``
+    the time that took, and ``images_per_second`` its rate (None where nothing was left to do).
     ``record`` is the content of ``run.json``, empty where the batch was interrupted.
     """
 
@@ -238,7 +238,10 @@ def _process(
     """Segment what is left; the counts over all that is done, and how many were left."""
     files = plan_files(journal.header)
     done = done_names(journal, out)
-    statuses = Counter(entry.row.status for entry in journal.entries(sorted(done)))
+    statuses, verdicts = Counter[str](), Counter[str]()
+    for entry in journal.entries(sorted(done)):
+        statuses[entry.row.status] += 1
+        verdicts[entry.row.verdict or ""] += 1
     if listener is not None:
         listener(None, statuses)
     processed = 0
@@ -259,11 +262,12 @@ def _process(
     for entry in finished:
         journal.append(entry)
         statuses[entry.row.status] += 1
+        verdicts[entry.row.verdict or ""] += 1
         processed += 1
         if listener is not None:
             listener(entry, statuses)
     total = {"images": statuses.total(), **{key: statuses[key] for key in ("ok", "no_lesion", "failed")}}
-    return total, processed
+    return total | {key: verdicts[key] for key in ("review", "reject")}, processed
 
 
 def describe_model(model: Model) -> dict[str, Any]:

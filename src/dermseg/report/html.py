@@ -33,7 +33,10 @@ _FIELDS = (
     "file", "status", "message", "width", "height", "area_fraction", "confidence",
     "touches_border", "verdict", "lesions", "mask", "overlay", "probability", "labels",
 )  # fmt: skip
-_EXPECTED_DICE = "Confidence is the Dice that the outline is expected to have with a person's, from 0 to 1."
+_EXPECTED_DICE = (
+    "Confidence is how well the outline is expected to agree with a person's: their Dice, from 0 (no "
+    "overlap) to 1 (the same)."
+)
 _CONTRAST = "Confidence runs from 0 to 1 and says how sharply the model separates lesion from skin."
 Reader = Callable[[Sequence[str] | None], Iterable[Entry]]
 
@@ -57,7 +60,8 @@ def write_report(
         Gives the finished images, in input order for None, else in the order of the names. Called twice,
         so that no more than a row of each image is ever held.
     counts
-        ``images``, ``ok``, ``no_lesion`` and ``failed``, for the sentence at the top.
+        ``images``, ``ok``, ``no_lesion`` and ``failed``, for the sentence at the top; ``review`` and
+        ``reject`` where they are known.
     about
         What the page says about the run (model, options), label to text.
     finished
@@ -125,4 +129,6 @@ def _lead(counts: Mapping[str, int]) -> str:
         parts.append(f"none found in {counts['no_lesion']:,}")
     if counts["failed"]:
         parts.append(f"{counts['failed']:,} failed")
+    named = {"review": "to review", "reject": "rejected"}  # by the input gate, where the model has one
+    parts += [f"{counts[key]:,} {words}" for key, words in named.items() if counts.get(key)]
     return f"{images:,} image{'' if images == 1 else 's'}: {', '.join(parts)}."

@@ -286,6 +286,8 @@ def _tell(result: BatchResult, save: Sequence[str]) -> None:
     left = f", {result.processed} of them now" if result.processed < counts["images"] else ""
     rate = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
     say(f"{images}: {counts['ok']} with a lesion, {counts['no_lesion']} without, {counts['failed']} failed")
+    if counts["review"] or counts["reject"]:
+        say(f"by their verdict {counts['review']} to review, {counts['reject']} rejected: see the report")
     say(f"{result.seconds:.1f} s{left}{rate}")
     options = result.record["options"]
     kinds = [*save, *(["labels"] if options["lesions"] == "all" else [])]
