@@ -46,6 +46,7 @@ CASES = [
     ("training.device=tpu", "use auto, cpu, cuda"),
     ("training.lr=0", "greater than 0"),
     ("training.lr=.inf", "finite number"),
+    ("training.inference_size=8192", "less than or equal to 4096"),
     ("augmentation.scale=[1.4, 0.85]", "the smallest factor first"),
     ("augmentation.scale=[0, 1]", "both above 0"),
     ("model.std=[0, 1, 1]", "images are divided by it"),

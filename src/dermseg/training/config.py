@@ -162,7 +162,7 @@ class PhaseConfig(Section):
     """A first part of the training at a smaller, cheaper image size."""
 
     epochs: int = Field(ge=1)
-    image_size: int = Field(ge=32)
+    image_size: int = Field(ge=32, le=4096)
     batch_size: int | None = Field(default=None, ge=1)
 
 
@@ -170,10 +170,11 @@ class TrainingConfig(Section):
     """The optimisation itself."""
 
     epochs: int = Field(default=20, ge=1)
-    image_size: int = Field(default=256, ge=32)
+    image_size: int = Field(default=256, ge=32, le=4096)
     inference_size: int | None = Field(
         default=None,
         ge=32,
+        le=4096,
         description="image size of the exported network; None is that at which it was best. A somewhat "
         "larger size than that of training may be better (Touvron 2019, arXiv:1906.06423)",
     )
