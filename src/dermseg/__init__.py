@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from dermseg.inference.result import Result
 
 __all__ = ["Model", "Result", "__version__", "evaluate", "load_model", "segment"]
+
+# When it is imported, ONNX Runtime (seen with 1.31 on Linux) makes an id of this device in the user's folder
+# and begins to report to its makers. Only this variable, set before, keeps it from that.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Heavy imports (cv2, onnxruntime) happen at first use, so that `import dermseg` costs nothing.
 _LAZY = {

@@ -44,6 +44,20 @@ def test_segment_opens_no_connection(image: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["images"] == 1
 
 
+def test_no_runtime_gives_this_device_an_id(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime reports from native code, which the hook does not see, but stores its id first."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    for name in ("HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    done = segment([], image, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in home.rglob("*") if "dermseg" not in path.parts] == []
+
+
 def test_segment_works_in_an_empty_network_namespace(image: Path, tmp_path: Path) -> None:
     unshare = shutil.which("unshare")
     if not sys.platform.startswith("linux") or unshare is None:
