@@ -199,13 +199,16 @@ def test_uncertainty_layers_fit_the_scale(model: Model) -> None:
 def test_results_are_found_and_read(tmp_path: Path) -> None:
     run = tmp_path / "deep" / "run"
     run.mkdir(parents=True)
-    lines = [{"event": "train", "step": 1, "loss": 2.0}, {"event": "val", "step": 1, "dice": 0.5}]
+    lines = [
+        {"event": "train", "step": 1, "loss": 2.0},
+        {"event": "val", "step": 1, "epoch": 0, "dice": 0.5},
+    ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"torn')
     (found,) = findings.find_results(tmp_path)
     assert found.label == "deep/run (training)"
     assert findings.read_curves(found.path) == {
         "train": [{"step": 1, "loss": 2.0}],
-        "val": [{"step": 1, "dice": 0.5}],
+        "val": [{"step": 1, "epoch": 1, "dice": 0.5}],
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,11 +45,12 @@ def find_results(root: Path) -> list[Found]:
         if kind is not None:
             found.append(Found(kind, name, folder))
         if depth < MAX_DEPTH:
-            waiting += [
-                (path, depth + 1)
-                for path in sorted(folder.iterdir())
-                if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
-            ]
+            with suppress(OSError):  # not ours to read, or gone meanwhile
+                waiting += [
+                    (path, depth + 1)
+                    for path in sorted(folder.iterdir())
+                    if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
+                ]
     return sorted(found, key=lambda item: item.name)
 
 
@@ -71,6 +73,8 @@ def read_curves(path: Path) -> dict[str, list[dict[str, Any]]]:
         except ValueError:
             break
         numbers = {key: value for key, value in event.items() if isinstance(value, int | float)}
+        if "epoch" in numbers:
+            numbers["epoch"] += 1  # from 1, as the terminal and curves.png count
         curves.setdefault(str(event.get("event")), []).append(numbers)
     return curves
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import streamlit as st
 
 from dermseg.apps.dashboard import findings
@@ -24,24 +27,39 @@ def draw() -> None:
         st.info(f"There are no results below {root.name}.")
         return
     chosen = st.selectbox("Result", found, format_func=lambda item: item.label)
-    with told(chosen.name):
+    with told(chosen.name), _readable(chosen.name):
         if chosen.kind == "training":
             _draw_training(chosen)
         elif chosen.kind == "suite":
             _draw_suite(chosen)
         else:
             _draw_evaluation(chosen)
-    for picture in findings.pictures(chosen.path):
-        st.image(str(picture), caption=picture.name)
+        for picture in findings.pictures(chosen.path):
+            st.image(picture.read_bytes(), caption=picture.name)
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """A file that is damaged, or gone since it was listed, is a message."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        reason = getattr(error, "strerror", None) or "it is not what dermseg wrote"
+        st.error(
+            f"{name} cannot be read: {reason}. Make it again, or move it away, and reload the page.",
+            icon=":material/error:",
+        )
 
 
 def _draw_training(chosen: findings.Found) -> None:
     curves = findings.read_curves(chosen.path)
     for kind, y, title in (("train", "loss", "Training loss"), ("val", "dice", "Validation Dice")):
         rows = [row for row in curves.get(kind, []) if y in row]
-        if rows:
+        if len(rows) > 1:  # one point is no line; the table below has it
             st.subheader(title, anchor=False)
             st.line_chart(rows, x="step", y=y)
+    if not any(curves.values()):
+        st.info("This training has written no figures yet.")
     if curves.get("val"):
         st.dataframe(curves["val"], hide_index=True, width="stretch")
 
