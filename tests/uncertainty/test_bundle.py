@@ -105,6 +105,28 @@ def test_it_is_measured_on_the_test_split(fitted: Path, capsys: pytest.CaptureFi
     assert block["interval_coverage"]["value"] > 0.7
 
 
+def test_what_the_images_do_not_say_is_unknown(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A lone image without a lesion: no failure to find, no outline to draw a margin around."""
+    for name, value in (("i.png", 200), ("m.png", 0)):
+        assert cv2.imwrite(str(tmp_path / name), np.full((64, 80, 3)[: 3 if value else 2], value, np.uint8))
+    row = IndexRow("i", "i.png", ("m.png",), "bare", split="test", root=tmp_path)
+    write_index([row], tmp_path / "index.csv")
+    command = ("uncertainty", "evaluate", "--data", tmp_path / "index.csv", "--model", fitted / "bundle")
+    main_ok(*command)
+    assert "auroc_failure               unknown" in capsys.readouterr().err
+    main_ok(*command, "--json")
+    block = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["bare"]
+    assert block["dice"]["value"] == 1 and block["auroc_failure"]["value"] is None
+    margins = block.get("margins")
+    assert margins is None or margins["outer_area"]["value"] is None
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, command), "--split", "nowhere"])
+    assert ended.value.code == 2
+    assert "no image has split 'nowhere'" in capsys.readouterr().err
+
+
 def test_other_opinions_have_the_same_interface(fitted: Path) -> None:
     model = load_model(fitted / "bundle")
     x = model.prepare(synthesize(7, (100, 100))[0])

@@ -220,10 +220,15 @@ def _margins(judged: Sequence[Judged], alpha: float) -> dict[str, Any]:
         "inner_area": weighted.with_interval(lambda w: weighted.median(w, rows[seen, 3]), drawn),
         "worst": {n: _worst(rows[:, i], strata) for i, n in enumerate(names)},
         "by_level": {
-            f"{a:g}": [round(float(v), 5) for v in np.nanmean([j.margins[a] for j in judged], axis=0)]
+            f"{a:g}": [_known_mean(column) for column in np.array([j.margins[a] for j in judged]).T]
             for a in judged[0].margins
         },
     }
+
+
+def _known_mean(values: Wide) -> float | None:
+    known = values[np.isfinite(values)]
+    return round(float(known.mean()), 5) if known.size else None
 
 
 def _strata(judged: Sequence[Judged]) -> dict[str, Mask]:

@@ -26,6 +26,8 @@ def mean(weights: Floats, values: Floats) -> Floats:
 
 def median(weights: Floats, values: Floats) -> Floats:
     """Smallest value at or below which lies half of the weight."""
+    if not values.size:
+        return np.full(weights.shape[:-1], np.nan)
     order = np.argsort(values, kind="stable")
     total = np.cumsum(weights[..., order], axis=-1)
     return np.asarray(values[order][np.argmax(total >= total[..., -1:] / 2, axis=-1)])

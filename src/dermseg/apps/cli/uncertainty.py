@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.errors import UsageError
 
 app = new_app()
 
@@ -77,6 +78,8 @@ def evaluate(
     check_margins(loaded.trust, alpha, loaded.card.name)
     session = load_mc_session(loaded.bundle) if has_mc_dropout(loaded.bundle) else None
     rows = [row for index in data for row in read_index(index) if row.split == split]
+    if not rows:
+        raise UsageError(f"no image has split '{split}'", file=data[0])
     with ImageCounter("measuring", len(rows)) as progress:
         judged = judge(loaded, collect(loaded, rows, session=session, progress=progress.advance))
     summary = summarise(judged, alpha)
@@ -89,4 +92,5 @@ def evaluate(
             if isinstance(value, dict) and "value" in value:
                 ends = value["ci95"]
                 interval = "" if ends is None else f"  {ends[0]:.4f} to {ends[1]:.4f}"
-                say(f"  {figure:<28}{value['value']:.4f}{interval}")
+                shown = "unknown" if value["value"] is None else f"{value['value']:.4f}"
+                say(f"  {figure:<28}{shown}{interval}")
