@@ -1,6 +1,4 @@
 import json
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -200,7 +198,7 @@ for number in range(1000):
         assert process.stdout is not None
         for _ in range(20):
             last = int(process.stdout.readline())
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         last = max([last, *(int(line) for line in process.stdout.read().split())])
     document = recover(path)
     assert document is not None and document.layer("lesion")[:, : last + 1].all()

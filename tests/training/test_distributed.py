@@ -86,7 +86,10 @@ def loss(logits, target):
 """
 
 
-@pytest.mark.parametrize("how", ["raise", "kill"])
+@pytest.mark.parametrize(
+    "how",
+    ["raise", pytest.param("kill", marks=pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX"))],
+)
 def test_a_process_that_dies_ends_the_run_with_its_own_message(
     tiny_config: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:

@@ -118,26 +118,7 @@ def _build(
     # a name of its own even where two machines share the disk
     temporary = Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=".tmp", dir=target.parent))
     try:
-        n = len(rows)
-        images = np.lib.format.open_memmap(
-            temporary / "images.npy", mode="w+", dtype=np.uint8, shape=(n, size, size, 3)
-        )
-        masks = np.lib.format.open_memmap(
-            temporary / "masks.npy",
-            mode="w+",
-            dtype=np.uint8,
-            shape=(n, size, size) if count == 1 else (n, size, size, count),
-        )
-
-        def fill(i: int) -> None:
-            images[i], masks[i] = load_pair(rows[i], size, count, filters)
-
-        with ThreadPoolExecutor(workers) as pool:
-            for done, _ in enumerate(pool.map(fill, range(n)), start=1):
-                if progress:
-                    progress(done, n)
-        images.flush()
-        masks.flush()
+        _fill(temporary, rows, size, count=count, filters=filters, workers=workers, progress=progress)
         (temporary / "ids.json").write_text(json.dumps([r.image_id for r in rows]))
         temporary.chmod(0o755)
         try:
@@ -147,6 +128,39 @@ def _build(
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fill(
+    folder: Path,
+    rows: Sequence[IndexRow],
+    size: int,
+    *,
+    count: int,
+    filters: Sequence[FilterName],
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Write both arrays. Their maps end with this function: Windows renames no folder of mapped files."""
+    n = len(rows)
+    images = np.lib.format.open_memmap(
+        folder / "images.npy", mode="w+", dtype=np.uint8, shape=(n, size, size, 3)
+    )
+    masks = np.lib.format.open_memmap(
+        folder / "masks.npy",
+        mode="w+",
+        dtype=np.uint8,
+        shape=(n, size, size) if count == 1 else (n, size, size, count),
+    )
+
+    def fill(i: int) -> None:
+        images[i], masks[i] = load_pair(rows[i], size, count, filters)
+
+    with ThreadPoolExecutor(workers) as pool:
+        for done, _ in enumerate(pool.map(fill, range(n)), start=1):
+            if progress:
+                progress(done, n)
+    images.flush()
+    masks.flush()
 
 
 def load_pair(

@@ -23,10 +23,10 @@ from dermseg.errors import ImageError, UsageError
 from dermseg.images.names import UniqueNames, natural_key, portable_name, printable_name
 from dermseg.images.zips import find_member, open_member, open_zip
 
-_READ = [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dib", ".webp"]
+READ_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dib", ".webp")
 # Images that are not read: a row that says so is better than a photograph that is missed in silence.
 _NOT_READ = [".heic", ".heif", ".avif", ".gif", ".jp2", ".jpx", ".j2k"]
-IMAGE_EXTENSIONS = frozenset([*_READ, *_NOT_READ])
+IMAGE_EXTENSIONS = frozenset([*READ_EXTENSIONS, *_NOT_READ])
 DICOM_EXTENSIONS = frozenset([".dcm", ".dicom"])
 MAX_BYTES = 1 << 30  # 1 GiB: 100 megapixels of RGB with 16 bits are 600 MB uncompressed
 HEAD_BYTES = 1 << 16
@@ -269,7 +269,8 @@ def _from_path(path: Path, prefix: str, *, explicit: bool) -> _Found:
         for error in closed:  # a row that says so is better than photographs that are missed in silence
             place = Path(error.filename)
             inside = os.path.relpath(place, path).replace(os.sep, "/")
-            name = printable_name(f"{inner}{inside}".removesuffix("/.") or place.name)
+            name = printable_name(f"{inner}{inside}".removesuffix("/."))
+            name = printable_name(path.absolute().name) if name == "." else name
             yield name, printable_name(path.absolute().name), ImageSource(name, place)
     elif path.suffix.lower() == ".zip":
         yield from _from_zip(path, None)

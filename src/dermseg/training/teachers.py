@@ -101,6 +101,7 @@ def _write(
             masks[part] = np.rint((1 - weight) * cache.masks[part] + 255 * weight * found)
             progress(min(first + _BATCH, len(cache)), len(cache))
         masks.flush()
+        del masks  # Windows renames no mapped file
         file.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
