@@ -62,14 +62,18 @@ _EXTRAS = {
     "uvicorn": "api",
     "python_multipart": "api",
     "prometheus_client": "api",
+    "pydicom": "dicom",
+    "highdicom": "dicom",
+    "pynetdicom": "dicom",
+    "dicomweb_client": "dicom",
     "PySide6": "desktop",
 }
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # also of what stdout goes to
 
 
-def load_verb(verb: str) -> typer.Typer:
-    """Import the module of a verb and return its ``app``.
+def run_verb(verb: str, args: list[str]) -> None:
+    """Import the module of a verb and call its ``app``; most of what it needs is imported in the call.
 
     Raises
     ------
@@ -78,12 +82,12 @@ def load_verb(verb: str) -> typer.Typer:
     """
     try:
         app: typer.Typer = import_module(VERBS[verb][0]).app
+        app(args=args, prog_name=f"dermseg {verb}")
     except ModuleNotFoundError as error:
         root = (error.name or "").partition(".")[0]
         if root in _EXTRAS:
             raise MissingExtraError(f"'dermseg {verb}' ({root})", _EXTRAS[root]) from None
         raise
-    return app
 
 
 def usage() -> str:
@@ -112,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
             close = difflib.get_close_matches(args[0], VERBS, n=1)
             hint = f"did you mean 'dermseg {close[0]}'?" if close else "dermseg --help lists the verbs"
             raise UsageError(f"unknown verb '{args[0]}'", hint=hint)
-        load_verb(args[0])(args=args[1:], prog_name=f"dermseg {args[0]}")
+        run_verb(args[0], args[1:])
     except DermsegError as error:
         print_error(error)
         sys.exit(error.exit_code)
