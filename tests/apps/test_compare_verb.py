@@ -64,7 +64,7 @@ def test_evaluate_with_bad_photographs(
     assert (sex["unknown"], [g["n"] for g in sex["groups"]]) == (3, [1, 1])
     names = {"report.html", "metrics.json", "per_image.csv", "robustness.csv", "examples.png", "failures.jpg"}
     assert {path.name for path in out.iterdir()} == names
-    page = (out / "report.html").read_text()
+    page = (out / "report.html").read_text("utf-8")
     assert page.count("data:image/jpeg;base64,") == 5 and "Bad photographs" in page
     assert len((out / "robustness.csv").read_text().splitlines()) == 1 + 5 * 71
 
