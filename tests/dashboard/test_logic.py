@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import zipfile
@@ -210,6 +211,31 @@ def test_results_are_found_and_read(tmp_path: Path) -> None:
         "train": [{"step": 1, "loss": 2.0}],
         "val": [{"step": 1, "epoch": 1, "dice": 0.5}],
     }
+
+
+def test_a_folder_of_results_that_is_gone_has_none(tmp_path: Path) -> None:
+    assert findings.find_results(tmp_path / "gone") == []
+
+
+def test_models_of_one_folder_name_have_labels_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = pytest.importorskip("dermseg.apps.dashboard.shared", reason="needs the extra 'dashboard'")
+    models = ("default", "a/mine", "b/mine", "c/other", "x/default")
+    monkeypatch.setattr(shared, "current", lambda: Settings(models=models))
+    assert [shared.short_name(name) for name in models] == [
+        "default", "a/mine", "b/mine", "other", "x/default",
+    ]  # fmt: skip
+
+
+def test_damaged_results_are_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    testing = pytest.importorskip("streamlit.testing.v1", reason="needs the extra 'dashboard'")
+    page_results = importlib.import_module("dermseg.apps.dashboard.page_results")
+    for name, content in (("metrics.json", "{bad"), ("per_image.csv", "a,b\n")):
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(page_results, "current", lambda: Settings(results=tmp_path))
+    page = testing.AppTest.from_string("from dermseg.apps.dashboard import page_results as p; p.draw()")
+    page.run()
+    assert not page.exception
+    assert "cannot be read" in page.error[0].value and "reload the page" in page.error[0].value
 
 
 def test_settings_survive_the_trip_to_the_script() -> None:

@@ -343,3 +343,43 @@ def test_a_broken_file_is_one_message(page: Any, address: str, pictures: list[Pa
     assert page.get_by_test_id("stSidebar").get_by_text("not a medical device").count() == 1
     assert page.get_by_test_id("stSidebar").get_by_text("All lesions").count() == 1
     assert "Traceback" not in page.inner_text("body")
+
+
+def test_files_and_results_are_there_after_a_look_at_another_page(
+    page: Any, address: str, pictures: list[Path]
+) -> None:
+    page.goto(f"{address}/batch")
+    page.get_by_role("heading", name="Many images").wait_for()
+    settle(page)
+    upload(page, *pictures[:3])
+    settle(page)
+    page.get_by_role("button", name="Segment").click()
+    page.get_by_role("button", name="Everything (ZIP)").wait_for()
+    settle(page)
+    pictures_without_text = page.locator("img:not([alt])").count() + page.locator('img[alt=""]').count()
+    assert pictures_without_text == 0
+    page.get_by_role("link", name="One image").click()
+    page.get_by_text("Find the lesion").wait_for()
+    settle(page)
+    page.get_by_role("link", name="Many images").click()
+    page.get_by_text(re.compile(f"Still here: {re.escape(pictures[0].name)}")).wait_for()
+    page.get_by_role("button", name="Everything (ZIP)").wait_for()
+    settle(page)
+    page.get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="Everything (ZIP)").wait_for(state="detached")
+    settle(page)
+    page.get_by_role("link", name="One image").click()
+    page.get_by_role("link", name="Many images").click()
+    page.get_by_role("heading", name="Many images").wait_for()
+    settle(page)
+    assert page.get_by_text("Still here").count() == 0
+
+
+def test_a_phone_says_that_it_is_no_medical_device(browser: Any, address: str) -> None:
+    page = browser.new_page(viewport={"width": 375, "height": 667})
+    page.goto(address)
+    page.locator("p.phone", has_text="not a medical device").wait_for()
+    page.set_viewport_size({"width": 1400, "height": 900})
+    page.locator("p.phone").wait_for(state="hidden")
+    assert ".heic" not in str(page.locator('input[type="file"]').first.get_attribute("accept"))
+    page.close()

@@ -18,6 +18,17 @@ PAGES = (
 )
 
 
+CAPTION = (
+    "For research; not a medical device. Images stay in this program's memory and are gone when you close "
+    "the page."
+)
+# A phone hides the side bar.
+PHONE = (
+    f'<p class="phone" style="font-size: .875rem; margin: 0">{CAPTION}</p>'
+    "<style>@media (min-width: 768px) { .phone { display: none; } }</style>"
+)
+
+
 def favicon() -> Image.Image:
     """A dark spot on skin; Streamlit's own icons for the tab are fetched from the network."""
     y, x = np.mgrid[-32:32, -32:32]
@@ -37,8 +48,6 @@ def main() -> None:
     ]
     chosen = st.navigation(pages)
     # Before the page: one that ends with a message, or is still at work, has the caption too.
-    st.sidebar.caption(
-        f"dermseg {__version__}. For research; not a medical device. Images stay in this program's memory "
-        "and are gone when you close the page."
-    )
+    st.sidebar.caption(f"dermseg {__version__}. {CAPTION}")
+    st.html(PHONE)
     chosen.run()

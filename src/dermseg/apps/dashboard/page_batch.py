@@ -16,7 +16,7 @@ from dermseg.apps.dashboard.many import (
     thumbnail,
 )
 from dermseg.apps.dashboard.settings import current
-from dermseg.apps.dashboard.shared import ask_files, choose_model, get_model, short_name, told
+from dermseg.apps.dashboard.shared import ask_files, choose_model, get_model, short_name, show_image, told
 from dermseg.apps.dashboard.uploads import fingerprint, list_images
 from dermseg.inference.batch import BatchOptions
 from dermseg.inference.journal import Entry
@@ -109,7 +109,7 @@ def _draw_gallery(entries: list[Entry]) -> None:
                 if picture is None:
                     st.caption(f":material/broken_image: {row.file}  \nfailed")
                     continue
-                st.image(picture, width="stretch")
+                show_image(picture, f"{row.file} with its outline")
                 sure = "" if row.confidence is None else f"{row.confidence:.2f}"
                 verdict = f", {row.verdict}" if row.verdict else ""
                 st.caption(f"{row.file}  \n{sure}{verdict}")

@@ -13,7 +13,14 @@ from dermseg.apps.dashboard.measures import lesion_rows, measurement_rows
 from dermseg.apps.dashboard.pictures import Pixels, colour_scale, draw_map, draw_result
 from dermseg.apps.dashboard.samples import SAMPLES, sample
 from dermseg.apps.dashboard.settings import current
-from dermseg.apps.dashboard.shared import ask_files, choose_model, draw_verdict, get_model, told
+from dermseg.apps.dashboard.shared import (
+    ask_files,
+    choose_model,
+    draw_verdict,
+    get_model,
+    show_image,
+    told,
+)
 from dermseg.apps.dashboard.uploads import (
     Place,
     Upload,
@@ -73,10 +80,13 @@ def draw() -> None:
 
 def _draw_welcome() -> None:
     st.title("Find the lesion")
-    st.markdown("Drop photographs into the field on the left, or start with one of these drawn images.")
+    st.markdown(
+        "Drop photographs into the field on the left (on a phone, behind the arrows at the top), or start "
+        "with one of these drawn images."
+    )
     for column, name in zip(st.columns(len(SAMPLES)), SAMPLES, strict=True):
         with column:
-            st.image(sample(name).data, width="stretch")
+            show_image(sample(name).data, name)
             if st.button(name, key=f"sample {name}", width="stretch"):
                 st.session_state["sample"] = name
                 st.rerun()

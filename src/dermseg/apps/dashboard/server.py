@@ -23,6 +23,7 @@ def options(settings: Settings, *, host: str, port: int, browser: bool) -> dict[
         "client_toolbarMode": "minimal",
         "client_showErrorDetails": "none",
         "runner_magicEnabled": False,
+        "theme_light_textColor": "#0e1116",  # captions are a paler tone of it: dark enough to be read
         "theme_light_primaryColor": "#0072B2",
         "theme_dark_primaryColor": "#56B4E9",
     }

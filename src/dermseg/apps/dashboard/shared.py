@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import PurePath
 
 import streamlit as st
 
 from dermseg.apps.dashboard.settings import current
 from dermseg.apps.dashboard.uploads import Upload
 from dermseg.errors import DermsegError
-from dermseg.images import DICOM_EXTENSIONS, IMAGE_EXTENSIONS
+from dermseg.images import DICOM_EXTENSIONS
+from dermseg.images.sources import READ_EXTENSIONS
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.predictor import Model, load_model
 from dermseg.inference.result import Result
 from dermseg.inference.runtimes import choose_runtime
 
-TYPES = sorted(ending.lstrip(".") for ending in IMAGE_EXTENSIONS | DICOM_EXTENSIONS)
+# HEIC is not among them: only then does an iPhone hand over its photographs as JPEG.
+TYPES = sorted(ending.lstrip(".") for ending in (*READ_EXTENSIONS, *DICOM_EXTENSIONS))
 _BADGES = {
     "accept": ("Accept", ":material/check_circle:", "green"),
     "review": ("Review", ":material/visibility:", "orange"),
@@ -47,12 +50,28 @@ def choose_model(label: str = "Model", *, key: str, index: int = 0) -> str:
 
 
 def short_name(name: str) -> str:
-    """A model as the list of models shows it."""
-    return Path(name).name
+    """A model as the list of models shows it: the end of its path, as much as tells it from the others.
+
+    The browser answers with the label, so equal ones would all be the first.
+    """
+    own, others = PurePath(name).parts, [PurePath(m).parts for m in current().models if m != name]
+    for many in range(1, len(own)):
+        if all(other[-many:] != own[-many:] for other in others):
+            return "/".join(own[-many:])
+    return name
+
+
+def show_image(data: bytes, alt: str) -> None:
+    """A picture as wide as its column, with a text for those who do not see it."""
+    text = {"alt": alt} if "alt" in inspect.signature(st.image).parameters else {}  # not in older Streamlit
+    st.image(data, width="stretch", **text)  # type: ignore[arg-type]
 
 
 def ask_files(label: str, *, key: str, many: bool, zips: bool = True) -> list[Upload]:
-    """The field where files are dropped."""
+    """The field where files are dropped; what it held is kept while another page is looked at."""
+    kept, back = f"kept {key}", f"back {key}"
+    if key not in st.session_state:  # Streamlit forgets the field's files when its page is left
+        st.session_state[back] = kept in st.session_state
     limit = current().max_upload_mb
     given = st.file_uploader(
         label,
@@ -63,7 +82,20 @@ def ask_files(label: str, *, key: str, many: bool, zips: bool = True) -> list[Up
         f"at most {limit} MB a file",
     )
     files = given if isinstance(given, list) else [] if given is None else [given]
-    return [Upload(file.name, file.getvalue()) for file in files]
+    if files:
+        st.session_state[back] = False
+        st.session_state[kept] = [Upload(file.name, file.getvalue()) for file in files]
+    elif not st.session_state[back]:
+        st.session_state.pop(kept, None)
+    uploads: list[Upload] = st.session_state.get(kept, [])
+    if st.session_state[back]:
+        names = ", ".join(upload.name for upload in uploads[:3]) + (" …" if len(uploads) > 3 else "")
+        st.caption(f"Still here: {names} ({len(uploads)}). Other files take their place.")
+        if st.button("Remove", key=f"remove {key}"):
+            del st.session_state[kept]
+            st.session_state[back] = False
+            st.rerun()
+    return uploads
 
 
 @contextmanager

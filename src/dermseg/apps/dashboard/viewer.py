@@ -14,7 +14,7 @@ from dermseg.apps.dashboard.pictures import Pixels, data_url
 _HTML = (
     '<div class="viewer"><div class="stage"><img class="before" alt="photograph"><img class="after">'
     '<div class="handle"></div><svg></svg></div>'
-    '<input type="range" min="0" max="100" value="0" aria-label="Divider">'
+    '<input type="range" min="0" max="100" value="0" aria-label="Divider between photograph and result">'
     "</div>"
 )
 
