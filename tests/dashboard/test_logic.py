@@ -118,7 +118,7 @@ def test_a_batch_gives_what_the_command_writes(model: Model) -> None:
     finished = segment_uploads(
         model, [packed(**pictures), BROKEN], BatchOptions(), lambda *args: seen.append(args)
     )
-    assert finished.counts == {"images": 4, "ok": 3, "no_lesion": 0, "failed": 1}
+    assert finished.counts.items() >= {"images": 4, "ok": 3, "no_lesion": 0, "failed": 1}.items()
     assert seen[-1][:2] == (4, 4)
     with zipfile.ZipFile(io.BytesIO(finished.archive)) as archive:
         names = set(archive.namelist())

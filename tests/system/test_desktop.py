@@ -37,6 +37,7 @@ from dermseg.data.labelme import draw_labels, read_labelme
 from dermseg.data.synthetic import synthesize
 from dermseg.errors import UsageError
 from dermseg.images.masks import load_mask
+from dermseg.inference.predictor import load_model
 from dermseg.labeling.editor import files
 from dermseg.labeling.editor.compare import compare_layers
 from dermseg.labeling.editor.journal import journal_path
@@ -503,6 +504,12 @@ def test_two_images_of_one_stem_never_share_an_outline(qtbot: Any, show: Open, p
     window.guarded(lambda: window.open_row(row))
     ready(qtbot, window)
     assert lesion(window)[11, 30]
+
+
+def test_a_proposal_is_the_mask_that_segment_writes(qtbot: Any, show: Open, tmp_path: Path) -> None:
+    Image.fromarray(synthesize(9, (1500, 2000))[0]).save(tmp_path / "a.jpg")  # decoded reduced by `segment`
+    window = show(tmp_path)
+    assert np.array_equal(lesion(window), load_model().segment(tmp_path / "a.jpg").mask)
 
 
 def test_clicks_beside_the_image_do_nothing(qtbot: Any, show: Open, photographs: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dermseg.apps.desktop.worker import Worker
 from dermseg.data.labelme import Annotation
 from dermseg.errors import DermsegError
+from dermseg.images.load import load_image
 from dermseg.inference.result import Result
 from dermseg.labeling.editor.document import PROPOSE, Box, Status
 from dermseg.labeling.editor.narrow import segment_box, segment_click
@@ -53,12 +54,17 @@ class Assistant:
         def ask() -> tuple[Result, Annotation]:
             model = session.model()
             if earlier is None:
-                result = model.segment(opened.pixels, threshold=threshold)
+                # a JPEG decoded reduced, as `dermseg segment` does: the same mask
+                reduced = opened.info.format == "JPEG"
+                result = model.segment(
+                    load_image(opened.entry.source, min_side=model.min_side) if reduced else opened.pixels,
+                    threshold=threshold,
+                )
             else:  # the network has seen the image: only the threshold is new
                 size = (earlier.height, earlier.width)
                 result = model.finish(earlier.network_probability, size, threshold=threshold)
                 result = replace(result, verdict=earlier.verdict)
-            return result, annotate(model, result, image=name, label=label)
+            return result, annotate(model, result, image=name, label=label, epsilon=0.0)
 
         self.worker.submit(ask, lambda found: self._proposed(state, *found))
 
