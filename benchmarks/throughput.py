@@ -3,7 +3,7 @@
 Timed in turns, so that the drift of a shared machine falls on all of them alike:
 
 - ``dermseg segment`` as a user runs it (a process of its own), masks only, and masks with overlays;
-- the bundled network alone in ONNX Runtime, at the fastest of the batch sizes tried;
+- the bundled network alone in ONNX Runtime, as that runs it: one call per CPU, one thread each;
 - the U-Net of Ronneberger et al. 2015 (31.0 M parameters; random weights, which do not change its speed)
   alone in eager PyTorch on the same inputs, in fp32 and under bf16 autocast, each in the faster memory
   layout and at the fastest batch size.
@@ -23,7 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,14 +96,20 @@ def repeat(inputs: Inputs, n: int) -> Inputs:
     return np.ascontiguousarray(inputs[np.arange(n) % len(inputs)])
 
 
-def best_onnx_batch(model: Model, inputs: Inputs, batches: Sequence[int]) -> tuple[int, dict[int, float]]:
-    """The batch size with the most images/s, and the images/s of all."""
-    rates = {}
-    for n in batches:
-        batch = repeat(inputs, n)
-        model.session(batch)
-        rates[n] = max(n / timed(lambda b=batch: model.session(b)) for _ in range(3))  # type: ignore[misc]
-    return max(rates, key=lambda n: rates[n]), rates
+def network_rate(model: Model, inputs: Inputs, seconds: float) -> float:
+    """Images/s of the network, one image to a call, as many calls at a time as there are CPUs."""
+    cpus = available_cpus()
+
+    def work(number: int) -> int:
+        done, end = 0, time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            model.session(inputs[[(number + done) % len(inputs)]])
+            done += 1
+        return done
+
+    with ThreadPoolExecutor(cpus) as pool:
+        begin = time.perf_counter()
+        return sum(pool.map(work, range(cpus))) / (time.perf_counter() - begin)
 
 
 def best_unet_setting(
@@ -134,13 +141,6 @@ def best_unet_setting(
         else:
             attempt(setting)
     return max(rates, key=lambda s: rates[s]), tried
-
-
-def timed(call: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def run_segment(images: str, model: str, kinds: str) -> dict[str, Any]:
@@ -195,12 +195,12 @@ def measure(
     started = time.perf_counter()
     threads = available_cpus()
     sources = find_images([images])
-    model = load_model(model_name)
+    model = load_model(model_name, threads=1)
     loaded = [load_image(source, min_side=model.min_side) for source in sources[: max(batches)]]
     inputs = np.stack([model.prepare(image.pixels) for image in loaded])
     size = model.card.preprocessing
 
-    onnx_batch, onnx_rates = best_onnx_batch(model, inputs, batches)
+    network_rate(model, inputs, 0.5)
     unet = Unet(threads)
     chosen, tried = {}, []
     for precision in ("fp32", "bf16"):
@@ -210,13 +210,10 @@ def measure(
     segment_runs: dict[str, list[dict[str, Any]]] = {name: [] for name in SAVES}
     onnx_rounds: list[float] = []
     unet_rounds: dict[str, list[float]] = {precision: [] for precision in chosen}
-    onnx_inputs = repeat(inputs, onnx_batch)
     for _ in range(rounds):
         for name, kinds in SAVES.items():
             segment_runs[name].append(run_segment(images, model_name, kinds))
-        repeats = max(1, round(2.0 * onnx_rates[onnx_batch] / onnx_batch))  # about two seconds
-        calls = timed(lambda n=repeats: [model.session(onnx_inputs) for _ in range(n)])  # type: ignore[misc]
-        onnx_rounds.append(repeats * onnx_batch / calls)
+        onnx_rounds.append(network_rate(model, inputs, 2.0))
         for precision, setting in chosen.items():
             spent = sum(setting.batch / rate for rate in unet_rounds[precision])
             if spent < unet_budget_s / 4:
@@ -237,10 +234,9 @@ def measure(
             "architecture": model.card.architecture,
             "parameters": model.card.parameters,
             "input": [size.height, size.width],
-            "batch": onnx_batch,
+            "calls": threads,
             "images_per_second": round(onnx_rate, 3),
             "rounds": [round(value, 3) for value in onnx_rounds],
-            "batches": {str(n): round(rate, 3) for n, rate in onnx_rates.items()},
         },
         "unet": {
             "parameters": unet.parameters,
@@ -285,11 +281,8 @@ def table(result: dict[str, Any]) -> str:
             row(f"`dermseg segment`, {name}, end to end", e["images_per_second"], e["peak_memory_mib"])
         )
     side = "{} x {} px".format(*network["input"])
-    lines.append(
-        row(
-            f"its network alone, ONNX Runtime, {side}, batch {network['batch']}", network["images_per_second"]
-        )
-    )
+    calls = f"{network['calls']} calls at a time, 1 thread each"
+    lines.append(row(f"its network alone, ONNX Runtime, {side}, {calls}", network["images_per_second"]))
     for precision, rate in rates.items():
         setting = unet[precision]
         layout = "channels last" if setting["channels_last"] else "contiguous"
@@ -320,7 +313,7 @@ def main() -> None:
     )
     parser.add_argument("--images", help=f"what to segment; default: {NATIVE} below $DERMSEG_DATA")
     parser.add_argument("--model", default="default", help="bundle to measure")
-    parser.add_argument("--batches", default="1,2,4,8", help="batch sizes to try")
+    parser.add_argument("--batches", default="1,2,4,8", help="batch sizes to try with the U-Net")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--unet-budget", type=float, default=100.0, help="seconds to choose the U-Net's setting"
