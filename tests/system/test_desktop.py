@@ -314,7 +314,7 @@ def test_switching_images_drops_stale_work(qtbot: Any, show: Open, photographs: 
 
 def test_classes_and_second_reader(qtbot: Any, show: Open, photographs: Path, tmp_path: Path) -> None:
     first = show(photographs)
-    first.add_class("naevus")
+    first.editing.add_class("naevus")
     drag(qtbot, first, (10, 10), (60, 12))
     first.close()
     other = tmp_path / "other"

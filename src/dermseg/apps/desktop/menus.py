@@ -52,7 +52,7 @@ def build_menus(window: Window) -> Actions:
     for number in range(1, 10):
         action = QAction(window)
         action.setShortcut(QKeySequence(str(number)))
-        action.triggered.connect(lambda *_, number=number: window.choose_class_number(number))
+        action.triggered.connect(lambda *_, number=number: window.editing.choose_class_number(number))
         window.addAction(action)
     return Actions(undo, redo, camera, masks, tools)
 
@@ -88,12 +88,12 @@ def _file_menu(window: Window) -> QAction:
 
 def _edit_menu(window: Window) -> tuple[QAction, QAction]:
     add = partial(_add, window, _menu(window, "Edit"))
-    undo = add("Undo", "Ctrl+Z", window.undo)
-    redo = add("Redo", "Ctrl+Shift+Z Ctrl+Y", window.redo)
+    undo = add("Undo", "Ctrl+Z", window.editing.undo)
+    redo = add("Redo", "Ctrl+Shift+Z Ctrl+Y", window.editing.redo)
     add("New class…", "Ctrl+N", window.ask.new_class)
-    add("Next class", "C", window.next_class)
-    add("Grow", "Ctrl+Up", lambda: window.grow(1))
-    add("Shrink", "Ctrl+Down", lambda: window.grow(-1))
+    add("Next class", "C", window.editing.next_class)
+    add("Grow", "Ctrl+Up", lambda: window.editing.grow(1))
+    add("Shrink", "Ctrl+Down", lambda: window.editing.grow(-1))
     add("Approve and go on", "A", window.approve)
     add("Next image", "N PgDown", lambda: window.step(1))
     add("Previous image", "V PgUp", lambda: window.step(-1))
@@ -106,7 +106,7 @@ def _tool_menu(window: Window, bar: QToolBar) -> dict[Tool, QAction]:
     tools = {}
     for tool in TOOLS:
         name, key = _TOOL_NAMES[tool]
-        action = add(name, key, partial(window.choose_tool, tool), checkable=True)
+        action = add(name, key, partial(window.editing.choose_tool, tool), checkable=True)
         action.setToolTip(f"{window.texts(name)} ({key})")
         group.addAction(action)
         bar.addAction(action)

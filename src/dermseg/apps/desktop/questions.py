@@ -35,7 +35,7 @@ class Questions:
         """Ask for another reader's folder and compare with it."""
         if folder := self._folder("Second reader…"):
             self._window.session.second = folder
-            self._window.compare()
+            self._window.readout.compare()
 
     def mask(self) -> None:
         """Ask for a name and write the class in hand as a mask."""
@@ -63,7 +63,7 @@ class Questions:
         title, label = self._texts("New class…"), self._texts("Name of the class")
         name, good = QInputDialog.getText(self._window, title, label)
         if good:
-            self._window.add_class(name)
+            self._window.editing.add_class(name)
 
     def may_drop(self, name: str, error: DermsegError) -> bool:
         """Whether the work on an image may be lost, since it cannot be saved."""

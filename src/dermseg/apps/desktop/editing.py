@@ -1,0 +1,133 @@
+"""What the hand does with the open image: tools, classes, sliders, undo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QListWidgetItem
+
+from dermseg.labeling.editor.document import PROPOSE, Box, Document
+from dermseg.labeling.editor.pen import Tool
+
+if TYPE_CHECKING:
+    from dermseg.apps.desktop.window import Window
+
+
+class Editing:
+    """Hands tools, classes and settings to the pen and the document, and has the window show what follows.
+
+    Attributes
+    ----------
+    tool
+        The one in hand, also for the next image.
+    """
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self.tool: Tool = "brush"
+
+    def connect(self) -> None:
+        """Listen to the lists and sliders of the window."""
+        window = self._window
+        window.class_list.currentItemChanged.connect(self._class_chosen)
+        window.class_list.itemChanged.connect(self._class_ticked)
+        window.sliders.changed.connect(self._slid)
+
+    def choose_tool(self, tool: Tool) -> None:
+        """Take another tool."""
+        self.tool = tool
+        self._window.menus.tools[tool].setChecked(True)
+        canvas = self._window.canvas
+        if canvas.pen is not None:
+            canvas.refresh(canvas.pen.choose(tool))
+            canvas.update()
+
+    def grow(self, direction: int) -> None:
+        """Move the class's outline by one pixel of the screen, at least one of the image."""
+        canvas = self._window.canvas
+        pen, renderer = canvas.pen, canvas.renderer
+        if pen is not None and renderer is not None:
+            pen.label = self._window.session.label
+            canvas.refresh(pen.grow(direction * max(1.0, 1.0 / renderer.scale)))
+            self._window.edited()
+
+    def undo(self) -> None:
+        """Take back the last step."""
+        self._turn(lambda document: document.undo())
+
+    def redo(self) -> None:
+        """Do again what was taken back."""
+        self._turn(lambda document: document.redo())
+
+    def _turn(self, turn: Callable[[Document], list[Box]]) -> None:
+        canvas, opened = self._window.canvas, self._window.session.opened
+        if opened is None:
+            return
+        if canvas.pen is not None and canvas.pen.busy:
+            canvas.refresh(canvas.pen.cancel())
+            canvas.update()
+            return
+        canvas.refresh(turn(opened.document))
+        self._window.edited()
+
+    def add_class(self, label: str) -> None:
+        """A new class, in hand at once."""
+        label, opened = label.strip(), self._window.session.opened
+        if label and opened is not None:
+            opened.document.layer(label)
+            self.choose_class(label)
+
+    def choose_class(self, label: str) -> None:
+        """The class that tools paint."""
+        self._window.session.label = label
+        if self._window.canvas.pen is not None:
+            self._window.canvas.pen.label = label
+        self._window.show_layers()
+        self._window.edited()
+
+    def choose_class_number(self, number: int) -> None:
+        """The class with this number in the list."""
+        opened = self._window.session.opened
+        labels = [] if opened is None else list(opened.document.layers)
+        if number <= len(labels):
+            self.choose_class(labels[number - 1])
+
+    def next_class(self) -> None:
+        """The class after the one in hand."""
+        session = self._window.session
+        if session.opened is not None:
+            labels = list(session.opened.document.layers)
+            self.choose_class(labels[(labels.index(session.label) + 1) % len(labels)])
+
+    def _class_chosen(self, item: QListWidgetItem | None) -> None:
+        if item is not None:
+            self.choose_class(str(item.data(Qt.ItemDataRole.UserRole)))
+
+    def _class_ticked(self, item: QListWidgetItem) -> None:
+        label, session = str(item.data(Qt.ItemDataRole.UserRole)), self._window.session
+        if item.checkState() == Qt.CheckState.Checked:
+            session.hidden.discard(label)
+        else:
+            session.hidden.add(label)
+        self._window.canvas.set_layers(session.layers())
+
+    def _slid(self, name: str, value: float) -> None:
+        canvas, opened = self._window.canvas, self._window.session.opened
+        renderer, pen = canvas.renderer, canvas.pen
+        if name == "Opacity" and renderer is not None:
+            renderer.opacity = value
+            canvas.refresh()
+        elif name == "Tolerance" and pen is not None:
+            pen.tolerance = value
+        elif name == "Width" and pen is not None:
+            canvas.widen(value / 2 / pen.radius)
+        elif name == "Threshold":
+            self._window.assistant.threshold = value
+            # never over what a person drew or approved, today or in the file that was opened: there the
+            # threshold is for the next proposal
+            if opened is not None and (
+                opened.document.status in ("new", "proposed") and opened.document.last_step in (None, PROPOSE)
+            ):
+                self._window.assistant.propose()
