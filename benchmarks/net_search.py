@@ -6,7 +6,8 @@
    three epochs at 128 px, one at the candidate's own size. Finished runs are kept, interrupted ones resumed.
 3. ``sizes``: the bundled networks, and the classic U-Net of ``peer.py`` where it has been trained, at several
    input sizes: Dice on val and images/s.
-4. ``plot``: Dice on val (mean of ISIC 2018 and HAM10000) against images/s, of what the steps have found.
+4. ``plot``: Dice on val (mean of ISIC 2018 and HAM10000) against images/s, of what the steps have found, and
+   the table of the finalists.
 
 Test splits are not touched.
 
@@ -28,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from common import RESULTS, ROOT, dermseg, describe, save
+from common import RESULTS, ROOT, dermseg, describe, one_line, save, write_section
 from dermseg.data.index import read_index
 from dermseg.evaluation.looks import collect, outline
 from dermseg.evaluation.metrics import dice
@@ -110,12 +111,10 @@ def train(runs: Path) -> None:
         if not candidate.finalist or any(row["name"] == name for row in results):
             continue
         run = runs / "search" / name.replace(", ", "-").replace(" ", "")
-        begin = time.perf_counter()
         if (run / CONFIG).exists():
             dermseg("train", "--resume", run)
         else:
             dermseg("train", ROOT / "configs" / "default-start.yaml", "-o", run, *overrides(candidate))
-        minutes = (time.perf_counter() - begin) / 60
         bundle = run / "bundle"
         if not bundle.exists():
             dermseg("export", run, "-o", bundle, "--name", run.name)
@@ -125,7 +124,7 @@ def train(runs: Path) -> None:
                 "evaluate", "--data", runs / "index" / f"{data}.csv", "--split", "val", "--model", bundle
             )
             dice[data] = out["dice"]
-        results.append({"name": name, "size": candidate.size, "minutes": round(minutes, 1), "val": dice})
+        results.append({"name": name, "size": candidate.size, "val": dice})
         save({**describe(), "finalists": results}, SEARCH)
 
 
@@ -225,14 +224,18 @@ def plot(path: Path) -> None:
                 axes.plot(*at, "o", color=colour, ms=10)
     if SEARCH.exists():
         screened = {row["name"]: row for row in json.loads(SCREEN.read_text())["candidates"]}
-        for row in json.loads(SEARCH.read_text())["finalists"]:
-            at = (
-                screened[row["name"]]["images_per_second"],
-                _mean({k: v["mean"] for k, v in row["val"].items()}),
-            )
-            axes.plot(*at, "s", color="#9aa7b4")
-            axes.annotate(
-                f"{row['name']} (short recipe)", at, fontsize=7, xytext=(4, -8), textcoords="offset points"
+        for letter, row in zip("ABCDEF", json.loads(SEARCH.read_text())["finalists"], strict=False):
+            rate = screened[row["name"]]["images_per_second"]
+            mean = _mean({key: value["mean"] for key, value in row["val"].items()})
+            # the points lie too close together for names beside them
+            axes.plot(
+                rate,
+                mean,
+                ls="",
+                marker=f"$\\mathrm{{{letter}}}$",
+                ms=8,
+                color="#30363d",
+                label=f"{row['name']}, short recipe",
             )
     for name, (rate, (low, high)) in REPORTED.items():
         axes.plot([rate, rate], [low, high], "-", color="#b23a1f", lw=3, label=name)
@@ -244,10 +247,31 @@ def plot(path: Path) -> None:
     ticks = [20, 50, 100, 200, 500, 1000]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
-    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.41, 0.0))
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
     print(path)
+
+
+def table() -> str:
+    """The finalists as Markdown, fastest last."""
+    search, screened = json.loads(SEARCH.read_text()), json.loads(SCREEN.read_text())
+    rates = {row["name"]: row for row in screened["candidates"]}
+    lines = [
+        "| network | px | parameters | images/s | ISIC 2018 | HAM10000 |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in sorted(search["finalists"], key=lambda row: float(rates[row["name"]]["images_per_second"])):
+        known = rates[row["name"]]
+        cells = [
+            row["name"].rpartition(", ")[0],
+            str(row["size"]),
+            f"{known['parameters'] / 1e6:.2f} M",
+            f"{known['images_per_second']:.0f}",
+            *(f"{row['val'][key]['mean']:.3f}" for key in ("isic", "ham")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", one_line(screened)])
 
 
 def _mean(val: dict[str, float]) -> float:
@@ -273,6 +297,8 @@ def main() -> None:
         sizes(args.runs, args.rounds)
     else:
         plot(ROOT / "docs" / "images" / "network-front.png")
+        if SEARCH.exists():
+            write_section(ROOT / "docs" / "performance.md", "search", table())
 
 
 if __name__ == "__main__":
