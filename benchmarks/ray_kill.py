@@ -46,7 +46,8 @@ class Command:
             "-o",
             str(out),
         ]
-        self._command += ["--save", "mask", "--json", *more]
+        # where OpenVINO is installed the local engine may take it for many images, Ray does not by itself
+        self._command += ["--save", "mask", "--runtime", "onnxruntime", "--json", *more]
 
     def start(self) -> subprocess.Popen[str]:
         """Begin."""
