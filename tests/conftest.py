@@ -27,6 +27,23 @@ def data_dir() -> Path:
     return path
 
 
+@pytest.fixture
+def unmapped_renames(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Where files were renamed to; none may be mapped then, for Windows would refuse."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("reads what is mapped from /proc")
+    replace, renamed = Path.replace, []
+
+    def checked(self: Path, target: Path) -> Path:
+        assert str(self) not in maps.read_text(encoding="utf-8")
+        renamed.append(target)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", checked)
+    return renamed
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real bundle (folder) whose network finds dark regions: one convolution, 64 x 64, no torch.
