@@ -6,7 +6,9 @@ import contextlib
 import os
 import secrets
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from dermseg.errors import DermsegError
 
@@ -14,7 +16,14 @@ _TRIES, _PAUSE_S = 40, 0.05
 
 
 def atomic_write(path: Path, data: bytes, *, new: bool = False) -> None:
-    """Write a file so that it is there whole or not at all; folders are made.
+    """Write a file so that it is there whole or not at all; see `atomic_open`."""
+    with atomic_open(path, new=new) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def atomic_open(path: Path, *, new: bool = False) -> Iterator[BinaryIO]:
+    """A file to write that gets its name once it is whole, and else is not there; folders are made.
 
     The temporary name begins with a dot, in the same folder, since a rename is atomic only within a file
     system.
@@ -34,7 +43,7 @@ def atomic_write(path: Path, data: bytes, *, new: bool = False) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
         if new:
             _place_new(temporary, path)
         else:

@@ -24,12 +24,11 @@ from dermseg.errors import DermsegError, ImageError
 from dermseg.images.dicom import read_dataset
 from dermseg.images.load import load_image, load_view
 from dermseg.images.masks import encode_mask
-from dermseg.images.overlay import draw_overlay
 from dermseg.images.resize import shrink
 from dermseg.inference.batch import describe_model
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
-from dermseg.inference.stages import OVERLAY_SIDE, legend_of, resize_mask
+from dermseg.inference.stages import OVERLAY_SIDE, draw_described, resize_mask
 
 _log = logging.getLogger(__name__)
 _IDLE_S = 1.0
@@ -133,8 +132,7 @@ class Worker:
         if "dicom-sc" in options.kinds:
             pixels = shrink(load_view(data, loaded, max_pixels=max_pixels), OVERLAY_SIDE)
             mask = resize_mask(result.mask, pixels.shape[:2])
-            legend = legend_of(result, self.model)
-            overlay = draw_overlay(pixels, mask, legend=legend, labels=result.labels)
+            overlay = draw_described(pixels, mask, result, self.model)
         del image.PixelData
         # The moment of receipt, not of now: done again after a crash, the objects are the same to the byte.
         origin = Origin(image, self.described, options.options, datetime.fromtimestamp(int(job.received)))

@@ -20,7 +20,7 @@ from dermseg.inference.outputs import LAYOUT, REPORT, RESULTS, output_files, pla
 
 TABLES = (RESULTS, REPORT, RUN)
 # A file that was being written when the run was killed: ".NAME.xxxxxxxxxxxx.tmp" of `atomic_write`, which
-# cuts NAME to 40 characters, or ".NAME.tmp" of the journal and the report.
+# cuts NAME to 40 characters, or ".NAME.tmp" of the journal.
 _TEMPORARY = re.compile(r"\.(.{1,40}?)(?:\.[0-9a-f]{12})?\.tmp", re.DOTALL)
 _NAME_CUT = 40
 

@@ -34,6 +34,7 @@ from dermseg.locks import lock_file
 
 _FORMAT = 1
 _LOCK_WAIT_S = 1.0
+RESUME_HINT = "make room or change its permissions, then run the same command with --resume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,9 +303,8 @@ class Journal:
         try:
             yield
         except OSError as error:
-            hint = "make room or change its permissions, then run the same command with --resume"
             raise DermsegError(
-                f"cannot be written: {error.strerror or error}", file=self.path, hint=hint
+                f"cannot be written: {error.strerror or error}", file=self.path, hint=RESUME_HINT
             ) from error
 
 

@@ -33,7 +33,7 @@ from dermseg.images.masks import encode, encode_mask
 from dermseg.images.overlay import draw_overlay, encode_jpeg
 from dermseg.images.resize import fit, resize_image, shrink, stretch
 from dermseg.images.sources import ImageSource
-from dermseg.inference.journal import Entry
+from dermseg.inference.journal import RESUME_HINT, Entry
 from dermseg.inference.outputs import DICOM_KINDS, MAPS, MARGINS, failed_row, result_row
 from dermseg.inference.postprocess import Floats, Lesions, upsample
 from dermseg.inference.predictor import Model
@@ -195,8 +195,7 @@ class Segmenter:
             return encode_mask(result.mask)
         if kind == "overlay":
             picture = pixels if margins is None else trace_margins(pixels, margins)
-            legend = legend_of(result, self.model)
-            return encode_jpeg(draw_overlay(picture, view_mask, legend=legend, labels=result.labels))
+            return encode_jpeg(draw_described(picture, view_mask, result, self.model))
         if kind == "labels":
             assert result.labels is not None
             return encode(".png", result.labels, [])
@@ -216,8 +215,7 @@ class Segmenter:
             return {}, ()
         overlay = None
         if "dicom-sc" in kinds:
-            legend = legend_of(result, self.model)
-            overlay = draw_overlay(pixels, view_mask, legend=legend, labels=result.labels)
+            overlay = draw_described(pixels, view_mask, result, self.model)
         try:
             made = self.encoder(source, result, overlay, kinds)
         except ImageError as error:
@@ -232,8 +230,7 @@ class Segmenter:
             cause = error.__cause__
             if not isinstance(cause, OSError) or cause.errno not in _FULL_DISK:
                 raise
-            hint = "make room or change its permissions, then run the same command with --resume"
-            raise OutputError(error.message, file=path, hint=hint) from cause
+            raise OutputError(error.message, file=path, hint=RESUME_HINT) from cause
 
 
 @contextmanager
@@ -281,6 +278,21 @@ def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bo
             np.bool_
         )
     return stretch(mask.view(np.uint8) * np.uint8(255), *size) >= 128
+
+
+def draw_described(
+    picture: NDArray[np.uint8], view_mask: NDArray[np.bool_], result: Result, model: Model
+) -> NDArray[np.uint8]:
+    """The overlay as users see it: outline, legend, and numbers where there are several lesions.
+
+    Parameters
+    ----------
+    picture
+        ``uint8 (h, w, 3)`` RGB, the image at any size.
+    view_mask
+        The result's mask at the size of the picture.
+    """
+    return draw_overlay(picture, view_mask, legend=legend_of(result, model), labels=result.labels)
 
 
 def legend_of(result: Result, model: Model) -> list[str]:

@@ -17,14 +17,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from dermseg.errors import DermsegError
-from dermseg.files import put_in_place
+from dermseg.files import atomic_open
 from dermseg.inference.journal import Entry
 from dermseg.version import __version__
 
@@ -98,21 +96,13 @@ def write_report(
     order = [rows[index]["file"] for _, index in sorted(pictured)]
     head, tail = template.replace("@@CONFIDENCE@@", meaning).split("@@ROWS@@")
     program, end = tail.split("@@THUMBNAILS@@")
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(head.encode() + _json(rows).encode() + program.encode())
-            for entry in read(order) if order else ():
-                number = places[entry.row.file]
-                text = f'<script type="text/plain" id="t{number}">{entry.thumbnail}</script>\n'
-                file.write(text.encode())
-            file.write(end.encode())
-        put_in_place(temporary, path)
-    except OSError as error:
-        raise DermsegError(f"cannot be written: {error.strerror or error}", file=path) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with atomic_open(path) as file:
+        file.write(head.encode() + _json(rows).encode() + program.encode())
+        for entry in read(order) if order else ():
+            number = places[entry.row.file]
+            text = f'<script type="text/plain" id="t{number}">{entry.thumbnail}</script>\n'
+            file.write(text.encode())
+        file.write(end.encode())
 
 
 def _json(data: Any) -> str:

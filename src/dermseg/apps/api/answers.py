@@ -14,11 +14,11 @@ from pydantic import BaseModel, Field
 
 from dermseg.apps.api.engine import Ask, Segmented
 from dermseg.images.contours import mask_to_polygons
-from dermseg.images.overlay import draw_overlay, encode_jpeg
+from dermseg.images.overlay import encode_jpeg
 from dermseg.inference.batch import describe_model
 from dermseg.inference.outputs import result_row
 from dermseg.inference.predictor import Model
-from dermseg.inference.stages import legend_of, resize_mask
+from dermseg.inference.stages import draw_described, resize_mask
 from dermseg.measure.geometry import measure_lesions, measure_mask
 from dermseg.version import __version__
 
@@ -148,8 +148,7 @@ def overlay_answer(found: Segmented) -> bytes:
     """The outline on the picture as JPEG, the file that ``dermseg segment`` writes."""
     assert found.picture is not None
     mask = resize_mask(found.result.mask, found.picture.shape[:2])
-    legend = legend_of(found.result, found.model)
-    return encode_jpeg(draw_overlay(found.picture, mask, legend=legend, labels=found.result.labels))
+    return encode_jpeg(draw_described(found.picture, mask, found.result, found.model))
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> Rle:

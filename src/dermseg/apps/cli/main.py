@@ -141,8 +141,9 @@ def run() -> NoReturn:
     # thirtieth of the time of ``segment`` on one image.
     gc.set_threshold(50_000)
     # Without a console (pythonw, a service) there are no streams; the work is to be done all the same.
-    nowhere = Path(os.devnull).open("w", encoding="utf-8", errors="replace")  # noqa: SIM115
-    sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    if sys.stdout is None or sys.stderr is None:
+        nowhere = Path(os.devnull).open("w", encoding="utf-8", errors="replace")  # noqa: SIM115
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     code: object = 0
     try:
         main()
