@@ -14,6 +14,7 @@ from dermseg.apps.cli.main import main
     [
         (["--engine", "ray"], False, 'pip install "dermseg[ray]"'),
         (["--engine", "spark"], True, "local or ray"),
+        (["--engine", "ray", "--save", "mask,labelme"], True, "--save labelme does not go with --engine ray"),
     ],
 )
 def test_refusals(

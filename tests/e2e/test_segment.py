@@ -97,7 +97,7 @@ def test_json_logs_and_a_second_run(tiny_bundle: Path, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["missing.jpg"], "does not exist"),
-        (["in", "--save", "labelme"], "mask, overlay, probability"),
+        (["in", "--save", "masks"], "mask, overlay, probability, labelme"),
         (["in", "--threshold", "1.5"], "between 0 and 1"),
         (["in", "--lesions", "both"], "largest or all"),
         (["in", "--workers", "0"], "at least 1"),

@@ -7,7 +7,7 @@ import pytest
 
 from dermseg.apps.cli.main import main
 from dermseg.data.index import open_mask, read_index
-from dermseg.data.labelme import draw_labels, read_labelme
+from dermseg.data.labelme import draw_labels, is_proposal, read_labelme
 from dermseg.data.synthetic import synthesize
 from dermseg.images.masks import load_mask
 from dermseg.inference.predictor import load_model
@@ -70,6 +70,20 @@ def test_propose_correct_and_import(
         images = json.loads(said.out)["images"]
         assert len(images) == left and "sub/a.png" not in {image["file"] for image in images}
         assert "labelled already" in said.err
+
+
+def test_segment_saves_outlines_that_people_can_correct(photographs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert _run("segment", photographs, "-o", out, "--save", "mask,labelme", "--lesions", "all") == 0
+    file = out / "labelme" / "sub" / "a.json"
+    annotation = read_labelme(file.read_bytes())
+    assert (file.parent / annotation.image).resolve() == (photographs / "sub" / "a.png").resolve()
+    assert is_proposal(annotation) and annotation.labels == ("lesion",)
+    mask = load_mask(out / "masks" / "sub" / "a_segmentation.png")
+    drawn = draw_labels(annotation, ["lesion"])
+    assert 2 * (drawn & mask).sum() / (drawn.sum() + mask.sum()) > 0.995
+    assert _run("segment", photographs, "-o", out, "--save", "mask", "--overwrite") == 0
+    assert not file.exists(), "what belongs to the run goes with it"
 
 
 def test_rank_writes_every_image_once(photographs: Path, tmp_path: Path) -> None:

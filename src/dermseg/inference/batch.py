@@ -27,7 +27,7 @@ from dermseg.images.sources import ImageSource
 from dermseg.inference.folder import claim_folder, done_names, plan_files
 from dermseg.inference.journal import Entry, Header, Journal, stamp_inputs
 from dermseg.inference.machine import describe_machine, library_versions
-from dermseg.inference.outputs import DICOM_KINDS, RESULTS, write_results
+from dermseg.inference.outputs import ENCODED_KINDS, RESULTS, write_results
 from dermseg.inference.pipeline import Plan, plan_work, run_threads
 from dermseg.inference.postprocess import Lesions
 from dermseg.inference.predictor import Model
@@ -115,7 +115,7 @@ def run_batch(
     options: BatchOptions = BatchOptions(),
     *,
     plan: Plan | None = None,
-    encoder: Encoder | None = None,
+    encoders: Sequence[Encoder] = (),
     resume: bool = False,
     overwrite: bool = False,
     inputs: Sequence[str] = (),
@@ -128,8 +128,9 @@ def run_batch(
     ----------
     plan
         Processes and threads, of ``pipeline.plan_work``; None takes the CPUs, within this process.
-    encoder
-        Makes the DICOM files of ``--save``, see ``dicom.write.DicomEncoder``.
+    encoders
+        Make the LabelMe and DICOM files of ``--save``: ``labeling.propose.LabelmeEncoder``,
+        ``dicom.write.DicomEncoder``.
     inputs
         What the user named, for the record.
     listener
@@ -157,7 +158,7 @@ def run_batch(
     order = tuple(source.name for source in sources)
     journal = claim_folder(out, header, resume=resume, overwrite=overwrite)
     try:
-        start = partial(open_segmenter, model, header.model, out, options, encoder)
+        start = partial(open_segmenter, model, header.model, out, options, encoders)
         counts, processed = _process(
             start, out, sources, journal, plan=plan, listener=listener, stop=stop or threading.Event()
         )
@@ -195,19 +196,23 @@ def run_batch(
 
 
 def open_segmenter(
-    model: Model, described: dict[str, Any], out: Path, options: BatchOptions, encoder: Encoder | None = None
+    model: Model,
+    described: dict[str, Any],
+    out: Path,
+    options: BatchOptions,
+    encoders: Sequence[Encoder] = (),
 ) -> Segmenter:
     """What segments one image of the batch, in this process or in one that was sent `model`.
 
     Raises
     ------
     UsageError
-        DICOM files are wanted and nothing makes them.
+        LabelMe or DICOM files are wanted and nothing makes them.
     ModelError
         `model` was loaded again in a new process and is no longer the one that was `described`.
     """
-    if encoder is None and set(options.save) & set(DICOM_KINDS):
-        raise UsageError("DICOM results are not written this way", hint="leave --engine ray away")
+    if not encoders and set(options.save) & set(ENCODED_KINDS):
+        raise UsageError("LabelMe and DICOM results are not written this way", hint="leave --engine ray away")
     if describe_model(model) != described:
         raise ModelError("the bundle was changed while the batch began", file=model.bundle.path)
     return Segmenter(
@@ -221,7 +226,7 @@ def open_segmenter(
         overlays="overlay" in options.save or "dicom-sc" in options.save,
         opinions=open_opinions(model) if options.uncertainty else None,
         margin=options.margin,
-        encoder=encoder,
+        encoders=encoders,
     )
 
 

@@ -4,7 +4,7 @@ Names follow the input's relative path, so that a folder of predictions lies ove
 ``masks/<relative path>/<stem>_segmentation.png``, ``overlays/.../<stem>.jpg``,
 ``probabilities/.../<stem>.png``, where each lesion is kept apart ``labels/.../<stem>_labels.png``, and with
 ``--uncertainty`` ``uncertainty/.../<stem>_mean.png`` (``_std``, ``_entropy``) and
-``margins/.../<stem>_outer.png`` (``_inner``).
+``margins/.../<stem>_outer.png`` (``_inner``). What people correct is in ``labelme/.../<stem>.json``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 # Made by dermseg.dicom, of DICOM inputs.
 DICOM_KINDS = ("dicom-seg", "dicom-probability", "dicom-sr", "dicom-sc")
-SAVE_KINDS = ("mask", "overlay", "probability", *DICOM_KINDS)
+ENCODED_KINDS = ("labelme", *DICOM_KINDS)  # what an encoder makes, see ``stages.Encoder``
+SAVE_KINDS = ("mask", "overlay", "probability", *ENCODED_KINDS)
 # kind of output -> (folder below OUT, what follows the stem)
 LAYOUT: dict[str, tuple[str, str]] = {
     "mask": ("masks", "_segmentation.png"),
@@ -40,6 +41,7 @@ LAYOUT: dict[str, tuple[str, str]] = {
     "entropy": ("uncertainty", "_entropy.png"),
     "outer": ("margins", "_outer.png"),
     "inner": ("margins", "_inner.png"),
+    "labelme": ("labelme", ".json"),
     "dicom-seg": ("dicom", "_seg.dcm"),
     "dicom-probability": ("dicom", "_probability.dcm"),
     "dicom-sr": ("dicom", "_sr.dcm"),

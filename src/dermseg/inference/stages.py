@@ -18,7 +18,7 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from dermseg.images.overlay import draw_overlay, encode_jpeg
 from dermseg.images.resize import fit, resize_image, shrink, stretch
 from dermseg.images.sources import ImageSource
 from dermseg.inference.journal import RESUME_HINT, Entry
-from dermseg.inference.outputs import DICOM_KINDS, MAPS, MARGINS, failed_row, result_row
+from dermseg.inference.outputs import DICOM_KINDS, ENCODED_KINDS, MAPS, MARGINS, failed_row, result_row
 from dermseg.inference.postprocess import Floats, Lesions, upsample
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
@@ -51,8 +51,9 @@ _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, 
 _log = logging.getLogger(__name__)
 
 Job = tuple[ImageSource, dict[str, str]]  # an image, and kind -> path of what is written for it
-# Source, result, picture with outline, kinds -> DICOM files by kind; none where the source is no DICOM file.
-Encoder = Callable[[ImageSource, Result, NDArray[np.uint8] | None, Sequence[str]], dict[str, bytes]]
+# Source, result, picture with outline, kind -> path of what is wanted; gives the content of each kind that it
+# makes: LabelMe files, or DICOM files of DICOM inputs. The rooms that know these formats lie above this one.
+Encoder = Callable[[ImageSource, Result, NDArray[np.uint8] | None, Mapping[str, str]], dict[str, bytes]]
 
 
 class OutputError(DermsegError):
@@ -78,7 +79,7 @@ class Segmenter:
         overlays: bool,
         opinions: Opinions | None = None,
         margin: float = DEFAULT_ALPHA,
-        encoder: Encoder | None = None,
+        encoders: Sequence[Encoder] = (),
     ) -> None:
         self.model = model
         self.out = out
@@ -89,7 +90,7 @@ class Segmenter:
         self.allow_truncated = allow_truncated
         self.opinions = opinions
         self.margin = margin
-        self.encoder = encoder
+        self.encoders = encoders
         self.overlays = overlays
         self._big = threading.Lock()
 
@@ -150,10 +151,10 @@ class Segmenter:
                     )
             with _timed(stages, "write"):
                 view_mask = resize_mask(result.mask, pixels.shape[:2])
-                dicom, notes = self._encode_dicom(source, result, pixels, view_mask, files)
-                files = {k: name for k, name in files.items() if k not in DICOM_KINDS or k in dicom}
+                made, notes = self._call_encoders(source, result, pixels, view_mask, files)
+                files = {k: name for k, name in files.items() if k not in ENCODED_KINDS or k in made}
                 for kind, name in files.items():
-                    data = dicom.get(kind) or (
+                    data = made.get(kind) or (
                         encode_uncertainty(kind, size, maps, margins)
                         if kind in (*MAPS, *MARGINS)
                         else self._encode(kind, result, pixels, view_mask, margins)
@@ -201,7 +202,7 @@ class Segmenter:
             return encode(".png", result.labels, [])
         return encode_probability(result.probability)
 
-    def _encode_dicom(
+    def _call_encoders(
         self,
         source: ImageSource,
         result: Result,
@@ -209,18 +210,22 @@ class Segmenter:
         view_mask: NDArray[np.bool_],
         files: dict[str, str],
     ) -> tuple[dict[str, bytes], tuple[str, ...]]:
-        """The DICOM files that are wanted, and a remark where there can be none; masks come all the same."""
-        kinds = [kind for kind in files if kind in DICOM_KINDS]
-        if not kinds or self.encoder is None:  # `open_segmenter` has seen to it that there is one
-            return {}, ()
+        """LabelMe and DICOM files, and a remark where there can be no DICOM; masks come all the same."""
+        wanted = {kind: name for kind, name in files.items() if kind in ENCODED_KINDS}
         overlay = None
-        if "dicom-sc" in kinds:
+        if "dicom-sc" in wanted:
             overlay = draw_described(pixels, view_mask, result, self.model)
-        try:
-            made = self.encoder(source, result, overlay, kinds)
-        except ImageError as error:
-            return {}, (reason_of(error),)
-        return made, () if made else ("not DICOM, so there are no DICOM results",)
+        made: dict[str, bytes] = {}
+        notes: list[str] = []
+        for encoder in self.encoders if wanted else ():  # `open_segmenter` has seen to it that there are some
+            try:
+                made |= encoder(source, result, overlay, wanted)
+            except ImageError as error:
+                notes.append(reason_of(error))
+        dicom = set(DICOM_KINDS)
+        if not notes and wanted.keys() & dicom and not made.keys() & dicom:
+            notes.append("not DICOM, so there are no DICOM results")
+        return made, tuple(notes)
 
     @staticmethod
     def _write(path: Path, data: bytes) -> None:

@@ -7,10 +7,13 @@ was made or saved by a person and is never written over.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dermseg.data.labelme import (
     PROPOSED,
@@ -74,6 +77,35 @@ def annotate(
     )
 
 
+@dataclass(frozen=True)
+class LabelmeEncoder:
+    """Gives ``inference.stages.Segmenter`` the LabelMe file of an image (``--save labelme``); picklable.
+
+    Parameters
+    ----------
+    model
+        Whose results these are.
+    out
+        The output folder that the files' paths are relative to.
+    """
+
+    model: Model
+    out: Path
+
+    def __call__(
+        self,
+        source: ImageSource,
+        result: Result,
+        overlay: NDArray[np.uint8] | None,
+        files: Mapping[str, str],
+    ) -> dict[str, bytes]:
+        """The file, where it is wanted."""
+        if "labelme" not in files:
+            return {}
+        image = _image_path(source, (self.out / files["labelme"]).parent)
+        return {"labelme": write_labelme(annotate(self.model, result, image=image))}
+
+
 def saved_by_person(source: ImageSource) -> bool:
     """Whether a LabelMe file that a person made or saved lies beside the image (no member of a zip)."""
     file = source.path.with_suffix(".json")
@@ -125,6 +157,16 @@ def _file_of(source: ImageSource, folder: Path | None) -> Path:
     return source.path.with_suffix(".json")
 
 
+def _image_path(source: ImageSource, folder: Path) -> str:
+    """Where LabelMe finds the image, seen from the folder of its file; of a zip's member only the name."""
+    if source.member is not None:
+        return source.name
+    try:
+        return Path(os.path.relpath(source.path, folder)).as_posix()
+    except ValueError:  # another drive (Windows): there is no relative path
+        return source.path.absolute().as_posix()
+
+
 def _propose(model: Model, source: ImageSource, file: Path, label: str, all_lesions: bool) -> Proposal:
     if file.exists() and not is_proposal(read_labelme(file.read_bytes(), file)):
         return Proposal(source.name, str(file), "kept", "a person has worked on this file")
@@ -132,8 +174,7 @@ def _propose(model: Model, source: ImageSource, file: Path, label: str, all_lesi
     result = model.segment(
         load_image(source, min_side=model.min_side), lesions="all" if all_lesions else None
     )
-    image = os.path.relpath(source.path, file.parent) if source.member is None else source.name
-    annotation = annotate(model, result, image=Path(image).as_posix(), label=label)
+    annotation = annotate(model, result, image=_image_path(source, file.parent), label=label)
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, write_labelme(annotation))
     message = "" if result.status == "ok" else "nothing found"

@@ -77,8 +77,8 @@ def segment(
         typer.Option(
             metavar="KINDS",
             help="Of mask (PNG, the input's size), overlay (JPEG to look at, at most 1800 px), "
-            "probability (16-bit PNG, the input's size); of DICOM inputs also dicom-seg, dicom-probability "
-            "(segmentations), dicom-sr (measurements), dicom-sc (overlay).",
+            "probability (16-bit PNG, the input's size), labelme (outlines to correct); of DICOM inputs also "
+            "dicom-seg, dicom-probability (segmentations), dicom-sr (measurements), dicom-sc (overlay).",
         ),
     ] = "mask,overlay",
     workers: Annotated[
@@ -198,7 +198,7 @@ def segment(
             out,
             options,
             plan=plan,
-            encoder=_dicom_encoder(network, options),
+            encoders=_encoders(network, options, out),
             resume=resume,
             overwrite=overwrite,
             inputs=inputs,
@@ -225,19 +225,24 @@ def _end(summary: dict[str, Any], *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _dicom_encoder(model: Model, options: BatchOptions) -> Encoder | None:
-    """What makes the DICOM files, where ``--save`` asks for some."""
+def _encoders(model: Model, options: BatchOptions, out: Path) -> list[Encoder]:
+    """What makes the LabelMe and DICOM files, where ``--save`` asks for some."""
     from dermseg.inference.batch import describe_model
     from dermseg.inference.outputs import DICOM_KINDS
 
+    encoders: list[Encoder] = []
+    if "labelme" in options.save:
+        from dermseg.labeling.propose import LabelmeEncoder
+
+        encoders.append(LabelmeEncoder(model, out))
     if not set(options.save) & set(DICOM_KINDS):
-        return None
+        return encoders
     try:
         from dermseg.dicom.write import DicomEncoder
     except ModuleNotFoundError:
         raise MissingExtraError("--save dicom-...", "dicom") from None
     shaping = {key: getattr(options, key) for key in ("threshold", "lesions", "tta")}
-    return DicomEncoder(describe_model(model), shaping, datetime.now())
+    return [*encoders, DicomEncoder(describe_model(model), shaping, datetime.now())]
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def segment_on_ray(
     """
     check_extra()
     from dermseg.inference.batch import BatchOptions
-    from dermseg.inference.outputs import parse_save, result_folders
+    from dermseg.inference.outputs import ENCODED_KINDS, parse_save, result_folders
     from dermseg.inference.predictor import load_model
     from dermseg.scale.manifest import list_inputs
     from dermseg.scale.ray_engine import run_on_ray
@@ -64,6 +64,11 @@ def segment_on_ray(
     if workers is not None and workers < 1:
         raise UsageError(f"--workers must be at least 1, got {workers}")
     options = BatchOptions(**chosen, save=parse_save(save))
+    if others := [kind for kind in options.save if kind in ENCODED_KINDS]:
+        raise UsageError(
+            f"--save {','.join(others)} does not go with --engine ray",
+            hint="mask, overlay and probability do",
+        )
     listed = list_inputs(inputs, exclude=[] if is_url(output) else result_folders(Path(output)))
     # Not what is fastest on this machine: all machines must give the same masks.
     network = load_model(model, variant=variant, runtime=None if runtime == "auto" else runtime, threads=1)
