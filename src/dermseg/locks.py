@@ -13,13 +13,22 @@ _LOCK_AT = 1 << 40  # Windows locks bytes, not files: far beyond the end, so tha
 def lock_file(file: BinaryIO) -> None:
     """Lock an open file without waiting. The lock ends with the file, or with the process, however that ends.
 
+    Where the file system has no locks (some mounted drives) there is nothing to tell others by, and no error.
+
     Raises
     ------
     BlockingIOError, PermissionError
         Another process holds it.
-    OSError
-        Or the file system has no locks.
     """
+    try:
+        _lock(file)
+    except (BlockingIOError, PermissionError):
+        raise
+    except OSError:
+        return
+
+
+def _lock(file: BinaryIO) -> None:
     if os.name == "nt":  # pragma: no cover - exercised on Windows only
         import msvcrt
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from dermseg.errors import ImageError
-from dermseg.images import ImageSource, find_images, load_image
+from dermseg.images import ImageSource, find_images, load_image, load_mask
 from dermseg.images.decode import reduction
 from dermseg.images.load import load_view
 
@@ -106,6 +106,21 @@ def test_every_layout_becomes_rgb(data: bytes, expected: np.ndarray, mode: str, 
     assert image.info.mode == mode
     assert note in "; ".join(image.info.notes)
     assert (image.info.spacing_mm, image.scale) == (None, 1.0)
+
+
+@pytest.mark.parametrize("dtype", ["<u1", "<u2", ">u2"])
+def test_a_tiff_in_which_zero_is_white_is_no_negative(dtype: str) -> None:
+    top = np.iinfo(dtype).max
+    values = np.tile(np.array([[0, top // 4, top]], dtype), (9, 5))
+    order = dtype[0]
+    tags = [(256, 15), (257, 9), (258, 8 * values.itemsize), (259, 1), (262, 0), (273, 134), (277, 1)]
+    tags += [(278, 9), (279, values.nbytes)]
+    entries = b"".join(pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags)
+    start = (b"II*\0" if order == "<" else b"MM\0*") + pack(f"{order}IH", 8, len(tags))
+    data = (start + entries).ljust(134, b"\0") + values.tobytes()
+    assert np.abs(load_image(data).pixels[0, :3, 0].astype(int) - [255, 191, 0]).max() <= 1
+    mask = data[:134] + np.where(values > 0, top, 0).astype(dtype).tobytes()
+    assert np.array_equal(load_mask(mask), values == 0)
 
 
 def test_adobe_cmyk_jpeg_is_not_a_negative() -> None:
@@ -231,6 +246,18 @@ def test_bombs_do_not_go_off() -> None:
     scan = progressive.rfind(b"\xff\xda")
     with pytest.raises(ImageError, match="scans"):
         load_image(progressive[:scan] + progressive[scan:-2] * 200 + b"\xff\xd9")
+
+
+def test_what_stands_behind_a_jpeg_is_not_counted_as_scans() -> None:
+    """Phones append a film ("motion photo"): among many megabytes any two bytes occur."""
+    film = b"\xff\xda" * 200
+    for kind in ("JPEG", "progressive"):
+        assert np.array_equal(load_image(FILES[kind] + film).pixels, load_image(FILES[kind]).pixels)
+    progressive = FILES["progressive"]
+    scan = progressive.rfind(b"\xff\xda")
+    comment = b"\xff\xfe\0\4\xff\xd9"  # an end marker inside a part is none
+    with pytest.raises(ImageError, match="scans"):
+        load_image(progressive[:scan] + (comment + progressive[scan:-2]) * 200 + b"\xff\xd9")
 
 
 @pytest.mark.parametrize(

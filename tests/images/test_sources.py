@@ -243,6 +243,14 @@ def test_reference_masks_beside_their_images_are_told_apart(tmp_path: Path) -> N
     assert [s.name for s in masks] == ["masks/a_segmentation.png", "c_mask.PNG"]
 
 
+def test_what_isic_gives_beside_its_images_is_no_photograph(tmp_path: Path) -> None:
+    beside = ["d/ISIC_0000001_superpixels.png", "t/ISIC_0000001_attribute_milia_like_cyst.png"]
+    names = ["d/ISIC_0000001.jpg", *beside, "d/ISIC_0000002_superpixels.png"]
+    images, masks, _ = tell_apart([ImageSource(name, tmp_path / name) for name in names])
+    assert [s.name for s in images] == ["d/ISIC_0000001.jpg", "d/ISIC_0000002_superpixels.png"]
+    assert [s.name for s in masks] == beside
+
+
 def test_results_of_an_earlier_run_are_no_photographs(tree: Path) -> None:
     (tree / "sub" / "journal.jsonl").touch()
     found = tell_apart(find_images([tree]))

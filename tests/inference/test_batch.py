@@ -232,6 +232,18 @@ def test_foreign_files_are_never_replaced(batch: Batch, tmp_path: Path) -> None:
     assert mask.read_bytes() == b"drawn by hand"
 
 
+def test_overwrite_that_is_refused_leaves_the_earlier_run(batch: Batch, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    batch()
+    before = snapshot(out)
+    write_disc(photos / "new.png", radius=20)
+    (out / "masks/new_segmentation.png").write_bytes(b"drawn by hand")
+    with pytest.raises(UsageError, match=r"no run recorded there: masks/new_segmentation\.png"):
+        batch(overwrite=True)
+    (out / "masks/new_segmentation.png").unlink()
+    assert snapshot(out) == before
+
+
 def test_two_runs_cannot_share_a_folder(batch: Batch) -> None:
     refused = []
 
@@ -245,13 +257,21 @@ def test_two_runs_cannot_share_a_folder(batch: Batch) -> None:
     assert refused
 
 
+def test_a_drive_without_locks_is_written_to(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("dermseg.locks._lock", refuse)
+    assert batch().counts["failed"] == batch(resume=True).processed == 1
+
+
 def test_of_runs_that_begin_at_once_one_has_the_folder(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a journal that another process has just made is replaced, nor is one that is being removed."""
     refuse, remove = folder._refuse_foreign, folder._remove_leftovers
     entered = []
 
-    def meanwhile(out: Path, plan: object) -> None:
-        refuse(out, plan)  # type: ignore[arg-type]
+    def meanwhile(out: Path, plan: object, *own: object, **named: object) -> None:
+        refuse(out, plan, *own, **named)  # type: ignore[arg-type]
         if not entered:
             entered.append(out)
             batch()
@@ -345,6 +365,6 @@ def test_a_full_disk_ends_the_batch_and_resume_goes_on(
 
 def test_save_lists_what_exists() -> None:
     assert parse_save("overlay, MASK") == ("mask", "overlay")
-    with pytest.raises(UsageError, match="labelme") as caught:
-        parse_save("mask,labelme")
+    with pytest.raises(UsageError, match="masks") as caught:
+        parse_save("mask,masks")
     assert "mask, overlay, probability" in str(caught.value)

@@ -67,7 +67,7 @@ def test_a_drive_without_locks_is_no_obstacle(
     def refuse(_: object) -> None:
         raise OSError(errno.ENOLCK, "no locks available")
 
-    monkeypatch.setattr("dermseg.training.folder.lock_file", refuse)
+    monkeypatch.setattr("dermseg.locks._lock", refuse)
     assert train(load_config(tiny_config[0]), tmp_path / "run", quiet=True).finished
 
 

@@ -132,6 +132,9 @@ def _decode(header: Header, min_side: int | None, allow_truncated: bool) -> Imag
             raise
         image.tile = []  # the rows decoded so far are kept, and loading is over
         image.load()
+    if header.white_is_zero and image.mode.startswith("I;16"):
+        # Pillow exchanges black and white up to 8 bits, and not beyond
+        return Image.fromarray(np.asarray(image) ^ np.uint16((1 << header.bits) - 1))
     return image
 
 
@@ -149,6 +152,8 @@ def _decode_unusual_tiff(header: Header) -> Image.Image | None:
     if array is None or array.shape[:2] != (header.height, header.width):
         return None
     scaled = scale_to_8_bits(array if array.ndim == 2 else array[..., 2::-1])
+    if header.white_is_zero:
+        scaled = 255 - scaled
     return Image.fromarray(np.ascontiguousarray(scaled))
 
 

@@ -48,6 +48,8 @@ class Header:
         Remarks for the user.
     samples, float_samples
         Channels per pixel, and whether they are floating point (TIFF).
+    white_is_zero
+        Grey whose smallest value is white (TIFF).
     spacing_mm
         Millimetres between pixel centres (row, column) where the file is calibrated (DICOM).
     mask_only
@@ -65,6 +67,7 @@ class Header:
     notes: tuple[str, ...] = ()
     samples: int = 0
     float_samples: bool = False
+    white_is_zero: bool = False
     spacing_mm: tuple[float, float] | None = None
     mask_only: bool = False
 

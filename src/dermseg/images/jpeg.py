@@ -8,6 +8,7 @@ restart marker, so the marker cannot appear there by chance. Source: ITU-T T.81 
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import NamedTuple
 
@@ -21,7 +22,8 @@ _KEPT = frozenset([0xC4, 0xCC, 0xDB, 0xDC, 0xDD, *_FRAME_MARKERS])
 # thousands of scans keeps a decoder busy for hours.
 MAX_SCANS = 100
 _MAX_SEGMENTS = 20_000
-EOI = b"\xff\xd9"
+SOS, EOI = b"\xff\xda", b"\xff\xd9"
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # one with a body, or the end
 
 
 class _Frame(NamedTuple):
@@ -76,9 +78,9 @@ def probe_jpeg(data: bytes) -> Header:
         raise ImageError(
             f"JPEG with {frame.bits} bits per channel is not read", hint="save it as PNG or TIFF"
         )
-    scans = data.count(b"\xff\xda", position)
-    if scans > MAX_SCANS:
-        raise ImageError(f"the JPEG has {scans:,} scans, more than the {MAX_SCANS} that are read")
+    # Bytes that look like a scan may stand behind the end; counting them is fast, and nearly always enough.
+    if data.count(SOS, position) > MAX_SCANS and _scans(data, position) > MAX_SCANS:
+        raise ImageError(f"the JPEG has more than the {MAX_SCANS} scans that are read")
     truncated = ""
     if data.rfind(EOI, position) >= 0:
         kept.append(view[position:])
@@ -96,6 +98,21 @@ def probe_jpeg(data: bytes) -> Header:
         truncated=truncated,
         samples=frame.channels,
     )
+
+
+def _scans(data: bytes, position: int) -> int:
+    """Scans from `position` to the end marker, counted as a decoder meets them, up to one too many.
+
+    What phones put behind the end (the film of a "motion photo", many megabytes) may hold any bytes.
+    """
+    count = 0
+    for _ in range(_MAX_SEGMENTS):
+        found = _MARKER.search(data, position)
+        if found is None or found[0] == EOI or count > MAX_SCANS:
+            return count
+        count += found[0] == SOS
+        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    raise ImageError(f"the JPEG has more than {_MAX_SEGMENTS:,} parts")
 
 
 def _last_whole(data: bytes, start: int) -> int:

@@ -11,7 +11,7 @@ from dermseg.errors import UsageError
 from dermseg.images.sources import ImageSource
 
 JOURNAL, RUN = "journal.jsonl", "run.json"  # in the output folders of ``dermseg segment``
-_MASK_NAME = re.compile(r"(.+)_(?:segmentation|mask|lesion|labels)")
+_MASK_NAME = re.compile(r"(.+)_(?:segmentation|mask|lesion|labels|superpixels|attribute_[a-z_]+)")
 
 
 def is_output(folder: Path) -> bool:
@@ -63,8 +63,8 @@ def tell_apart(sources: Sequence[ImageSource]) -> Roles:
     """What each of the files that were found is.
 
     Data sets come as images beside masks: ``X_segmentation``, ``X_mask``, ``X_lesion`` or ``X_labels`` is a
-    reference mask where an image ``X`` is there too, in whatever folder; a file of such a name on its own is
-    a photograph.
+    reference mask where an image ``X`` is there too, in whatever folder, as are the superpixels and attribute
+    masks of ISIC; a file of such a name on its own is a photograph.
     What an earlier ``dermseg segment`` wrote below the folders that were named is none, though its overlays
     look like it; an output folder that is itself named is taken as it is.
     """

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from dermseg.errors import ImageError
 from dermseg.images.headers import Header
 
-WIDTH, HEIGHT, BITS, ORIENTATION, SAMPLES = 256, 257, 258, 274, 277
+WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES = 256, 257, 258, 262, 274, 277
 TILE_WIDTH, TILE_HEIGHT, SAMPLE_FORMAT = 322, 323, 339
 _MAX_ENTRIES = 4096
 _MAX_FRAMES = 10_000
@@ -148,4 +148,5 @@ def probe_tiff(data: bytes) -> Header:
         frames,
         samples=tags[SAMPLES].value if SAMPLES in tags else 1,
         float_samples=SAMPLE_FORMAT in tags and tags[SAMPLE_FORMAT].value == 3,
+        white_is_zero=PHOTOMETRIC in tags and tags[PHOTOMETRIC].value == 0,
     )

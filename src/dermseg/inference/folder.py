@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -70,7 +70,7 @@ def claim_folder(out: Path, header: Header, *, resume: bool, overwrite: bool) ->
                 file=out,
                 hint="go on with it (--resume), replace it (--overwrite), or choose another folder with -o",
             )
-        _remove_run(path)
+        _remove_run(path, plan_files(header))
     _refuse_foreign(out, plan_files(header))
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -122,11 +122,17 @@ def _whole(file: Path) -> bool:
     return file.is_file() and file.stat().st_size > 0
 
 
-def _remove_run(path: Path) -> None:
-    """Remove what the run of this journal wrote, and the folders that are empty then."""
+def _remove_run(path: Path, following: Mapping[str, Mapping[str, str]]) -> None:
+    """Remove what the run of this journal wrote, and the folders that are empty then.
+
+    Nothing of it where the run that follows could not write its files after all.
+    """
     journal = Journal.open(path)  # takes the lock: a run that is still writing is not pulled away
     try:
         out, plan = path.parent, plan_files(journal.header)
+        _refuse_foreign(
+            out, following, own={*TABLES, *(file for files in plan.values() for file in files.values())}
+        )
         _remove_leftovers(out, plan)
         for files in plan.values():
             for file in files.values():
@@ -163,13 +169,16 @@ def _remove_leftovers(out: Path, plan: Mapping[str, Mapping[str, str]]) -> None:
                     path.unlink(missing_ok=True)
 
 
-def _refuse_foreign(out: Path, plan: Mapping[str, Mapping[str, str]]) -> None:
-    """Refuse to replace files that are there although no run of ours is."""
+def _refuse_foreign(
+    out: Path, plan: Mapping[str, Mapping[str, str]], own: Collection[str] = frozenset()
+) -> None:
+    """Refuse to replace files that are there and not our `own`."""
     if not out.is_dir():
         return
-    found = [name for name in TABLES if (out / name).exists()]
+    wanted = list(TABLES)
     if any((out / folder).exists() for folder, _ in LAYOUT.values()):
-        found += [file for files in plan.values() for file in files.values() if (out / file).exists()]
+        wanted += [file for files in plan.values() for file in files.values()]
+    found = [file for file in wanted if file not in own and (out / file).exists()]
     if found:
         shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         raise UsageError(

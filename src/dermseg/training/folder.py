@@ -32,8 +32,6 @@ def claim(folder: Path) -> BinaryIO:
     except (BlockingIOError, PermissionError):
         file.close()
         raise UsageError("another process is training in this folder", file=folder) from None
-    except OSError:
-        pass  # a mounted drive without locks: nothing to tell the other by
     return file
 
 

@@ -42,8 +42,6 @@ class Claim:
             raise DermsegError(
                 "is open in another window", file=annotation, hint="close it there to work on it here"
             ) from None
-        except OSError:
-            pass
         self._file = file
 
     def release(self) -> None:
