@@ -123,6 +123,15 @@ def test_a_tiff_in_which_zero_is_white_is_no_negative(dtype: str) -> None:
     assert np.array_equal(load_mask(mask), values == 0)
 
 
+def test_premultiplied_grey_is_laid_on_white() -> None:
+    stored = encode(Image.fromarray(np.array([[[100, 255], [0, 0], [50, 128]]], np.uint8), "LA"), "TIFF")
+    extra = pack("<HHIHH", 338, 3, 1, 2, 0)  # ExtraSamples, as unassociated alpha
+    assert extra in stored
+    image = load_image(stored.replace(extra, pack("<HHIHH", 338, 3, 1, 1, 0)))
+    assert image.info.mode == "La"
+    assert np.abs(image.pixels[0, :, 0].astype(int) - [100, 255, 177]).max() <= 1
+
+
 def test_adobe_cmyk_jpeg_is_not_a_negative() -> None:
     data = encode(PICTURE.convert("CMYK"), "JPEG", quality=95)
     assert b"Adobe" in data

@@ -108,6 +108,8 @@ def _scaled(part: Image.Image, low: float, high: float) -> Pixels:
 
 def _without_alpha(image: Image.Image) -> tuple[Pixels, tuple[str, ...]]:
     """Lay the image on white; leave the alpha channel out where it is opaque or empty everywhere."""
+    if image.mode == "La":  # premultiplied; Pillow has no way from there to RGBA
+        image = image.convert("LA")
     least, most = 255, 0
 
     def compose(part: Image.Image) -> Pixels:
