@@ -150,6 +150,13 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     assert np.array_equal(image.pixels, expected)
     assert (image.info.height, image.info.width) == expected.shape[:2]
     assert image.info.orientation == orientation
+    if kind == "JPEG":  # some programs add a block of their own
+        more = Image.Exif()
+        more[0x0131] = "a program"
+        block = more.tobytes()
+        start = data.index(b"\xff\xdb")
+        data = data[:start] + b"\xff\xe1" + pack(">H", len(block) + 2) + block + data[start:]
+        assert np.array_equal(load_image(data).pixels, expected)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

@@ -65,8 +65,8 @@ def probe_jpeg(data: bytes) -> Header:
                 raise ImageError("the JPEG has two frame headers: damaged")
             bits, height, width, channels = struct.unpack_from(">BHHB", body)
             frame = _Frame(width, height, bits, channels)
-        elif marker == 0xE1 and bytes(body[:6]) == b"Exif\0\0":
-            orientation = exif_orientation(bytes(body[6:]))
+        elif marker == 0xE1 and orientation == 1 and bytes(body[:6]) == b"Exif\0\0":
+            orientation = exif_orientation(bytes(body[6:]))  # a further block may come without it
         if marker in _KEPT or (marker, bytes(body[:5])) in ((0xE0, b"JFIF\0"), (0xEE, b"Adobe")):
             kept.append(view[position:end])
         position = end
