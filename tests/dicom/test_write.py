@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
@@ -241,6 +241,18 @@ def test_patients_stay_as_they_stand_even_where_the_standard_is_broken(
     for dataset in made.values():
         back = read_dataset(to_bytes(dataset))
         assert {name: str(back[name].value) for name in values} == values
+
+
+def test_times_are_those_of_the_photographs_clock(model: Model, files: ModuleType) -> None:
+    ds = files.photograph(TimezoneOffsetFromUTC="-1130")
+    _, _, made = write(model, files, ds)
+    here = datetime(2026, 1, 2, 3, 4, 5).astimezone(UTC)
+    for kind, dataset in made.items():
+        dates = {"ContentDate": "ContentTime", "InstanceCreationDate": "InstanceCreationTime"}
+        dates |= {"DateOfSecondaryCapture": "TimeOfSecondaryCapture"} if kind == "dicom-sc" else {}
+        for day, time in dates.items():
+            text = f"{dataset[day].value}{dataset[time].value}{dataset.TimezoneOffsetFromUTC}"
+            assert datetime.strptime(text, "%Y%m%d%H%M%S%z") == here, (kind, day)
 
 
 def test_an_image_without_identity_is_refused(model: Model, files: ModuleType) -> None:

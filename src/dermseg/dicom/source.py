@@ -9,6 +9,8 @@ that carries another patient id than its image would be lost, or worse.
 from __future__ import annotations
 
 import math
+import re
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any
 
@@ -127,19 +129,34 @@ def put_back(made: Dataset, origin: Origin) -> None:
     numbers = frame_numbers(image)
     if numbers is not None:
         made.walk(partial(_name_frame, origin.image_uid, str(image.SOPClassUID), numbers))
+    created = _on_the_clock_of(image, origin.created)
     moment: dict[str, Any] = {
-        "InstanceCreationDate": origin.created.strftime("%Y%m%d"),
-        "InstanceCreationTime": origin.created.strftime("%H%M%S"),
-        "ContentDate": origin.created.strftime("%Y%m%d"),
-        "ContentTime": origin.created.strftime("%H%M%S"),
-        "DateOfSecondaryCapture": origin.created.strftime("%Y%m%d"),
-        "TimeOfSecondaryCapture": origin.created.strftime("%H%M%S"),
+        "InstanceCreationDate": created.strftime("%Y%m%d"),
+        "InstanceCreationTime": created.strftime("%H%M%S"),
+        "ContentDate": created.strftime("%Y%m%d"),
+        "ContentTime": created.strftime("%H%M%S"),
+        "DateOfSecondaryCapture": created.strftime("%Y%m%d"),
+        "TimeOfSecondaryCapture": created.strftime("%H%M%S"),
     }
     for name, value in moment.items():
         if name in made:
             setattr(made, name, value)
     dimensions = derive_uid(str(made.SOPInstanceUID), "dimensions")
-    made.walk(partial(_settle, dimensions, origin.created.strftime("%Y%m%d%H%M%S")))
+    made.walk(partial(_settle, dimensions, created.strftime("%Y%m%d%H%M%S")))
+
+
+def _on_the_clock_of(image: Dataset, moment: datetime) -> datetime:
+    """A moment as the photograph's clock shows it, where its file says how far that is from UTC.
+
+    The attribute goes along, and holds for every time of a result (PS3.3 C.12.1).
+    """
+    offset = str(image.get("TimezoneOffsetFromUTC") or "").strip()
+    found = re.fullmatch(r"([+-])(0\d|1[0-4])([0-5]\d)", offset)
+    if found is None:
+        return moment
+    sign, hours, minutes = found.groups()
+    away = timedelta(hours=int(hours), minutes=int(minutes))
+    return moment.astimezone(timezone(-away if sign == "-" else away))
 
 
 def _settle(dimensions: str, moment: str, at: Dataset, element: Any) -> None:
