@@ -269,6 +269,19 @@ def test_many_images_with_a_broken_one(page: Any, address: str, pictures: list[P
     assert table.count("\n") == 21 and re.search(r"lesion-broken.jpg,failed,", table)
 
 
+def test_names_of_files_are_no_markup(page: Any, address: str, pictures: list[Path]) -> None:
+    names = ["*left* arm ~~1~~ $a$ and $b$ _x_.jpg", "![x](/no.png) `c` [d](e).jpg"]
+    files = [{"name": name, "mimeType": "image/jpeg", "buffer": pictures[7].read_bytes()} for name in names]
+    page.goto(f"{address}/batch")
+    upload(page, *files, {**files[0], "name": "whole $a$ *b*.jpg", "buffer": pictures[0].read_bytes()})
+    page.get_by_role("button", name="Segment").click()
+    page.get_by_role("button", name="Everything (ZIP)").wait_for()
+    alerts = page.get_by_test_id("stAlert").all_inner_texts()
+    assert names[0] in "".join(alerts) and "`c` [d](e).jpg" in "".join(alerts)
+    page.get_by_text("whole $a$ *b*.jpg").last.wait_for()
+    assert page.locator('[data-testid="stMain"] img[alt="x"]').count() == 0
+
+
 def test_results_never_stay_under_other_settings(page: Any, address: str, pictures: list[Path]) -> None:
     page.goto(f"{address}/batch")
     upload(page, pictures[0])

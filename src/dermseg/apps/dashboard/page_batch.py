@@ -16,7 +16,15 @@ from dermseg.apps.dashboard.many import (
     thumbnail,
 )
 from dermseg.apps.dashboard.settings import current
-from dermseg.apps.dashboard.shared import ask_files, choose_model, get_model, short_name, show_image, told
+from dermseg.apps.dashboard.shared import (
+    ask_files,
+    choose_model,
+    get_model,
+    plain,
+    short_name,
+    show_image,
+    told,
+)
 from dermseg.apps.dashboard.uploads import fingerprint, list_images
 from dermseg.inference.batch import BatchOptions
 from dermseg.inference.journal import Entry
@@ -48,7 +56,7 @@ def draw() -> None:
         bar = st.progress(0.0, "Loading the model …")
 
         def progress(done: int, total: int, last: str) -> None:
-            bar.progress(done / max(1, total), f"{done} of {total} images {last}")
+            bar.progress(done / max(1, total), f"{done} of {total} images {plain(last)}")
 
         with told():
             model = get_model(name, images=len(list_images(uploads)[0]))
@@ -60,12 +68,12 @@ def draw() -> None:
         return
     made, finished = stored
     if made == wanted:
-        st.caption(f"Made with the model {short_name(name)}: {name_settings(options)}.")
+        st.caption(f"Made with the model {plain(short_name(name))}: {name_settings(options)}.")
         _draw_finished(finished)
     elif made[0] == wanted[0]:
         st.info(
-            f"The results at hand were made with the model {short_name(made[1])}: {name_settings(made[2])}. "
-            "Choose these again to see them, or press Segment for new ones."
+            f"The results at hand were made with the model {plain(short_name(made[1]))}: "
+            f"{name_settings(made[2])}. Choose these again to see them, or press Segment for new ones."
         )
 
 
@@ -77,9 +85,9 @@ def _draw_finished(finished: Finished) -> None:
         column.metric(label, value)
     for entry in finished.entries:
         if entry.row.status == "failed":
-            st.error(f"{entry.row.file}: {entry.row.message}", icon=":material/error:")
+            st.error(plain(f"{entry.row.file}: {entry.row.message}"), icon=":material/error:")
     if finished.left_out:
-        st.info(f"Left out, masks by their names: {', '.join(finished.left_out[:5])}")
+        st.info(f"Left out, masks by their names: {plain(', '.join(finished.left_out[:5]))}")
     with st.container(horizontal=True):
         st.download_button(
             "Everything (ZIP)", finished.archive, "dermseg-results.zip", "application/zip",
@@ -107,9 +115,9 @@ def _draw_gallery(entries: list[Entry]) -> None:
             with column:
                 picture, row = thumbnail(entry), entry.row
                 if picture is None:
-                    st.caption(f":material/broken_image: {row.file}  \nfailed")
+                    st.caption(f":material/broken_image: {plain(row.file)}  \nfailed")
                     continue
                 show_image(picture, f"{row.file} with its outline")
                 sure = "" if row.confidence is None else f"{row.confidence:.2f}"
                 verdict = f", {row.verdict}" if row.verdict else ""
-                st.caption(f"{row.file}  \n{sure}{verdict}")
+                st.caption(f"{plain(row.file)}  \n{sure}{verdict}")

@@ -18,6 +18,7 @@ from dermseg.apps.dashboard.shared import (
     choose_model,
     draw_verdict,
     get_model,
+    plain,
     show_image,
     told,
 )
@@ -63,7 +64,7 @@ def draw() -> None:
         line = st.toggle("Outline", value=True)
         fill = st.slider("Fill", 0, 100, 0, 5, format="%d %%", help="Opacity of the lesion's filling.")
     for message in messages:
-        st.error(message, icon=":material/error:")
+        st.error(plain(message), icon=":material/error:")
     if place is None:
         if not messages:
             _draw_welcome()
@@ -227,7 +228,7 @@ def _calibrate(look: Look, points: list[tuple[float, float]], key: str) -> tuple
 
 
 def _draw_facts(model: Model, look: Look, result: Result, spacing: tuple[float, float] | None) -> None:
-    st.subheader(look.name, anchor=False)
+    st.subheader(plain(look.name), anchor=False)
     draw_verdict(result)
     if result.status == "no_lesion":
         st.warning("No lesion was found at this threshold.", icon=":material/search_off:")

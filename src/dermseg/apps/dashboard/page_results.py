@@ -9,7 +9,7 @@ import streamlit as st
 
 from dermseg.apps.dashboard import findings
 from dermseg.apps.dashboard.settings import current
-from dermseg.apps.dashboard.shared import told
+from dermseg.apps.dashboard.shared import plain, told
 
 
 def draw() -> None:
@@ -24,7 +24,7 @@ def draw() -> None:
         return
     found = findings.find_results(root)
     if not found:
-        st.info(f"There are no results below {root.name}.")
+        st.info(f"There are no results below {plain(root.name)}.")
         return
     chosen = st.selectbox("Result", found, format_func=lambda item: item.label)
     with told(chosen.name), _readable(chosen.name):
@@ -46,7 +46,7 @@ def _readable(name: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError) as error:
         reason = getattr(error, "strerror", None) or "it is not what dermseg wrote"
         st.error(
-            f"{name} cannot be read: {reason}. Make it again, or move it away, and reload the page.",
+            f"{plain(name)} cannot be read: {reason}. Make it again, or move it away, and reload the page.",
             icon=":material/error:",
         )
 

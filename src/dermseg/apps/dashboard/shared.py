@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
@@ -61,6 +62,11 @@ def short_name(name: str) -> str:
     return name
 
 
+def plain(text: str) -> str:
+    """A name or message where Streamlit takes Markdown: shown as it is, whatever signs are in it."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+
+
 def show_image(data: bytes, alt: str) -> None:
     """A picture as wide as its column, with a text for those who do not see it."""
     text = {"alt": alt} if "alt" in inspect.signature(st.image).parameters else {}  # not in older Streamlit
@@ -90,7 +96,7 @@ def ask_files(label: str, *, key: str, many: bool, zips: bool = True) -> list[Up
     uploads: list[Upload] = st.session_state.get(kept, [])
     if st.session_state[back]:
         names = ", ".join(upload.name for upload in uploads[:3]) + (" …" if len(uploads) > 3 else "")
-        st.caption(f"Still here: {names} ({len(uploads)}). Other files take their place.")
+        st.caption(f"Still here: {plain(names)} ({len(uploads)}). Other files take their place.")
         if st.button("Remove", key=f"remove {key}"):
             del st.session_state[kept]
             st.session_state[back] = False
@@ -108,7 +114,8 @@ def told(name: str = "") -> Iterator[None]:
         yield
     except DermsegError as error:
         hint = f" Try: {error.hint}." if error.hint else ""
-        st.error(f"{name + ': ' if name else ''}{error.message}.{hint}", icon=":material/error:")
+        message = f"{name + ': ' if name else ''}{error.message}.{hint}"
+        st.error(plain(message), icon=":material/error:")
         st.stop()
 
 
