@@ -67,6 +67,13 @@ def test_smart_fill_takes_the_lesion_it_was_put_in() -> None:
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.98
 
 
+def test_smart_fill_begins_in_the_pixel_under_the_point() -> None:
+    image = np.full((40, 40, 3), 220, np.uint8)
+    image[:, 20:] = 60
+    patch = tools.smart_fill(image, (19.7, 10.0), 5)  # nearer to the centre of column 20 than of 19
+    assert patch.x == 20
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(
@@ -301,6 +308,37 @@ def test_another_threshold_replaces_the_proposal() -> None:
     document.propose(large)
     assert document.layer("lesion")[50, 75] and document.undo() and not document.layer("lesion").any()
     assert not document.can_undo
+
+
+def test_another_threshold_that_finds_nothing_leaves_nothing_of_a_proposal_from_a_file() -> None:
+    circle = Shape("lesion", "circle", np.array([[50.0, 50], [60, 50]]))
+    document = Document(Annotation("a.png", SIZE[1], SIZE[0], (circle,), {"flags": {"proposed": True}}))
+    document.propose(Annotation("a.png", SIZE[1], SIZE[0]))
+    assert not document.layer("lesion").any() and document.status == "proposed"
+    document.undo()
+    assert document.layer("lesion")[50, 55]
+
+
+def test_after_a_crash_what_another_program_wrote_is_not_written_over(tmp_path: Path) -> None:
+    image, _, _ = synthesize(3, (240, 320))
+    cv2.imwrite(str(tmp_path / "a.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    (entry,) = files.list_images([tmp_path])
+    entry.annotation.write_text(
+        '{"shapes": [], "note": "mine", "imagePath": "a.png", "imageHeight": 240, "imageWidth": 320}'
+    )
+    stroke = tools.brush((5, 5), (30, 5), 4, (240, 320))
+    files.open_image(entry).document.apply("brush", "lesion", stroke)
+    unchanged = files.open_image(entry)
+    assert unchanged.recovered
+    files.save(unchanged)
+    unchanged.document.apply("eraser", "lesion", stroke, erase=True)
+    entry.annotation.write_bytes(entry.annotation.read_bytes().replace(b'"mine"', b'"theirs"'))
+    changed = files.open_image(entry)
+    assert changed.recovered
+    with pytest.raises(files.ChangedError):
+        files.save(changed)
+    files.save(changed, over=True)
+    assert b'"mine"' in entry.annotation.read_bytes() and not entry.unsaved
 
 
 def test_two_readers() -> None:

@@ -265,6 +265,28 @@ def test_a_proposal_that_comes_after_a_stroke_is_dropped(
     assert np.array_equal(lesion(window), drawn) and "corrected" in window.file_list.item(0).text()
 
 
+def test_what_the_model_still_looks_at_is_not_approved_as_empty(
+    qtbot: Any, show: Open, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = show(photographs)
+    model, looked = window.session.model(), threading.Event()
+
+    def slow() -> Any:
+        looked.wait(30)
+        return model
+
+    monkeypatch.setattr(window.session, "model", slow)
+    key(qtbot, window, Qt.Key.Key_N)
+    qtbot.waitUntil(lambda: window.session.row == 1 and window.session.opened is not None, timeout=60_000)
+    key(qtbot, window, Qt.Key.Key_A)
+    assert window.session.row == 1 and "The model looks at the image" in window.message.text()
+    looked.set()
+    ready(qtbot, window)
+    key(qtbot, window, Qt.Key.Key_A)
+    assert window.file_list.currentRow() == 2
+    assert draw_labels(read_labelme((photographs / "b.json").read_bytes()), ["lesion"]).any()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is where not even root can make a folder")
 def test_where_nothing_can_be_saved_nothing_is_lost_without_a_question(
     qtbot: Any, show: Open, photographs: Path, monkeypatch: pytest.MonkeyPatch

@@ -211,11 +211,17 @@ class Window(QMainWindow):
 
     def approve(self) -> None:
         """The outline is good: say so, save, next image."""
-        if self.session.opened is not None:
-            self.session.opened.document.set_status("approved")
-            self.edited()
-            self.save()
-            self.step(1)
+        opened = self.session.opened
+        if opened is None:
+            return
+        if opened.document.status == "new" and self.assistant.worker.working:
+            # Nothing is there to be approved yet: it would be filed as an image without a lesion.
+            self.say(self.texts("The model looks at the image"))
+            return
+        opened.document.set_status("approved")
+        self.edited()
+        self.save()
+        self.step(1)
 
     def _show_status(self, row: int) -> None:
         entry = self.session.entries[row]

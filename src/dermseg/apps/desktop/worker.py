@@ -23,6 +23,11 @@ class Worker(QThread):
         A job's error.
     busy
         Whether there is work.
+
+    Attributes
+    ----------
+    working
+        Whether an answer is still to come.
     """
 
     failed = Signal(object)
@@ -36,6 +41,7 @@ class Worker(QThread):
         self._waiting: tuple[int, Job] | None = None
         self._then: Then = lambda result: None
         self._stop = False
+        self.working = False
         self._finished.connect(self._deliver)
 
     def submit(self, job: Job, then: Then) -> None:
@@ -45,6 +51,7 @@ class Worker(QThread):
             self._waiting = (self._ticket, job)
             self._then = then
             self._ready.notify()
+        self.working = True
         self.busy.emit(True)
         if not self.isRunning():
             self.start()
@@ -54,6 +61,7 @@ class Worker(QThread):
         with self._ready:
             self._ticket += 1
             self._waiting = None
+        self.working = False
         self.busy.emit(False)
 
     def stop(self) -> None:
@@ -84,6 +92,7 @@ class Worker(QThread):
     def _deliver(self, ticket: int, result: Any, error: Exception | None) -> None:
         if ticket != self._ticket:
             return
+        self.working = False
         self.busy.emit(False)
         if error is None:
             self._then(result)

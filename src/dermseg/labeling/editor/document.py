@@ -223,6 +223,10 @@ class Document:
         if self.last_step == PROPOSE:
             self.undo()
         drawn = self.learn(annotation)
+        if (
+            self.status == "proposed"
+        ):  # by a model, and by nobody corrected: where it has nothing now, nor has this
+            drawn = {label: np.zeros(self.size, np.bool_) for label in self.layers} | drawn
         self.on_record("origin", annotation)
         for label, mask in drawn.items():
             self._replace(label, mask)

@@ -20,7 +20,7 @@ from dermseg.images.masks import save_mask
 from dermseg.images.roles import tell_apart
 from dermseg.images.sources import ImageSource, find_images
 from dermseg.labeling.editor.document import Document, Status, status_of
-from dermseg.labeling.editor.journal import ELSEWHERE, Journal, journal_path, recover
+from dermseg.labeling.editor.journal import ELSEWHERE, Journal, journal_path, read_base, recover
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Opened:
     recovered
         Whether a journal brought work back.
     read
-        The annotation file's content as it was opened or saved last; None where there was none.
+        The annotation file's content as it was opened or saved last; None where there was none. Where another
+        program wrote it after a crash, what it was before.
     """
 
     entry: Entry
@@ -134,7 +135,11 @@ def open_image(entry: Entry) -> Opened:
     read = _content(entry.annotation)
     document = recover(path)
     recovered = document is not None
-    if document is None:
+    if document is not None:
+        base = read_base(path)
+        if read is not None and not _is_one_of(read, base, write_labelme(document.to_annotation())):
+            read = base
+    else:
         annotation = read_annotation(entry)
         if annotation is None:
             document = Document(Annotation(_relative(entry), width, height), "new")
@@ -225,6 +230,14 @@ def _other_image(annotation: Annotation, entry: Entry) -> str | None:
     if entry.source.member is None and not (entry.annotation.parent / annotation.image).is_file():
         return None
     return name
+
+
+def _is_one_of(content: bytes, *known: bytes) -> bool:
+    """Whether an annotation file's content is one of those that ``write_labelme`` wrote, or says the same."""
+    try:
+        return content in known or write_labelme(read_labelme(content)) in known
+    except DataError:
+        return False
 
 
 def _content(file: Path) -> bytes | None:

@@ -168,6 +168,13 @@ def recover(path: Path) -> Document | None:
     return document
 
 
+def read_base(path: Path) -> bytes:
+    """The annotation that a journal begins with, as ``write_labelme`` writes it; empty if there is none."""
+    with path.open("rb") as file:
+        head = file.read(len(_MAGIC) + _HEAD.size)[len(_MAGIC) :]
+        return file.read(_HEAD.unpack(head)[1]) if len(head) == _HEAD.size else b""
+
+
 def _drop(path: Path) -> None:
     with contextlib.suppress(OSError):
         path.unlink()

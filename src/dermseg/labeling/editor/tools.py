@@ -91,7 +91,8 @@ def smart_fill(image: NDArray[np.uint8], seed: Point, tolerance: float) -> Patch
         small = np.asarray(cv2.resize(image, inner, interpolation=cv2.INTER_AREA), np.uint8)
     lab = cv2.cvtColor(cv2.medianBlur(np.ascontiguousarray(small), 5), cv2.COLOR_RGB2LAB)
     h, w = lab.shape[:2]
-    at = (min(max(int(seed[0] * w / width), 0), w - 1), min(max(int(seed[1] * h / height), 0), h - 1))
+    column, row = int((seed[0] + 0.5) * w / width), int((seed[1] + 0.5) * h / height)
+    at = (min(max(column, 0), w - 1), min(max(row, 0), h - 1))
     found = np.zeros((h + 2, w + 2), np.uint8)
     flags = 4 | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE | (1 << 8)
     cv2.floodFill(lab, found, at, (0, 0, 0), (tolerance,) * 3, (tolerance,) * 3, flags)
