@@ -145,6 +145,8 @@ class _Work:
             text = str(value or "")
             if not text:
                 return True
+            if not re.fullmatch(r"\d{8}", text[:8]):  # a year or month alone, which cannot be moved by days
+                return False
             try:
                 day = datetime.strptime(text[:8], "%Y%m%d") + timedelta(days=self.days)
             except (ValueError, OverflowError):
