@@ -125,6 +125,13 @@ def test_the_everyday_install_does_not_require_torch() -> None:
     assert not [name for name in ("torch", "scipy", "pandas", "matplotlib") if name in required]
 
 
+def test_the_extra_all_is_every_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = dict(project["optional-dependencies"])
+    (everything,) = extras.pop("all")
+    assert everything == f"dermseg[{','.join(extras)}]"
+
+
 def test_constraints_hold_a_plain_version_for_every_requirement() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]

@@ -111,6 +111,21 @@ def test_suite_runs_resumes_and_reports(suite_file: Path, tmp_path: Path) -> Non
         write_report(out, suite.name)
 
 
+def test_cross_validation_is_one_line(suite_file: Path, tmp_path: Path) -> None:
+    suite = yaml.safe_load(suite_file.read_text())
+    suite["axes"] = {"model": {"narrow": suite["axes"]["model"]["narrow"]}}
+    suite_file.write_text(yaml.safe_dump({**suite, "folds": 3, "evaluate": [{"name": "left out"}]}))
+    out = tmp_path / "out"
+    assert run_suite(load_suite(suite_file), suite_file, out, quiet=True, report=print) == []
+    write_report(out, "tiny")
+    rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
+    assert [row["fold"] for row in rows] == ["1", "2", "3"]
+    assert sum(int(row["n"]) for row in rows) == 18, "every image is left out once"
+    suite["axes"]["model"]["narrow"]["fold"] = 2
+    suite_file.write_text(yaml.safe_dump({**suite, "folds": 3}))
+    assert list(load_suite(suite_file).axes) == ["model"], "a variation says which fold"
+
+
 def test_results_of_other_settings_are_not_kept(suite_file: Path, tmp_path: Path) -> None:
     suite = yaml.safe_load(suite_file.read_text())
     suite["axes"] = {"data": {"50 %": {"fraction": 0.5}, "100 %": {}}}

@@ -18,6 +18,7 @@ from dermseg.errors import UsageError
 from dermseg.explain.gradcam import grad_cam
 from dermseg.explain.network import feature_layers
 from dermseg.export.rebuild import rebuild
+from dermseg.images import load_image
 from dermseg.inference.predictor import load_model
 from dermseg.models.blocks import init_weights
 
@@ -74,3 +75,8 @@ def test_images_that_share_a_stem_keep_their_own_maps(tmp_path: Path) -> None:
     with suppress(SystemExit):
         main(["explain", *words])
     assert len(list((tmp_path / "out").glob("*.npy"))) == 2
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+    (overlay,) = (tmp_path / "out").glob("a.png.*.png")
+    shown, photograph = (np.asarray(load_image(path).pixels) for path in (overlay, tmp_path / "a.png"))
+    untouched = (shown == photograph).all(axis=2)  # the map is transparent where it is 0
+    assert untouched.any(), "the same colours, in the same order"

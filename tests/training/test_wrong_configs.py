@@ -87,6 +87,17 @@ def test_one_line_and_exit_code_2(
     assert message in refused(capsys, tmp_path / "run", str(tiny_config[0]), *arguments)
 
 
+def test_the_configuration_that_a_variable_names(
+    tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "DERMSEG_CONFIG" in refused(capsys, tmp_path / "run")
+    monkeypatch.setenv("DERMSEG_CONFIG", str(tiny_config[0]))
+    assert "did you mean 'epochs'" in refused(capsys, tmp_path / "run", "--set", "training.epoch=3")
+    assert "nowhere" in refused(capsys, tmp_path / "run", str(tmp_path / "nowhere.yaml")), (
+        "a named file goes first"
+    )
+
+
 def test_a_gpu_that_is_not_there(tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")

@@ -52,9 +52,22 @@ class SuiteConfig(_Frozen):
     axes: dict[str, dict[str, dict[str, Any]]] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     folds: int | None = Field(
-        default=None, ge=3, description="of cross-validation, where a variation has 'fold'"
+        default=None, ge=3, description="of cross-validation; all of them, unless variations say which"
     )
     evaluate: tuple[TestConfig, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _every_fold(cls, raw: Any) -> Any:
+        """``folds: 5`` alone is cross-validation: an axis ``fold`` is added behind those that are there."""
+        if not isinstance(raw, dict) or not isinstance(axes := raw.get("axes"), dict):
+            return raw
+        folds = raw.get("folds")
+        variations = [v for axis in axes.values() if isinstance(axis, dict) for v in axis.values()]
+        chosen = FOLD in axes or any(isinstance(v, dict) and FOLD in v for v in variations)
+        if chosen or not isinstance(folds, int) or folds < 3:
+            return raw
+        return {**raw, "axes": {**axes, FOLD: {str(i + 1): {FOLD: i} for i in range(folds)}}}
 
     @model_validator(mode="after")
     def _variations_fit(self) -> SuiteConfig:

@@ -15,7 +15,8 @@ from torch import nn
 from dermseg.explain.gradcam import grad_cam
 from dermseg.files import atomic_write
 from dermseg.images import ImageSource, load_image
-from dermseg.images.overlay import draw_overlay, encode_jpeg
+from dermseg.images.masks import encode
+from dermseg.images.overlay import draw_overlay
 from dermseg.inference.predictor import Model
 from dermseg.uncertainty.margins import shrink_mask
 
@@ -25,7 +26,7 @@ _MAX_SIDE = 1024
 def explain_image(
     model: Model, network: nn.Module, source: ImageSource, layers: Sequence[str], stem: Path
 ) -> list[str]:
-    """Write ``STEM.LAYER.jpg`` and ``STEM.LAYER.npy`` for one image; return the layers whose map is empty.
+    """Write ``STEM.LAYER.png`` and ``STEM.LAYER.npy`` for one image; return the layers whose map is empty.
 
     Raises
     ------
@@ -49,7 +50,10 @@ def explain_image(
             legend=("outline", f"colours: Grad-CAM, {layer}"),
             max_side=_MAX_SIDE,
         )
-        atomic_write(stem.with_name(f"{stem.name}.{layer}.jpg"), encode_jpeg(picture))
+        atomic_write(
+            stem.with_name(f"{stem.name}.{layer}.png"),
+            encode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), []),
+        )
     return empty
 
 

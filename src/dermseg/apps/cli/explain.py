@@ -32,7 +32,7 @@ def explain(
 ) -> None:
     """Show which parts of an image the outline rests on: Grad-CAM (needs the extra 'train').
 
-    Writes NAME.LAYER.jpg (overlay) and NAME.LAYER.npy (float32, the layer's own size) for each image.
+    Writes NAME.LAYER.png (overlay) and NAME.LAYER.npy (float32, the layer's own size) for each image.
     """
     from dermseg.explain.network import feature_layers
     from dermseg.explain.picture import explain_image

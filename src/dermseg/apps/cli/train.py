@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +21,10 @@ app = new_app()
 @app.command()
 def train(
     *,
-    config: Annotated[Path | None, typer.Argument(help="YAML configuration of the run.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="YAML configuration of the run; default: $DERMSEG_CONFIG."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Run folder; default runs/<name>.")
     ] = None,
@@ -58,6 +62,8 @@ def train(
     from dermseg.training.loop import train as run_training
     from dermseg.training.start import load_run
 
+    if config is None and from_ is None and resume is None and (named := os.environ.get("DERMSEG_CONFIG")):
+        config = Path(named)
     if resume:
         if config or output or from_ or set_ or find_batch_size:
             raise UsageError(
@@ -69,7 +75,7 @@ def train(
         if config is None and from_ is None:
             raise UsageError(
                 "a configuration file is needed",
-                hint="dermseg train configs/default.yaml, or --from default to fine-tune",
+                hint="dermseg train configs/default.yaml (or DERMSEG_CONFIG), or --from default to fine-tune",
             )
         settings = load_run(config, from_, set_ or ())
         folder = output or Path("runs") / settings.name
