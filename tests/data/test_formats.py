@@ -39,13 +39,34 @@ def test_run_lengths_are_those_of_pycocotools(seed: int, share: float) -> None:
     assert unpack_counts(packed).tolist() == count_runs(mask)
 
 
-def test_polygons_are_drawn_like_pycocotools() -> None:
+@pytest.mark.parametrize(
+    "flat",
+    [
+        [10.2, 12.7, 60.4, 8.1, 71.9, 44.4, 30.0, 58.3],
+        [12.0, 10.0, 70.0, 10.0, 12.0, 50.0, 70.0, 50.0],  # crosses itself
+        [-9.0, 5.0, 40.0, -20.0, 95.0, 30.0, 40.0, 80.0],  # leaves the image
+    ],
+)
+def test_polygons_are_drawn_like_pycocotools(flat: list[float]) -> None:
     coco = pytest.importorskip("pycocotools.mask")
-    flat = [10.2, 12.7, 60.4, 8.1, 71.9, 44.4, 30.0, 58.3]
     packed = coco.merge(coco.frPyObjects([flat], 64, 80))
     other = draw_segmentation({"size": packed["size"], "counts": packed["counts"].decode()}, (64, 80))
     mine = draw_segmentation([flat], (64, 80))
-    assert (mine & other).sum() / (mine | other).sum() > 0.97
+    assert (mine & other).sum() / (mine | other).sum() > 0.985
+
+
+def test_polygons_have_their_area() -> None:
+    square = [2.0, 3.0, 12.0, 3.0, 12.0, 13.0, 2.0, 13.0]
+    expected = np.zeros((20, 20), np.bool_)
+    expected[3:13, 2:12] = True
+    assert np.array_equal(draw_segmentation([square], (20, 20)), expected)
+    assert np.array_equal(draw_segmentation([square[::-1]], (20, 20)), expected.T)
+    angles = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+    more = []
+    for x, y in np.random.default_rng(0).uniform(20, 24, (40, 2)):
+        circle = np.stack([x + 11 * np.cos(angles), y + 11 * np.sin(angles)], axis=1)
+        more.append(draw_segmentation([circle.ravel().tolist()], (44, 44)).sum() - np.pi * 11**2)
+    assert abs(np.mean(more)) < 2  # with their outlines they would have 35 more
 
 
 @pytest.mark.parametrize("kind", ["coco", "webdataset", "tfrecord"])
@@ -192,3 +213,20 @@ def test_labelme_image_inside_the_file_and_missing(tmp_path: Path) -> None:
     assert [row.image_id for row in found.rows] == ["in"]
     assert "'gone.png' is not among the files" in found.rejected[0].reason
     assert json.loads((tmp_path / "in.json").read_text())["imagePath"] == "in.png"
+
+
+def test_labelme_images_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
+    shapes = tuple(mask_to_shapes(np.pad(np.ones((8, 8), np.bool_), ((4, 8), (4, 18))), "lesion"))
+    for n, who in enumerate(("anna", "berta")):
+        image = np.random.default_rng(n).integers(0, 255, (20, 30, 3), np.uint8)
+        for folder in ("images", "labels"):
+            (tmp_path / folder / who).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "images" / who / "1.png"), image)
+        label = write_labelme(Annotation("1.png", 30, 20, shapes))
+        (tmp_path / "labels" / who / "1.json").write_bytes(label)
+    found = import_dataset([tmp_path], folder=tmp_path.with_name("files"))
+    assert [Path(row.image).parts[-2:] for row in found.rows] == [("anna", "1.png"), ("berta", "1.png")]
+    (tmp_path / "labels" / "berta").rename(tmp_path / "labels" / "other")
+    found = import_dataset([tmp_path], folder=tmp_path.with_name("files"))
+    assert [row.image_id for row in found.rows] == ["labels_anna_1"]
+    assert "'1.png' is there more than once" in found.rejected[0].reason

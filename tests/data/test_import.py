@@ -167,6 +167,29 @@ def test_images_and_masks_given_apart_under_any_name(tmp_path: Path) -> None:
     assert [len(r.masks) for r in kept.rows] == [1, 0]
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_photographs_called_lesion_are_no_masks(tmp_path: Path, apart: bool) -> None:
+    names = [f"anna_lesion_{n}" for n in (1, 2)]
+    images = fill(tmp_path / "d/images", {f"{name}.jpg": picture(n) for n, name in enumerate(names)})
+    masks = fill(tmp_path / "d/masks", {f"{name}.png": outline() for name in names})
+    result = import_dataset([images] if apart else [tmp_path / "d"], masks=[masks] if apart else ())
+    assert [row.image_id for row in result.rows] == names and not result.rejected
+    assert [Path(row.masks[0]).stem for row in result.rows] == names
+
+
+def test_ids_with_dots_find_their_patient_and_split(tmp_path: Path) -> None:
+    ids = [f"1.2.840.{n}" for n in range(4)]
+    data = fill(tmp_path / "d", {f"images/{name}.png": picture(n, ".png") for n, name in enumerate(ids)})
+    fill(data, {f"masks/{name}.png": outline() for name in ids})
+    table = tmp_path / "table.csv"
+    lines = [f"{name}{'.png' if n == 3 else ''},P{n // 2},test" for n, name in enumerate(ids)]
+    table.write_text("\n".join(["image_id,patient_id,split", *lines, "9.9.9,P9,test"]) + "\n")
+    result = import_dataset([data], metadata=read_metadata(table), splits=read_splits(table))
+    assert [(row.subject, row.split) for row in result.rows] == [(f"P{n // 2}", "test") for n in range(4)]
+    assert (result.not_in_data, result.without_split, result.without_metadata) == (1, 0, 0)
+    assert import_dataset([data], metadata={}).without_metadata == 4
+
+
 def bad_pairs(tmp_path: Path) -> Imported:
     grey = np.linspace(0, 255, SIZE[0] * SIZE[1]).reshape(SIZE).astype(np.uint8)
     images = {f"images/{n}.jpg": picture(n) for n in range(1, 7)}

@@ -147,7 +147,12 @@ def test_a_run_goes_on_elsewhere_but_not_with_other_images(
     there = [f"data.{part}.0.index={moved}" for part in ("train", "val")]
     settings = [*there, "name=other", "training.threads=2", "training.inference_size=64"]
     train(load_config(tiny_config[0], settings), run, resume=True, quiet=True)
-    moved.write_text("".join(moved.read_text().splitlines(keepends=True)[:-1]))
+    header, *rows = moved.read_text().splitlines(keepends=True)
+    split_anew = [rows[0].replace(",train,", ",val,"), *rows[1:-1], rows[-1].replace(",val,", ",train,")]
+    moved.write_text("".join([header, *split_anew]))
+    with pytest.raises(UsageError, match="have other images"):
+        train(load_config(tiny_config[0], settings), run, resume=True, quiet=True)
+    moved.write_text("".join([header, *rows[:-1]]))
     with pytest.raises(UsageError, match=r"have \[8, 3\] images and had \[8, 4\]"):
         train(load_config(tiny_config[0], settings), run, resume=True, quiet=True)
 

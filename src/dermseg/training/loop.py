@@ -42,7 +42,7 @@ from dermseg.training.norms import recover_norms
 from dermseg.training.optim import WeightAverage, lr_factor, set_lr
 from dermseg.training.plugins import build_augmentation
 from dermseg.training.progress import Progress, ending
-from dermseg.training.resolve import check_same_run, resolve, without_start
+from dermseg.training.resolve import check_same_run, digest_ids, resolve, without_start
 from dermseg.training.rows import open_cache
 from dermseg.training.start import find_start
 from dermseg.training.step import Step, seed_network
@@ -88,9 +88,10 @@ class Trainer:
         self.val_caches = [(source, self._cache(source)) for source in config.data.val]
         caches = [s.cache for s in self.train_sources] + [cache for _, cache in self.val_caches]
         self.images = [len(cache) for cache in caches]
+        self.image_ids = [digest_ids(cache.image_ids) for cache in caches]
         state = load_state(folder / LAST) if resume else None
         if state is not None:
-            check_same_run(state, config, self.images, folder / CONFIG)
+            check_same_run(state, config, self.images, self.image_ids, folder / CONFIG)
             config = without_start(config)
         self.augmentation = build_augmentation(config.augmentation)
         torch.manual_seed(config.seed)
@@ -264,6 +265,7 @@ class Trainer:
             "scaler": self.step.scaler.state_dict(),
             "config": self.config.model_dump_json(),
             "images": self.images,
+            "image_ids": self.image_ids,
         }
         save_state(self.folder / LAST, state)
         if self.mirror:

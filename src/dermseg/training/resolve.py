@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,14 @@ def differences(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:
     return [each for each in found if each[0] not in SAME_RESULT]
 
 
-def check_same_run(state: dict[str, Any], config: RunConfig, images: list[int], file: Path) -> None:
+def digest_ids(image_ids: Sequence[str]) -> str:
+    """What tells one choice of images, in its order, from another of as many."""
+    return hashlib.sha256("\0".join(image_ids).encode()).hexdigest()[:16]
+
+
+def check_same_run(
+    state: dict[str, Any], config: RunConfig, images: list[int], image_ids: list[str], file: Path
+) -> None:
     """Refuse to go on from a checkpoint with other settings or images: it would be neither run.
 
     Names and locations may change (of the run, its indexes, teachers and start), and what export reads.
@@ -87,13 +96,16 @@ def check_same_run(state: dict[str, Any], config: RunConfig, images: list[int], 
         What ``last.pt`` holds; an old one does not say its settings, and is believed.
     images
         How many each source of train and val has.
+    image_ids
+        Which, by ``digest_ids``. An index that was split anew often has as many, and images that were
+        trained on would be among those that choose the best checkpoint.
     file
         The configuration of the run folder.
 
     Raises
     ------
     UsageError
-        A setting that changes the result is another, or the number of images.
+        A setting that changes the result is another, or the images are.
     """
     hint = f"put it back, or go on as a new run: dermseg train --from {file.parent} -o ANOTHER"
     if "config" not in state:
@@ -107,6 +119,12 @@ def check_same_run(state: dict[str, Any], config: RunConfig, images: list[int], 
     if images != state["images"]:
         raise UsageError(
             f"train and val have {images} images and had {state['images']} when the run began",
+            file=file,
+            hint=hint,
+        )
+    if image_ids != state.get("image_ids", image_ids):
+        raise UsageError(
+            "train and val have other images, or in another order, than when the run began",
             file=file,
             hint=hint,
         )

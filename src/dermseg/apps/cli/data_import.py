@@ -143,6 +143,7 @@ def import_(
         "leaks": leaks_json(leaks),
         "not_in_data": imported.not_in_data,
         "without_split": imported.without_split,
+        "without_metadata": imported.without_metadata,
         "proposals": imported.proposals,
         "splits": count_splits(rows),
     }
@@ -158,6 +159,8 @@ def import_(
         )
     if imported.without_split:
         say(f"{imported.without_split} images are not in the split file and belong to no split")
+    if imported.without_metadata:
+        say(f"{imported.without_metadata} images are not in the metadata")
     say_leaks(leaks, "--exclude-leaks takes them out of training")
     if json_:
         print_json(summary)

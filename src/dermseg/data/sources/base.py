@@ -203,11 +203,12 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
     """
     pictures = [entry for entry in entries if is_image_name(entry.path) or is_dicom_name(entry.path)]
     if masks is None:
-        references = [entry for entry in pictures if is_mask_path(entry.path)]
-        pictures = [entry for entry in pictures if not is_mask_path(entry.path)]
-        in_folder = [
-            entry for entry in pictures if IMAGE_FOLDERS & {part.lower() for part in entry.path.parts[:-1]}
-        ]
+        # names decide where folders do not: "anna_lesion_2.jpg" may well be a photograph
+        told = all(any(_lies_in(e.path, words) for e in pictures) for words in (MASK_FOLDERS, IMAGE_FOLDERS))
+        roles = [_lies_in(e.path, MASK_FOLDERS) if told else is_mask_path(e.path) for e in pictures]
+        references = [entry for entry, is_mask in zip(pictures, roles, strict=True) if is_mask]
+        pictures = [entry for entry, is_mask in zip(pictures, roles, strict=True) if not is_mask]
+        in_folder = [entry for entry in pictures if _lies_in(entry.path, IMAGE_FOLDERS)]
         if in_folder and references:  # an images/ folder: what lies beside it (previews) is not meant
             pictures = in_folder
     else:
@@ -220,10 +221,11 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
     by_stem = {key.name: key for key in by_key if stems[key.name] == 1}
     of_key: dict[PurePosixPath, list[Entry]] = {}
     for entry in references:
-        key = _key(entry, mask=True)
-        owner = key if key in by_key else by_stem.get(key.name)
+        keys = _key(entry), _key(entry, mask=True)  # as it is called, else without what marks a mask
+        owners = (key if key in by_key else by_stem.get(key.name) for key in keys)
+        owner = next((owner for owner in owners if owner is not None), None)
         if owner is None:
-            found.rejected.append((key.name, entry, "mask without an image"))
+            found.rejected.append((keys[1].name, entry, "mask without an image"))
         else:
             of_key.setdefault(owner, []).append(entry)
     for key, (entry, *others) in by_key.items():
@@ -235,9 +237,11 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
 
 def is_mask_path(path: PurePosixPath) -> bool:
     """Whether a path says that the file is a mask."""
-    if MASK_FOLDERS & {part.lower() for part in path.parts[:-1]}:
-        return True
-    return MASK_SUFFIX.search(path.stem) is not None
+    return _lies_in(path, MASK_FOLDERS) or MASK_SUFFIX.search(path.stem) is not None
+
+
+def _lies_in(path: PurePosixPath, folders: frozenset[str]) -> bool:
+    return not folders.isdisjoint(part.lower() for part in path.parts[:-1])
 
 
 def _key(entry: Entry, *, mask: bool = False) -> PurePosixPath:

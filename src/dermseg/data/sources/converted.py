@@ -57,7 +57,8 @@ def convert_labelme(entries: Sequence[Entry], folder: Path, labels: Sequence[str
         if image_id in taken:  # its mask would be written over the other one's
             found.rejected.append((image_id, entry, _TAKEN))
             continue
-        image = _beside(images, entry.path, annotation.image)
+        places = _beside(images, entry.path, annotation.image)
+        image = places[0] if len(places) == 1 else None
         embedded = annotation.extra.get("imageData")
         if image is None and isinstance(embedded, str):
             suffix = PurePosixPath(annotation.image.replace("\\", "/")).suffix or ".png"
@@ -68,7 +69,8 @@ def convert_labelme(entries: Sequence[Entry], folder: Path, labels: Sequence[str
                 continue
             image = _write(folder, f"images/{image_id}{suffix}", data)
         if image is None:
-            found.rejected.append((image_id, entry, f"its image '{annotation.image}' is not among the files"))
+            reason = "is not among the files" if not places else "is there more than once"
+            found.rejected.append((image_id, entry, f"its image '{annotation.image}' {reason}"))
             continue
         taken.add(image_id)
         masks = [draw_labelme(annotation, names) for names in chosen]
@@ -233,8 +235,10 @@ def _choose(labels: Sequence[str], there: Sequence[str]) -> list[tuple[str, ...]
     return chosen
 
 
-def _beside(images: dict[PurePosixPath, Entry], path: PurePosixPath, named: str) -> Entry | None:
-    """The image that a LabelMe file names, or the one that is called like the file."""
+def _beside(images: dict[PurePosixPath, Entry], path: PurePosixPath, named: str) -> list[Entry]:
+    """The image that a LabelMe file names, or the one that is called like the file; several where only the
+    name is known and more than one has it: to take any of them would put an outline on another lesion.
+    """
     wanted = [part for part in named.replace("\\", "/").split("/") if part not in ("", ".")]
     place = list(path.parts[:-1])
     for part in wanted:
@@ -242,10 +246,15 @@ def _beside(images: dict[PurePosixPath, Entry], path: PurePosixPath, named: str)
             place = place[:-1]
         else:
             place.append(part)
-    by_name = images.get(PurePosixPath(*place)) if wanted else None
+    if wanted and (by_name := images.get(PurePosixPath(*place))):
+        return [by_name]
     same = [entry for key, entry in images.items() if key.with_suffix("") == path.with_suffix("")]
-    same += [e for k, e in images.items() if wanted and k.name == wanted[-1]]
-    return by_name or (same[0] if same else None)
+    if same:
+        return same[:1]
+    called = [(key, entry) for key, entry in images.items() if wanted and key.name == wanted[-1]]
+    # labels/anna/1.json belongs to images/anna/1.jpg
+    near = [entry for key, entry in called if key.parent.name == path.parent.name]
+    return near if len(near) == 1 else [entry for _, entry in called]
 
 
 def entry_id(path: PurePosixPath) -> str:

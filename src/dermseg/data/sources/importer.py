@@ -49,6 +49,8 @@ class Imported:
         How many images the split file names that are not there.
     without_split
         How many images the split file does not name.
+    without_metadata
+        How many images the metadata do not name; 0 where none were given.
     proposals
         How many proposals of a model that nobody has worked on were left out.
     """
@@ -59,6 +61,7 @@ class Imported:
     rejected: list[Rejected] = field(default_factory=list)
     not_in_data: int = 0
     without_split: int = 0
+    without_metadata: int = 0
     proposals: int = 0
 
 
@@ -197,6 +200,8 @@ def import_dataset(
                 )
             )
             result.fingerprints.append(print_)
+    if metadata is not None:
+        result.without_metadata = sum(row.image_id not in metadata for row in result.rows)
     if splits is not None:
         result.without_split = sum(not row.split for row in result.rows)
         ids = {row.image_id for row in result.rows}

@@ -6,10 +6,11 @@ import csv
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dermseg.data.sources.base import GLOBAL_ID
 from dermseg.errors import DataError
+from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS
 
 _ID = ("isic_id", "image_id", "image", "image_name", "filename", "file", "name")
 _SUBJECT = ("patient_id", "subject", "subject_id")
@@ -97,7 +98,7 @@ def read_metadata(file: str | Path) -> dict[str, Facts]:
     image = _column(columns, _ID, path, "image id")
     subject, lesion, licence = (_first(columns, names) for names in (_SUBJECT, _LESION, _LICENCE))
     return {
-        Path(row[image]).stem: Facts(
+        _image_id(row[image]): Facts(
             subject=row[subject] if subject else "",
             lesion=row[lesion] if lesion else "",
             licence=row[licence] if licence else "",
@@ -124,11 +125,17 @@ def read_splits(file: str | Path, column: str = "split") -> SplitTable:
     for row in rows:
         if not row[image] or not row[column.lower()]:
             continue
-        key = (row.get("dataset", ""), Path(row[image]).stem)
+        key = (row.get("dataset", ""), _image_id(row[image]))
         assignment = Assignment(row[column.lower()], row.get("group", ""))
         if found.setdefault(key, assignment) != assignment:
             raise DataError(f"image '{key[1]}' is in the file twice, with different values", file=path)
     return SplitTable(path, found, frozenset(dataset for dataset, _ in found))
+
+
+def _image_id(text: str) -> str:
+    """An image id that may be given as a file; a dot in it is none of a file ("IMG.001", DICOM's UIDs)."""
+    path = PurePosixPath(text)
+    return path.stem if path.suffix.lower() in IMAGE_EXTENSIONS | DICOM_EXTENSIONS else path.name
 
 
 def _first(columns: Iterable[str], names: Iterable[str]) -> str | None:
