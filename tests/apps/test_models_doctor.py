@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dermseg.apps.cli.doctor import extras_of_package
 from dermseg.apps.cli.main import main
 from dermseg.inference.runtimes import RUNTIMES
 from dermseg.registry import ARCHITECTURES, ENCODERS
@@ -94,3 +95,10 @@ def test_doctor_says_what_is_broken(damaged: Path, capsys: pytest.CaptureFixture
     assert code == 1 and "BROKEN" in out and "sha256" in out
     code, out, _ = run(capsys, "doctor", "--model", str(damaged), "--json")
     assert code == 1 and not json.loads(out)["ok"]
+
+
+def test_doctor_has_no_row_for_all_extras_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the build writes every requirement of the others under "all" too
+    declared = ["scipy>=1.14; extra == 'stats'", "scipy>=1.14; extra == 'all'", "numpy>=2.0"]
+    monkeypatch.setattr("dermseg.apps.cli.doctor.metadata.requires", lambda name: declared)
+    assert extras_of_package() == {"stats": ["scipy"]}

@@ -123,7 +123,7 @@ def extras_of_package() -> dict[str, list[str]]:
     for line in requirements:
         extra = re.search(r"""extra\s*==\s*["']([^"']+)""", line)
         name = re.match(r"[A-Za-z0-9._-]+", line)
-        if extra and name and name[0] != "dermseg":  # [all] is the others together
+        if extra and name and extra[1] != "all":  # the others together
             extras.setdefault(extra[1], []).append(name[0])
     return extras
 
