@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from dermseg.apps.cli.main import main
 from dermseg.audit import AuditError, AuditLog, Entry, Receipt, verify
 from dermseg.audit.log import head_path
+from dermseg.audit.record import decode_line
 from dermseg.errors import UsageError
 
 KEY = b"0123456789abcdef"
@@ -90,6 +91,16 @@ def test_any_change_is_found(tmp_path: Path, key: bytes | None, data: st.DataObj
         head_path(path).write_bytes(head)
 
 
+def test_a_change_of_any_byte_of_a_record_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    make(path, 1).close()
+    line = path.read_bytes().splitlines(keepends=True)[1]
+    decode_line(line, None)
+    for at in range(len(line)):
+        with pytest.raises(ValueError, match="is not"):
+            decode_line(line[:at] + bytes([line[at] ^ 1]) + line[at + 1 :], None)
+
+
 def test_without_the_key_no_new_chain_can_be_made(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     make(path, key=KEY).close()
@@ -122,9 +133,11 @@ def test_a_cut_or_changed_end_is_refused_when_the_log_is_opened(tmp_path: Path) 
 
 def test_a_torn_line_is_cut_off_and_said_so(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
-    make(path, 2).close()
+    log = make(path, 2)
     with path.open("ab") as file:
-        file.write(b'{"seq":4,"time":"20')
+        file.write(b'{"seq":4,"time":"20","subject":"request/4')
+    assert log.get(4) is None and log.find("request/") == {"request/0", "request/1"}
+    log.close()
     assert not verify(path).ok
     AuditLog(path).close()
     found = verify(path)
@@ -215,7 +228,9 @@ def test_sigkill_loses_no_record_that_was_acknowledged(tmp_path: Path) -> None:
     assert found.ok and found.records >= done
 
 
-@pytest.mark.parametrize("wrong", [{"actor": "Miller, Anna"}, {"verdict": "x" * 200}, {"input_sha256": "ab"}])
+@pytest.mark.parametrize(
+    "wrong", [{"event": "seen"}, {"actor": "Miller, Anna"}, {"verdict": "x" * 200}, {"input_sha256": "ab"}]
+)
 def test_only_codes_and_hashes_get_in(wrong: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="audit"):
         Entry(**{"event": "result", "actor": "a", "subject": "b", **wrong})  # type: ignore[arg-type]
@@ -235,6 +250,8 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out = run("verify", str(path), "--key-file", str(key), "--expect", expect, "--json")
     assert code == 0 and json.loads(out)["records"] == 3
     assert run("verify", str(path))[0] == 1
+    (tmp_path / "short").write_bytes(KEY[:-1] + b"\n")
+    assert run("verify", str(path), "--key-file", str(tmp_path / "short"))[0] == 2
     noted = f" {expect.upper()} "  # as it was typed from paper
     assert run("verify", str(path), "--key-file", str(key), "--expect", noted)[0] == 0
     for wrong in ("nonsense", f"{last.seq}:{'z' * 64}", f"{last.seq}:{last.hash[:-1]}"):

@@ -49,8 +49,8 @@ CHANGES: dict[str, Callable[[Image], Image]] = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_changed_copy_is_found(change: Callable[[Image], Image]) -> None:
     image = photograph(1)
-    (pair,) = find_duplicates([fingerprint(image), fingerprint(change(image)), fingerprint(photograph(2))])
-    assert (pair.first, pair.second) == (0, 1)
+    (pair,) = find_duplicates([fingerprint(photograph(2)), fingerprint(image), fingerprint(change(image))])
+    assert (pair.first, pair.second) == (1, 2)
 
 
 def test_different_lesions_stay_apart() -> None:

@@ -132,14 +132,23 @@ def test_leaks_are_found_whatever_the_group_column_says() -> None:
         row("b", subject="p", group="two", split="test"),
         row("c", subject="p", split="excluded"),
         row("d", split="val"),
+        row("e", subject="p"),  # in no split yet
     ]
     (leak,) = find_leaks(rows)
     assert leak.splits == ("test", "train")
     assert leak.images == ("d/a", "d/b")
     fixed, changed = exclude_leaks(assign_groups(rows))
-    assert [r.split for r in fixed] == ["excluded", "test", "excluded", "val"]
+    assert [r.split for r in fixed] == ["excluded", "test", "excluded", "val", ""]
     assert [r.image_id for r in changed] == ["a"]
     assert find_leaks(fixed) == []
+
+
+@pytest.mark.parametrize(
+    ("kept", "lost"), [("test", "val"), ("val", "calib"), ("calib", "train"), ("train", "extra")]
+)
+def test_the_split_that_is_reported_on_first_keeps_its_images(kept: str, lost: str) -> None:
+    rows = [row(name, group="g", split=name) for name in (lost, kept)]
+    assert [r.split for r in exclude_leaks(rows)[0]] == ["excluded", kept]
 
 
 def test_split_file(tmp_path: Path) -> None:

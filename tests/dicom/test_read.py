@@ -68,6 +68,13 @@ def test_more_than_8_bits(files: ModuleType, bits: int, colours: str) -> None:
     assert loaded.info.bits == bits
 
 
+def test_values_with_a_sign(files: ModuleType) -> None:
+    ds = files.photograph(RAMP, colours="MONOCHROME2", bits=16)
+    ds.PixelRepresentation = 1
+    ds.PixelData = (np.frombuffer(ds.PixelData, "<u2").astype(np.int32) - 32768).astype("<i2").tobytes()
+    assert np.abs(load_image(files.to_bytes(ds)).pixels.astype(int) - RAMP).max() <= 1
+
+
 def test_window_is_applied(files: ModuleType) -> None:
     ds = files.photograph(colours="MONOCHROME2", bits=12, WindowCenter=2048, WindowWidth=2)
     assert set(np.unique(load_image(files.to_bytes(ds)).pixels)) <= {0, 255}
@@ -125,10 +132,18 @@ def test_a_table_may_begin_below_zero_and_must_be_whole(files: ModuleType) -> No
         load_image(files.to_bytes(ds))
 
 
+def first_frame_group(spacing: list[float]) -> list[Dataset]:
+    measures, group = Dataset(), Dataset()
+    measures.PixelSpacing, group.PixelMeasuresSequence = spacing, [measures]
+    return [group]
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
         ({"PixelSpacing": [0.1, 0.2]}, (0.1, 0.2)),
+        ({"SharedFunctionalGroupsSequence": first_frame_group([0.1, 0.2])}, (0.1, 0.2)),
+        ({"PerFrameFunctionalGroupsSequence": first_frame_group([0.1, 0.2])}, (0.1, 0.2)),
         ({"ImagerPixelSpacing": [0.3, 0.3]}, (0.3, 0.3)),
         ({"PixelSpacing": [0.1, 0.2], "ImagerPixelSpacing": [0.3, 0.3]}, (0.1, 0.2)),
         ({"PixelSpacing": [0, 0.2]}, None),

@@ -22,8 +22,9 @@ from pydicom.sr.codedict import codes
 from dermseg.dicom.identity import Origin, derive_uid
 from dermseg.dicom.write import to_bytes, write_objects
 from dermseg.errors import ImageError
+from dermseg.images.decode import decode
 from dermseg.images.dicom import read_dataset
-from dermseg.images.load import load_image
+from dermseg.images.load import load_image, open_header
 from dermseg.images.masks import load_mask
 from dermseg.inference.batch import describe_model
 from dermseg.inference.outputs import DICOM_KINDS
@@ -79,13 +80,23 @@ def test_objects_are_valid_and_read_back(
     assert np.array_equal(found[0, ..., 0] > 0, result.mask)
     assert np.array_equal(load_mask(tmp_path / "dicom-seg.dcm"), result.mask)
     described = seg.get_segment_description(1)
+    assert described.segment_label == "Lesion"
     assert described.segmented_property_type == codes.SCT.SkinLesion
     assert described.tracking_uid == origin.tracking_uid(1)
     algorithm = described.algorithm_identification
     assert (algorithm.name, algorithm.version) == (model.card.name, model.card.version)
     assert model.sha256 in algorithm.parameters["network_sha256"]
+    (procedure,) = [
+        item.ConceptCodeSequence[0].CodeValue
+        for item in made["dicom-sr"].ContentSequence
+        if item.ConceptNameCodeSequence[0].CodeMeaning == "Procedure reported"
+    ]
+    assert (procedure == codes.SCT.DermoscopicPhotography.value) == (kind == "dermoscopic")
+    assert list(write_objects(origin, result, ["dicom-seg"])) == ["dicom-seg"]
     probability = segread(tmp_path / "dicom-probability.dcm")
     assert np.array_equal(probability.pixel_array, np.rint(result.probability * 255))
+    header = open_header(tmp_path / "dicom-probability.dcm")
+    assert np.array_equal(np.asarray(decode(header)), probability.pixel_array)
     capture = load_image(tmp_path / "dicom-sc.dcm")
     assert np.abs(capture.pixels.astype(int) - files.lesion()).mean() < 4
 

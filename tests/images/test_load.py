@@ -22,6 +22,7 @@ from dermseg.errors import ImageError
 from dermseg.images import ImageSource, find_images, load_image, load_mask
 from dermseg.images.decode import reduction
 from dermseg.images.load import load_view
+from dermseg.images.tiff import exif_orientation
 
 RGB = cv2.resize(
     np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8), (83, 61), interpolation=cv2.INTER_LINEAR
@@ -157,6 +158,12 @@ def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
         start = data.index(b"\xff\xdb")
         data = data[:start] + b"\xff\xe1" + pack(">H", len(block) + 2) + block + data[start:]
         assert np.array_equal(load_image(data).pixels, expected)
+
+
+@pytest.mark.parametrize(("tag", "value", "orientation"), [(0x0112, 6, 6), (0x0112, 9, 1), (0x0100, 6, 1)])
+def test_exif_of_one_entry(tag: int, value: int, orientation: int) -> None:
+    """As some cameras write it: without the offset of a next directory, and maybe without an orientation."""
+    assert exif_orientation(b"II*\0" + pack("<IHHHIHH", 8, 1, tag, 3, 1, value, 0)) == orientation
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

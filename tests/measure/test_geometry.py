@@ -114,6 +114,13 @@ def test_an_ellipse_of_pixels_is_a_disc_in_millimetres() -> None:
     assert reading.circularity is not None and reading.circularity > 0.97
 
 
+def test_a_single_pixel_is_an_ellipse_of_its_spacings() -> None:
+    t = np.linspace(0, 2 * math.pi, 4001)
+    steps = np.diff([0.03 * np.cos(t), 0.01 * np.sin(t)], axis=1)
+    reading = measure_mask(np.ones((1, 1), np.bool_), (0.02, 0.06))
+    assert reading.perimeter_mm == pytest.approx(np.hypot(*steps).sum(), rel=4e-4)
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 9999), h=st.integers(1, 12), w=st.integers(1, 12), share=st.floats(0.05, 1))
 def test_any_mask_gives_consistent_numbers(seed: int, h: int, w: int, share: float) -> None:
@@ -127,6 +134,7 @@ def test_any_mask_gives_consistent_numbers(seed: int, h: int, w: int, share: flo
     y, x = np.nonzero(mask)
     assert reading.centroid == pytest.approx((x.mean(), y.mean()))
     assert reading.bbox == (x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1)
+    assert reading.touches_border == (mask[[0, -1]].any() or mask[:, [0, -1]].any())
     assert 1 <= reading.feret_min_px <= reading.feret_max_px
     assert reading.circularity is not None and 0 < reading.circularity <= 1
     corners = np.concatenate([np.stack([x + i, y + j], 1) for i in (0, 1) for j in (0, 1)])

@@ -110,6 +110,24 @@ def test_a_gate_judges_features_and_pixels(gate: Gate, features: np.ndarray) -> 
     assert gate.judge(pixels[:20], (20, 160), probability, 0.5, usual).level == "reject"
 
 
+def test_a_detector_and_the_colour_of_skin_by_hand(gate: Gate, features: np.ndarray) -> None:
+    head = Head(weights=pack(np.arange(SIZE)), bias=-2.0)
+    assert head(np.full(SIZE, 0.5, np.float32)) == pytest.approx(0.5 * 15 - 2)
+    skin = Skin(mean=(12, 16), precision=((0.25, 0), (0, 1)))
+    assert skin.distance(12, 16) == 0 and skin.distance(16, 13) == pytest.approx((4 + 9) ** 0.5)
+    hairy = gate.model_copy(update={"heads": {"hair": Head(weights=pack(np.zeros(SIZE)), bias=1.0)}})
+    tinted = np.full((120, 160, 3), (90, 90, 220), np.uint8)
+    limits = gate.limits | {"cast": Limit(review=5)}
+    probability = np.zeros((32, 32), np.float32)
+    probability[10:20, 10:20] = 1
+    found = hairy.model_copy(update={"limits": limits}).judge(
+        tinted, (120, 160), probability, 0.5, features.mean(axis=0)
+    )
+    assert {"hair", "cast"} <= {finding.check for finding in found.findings}
+    assert Finding("unfamiliar", "reject", 9, 6).reason.startswith("not a picture")
+    assert Finding("unfamiliar", "review", 4, 3).reason.startswith("not like the dermoscopic")
+
+
 def test_a_gate_that_does_not_fit_is_refused(gate: Gate) -> None:
     again = Gate.model_validate_json(gate.to_json())
     assert again == gate
