@@ -113,14 +113,19 @@ def test_suite_runs_resumes_and_reports(suite_file: Path, tmp_path: Path) -> Non
 
 def test_cross_validation_is_one_line(suite_file: Path, tmp_path: Path) -> None:
     suite = yaml.safe_load(suite_file.read_text())
-    suite["axes"] = {"model": {"narrow": suite["axes"]["model"]["narrow"]}}
+    del suite["axes"]["data"]
     suite_file.write_text(yaml.safe_dump({**suite, "folds": 3, "evaluate": [{"name": "left out"}]}))
     out = tmp_path / "out"
     assert run_suite(load_suite(suite_file), suite_file, out, quiet=True, report=print) == []
     write_report(out, "tiny")
     rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
-    assert [row["fold"] for row in rows] == ["1", "2", "3"]
-    assert sum(int(row["n"]) for row in rows) == 18, "every image is left out once"
+    narrow = [row for row in rows if row["model"] == "narrow"]
+    assert [row["fold"] for row in narrow] == ["1", "2", "3", "all"]
+    assert int(narrow[3]["n"]) == sum(int(row["n"]) for row in narrow[:3]) == 18, "each is left out once"
+    means = [float(row["dice"]) * int(row["n"]) / 18 for row in narrow[:3]]
+    assert float(narrow[3]["dice"]) == pytest.approx(sum(means), abs=1e-4)
+    tests = list(csv.DictReader((out / "tests.csv").read_text().splitlines()))
+    assert [(row["where"], row["n"]) for row in tests] == [("all", "18")], "models meet on all images at once"
     suite["axes"]["model"]["narrow"]["fold"] = 2
     suite_file.write_text(yaml.safe_dump({**suite, "folds": 3}))
     assert list(load_suite(suite_file).axes) == ["model"], "a variation says which fold"

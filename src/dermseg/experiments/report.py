@@ -21,6 +21,7 @@ from dermseg.evaluation.output import METRICS_FILE, PER_IMAGE
 from dermseg.evaluation.statistics import paired_difference
 from dermseg.evaluation.table import Evaluation, read_per_image
 from dermseg.experiments.run import DONE
+from dermseg.experiments.suite import FOLD
 from dermseg.files import atomic_write
 
 # Columns of the tables and pictures in words.
@@ -129,6 +130,36 @@ def collect(output: Path) -> list[Outcome]:
     return sorted(outcomes, key=lambda o: (o.test, [by_value(value) for _, value in o.variations]))
 
 
+def merge_folds(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The folds of one cross-validation as one outcome, over all images that were left out; others as they are.
+
+    Folds that were evaluated on the same images, as on a data set of its own, stay apart.
+    """
+    cells: dict[tuple[str, Variations], list[Outcome]] = defaultdict(list)
+    for o in outcomes:
+        without = tuple((axis, "all" if axis == FOLD else variation) for axis, variation in o.variations)
+        cells[o.test, without].append(o)
+    merged: list[Outcome] = []
+    for (test, variations), folds in cells.items():
+        keys = [key for fold in folds for key in fold.by_image()]
+        seeds = {len(fold.evaluations) for fold in folds}
+        if len(folds) == 1 or len(set(keys)) < len(keys) or len(seeds) > 1:
+            merged += folds
+            continue
+        by_seed = zip(*(fold.evaluations for fold in folds), strict=True)
+        whole = tuple(
+            Evaluation([s for e in seed for s in e.scores], [f for e in seed for f in e.failures])
+            for seed in by_seed
+        )
+        runs = tuple(run for fold in folds for run in fold.runs)
+        minutes = float(np.mean([fold.minutes for fold in folds]))
+        first = folds[0]
+        merged.append(
+            Outcome(variations, test, runs, whole, first.parameters, minutes, first.protocol, first.index)
+        )
+    return merged
+
+
 def by_value(text: str) -> tuple[int, float, str]:
     """Sort key of a variation: numbers by value, before words."""
     try:
@@ -185,7 +216,9 @@ def write_report(output: Path, name: str, indexes: Sequence[Path] = ()) -> list[
     from dermseg.experiments.figures import curves, worst_images
 
     outcomes = collect(output)
-    rows, tests = [o.row() for o in outcomes], paired_tests(outcomes)
+    whole = merge_folds(outcomes)
+    rows = [o.row() for o in [*outcomes, *(o for o in whole if o not in outcomes)]]
+    tests = paired_tests(whole)
     pictures = {
         path.name: path
         for path in (
