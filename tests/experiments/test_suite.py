@@ -21,7 +21,8 @@ from dermseg.errors import ConfigError, DataError, UsageError
 from dermseg.evaluation.intervals import holm
 from dermseg.experiments import figures
 from dermseg.experiments.report import collect, write_report
-from dermseg.experiments.run import DONE, run_suite
+from dermseg.experiments.run import run_suite
+from dermseg.experiments.settled import DONE
 from dermseg.experiments.subsets import fraction_index, take_fraction
 from dermseg.experiments.suite import cells, load_suite, run_config
 
@@ -157,6 +158,18 @@ def test_results_of_other_settings_are_not_kept(suite_file: Path, tmp_path: Path
         with pytest.raises(ConfigError, match=message):
             run(**changed)
     assert sorted(path for path in out.rglob("*")) == before
+
+    index = Path(suite["evaluate"][0]["index"])
+    rows = read_index(index)
+    splits = [row.split for row in rows]
+    write_index(_with_splits(rows, splits[::-1]), index)
+    with pytest.raises(ConfigError, match=r"50-pct--seed0 was made with other images.* splits have"):
+        run()
+    write_index(_with_splits(rows, [*splits[:-1], "excluded"]), index)
+    with pytest.raises(
+        ConfigError, match="the evaluation 'drawn' of 50-pct--seed0 was made with other images"
+    ):
+        run()
 
 
 def test_the_worst_images_are_those_of_the_network_that_is_drawn(

@@ -20,7 +20,7 @@ from dermseg.evaluation.metrics import jaccard
 from dermseg.evaluation.output import METRICS_FILE, PER_IMAGE
 from dermseg.evaluation.statistics import paired_difference
 from dermseg.evaluation.table import Evaluation, read_per_image
-from dermseg.experiments.run import DONE
+from dermseg.experiments.settled import DONE
 from dermseg.experiments.suite import FOLD
 from dermseg.files import atomic_write
 
@@ -131,7 +131,7 @@ def collect(output: Path) -> list[Outcome]:
 
 
 def merge_folds(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The folds of one cross-validation as one outcome, over all images that were left out; others as they are.
+    """The folds of a cross-validation as one outcome over all images that were left out; others as they are.
 
     Folds that were evaluated on the same images, as on a data set of its own, stay apart.
     """

@@ -13,7 +13,14 @@ from dermseg.errors import DermsegError, UsageError
 from dermseg.evaluation.evaluate import select_split
 from dermseg.evaluation.output import METRICS_FILE, write_folder
 from dermseg.experiments.predict import RunModel
-from dermseg.experiments.settled import check_evaluation, check_unchanged, evaluation_folder
+from dermseg.experiments.settled import (
+    DONE,
+    check_evaluation,
+    check_unchanged,
+    evaluation_folder,
+    images_digest,
+    images_of,
+)
 from dermseg.experiments.subsets import fold_index, fraction_index
 from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, cells, run_config
 from dermseg.files import atomic_write
@@ -21,8 +28,6 @@ from dermseg.training.check import check_run
 from dermseg.training.checkpoint import BEST, CONFIG
 from dermseg.training.config import RunConfig, expand
 from dermseg.training.loop import train
-
-DONE = "suite.json"
 
 
 def run_suite(
@@ -80,6 +85,7 @@ def _train(
         "seed": cell.seed,
         "fraction": cell.fraction,
         "fold": cell.fold,
+        "images": images_of(config, cell),
         "train_seconds": round(progress.seconds, 1),
         "wall_seconds": round(time.monotonic() - begin, 1),
         "best_val_dice": progress.best_dice,
@@ -120,6 +126,7 @@ def evaluate_run(folder: Path, test: TestConfig) -> Path:
             "threshold 0.5, no post-processing, means over images",
             "index": str(index.absolute()),
             "split": test.split,
+            "images": images_digest(index, test.split),
         },
         "model": {
             "architecture": model.config.model.architecture,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from dermseg.data.index import read_index
+from dermseg.data.splits import group_of
 from dermseg.errors import ConfigError
 from dermseg.evaluation.output import METRICS_FILE
 from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, folder_name
@@ -15,6 +19,7 @@ from dermseg.training.checkpoint import CONFIG
 from dermseg.training.config import RunConfig, SourceConfig, expand, load_config
 from dermseg.training.resolve import differences
 
+DONE = "suite.json"
 _SHOWN = 3
 
 
@@ -37,6 +42,9 @@ def check_unchanged(suite: SuiteConfig, cell: Cell, config: RunConfig, folder: P
         return
     before = load_config(folder / CONFIG)
     _refuse(cell.name, folder, differences(_with_own_indexes(before, suite, cell, config), config))
+    if (folder / DONE).exists():
+        record = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        _refuse_other_images(cell.name, folder, record.get("images"), images_of(config, cell))
     for test in suite.evaluate:
         check_evaluation(folder, test)
 
@@ -49,6 +57,36 @@ def _refuse(name: str, folder: Path, changed: Sequence[tuple[str, Any, Any]]) ->
             f"{name} was made with other settings: {'; '.join(shown)}{more}",
             file=folder,
             hint="another -o keeps both; or delete this folder, and it is made again",
+        )
+
+
+def images_of(config: RunConfig, cell: Cell) -> list[str]:
+    """Per source of train and val what its images are; a fold takes those of every split."""
+    return [
+        images_digest(expand(source.index), source.split if cell.fold is None else None)
+        for source in (*config.data.train, *config.data.val)
+    ]
+
+
+def images_digest(index: Path, split: str | None) -> str:
+    """Changes where a split gets other images or groups, not where the index or its images are moved."""
+    return _images_digest(index.absolute(), split, index.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _images_digest(index: Path, split: str | None, _: int) -> str:
+    rows = [row for row in read_index(index) if split in (None, row.split)]
+    names = sorted(f"{row.dataset}\0{row.image_id}\0{group_of(row)}" for row in rows)
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+
+def _refuse_other_images(name: str, folder: Path, old: Any, new: Any) -> None:
+    """Older records do not say what was in an index."""
+    if old is not None and old != new:
+        raise ConfigError(
+            f"{name} was made with other images: an index has changed since, or its splits have",
+            file=folder,
+            hint="put the index back; another -o keeps both; or delete this folder, and it is made again",
         )
 
 
@@ -103,7 +141,12 @@ def check_evaluation(run: Path, test: TestConfig) -> None:
     changed = [
         (key, protocol[key], value) for key, value in wanted.items() if protocol.get(key, value) != value
     ]
-    _refuse(f"the evaluation '{test.name}' of {run.name}", folder, changed)
+    name = f"the evaluation '{test.name}' of {run.name}"
+    _refuse(name, folder, changed)
+    if test.index:
+        _refuse_other_images(
+            name, folder, protocol.get("images"), images_digest(expand(test.index), test.split)
+        )
 
 
 def _short(value: Any) -> str:
