@@ -18,7 +18,7 @@ from safetensors.torch import load_file as load_weights_file
 from safetensors.torch import save_file
 
 from dermseg.apps.cli.main import main
-from dermseg.errors import ModelError, UsageError
+from dermseg.errors import ConfigError, ModelError, UsageError
 from dermseg.experiments.predict import RunModel
 from dermseg.export.bundle import Named, export_run
 from dermseg.export.two_classes import as_one_channel
@@ -234,3 +234,26 @@ def test_a_bundle_is_replaced_whole(tiny_bundle: Path, tmp_path: Path) -> None:
         write_bundle(tmp_path / "b", card.model_copy(update={"version": version}), {"model.onnx": data})
     assert json.loads((tmp_path / "b" / "card.json").read_text())["version"] == "2"
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_pruned_unetpp_is_the_head_of_the_whole(run: Path, tmp_path: Path) -> None:
+    config = load_config(run / "config.yaml")
+    options = {"widths": [4, 6, 8]}
+    model = config.model.model_copy(update={"architecture": "unetpp", "options": options})
+    short = config.training.model_copy(update={"epochs": 1, "phases": ()})
+    train(config.model_copy(update={"model": model, "training": short}), tmp_path / "run", quiet=True)
+    card = export_run(tmp_path / "run", tmp_path / "small", Named("small", "1", "CC0-1.0"), prune=1)
+    assert card.architecture_options["widths"] == [4, 6]
+    whole = RunModel(tmp_path / "run").network
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        head = whole.decode_all(whole.encode(x))[1]
+    session = ort.InferenceSession(load_bundle(tmp_path / "small").read_model())
+    (logits,) = session.run(["logits"], {"image": x.numpy()})
+    np.testing.assert_allclose(logits, head, atol=0.01)
+    with pytest.raises(ConfigError, match="cannot be pruned to depth 3"):
+        export_run(tmp_path / "run", tmp_path / "none", Named("x", "1", "CC0-1.0"), prune=3)
+    with pytest.raises(SystemExit) as ended:
+        main(["export", str(run), "-o", str(tmp_path / "none"), "--prune", "1"])
+    assert ended.value.code == 2
+    assert not (tmp_path / "none").exists()

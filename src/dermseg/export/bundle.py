@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image, open_mask
-from dermseg.errors import ModelError
+from dermseg.errors import ModelError, UsageError
 from dermseg.export.features import add_features
 from dermseg.export.onnx import OPSET, fold_batch_norm, to_onnx
 from dermseg.export.parity import lesion_probability, run_session, run_torch
@@ -32,6 +32,7 @@ from dermseg.inference.machine import describe_machine, library_versions
 from dermseg.inference.preprocess import to_input
 from dermseg.inference.session import OrtSession
 from dermseg.models import build_model, count_parameters, without_pretrained
+from dermseg.models.unetpp import UNetPlusPlus
 from dermseg.training.checkpoint import BEST, CONFIG, START, best_image_size, load_weights
 from dermseg.training.config import RunConfig, expand, load_config, network_preprocessing
 from dermseg.training.rows import select_rows
@@ -70,6 +71,7 @@ def export_run(
     variants: Sequence[str] = ("fp16",),
     end_to_end: bool = False,
     opset: int = OPSET,
+    prune: int | None = None,
     force: bool = False,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda _: None,
@@ -87,6 +89,8 @@ def export_run(
         Also a graph from pixels to mask.
     opset
         Of every ONNX file, 13 to 23.
+    prune
+        Of a UNet++ only the levels down to this depth, with the head there.
     force
         Keep variants that lose more than 0.3 Dice points or are slower than fp32.
     overwrite
@@ -98,7 +102,10 @@ def export_run(
         The weights are missing or do not fit, the network tells more than two classes apart, or what was
         exported differs from torch.
     UsageError
-        ``output`` exists and may not be replaced, or a variant or opset that does not exist.
+        ``output`` exists and may not be replaced, or a variant or opset that does not exist, or ``prune``
+        for a network that is no UNet++.
+    ConfigError
+        The UNet++ has no head at the depth ``prune``.
     """
     check_output(output, overwrite=overwrite)
     names = check_names(variants)
@@ -110,6 +117,11 @@ def export_run(
         start = Start(weights=began) if began.exists() else find_start(config.model.init_from)
         average_with(start, model, config.model.average_with_start)
     network = config.model
+    if prune is not None:
+        if not isinstance(model, UNetPlusPlus):
+            raise UsageError(f"--prune is for unetpp, and this run is of {network.architecture}", file=run)
+        model = model.pruned(prune)
+        network = network.model_copy(update={"options": {**network.options, "widths": [*model.widths]}})
     if network.outputs == "softmax":
         model, network = as_one_channel(model, network)
     all_options = without_pretrained(network.options)

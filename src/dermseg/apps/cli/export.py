@@ -42,6 +42,9 @@ def export(
     opset: Annotated[
         int | None, typer.Option(min=13, max=23, help="Opset of the ONNX files; 20 where not given.")
     ] = None,
+    prune: Annotated[
+        int | None, typer.Option(metavar="DEPTH", help="Of a UNet++ only the levels down to this depth.")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Keep variants that are slower or lose over 0.3 Dice points.")
     ] = False,
@@ -82,6 +85,7 @@ def export(
             "--variants": variants,
             "--end-to-end": end_to_end or None,
             "--opset": opset,
+            "--prune": prune,
             "--force": force or None,
             "--name": name,
             "--version": version,
@@ -116,6 +120,7 @@ def export(
             variants=wanted,
             end_to_end=end_to_end,
             opset=opset or OPSET,
+            prune=prune,
             force=force,
             overwrite=overwrite,
             report=say,
