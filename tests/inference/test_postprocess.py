@@ -84,6 +84,17 @@ def test_components_partition_the_mask_and_do_not_move_each_other(seed: int, fac
     assert np.array_equal(pp.upsample_mask(largest, size), labels == 1)
 
 
+def test_two_lesions_have_two_labels_where_they_lie() -> None:
+    p = np.zeros((24, 32), np.float32)
+    p[4:12, 3:13] = p[14:20, 22:28] = 0.9
+    cleaned = pp.clean(p, RAW, lesions="all")
+    mask = pp.upsample_mask(cleaned, (96, 128))
+    labels = pp.upsample_labels(cleaned, mask)
+    assert labels[32, 32] == 1 and labels[68, 100] == 2 and labels[50, 64] == 0
+    assert np.array_equal(labels > 0, mask)
+    assert np.bincount(labels.ravel())[1:] == pytest.approx([16 * 80, 16 * 36], rel=0.03)
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000))
 def test_filled_masks_have_no_holes_and_only_gain_enclosed_pixels(seed: int) -> None:
