@@ -223,9 +223,8 @@ class Document:
         if self.last_step == PROPOSE:
             self.undo()
         drawn = self.learn(annotation)
-        if (
-            self.status == "proposed"
-        ):  # by a model, and by nobody corrected: where it has nothing now, nor has this
+        if self.status == "proposed":
+            # Of a model, corrected by nobody: where the model has nothing now, nothing stays.
             drawn = {label: np.zeros(self.size, np.bool_) for label in self.layers} | drawn
         self.on_record("origin", annotation)
         for label, mask in drawn.items():
