@@ -246,10 +246,8 @@ def test_threshold_never_moves_a_drawing_from_a_file(
     assert np.array_equal(draw_labels(saved, ["lesion"]), drawn)
 
 
-def test_a_proposal_that_comes_after_a_stroke_is_dropped(
-    qtbot: Any, show: Open, photographs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    window = show(photographs)
+def hold_model(window: Any, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The window's model answers when the event is set."""
     model, looked = window.session.model(), threading.Event()
 
     def slow() -> Any:
@@ -257,6 +255,14 @@ def test_a_proposal_that_comes_after_a_stroke_is_dropped(
         return model
 
     monkeypatch.setattr(window.session, "model", slow)
+    return looked
+
+
+def test_a_proposal_that_comes_after_a_stroke_is_dropped(
+    qtbot: Any, show: Open, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = show(photographs)
+    looked = hold_model(window, monkeypatch)
     window.assistant.propose()
     drag(qtbot, window, (10, 10), (60, 12))
     drawn = lesion(window).copy()
@@ -269,13 +275,7 @@ def test_what_the_model_still_looks_at_is_not_approved_as_empty(
     qtbot: Any, show: Open, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     window = show(photographs)
-    model, looked = window.session.model(), threading.Event()
-
-    def slow() -> Any:
-        looked.wait(30)
-        return model
-
-    monkeypatch.setattr(window.session, "model", slow)
+    looked = hold_model(window, monkeypatch)
     key(qtbot, window, Qt.Key.Key_N)
     qtbot.waitUntil(lambda: window.session.row == 1 and window.session.opened is not None, timeout=60_000)
     key(qtbot, window, Qt.Key.Key_A)

@@ -8,7 +8,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,23 +140,19 @@ def merge_folds(outcomes: Sequence[Outcome]) -> list[Outcome]:
         without = tuple((axis, "all" if axis == FOLD else variation) for axis, variation in o.variations)
         cells[o.test, without].append(o)
     merged: list[Outcome] = []
-    for (test, variations), folds in cells.items():
+    for (_, variations), folds in cells.items():
         keys = [key for fold in folds for key in fold.by_image()]
         seeds = {len(fold.evaluations) for fold in folds}
         if len(folds) == 1 or len(set(keys)) < len(keys) or len(seeds) > 1:
             merged += folds
             continue
-        by_seed = zip(*(fold.evaluations for fold in folds), strict=True)
         whole = tuple(
             Evaluation([s for e in seed for s in e.scores], [f for e in seed for f in e.failures])
-            for seed in by_seed
+            for seed in zip(*(fold.evaluations for fold in folds), strict=True)
         )
         runs = tuple(run for fold in folds for run in fold.runs)
         minutes = float(np.mean([fold.minutes for fold in folds]))
-        first = folds[0]
-        merged.append(
-            Outcome(variations, test, runs, whole, first.parameters, minutes, first.protocol, first.index)
-        )
+        merged.append(replace(folds[0], variations=variations, runs=runs, evaluations=whole, minutes=minutes))
     return merged
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from dermseg.evaluation.output import METRICS_FILE
 from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, folder_name
 from dermseg.training.checkpoint import CONFIG
 from dermseg.training.config import RunConfig, SourceConfig, expand, load_config
-from dermseg.training.resolve import differences
+from dermseg.training.resolve import differences, digest_ids
 
 DONE = "suite.json"
 _SHOWN = 3
@@ -76,8 +75,7 @@ def images_digest(index: Path, split: str | None) -> str:
 @lru_cache(maxsize=32)
 def _images_digest(index: Path, split: str | None, _: int) -> str:
     rows = [row for row in read_index(index) if split in (None, row.split)]
-    names = sorted(f"{row.dataset}\0{row.image_id}\0{group_of(row)}" for row in rows)
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    return digest_ids(sorted(f"{row.dataset}/{row.image_id}/{group_of(row)}" for row in rows))
 
 
 def _refuse_other_images(name: str, folder: Path, old: Any, new: Any) -> None:
