@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections import Counter
@@ -179,6 +181,40 @@ def test_a_job_whose_end_cannot_be_noted_goes_on_later(
     assert wait(client, job, seconds=20)["ok"] == 4 and not refusals
     lines = [json.loads(line) for line in (tmp_path / "state" / "audit.jsonl").read_text().splitlines()]
     assert len([line for line in lines if line["event"] == "result"]) == 4
+
+
+def test_a_server_back_with_another_model_records_its_own_masks(
+    serve: Callable[..., Client],
+    photographs: dict[str, bytes],
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: Any,
+) -> None:
+    """The first model's masks were in the log already, and were never given out."""
+    noted = threading.Event()
+
+    def lost(_: JobStore, __: str, state: str, **___: Any) -> bool:
+        if state == "failed":
+            noted.set()
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(JobStore, "end", lost)
+        broken.setattr(job_runner, "_RETRY_S", 60.0)
+        job = serve().post("/v1/jobs", content=pack(photographs), headers=ZIP).json()["id"]
+        assert noted.wait(60)
+    newer = tmp_path / tiny_bundle.name
+    shutil.copytree(tiny_bundle, newer)
+    card = json.loads((newer / "card.json").read_text())
+    card["version"], card["postprocessing"]["threshold"] = "2", 0.6
+    (newer / "card.json").write_text(json.dumps(card))
+    client = serve(models=(str(newer),))
+    archive = zipfile.ZipFile(io.BytesIO(client.get(wait(client, job)["result"]).content))
+    given = {hashlib.sha256(archive.read(n)).hexdigest() for n in archive.namelist() if "masks/" in n}
+    lines = [json.loads(line) for line in (tmp_path / "state" / "audit.jsonl").read_text().splitlines()]
+    results = [line for line in lines if line["event"] == "result"]
+    assert len(results) == 8 and {line["output_sha256"] for line in results[4:]} == given
+    assert len({line["config_sha256"] for line in results}) == 2
 
 
 def test_a_body_in_chunks_does_not_fill_the_disk(

@@ -44,6 +44,7 @@ def test_a_log_that_nobody_touched_verifies(tmp_path: Path) -> None:
     record = log.get(receipts[0].seq)
     assert record is not None and record["subject"] == "request/10" and record["hash"] == receipts[0].hash
     assert log.find("request/1") == {"request/1", "request/10", "request/11"}
+    assert log.find("request/1", hash=receipts[0].hash) == {"request/10"}
     if os.name != "nt":
         assert path.stat().st_mode & 0o077 == 0
     log.close()

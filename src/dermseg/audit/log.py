@@ -92,8 +92,13 @@ class AuditLog:
             self._catch_up()
             return self._write(entries)
 
-    def find(self, prefix: str) -> set[str]:
+    def find(self, prefix: str, **fields: str) -> set[str]:
         """The subjects in the log that begin with `prefix`; reads the whole log.
+
+        Parameters
+        ----------
+        fields
+            Only of records that say just this, as in ``model_sha256=...``.
 
         Raises
         ------
@@ -105,7 +110,9 @@ class AuditLog:
         with self.path.open("rb") as file:
             for line in file:
                 if mark in line and line.endswith(b"\n"):
-                    found.add(str(self._decode(line)["subject"]))
+                    record = self._decode(line)
+                    if all(record[name] == value for name, value in fields.items()):
+                        found.add(str(record["subject"]))
         return found
 
     def get(self, seq: int) -> dict[str, Any] | None:

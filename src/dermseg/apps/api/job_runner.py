@@ -229,11 +229,15 @@ class JobRunner:
         )
 
     def _record(self, job: Job, model: Model, sources: list[ImageSource], out: Path) -> None:
-        """One audit record for each mask; after a restart only those that the log does not have."""
+        """One audit record for each mask; after a restart only those that the log does not have.
+
+        Those of another model do not count: a server that comes back with one makes all masks anew.
+        """
         prefix = f"job/{job.id}/"
-        known = self._audit.find(prefix) if job.attempts > 1 else set()
         ask = Ask(job.options["model"], job.options["threshold"], job.options["lesions"], job.options["tta"])
         config = config_sha256(model, ask)
+        same = {"model_sha256": model.sha256, "config_sha256": config}
+        known = self._audit.find(prefix, **same) if job.attempts > 1 else set()
         entries = []
         names = [source.name for source in sources]
         for number, (source, entry) in enumerate(zip(sources, read_entries(out, names), strict=True), 1):
