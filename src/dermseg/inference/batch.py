@@ -25,7 +25,8 @@ from dermseg.images.names import printable_name
 from dermseg.images.roles import RUN
 from dermseg.images.sources import ImageSource
 from dermseg.inference.folder import claim_folder, done_names, plan_files
-from dermseg.inference.journal import Entry, Header, Journal, stamp_inputs
+from dermseg.inference.header import Header, stamp_inputs
+from dermseg.inference.journal import Entry, Journal
 from dermseg.inference.machine import describe_machine, library_versions
 from dermseg.inference.outputs import ENCODED_KINDS, RESULTS, write_results
 from dermseg.inference.pipeline import Plan, plan_work, run_threads

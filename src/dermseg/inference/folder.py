@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from dermseg.errors import DermsegError, UsageError
 from dermseg.images.roles import JOURNAL, RUN
-from dermseg.inference.journal import Header, Journal
+from dermseg.inference.header import Header
+from dermseg.inference.journal import Journal
 from dermseg.inference.outputs import LAYOUT, REPORT, RESULTS, output_files, plan_stems
 
 TABLES = (RESULTS, REPORT, RUN)

@@ -23,16 +23,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from dermseg.errors import DermsegError, UsageError
 from dermseg.files import atomic_write, put_in_place
 from dermseg.images.roles import JOURNAL
-from dermseg.images.sources import ImageSource
+from dermseg.inference.header import Header
 from dermseg.inference.outputs import Row
 from dermseg.locks import lock_file
 
-_FORMAT = 1
 _LOCK_WAIT_S = 1.0
 RESUME_HINT = "make room or change its permissions, then run the same command with --resume"
 
@@ -61,85 +60,6 @@ class Entry:
         """The reverse of `to_line`; ValueError, KeyError or TypeError where the line is not one."""
         data = json.loads(line)
         return cls(Row(**data["row"]), tuple(data["files"]), data["stages"], data["thumbnail"])
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What two runs must have in common to be one run."""
-
-    version: str
-    model: dict[str, Any]
-    options: dict[str, Any]
-    inputs: list[list[Any]]  # [name, bytes, modification time in ns] in input order
-
-    def to_line(self) -> bytes:
-        """The first line of the journal."""
-        data = {
-            "dermseg_journal": _FORMAT,
-            "version": self.version,
-            "model": self.model,
-            "options": self.options,
-            "inputs": self.inputs,
-        }
-        return json.dumps(data, separators=(",", ":")).encode() + b"\n"
-
-    @classmethod
-    def from_line(cls, line: bytes) -> Header:
-        """The reverse of `to_line`; ValueError where the line is not a header of this format."""
-        data = json.loads(line)
-        if not isinstance(data, dict) or data.get("dermseg_journal") != _FORMAT:
-            raise ValueError("not a journal")
-        return cls(data["version"], data["model"], data["options"], data["inputs"])
-
-    def differences(self, now: Header) -> list[str]:
-        """What keeps `now` from going on where this run stopped, in plain words; empty if nothing."""
-        found = []
-        if self.version != now.version:
-            found.append(f"dermseg was {self.version}, is {now.version}")
-        if self.model != now.model:
-            was, new = (_name_of(m) for m in (self.model, now.model))
-            found.append(f"the model was {was}, is {new}")
-        found += [
-            f"{key} was {_plain(self.options.get(key))}, is {_plain(now.options.get(key))}"
-            for key in sorted(self.options.keys() | now.options.keys())
-            if self.options.get(key) != now.options.get(key)
-        ]
-        before = {name: stamp for name, *stamp in self.inputs}
-        after = {name: stamp for name, *stamp in now.inputs}
-        for label, names in (
-            ("new", [name for name in after if name not in before]),
-            ("missing", [name for name in before if name not in after]),
-            ("changed", [name for name in after if name in before and after[name] != before[name]]),
-        ):
-            if names:
-                shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-                found.append(f"{len(names)} {label} input{'s' if len(names) > 1 else ''} ({shown})")
-        return found
-
-
-def _name_of(model: dict[str, Any]) -> str:
-    hashes = f"{model['sha256'][:12]}, card {model['card_sha256'][:12]}"
-    return f"{model['name']} {model['version']} {model['variant']} on {model.get('runtime')} ({hashes})"
-
-
-def _plain(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def stamp_inputs(sources: Sequence[ImageSource]) -> list[list[Any]]:
-    """Name, size and modification time of each input; a member of a zip has those of the zip.
-
-    Content hashes would be safer and cost a second reading of everything at each resume.
-    """
-    seen: dict[Path, list[int]] = {}
-    for source in sources:
-        if source.path not in seen:
-            try:
-                info = source.path.stat()
-                seen[source.path] = [info.st_size, info.st_mtime_ns]
-            except OSError:  # gone since it was listed: the batch says so in its row
-                seen[source.path] = [-1, -1]
-    return [[source.name, *seen[source.path]] for source in sources]
 
 
 class Journal:
