@@ -17,7 +17,8 @@ import pytest
 
 from dermseg.data import fetch as fetch_module
 from dermseg.data.download import download, download_archive, plan
-from dermseg.data.fetch import fetch, remote_info
+from dermseg.data.fetch import fetch
+from dermseg.data.remote import remote_info
 from dermseg.errors import DataError, DownloadError, MissingExtraError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)

@@ -22,7 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dermseg.data.fetch import RETRIES, check_disk, fetch, remote_info, sha256_of
+from dermseg.data.fetch import RETRIES, check_disk, fetch, sha256_of
+from dermseg.data.remote import remote_info
 from dermseg.data.sources.addresses import COLLECTIONS, Address
 from dermseg.errors import DataError, MissingExtraError
 from dermseg.files import atomic_write

@@ -7,7 +7,6 @@ Decisions
 - A server may ignore ``Range`` (200 instead of 206), or the file may have changed (``If-Range`` makes the
   server send all of it): both start anew.
 - Failures count only in a row without progress, so a long download over a bad line gets through.
-- Standard library only. Redirects are followed, but never from https to http.
 """
 
 from __future__ import annotations
@@ -21,13 +20,12 @@ import re
 import shutil
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from email.message import Message
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from dermseg.data.remote import RemoteInfo, content_length, open_url
 from dermseg.errors import DataError, DownloadError
 from dermseg.files import atomic_write
 
@@ -40,22 +38,6 @@ _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all if known
-
-
-@dataclass(frozen=True)
-class RemoteInfo:
-    """What a server says about a file; None where it says nothing."""
-
-    size: int | None
-    etag: str | None
-    last_modified: str | None
-
-    @property
-    def validator(self) -> str | None:
-        """What ``If-Range`` may be compared with: a strong ETag, else the date (RFC 9110, 13.1.5)."""
-        if self.etag and not self.etag.startswith("W/"):
-            return self.etag
-        return self.last_modified
 
 
 @dataclass(frozen=True)
@@ -76,52 +58,6 @@ class _Again(Exception):  # noqa: N818
     def __init__(self, reason: str, wait_s: float | None = None) -> None:
         self.wait_s = wait_s
         super().__init__(reason)
-
-
-class _NoDowngrade(urllib.request.HTTPRedirectHandler):
-    def redirect_request(  # noqa: PLR0917 - the signature of the base class
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request | None:
-        if req.type == "https" and not newurl.lower().startswith("https:"):
-            raise DownloadError("the server redirects from https to an address without it", file=newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _open(url: str, headers: dict[str, str], timeout_s: float, method: str = "GET") -> Any:
-    if not url.lower().startswith(("http://", "https://")):
-        raise DataError("only http and https addresses are fetched", file=url)
-    request = urllib.request.Request(
-        url,
-        headers={"User-Agent": "dermseg", "Accept-Encoding": "identity", **headers},
-        method=method,
-    )
-    opener = urllib.request.build_opener(_NoDowngrade())
-    return opener.open(request, timeout=timeout_s)
-
-
-def _info(headers: Message, size: int | None) -> RemoteInfo:
-    return RemoteInfo(size, headers.get("ETag"), headers.get("Last-Modified"))
-
-
-def remote_info(url: str, *, timeout_s: float = 30.0) -> RemoteInfo:
-    """Ask for the size of a remote file (HEAD). Nothing known is returned when the server refuses HEAD.
-
-    Raises
-    ------
-    DownloadError
-        The server says that there is no such file.
-    """
-    try:
-        with _open(url, {}, timeout_s, "HEAD") as reply:
-            length = reply.headers.get("Content-Length", "")
-            return _info(reply.headers, int(length) if length.isdecimal() else None)
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code in (404, 410):
-                raise DownloadError(f"the server answers {error.code} {error.reason}", file=url) from None
-    except (OSError, http.client.HTTPException):
-        pass  # the download itself will try again and say what is wrong
-    return RemoteInfo(None, None, None)
 
 
 def check_disk(folder: Path, need: int) -> None:
@@ -245,7 +181,7 @@ def _attempt(
     if have and state is not None and state.validator:
         headers = {"Range": f"bytes={have}-", "If-Range": state.validator}
     try:
-        reply = _open(url, headers, timeout_s)
+        reply = open_url(url, headers, timeout_s)
     except urllib.error.HTTPError as error:
         with error:
             return _refused(error, part, note, url)
@@ -256,7 +192,7 @@ def _attempt(
         if reply.status == 206:
             found = _CONTENT_RANGE.fullmatch(reply.headers.get("Content-Range", ""))
             total = int(found[3]) if found and found[3] != "*" else None
-            info = _info(reply.headers, total)
+            info = RemoteInfo.of(reply.headers, total)
             same = state is not None and (info.validator or state.validator) == state.validator
             fits = found is not None and int(found[1]) == have and (state is None or total == state.size)
             if not headers or not same or not fits:
@@ -264,8 +200,7 @@ def _attempt(
                 return False
             start = have
         else:
-            length = reply.headers.get("Content-Length", "")
-            info = _info(reply.headers, int(length) if length.isdecimal() else None)
+            info = RemoteInfo.of(reply.headers, content_length(reply.headers))
             chunked = "chunked" in reply.headers.get("Transfer-Encoding", "").lower()
             if info.size is None and not chunked and not hash_known:
                 raise DownloadError("the server does not say how long the file is", file=url)
