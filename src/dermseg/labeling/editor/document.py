@@ -2,8 +2,6 @@
 
 Decisions
 - Layers may overlap; a class is a layer, and LabelMe's label.
-- A layer that is again what was read (or proposed) is written with the very shapes that were read. A changed
-  one is written as new shapes, and each takes group and unknown fields of the old shape it overlaps most.
 - Points and lines are kept, never painted.
 - Nothing is forgotten: undo reaches back to the opening of the image.
 """
@@ -16,19 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dermseg.data.labelme import PROPOSED, Annotation, Shape, is_proposal, mask_to_shapes
+from dermseg.data.labelme import PROPOSED, Annotation, is_proposal
 from dermseg.errors import DataError
-from dermseg.labeling.editor.shapes import (
-    AREAS,
-    Mask,
-    areas_of,
-    belongs_to,
-    digest_of,
-    draw_layer,
-    flags_of,
-    inherit,
-    labels_of,
-)
+from dermseg.labeling.editor.origins import Origins
+from dermseg.labeling.editor.shapes import AREAS, Mask, flags_of
 from dermseg.labeling.editor.tiles import Step, TileChange, difference, flip, tile_region, tiles_of
 from dermseg.labeling.editor.tools import Patch
 
@@ -57,14 +46,6 @@ class _Entry:
     after: Status
 
 
-@dataclass(frozen=True)
-class _Origin:
-    """Shapes that draw a known state of a layer."""
-
-    digest: bytes
-    shapes: tuple[Shape, ...]
-
-
 class Document:
     """The masks of one image.
 
@@ -89,14 +70,14 @@ class Document:
         self.status: Status = status_of(annotation) if status is None else status
         self.layers: dict[str, Mask] = {}
         self.on_record: Callable[[str, Any], None] = lambda kind, content: None
-        self._origins: dict[str, list[_Origin]] = {}
+        self._origins = Origins(self.size)
         self._done: list[_Entry] = []
         self._undone: list[_Entry] = []
         self._before: dict[tuple[str, int, int], Mask] = {}  # tiles as they were when the stroke began
         self._saved: tuple[int, Status] = (0, self.status)
         self._saved_step: _Entry | None = None
         self._changes = 0
-        self.layers.update(self._learn(annotation))
+        self.layers.update(self._origins.learn(annotation))
 
     # -- what it is
 
@@ -132,11 +113,6 @@ class Document:
     def last_step(self) -> str | None:
         """Name of the step that undo would take back."""
         return self._done[-1].step.name if self._done else None
-
-    @property
-    def history_bytes(self) -> int:
-        """Memory that undo and redo hold."""
-        return sum(len(c.data) for e in (*self._done, *self._undone) for c in e.step.changes)
 
     def layer(self, label: str) -> Mask:
         """The mask of a class; a new class starts empty."""
@@ -193,19 +169,6 @@ class Document:
         self.paint(label, patch, erase=erase)
         return self.finish(name)
 
-    def set_layer(self, label: str, mask: Mask, name: str) -> Step | None:
-        """Replace a layer.
-
-        Raises
-        ------
-        DataError
-            The mask has another size than the image.
-        """
-        if mask.shape != self.size:
-            raise DataError(f"a mask of {mask.shape[1]}x{mask.shape[0]} pixels for an image of {self._named}")
-        self._replace(label, mask)
-        return self.finish(name)
-
     def propose(self, annotation: Annotation) -> Step | None:
         """Take over a model's annotation: its classes are replaced, as one step that undo takes back.
 
@@ -218,7 +181,8 @@ class Document:
         """
         if (annotation.height, annotation.width) != self.size:
             raise DataError(
-                f"a proposal for {annotation.width}x{annotation.height} pixels, the image has {self._named}"
+                f"a proposal for {annotation.width}x{annotation.height} pixels, "
+                f"the image has {self.size[1]}x{self.size[0]} pixels"
             )
         if self.last_step == PROPOSE:
             self.undo()
@@ -236,7 +200,7 @@ class Document:
 
     def learn(self, annotation: Annotation) -> dict[str, Mask]:
         """Remember shapes that draw layers, and the fields of the file that holds them; gives the layers."""
-        drawn = self._learn(annotation)
+        drawn = self._origins.learn(annotation)
         flags = {**flags_of(self.annotation), **flags_of(annotation)}
         extra = {**self.annotation.extra, **annotation.extra, "flags": flags}
         self.annotation = replace(self.annotation, extra=extra)
@@ -313,7 +277,7 @@ class Document:
     def to_annotation(self) -> Annotation:
         """What a LabelMe file of the present state holds."""
         kept = [shape for shape in self.annotation.shapes if shape.kind not in AREAS]
-        shapes = [shape for label in self.layers for shape in self._shapes(label)]
+        shapes = [s for label, mask in self.layers.items() for s in self._origins.shapes(label, mask)]
         flags = {k: v for k, v in flags_of(self.annotation).items() if k not in (PROPOSED, APPROVED)}
         if self.status in ("proposed", "approved"):
             flags[PROPOSED if self.status == "proposed" else APPROVED] = True
@@ -329,24 +293,3 @@ class Document:
     def mark_unsaved(self) -> None:
         """The file does not have what is here, though nothing was done since: it comes from a journal."""
         self._changes += 1
-
-    def _shapes(self, label: str) -> list[Shape]:
-        mask = self.layers[label]
-        origins = self._origins.get(label, [])
-        digest = digest_of(mask)
-        for origin in reversed(origins):
-            if origin.digest == digest:
-                return list(origin.shapes)
-        old = [shape for shape in origins[-1].shapes if not shape.hole] if origins else []
-        return inherit(mask_to_shapes(mask, label), old, self.size)
-
-    def _learn(self, annotation: Annotation) -> dict[str, Mask]:
-        drawn = {label: draw_layer(annotation, label) for label in labels_of(annotation)}
-        for label, mask in drawn.items():
-            own = tuple(s for s in areas_of(annotation) if belongs_to(s, label, annotation))
-            self._origins.setdefault(label, []).append(_Origin(digest_of(mask), own))
-        return drawn
-
-    @property
-    def _named(self) -> str:
-        return f"{self.size[1]}x{self.size[0]} pixels"
