@@ -143,12 +143,12 @@ def best_unet_setting(
     return max(rates, key=lambda s: rates[s]), tried
 
 
-def run_segment(images: str, model: str, kinds: str) -> dict[str, Any]:
+def run_segment(images: str, model: str, kinds: str, *words: str) -> dict[str, Any]:
     """One ``dermseg segment`` in a process of its own: ``run.json``, wall time and peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         command = [sys.executable, "-m", "dermseg.apps.cli.main", "segment", images]
-        command += ["-o", str(out), "--model", model, "--save", kinds, "--log-json"]
+        command += ["-o", str(out), "--model", model, "--save", kinds, "--log-json", *words]
         start = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-c", _MEASURE, *command], capture_output=True, text=True, check=False

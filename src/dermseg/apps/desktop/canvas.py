@@ -1,29 +1,27 @@
-"""The picture: shows a ``Renderer``, passes mouse and keys to a ``Pen``, draws again only what changed."""
+"""The picture that is worked on: a view that passes mouse and keys to a ``Pen``, and draws the tool's mark."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from PySide6.QtCore import QPoint, QPointF, QRect, QRectF, Qt, Signal
+from PySide6.QtCore import QPoint, QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import (
     QColor,
     QFocusEvent,
-    QImage,
     QKeyEvent,
     QMouseEvent,
     QPainter,
     QPaintEvent,
     QPen,
     QPolygonF,
-    QResizeEvent,
     QWheelEvent,
 )
 from PySide6.QtWidgets import QWidget
 
-from dermseg.apps.desktop.render import BACKGROUND, Layer, Renderer
+from dermseg.apps.desktop.render import Renderer
+from dermseg.apps.desktop.view import View
 from dermseg.errors import DermsegError
 from dermseg.labeling.editor.document import Box
 from dermseg.labeling.editor.pen import Pen
@@ -37,125 +35,46 @@ _ARROWS = {
 }
 
 
-class Canvas(QWidget):
-    """One image with its layers.
+class Canvas(View):
+    """One image with its layers, and a tool on it.
 
     Signals
     -------
     edited
         A stroke ended, or a tool did something.
-    moved
-        The view changed; another canvas may follow with ``follow``.
     problem
         An error.
-    resized
-        Another size; what followed another canvas must follow it anew.
     """
 
     edited = Signal()
-    moved = Signal()
     problem = Signal(object)
-    resized = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.renderer: Renderer | None = None
         self.pen: Pen | None = None
         self.frame_times: deque[float] = deque(maxlen=2000)  # seconds from a mouse move to its pixels
-        self._shown: QImage | None = None
         self._cursor = QPointF(-1, -1)
         self._grabbed: QPointF | None = None
         self._key_down = False
         self._space_pans = False
-        self._fitted = True
         self._asked: float | None = None
         self.setMouseTracking(True)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
-        self.setMinimumSize(320, 240)
-
-    # -- what is shown
 
     def show_image(self, renderer: Renderer | None, pen: Pen | None = None) -> None:
         """Show an image, or nothing; without a pen it can only be looked at."""
-        self.renderer, self.pen, self._key_down = renderer, pen, False
-        self.fit()
-
-    def set_layers(self, layers: Sequence[Layer]) -> None:
-        """Other layers on the same image."""
-        if self.renderer is not None:
-            self.renderer.layers = layers
-            self.refresh()
-
-    def refresh(self, boxes: Sequence[Box] | None = None) -> None:
-        """Compose and show the layers anew: everywhere, or where boxes of the image lie."""
-        if self.renderer is None:
-            return
-        height, width = self.renderer.frame.shape[:2]
-        areas = [(0, 0, width, height)] if boxes is None else [self.renderer.screen_box(b) for b in boxes]
-        for x, y, w, h in areas:
-            self.renderer.compose(x, y, w, h)
-            self._update(QRectF(x, y, w, h))
-
-    def redraw(self) -> None:
-        """Everything anew: the view changed."""
-        if self.renderer is not None:
-            self.renderer.draw()
-        self.update()
-
-    def fit(self) -> None:
-        """Show the whole image."""
-        self._fitted = True
-        self._adopt_size()
-        if self.renderer is not None:
-            self.renderer.fit()
-        self.redraw()
-        self.moved.emit()
-
-    def zoom(self, factor: float, at: QPointF | None = None) -> None:
-        """Zoom in or out, keeping a point where it is (else the middle)."""
-        if self.renderer is not None:
-            self.zoom_to(self.renderer.scale * factor, at)
-
-    def zoom_to(self, scale: float, at: QPointF | None = None) -> None:
-        """Zoom to so many screen pixels per pixel of the image."""
-        if self.renderer is None:
-            return
-        self._fitted = False
-        at = (QPointF(self.rect().center()) if at is None else at) * self.devicePixelRatioF()
-        self.renderer.zoom(scale, at.x(), at.y())
-        self.redraw()
-        self.moved.emit()
-
-    def follow(self, other: Canvas) -> None:
-        """Take over another canvas's view, its middle in the middle."""
-        mine, theirs = self.renderer, other.renderer
-        if mine is None or theirs is None:
-            return
-        (h, w), (oh, ow) = mine.frame.shape[:2], theirs.frame.shape[:2]
-        mine.scale = theirs.scale
-        mine.left = theirs.left + (ow - w) / 2 / theirs.scale
-        mine.top = theirs.top + (oh - h) / 2 / theirs.scale
-        self._fitted = False
-        self.redraw()
+        self.pen, self._key_down = pen, False
+        super().show_image(renderer)
 
     # -- drawing
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
-        """Copy the changed part of the frame to the screen, and what is under way on top."""
-        painter = QPainter(self)
-        ratio = self.devicePixelRatioF()
-        for rect in event.region():  # type: ignore[attr-defined]  # missing in Qt's stubs
-            if self._shown is None or self.renderer is None:
-                painter.fillRect(rect, QColor(*BACKGROUND[::-1]))
-            else:
-                source = QRectF(
-                    rect.x() * ratio, rect.y() * ratio, rect.width() * ratio, rect.height() * ratio
-                )
-                painter.drawImage(QRectF(rect), self._shown, source)
+        """What is under way goes on top of the picture."""
+        super().paintEvent(event)
         if self.renderer is not None and self.pen is not None:
+            painter = QPainter(self)
             self._draw_pen(painter, self.pen, self.renderer)
-        painter.end()
+            painter.end()
         if self._asked is not None:
             self.frame_times.append(time.perf_counter() - self._asked)
             self._asked = None
@@ -180,12 +99,6 @@ class Canvas(QWidget):
             return QPointF()
         return QPointF(*self.renderer.to_screen(*point)) / self.devicePixelRatioF()
 
-    def _update(self, area: QRectF) -> None:
-        ratio = self.devicePixelRatioF()
-        x, y = math.floor(area.x() / ratio), math.floor(area.y() / ratio)
-        right, bottom = math.ceil(area.right() / ratio), math.ceil(area.bottom() / ratio)
-        self.update(QRect(x, y, right - x, bottom - y))
-
     def _update_cursor(self) -> None:
         """The tool's mark lies on top of the frame: what it covers must be copied again."""
         if self.pen is None or self.renderer is None:
@@ -198,27 +111,6 @@ class Canvas(QWidget):
             radius = self.pen.radius * self.renderer.scale / self.devicePixelRatioF() + 3
         x, y = self._cursor.x(), self._cursor.y()
         self.update(QRectF(x - radius, y - radius, 2 * radius, 2 * radius).toAlignedRect())
-
-    def _adopt_size(self) -> None:
-        if self.renderer is None:
-            self._shown = None
-            return
-        ratio = self.devicePixelRatioF()
-        self.renderer.line = max(1, round(ratio))
-        self.renderer.resize(max(1, round(self.width() * ratio)), max(1, round(self.height() * ratio)))
-        frame = self.renderer.frame
-        self._shown = QImage(
-            frame.data, frame.shape[1], frame.shape[0], frame.strides[0], QImage.Format.Format_RGB32
-        )
-
-    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802
-        """Keep showing the whole image, if that is what was shown."""
-        self._adopt_size()
-        if self._fitted:
-            self.fit()
-        else:
-            self.redraw()
-        self.resized.emit()
 
     # -- mouse
 
@@ -236,13 +128,9 @@ class Canvas(QWidget):
         """Go on with what the button does."""
         began = time.perf_counter()
         self._move_cursor(event.position())
-        if self._grabbed is not None and self.renderer is not None:
-            by = (event.position() - self._grabbed) * self.devicePixelRatioF()
+        if self._grabbed is not None:
+            self.pan(event.position() - self._grabbed)
             self._grabbed = event.position()
-            self._fitted = False
-            self.renderer.pan(by.x(), by.y())
-            self.redraw()
-            self.moved.emit()
         elif self.pen is not None and self.pen.busy:
             if self._asked is None:
                 self._asked = began
