@@ -1,4 +1,4 @@
-"""The picture that is worked on: a view that passes mouse and keys to a ``Pen``, and draws the tool's mark."""
+"""The picture that is worked on: a view that passes mouse and keys to a ``Pen`` and draws the tool's mark."""
 
 from __future__ import annotations
 
