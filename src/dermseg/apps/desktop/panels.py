@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from PySide6.QtCore import QLocale, Qt, QTimer, Signal
 from PySide6.QtGui import QBrush, QColor, QIcon, QPixmap
 from PySide6.QtWidgets import (
+    QDockWidget,
     QFormLayout,
     QHeaderView,
+    QLabel,
     QListWidget,
     QListWidgetItem,
+    QMainWindow,
     QSlider,
     QTableWidget,
     QTableWidgetItem,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -27,12 +28,12 @@ from dermseg.measure.geometry import Reading
 
 _STATUS_COLOURS = {"new": "#8a8a8a", "proposed": "#e6b800", "corrected": "#6cc0e5", "approved": "#5fc98a"}
 
-# name: (lowest, highest, steps per unit)
+# name: (lowest, highest, steps per unit, where it stands at first)
 _RANGES = {
-    "Opacity": (0, 100, 100.0),
-    "Threshold": (2, 98, 100.0),
-    "Width": (1, 400, 1.0),
-    "Tolerance": (1, 60, 1.0),
+    "Opacity": (0, 100, 100.0, 0.2),
+    "Threshold": (2, 98, 100.0, 0.5),
+    "Width": (1, 400, 1.0, 1),  # each pen brings its own
+    "Tolerance": (1, 60, 1.0, 12),
 }
 
 
@@ -90,9 +91,10 @@ class Sliders(QWidget):
         super().__init__()
         form = QFormLayout(self)
         self._sliders: dict[str, QSlider] = {}
-        for name, (lowest, highest, _) in _RANGES.items():
+        for name, (lowest, highest, steps, start) in _RANGES.items():
             slider = QSlider(Qt.Orientation.Horizontal)
             slider.setRange(lowest, highest)
+            slider.setValue(round(start * steps))
             slider.setAccessibleName(texts(name))
             slider.valueChanged.connect(lambda value, name=name: self._emit(name, value))
             form.addRow(texts(name), slider)
@@ -135,6 +137,25 @@ class ClassList(QListWidget):
             if label == current:
                 self.setCurrentItem(item)
         self.blockSignals(was)
+
+
+class Message(QLabel):
+    """Two lines of plain text below the picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setTextFormat(Qt.TextFormat.PlainText)  # names of files are no markup
+        self.setWordWrap(True)  # the end of an error says what to do
+        self.setFixedHeight(2 * self.fontMetrics().lineSpacing())
+
+
+def dock(window: QMainWindow, title: str, content: QWidget, area: Qt.DockWidgetArea) -> QDockWidget:
+    """Put a panel at a side of the window; it can be moved, not closed."""
+    panel = QDockWidget(title)
+    panel.setFeatures(QDockWidget.DockWidgetFeature.DockWidgetMovable)
+    panel.setWidget(content)
+    window.addDockWidget(area, panel)
+    return panel
 
 
 class Table(QTableWidget):
@@ -200,13 +221,3 @@ def disagreement_rows(found: Sequence[Disagreement], texts: Texts) -> list[tuple
         )
         for d in found
     ]
-
-
-def stack(*parts: Any) -> QWidget:
-    """Widgets on top of each other."""
-    box = QWidget()
-    layout = QVBoxLayout(box)
-    layout.setContentsMargins(4, 4, 4, 4)
-    for part in parts:
-        layout.addWidget(part)
-    return box

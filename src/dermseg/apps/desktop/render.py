@@ -62,6 +62,12 @@ class Renderer:
         self.frame = np.zeros((1, 1, 4), np.uint8)
         self._base = self.frame
 
+    def twin(self) -> Renderer:
+        """A second view of the same image, without a second copy of its pixels."""
+        twin = Renderer(np.zeros((1, 1, 3), np.uint8))
+        twin.levels, twin.size = self.levels, self.size
+        return twin
+
     # -- the view
 
     def resize(self, width: int, height: int) -> None:

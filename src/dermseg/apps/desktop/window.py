@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QCloseEvent
-from PySide6.QtWidgets import QDockWidget, QLabel, QMainWindow, QSplitter, QWidget
+from PySide6.QtWidgets import QLabel, QMainWindow, QSplitter
 
 from dermseg.apps.desktop.assistant import Assistant
 from dermseg.apps.desktop.canvas import Canvas
 from dermseg.apps.desktop.editing import Editing
 from dermseg.apps.desktop.live import Live
 from dermseg.apps.desktop.menus import build_menus
-from dermseg.apps.desktop.panels import ClassList, FileList, Sliders, Table, stack
+from dermseg.apps.desktop.panels import ClassList, FileList, Message, Sliders, Table, dock
 from dermseg.apps.desktop.questions import Questions
 from dermseg.apps.desktop.readout import Readout
 from dermseg.apps.desktop.render import Renderer
@@ -49,10 +48,7 @@ class Window(QMainWindow):
         self.canvas, self.other = Canvas(), Canvas()
         self.file_list, self.class_list = FileList(texts), ClassList()
         self.sliders, self.readings, self.differences = Sliders(texts), Table(2), Table(4)
-        self.message = QLabel()
-        self.message.setTextFormat(Qt.TextFormat.PlainText)  # names of files are no markup
-        self.message.setWordWrap(True)  # the end of an error says what to do
-        self.message.setFixedHeight(2 * self.message.fontMetrics().lineSpacing())
+        self.message = Message()
         self.assistant, self.ask, self.live = Assistant(self), Questions(self), Live(self)
         self.editing, self.readout = Editing(self), Readout(self)
         self._workers = (self.loader, self.assistant.worker, self.readout.worker)
@@ -73,24 +69,14 @@ class Window(QMainWindow):
         self.readings.horizontalHeader().hide()
         self.differences.setHorizontalHeaderLabels([t("Class"), "Dice", t("Only here"), t("Only there")])
         left, right = Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea
-        self._dock(t("Images"), self.file_list, left)
-        self._dock(t("Classes"), self.class_list, right)
-        self._dock(t("Settings"), stack(self.sliders), right)
-        self._dock(t("Measurements"), self.readings, right)
-        self.difference_dock = self._dock(t("Disagreement"), self.differences, right)
+        dock(self, t("Images"), self.file_list, left)
+        dock(self, t("Classes"), self.class_list, right)
+        dock(self, t("Settings"), self.sliders, right)
+        dock(self, t("Measurements"), self.readings, right)
+        self.difference_dock = dock(self, t("Disagreement"), self.differences, right)
         self.difference_dock.hide()
-        self.sliders.set_value("Opacity", 0.2, quiet=True)
-        self.sliders.set_value("Threshold", 0.5, quiet=True)
-        self.sliders.set_value("Tolerance", 12, quiet=True)
         self.statusBar().addWidget(self.message, 1)
         self.statusBar().addPermanentWidget(QLabel(t("Not a medical device")))
-
-    def _dock(self, title: str, content: QWidget, area: Qt.DockWidgetArea) -> QDockWidget:
-        dock = QDockWidget(title)
-        dock.setFeatures(QDockWidget.DockWidgetFeature.DockWidgetMovable)
-        dock.setWidget(content)
-        self.addDockWidget(area, dock)
-        return dock
 
     def _connect(self) -> None:
         self.canvas.edited.connect(self.edited)
@@ -142,7 +128,7 @@ class Window(QMainWindow):
         pen.tool, pen.tolerance = self.editing.tool, self.sliders.value("Tolerance")
         pen.on_ask = self.assistant.ask
         self.canvas.show_image(renderer, pen)
-        self.other.show_image(_twin(renderer))
+        self.other.show_image(renderer.twin())
         self.say(self.texts("Work that a crash had cut off was brought back") if opened.recovered else "")
         self.setWindowTitle(f"{opened.entry.name} - dermseg")
         self.edited()
@@ -306,10 +292,3 @@ class Window(QMainWindow):
         for worker in self._workers:
             worker.stop()
         event.accept()
-
-
-def _twin(renderer: Renderer) -> Renderer:
-    """A second view of the same image, without a second copy of its pixels."""
-    twin = Renderer(np.zeros((1, 1, 3), np.uint8))
-    twin.levels, twin.size = renderer.levels, renderer.size
-    return twin
