@@ -20,7 +20,8 @@ from dermseg.data.sources.synthetic import write_synthetic
 from dermseg.errors import ConfigError, DataError, UsageError
 from dermseg.evaluation.intervals import holm
 from dermseg.experiments import figures
-from dermseg.experiments.report import collect, write_report
+from dermseg.experiments.outcomes import collect
+from dermseg.experiments.report import write_report
 from dermseg.experiments.run import run_suite
 from dermseg.experiments.settled import DONE
 from dermseg.experiments.subsets import fraction_index, take_fraction

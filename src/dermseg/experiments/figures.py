@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from dermseg.data.index import IndexRow, open_image, open_mask, read_index
 from dermseg.evaluation.statistics import mean_interval
 from dermseg.evaluation.table import Key
+from dermseg.experiments.outcomes import Outcome, by_value
 from dermseg.experiments.predict import THRESHOLD, RunModel
-from dermseg.experiments.report import Outcome, by_value
 from dermseg.files import atomic_write
 from dermseg.images import load_image
 from dermseg.images.masks import load_mask

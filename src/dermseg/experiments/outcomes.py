@@ -1,0 +1,181 @@
+"""The outcomes of a suite, collected from its run folders alone, and tests of one against another."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dermseg.errors import DataError
+from dermseg.evaluation.intervals import holm, wilcoxon_p
+from dermseg.evaluation.metrics import jaccard
+from dermseg.evaluation.output import METRICS_FILE, PER_IMAGE
+from dermseg.evaluation.statistics import paired_difference
+from dermseg.evaluation.table import Evaluation, read_per_image
+from dermseg.experiments.settled import DONE
+from dermseg.experiments.suite import FOLD
+
+METRICS = ("dice", "jaccard", "accuracy", "sensitivity", "precision")
+Variations = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All seeds of one cell on one data set."""
+
+    variations: Variations
+    test: str
+    runs: tuple[Path, ...]
+    evaluations: tuple[Evaluation, ...]
+    parameters: int
+    minutes: float
+    protocol: str
+    index: Path | None = None  # that was evaluated on; evaluations of older versions do not say it
+
+    @property
+    def label(self) -> str:
+        """The variations in words."""
+        return ", ".join(variation for _, variation in self.variations)
+
+    def by_image(self, metric: str = "dice") -> dict[Any, float]:
+        """Per image, mean over seeds."""
+        seeds = [e.by_image(metric) for e in self.evaluations]
+        return {key: float(np.mean([s[key] for s in seeds])) for key in seeds[0]}
+
+    def row(self) -> dict[str, Any]:
+        """Means over images and seeds, spread over images and over seeds."""
+        means = [float(e.mean("dice").mean) for e in self.evaluations]
+        images = list(self.by_image().values())
+        return {
+            **dict(self.variations),
+            "test": self.test,
+            "n": self.evaluations[0].n,
+            "seeds": len(self.evaluations),
+            **{m: round(float(np.mean([e.mean(m).mean for e in self.evaluations])), 4) for m in METRICS},
+            "pooled_mean_iou": round(float(np.mean([pooled_iou(e) for e in self.evaluations])), 4),
+            "dice_sd_images": round(float(np.std(images, ddof=1)), 4) if len(images) > 1 else None,
+            "dice_sd_seeds": round(float(np.std(means, ddof=1)), 4) if len(means) > 1 else None,
+            "parameters": self.parameters,
+            "train_minutes": round(self.minutes, 1),
+        }
+
+
+def pooled_iou(evaluation: Evaluation) -> float:
+    """Mean IoU of lesion and background over the pixels of all images: not a mean over images."""
+    counts = evaluation.pooled_counts
+    return (jaccard(counts) + jaccard(counts.inverted())) / 2
+
+
+def collect(output: Path) -> list[Outcome]:
+    """Every evaluated cell below a suite's folder, by data set and variations; 25 % comes before 100 %.
+
+    Raises
+    ------
+    DataError
+        The seeds of a cell were not evaluated on the same images.
+    """
+    found: dict[tuple[Variations, str], list[tuple[Path, dict[str, Any]]]] = defaultdict(list)
+    for done in sorted((output / "runs").glob(f"*/{DONE}")):
+        record = json.loads(done.read_text(encoding="utf-8"))
+        for metrics in sorted(done.parent.glob(f"evaluation/*/{METRICS_FILE}")):
+            key = (tuple(record["variations"].items()), metrics.parent.name)
+            found[key].append((metrics.parent, record))
+    outcomes = []
+    for (variations, test), members in found.items():
+        summary = json.loads((members[0][0] / METRICS_FILE).read_text(encoding="utf-8"))
+        outcomes.append(
+            Outcome(
+                variations,
+                test,
+                tuple(folder for folder, _ in members),
+                tuple(read_per_image(folder / PER_IMAGE) for folder, _ in members),
+                int(summary["model"]["parameters"]),
+                float(np.mean([record["train_seconds"] for _, record in members])) / 60,
+                str(summary["protocol"]["text"]),
+                Path(summary["protocol"]["index"]) if "index" in summary["protocol"] else None,
+            )
+        )
+    for outcome in outcomes:
+        if len({frozenset(e.by_image("dice")) for e in outcome.evaluations}) > 1:
+            raise DataError(
+                f"the seeds of '{outcome.label}' were evaluated on different images",
+                file=outcome.runs[0],
+                hint="delete the evaluations that are older than the index, and run the suite again",
+            )
+    return sorted(outcomes, key=lambda o: (o.test, [by_value(value) for _, value in o.variations]))
+
+
+def merge_folds(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The folds of a cross-validation as one outcome over all images that were left out; others as they are.
+
+    Folds that were evaluated on the same images, as on a data set of its own, stay apart.
+    """
+    cells: dict[tuple[str, Variations], list[Outcome]] = defaultdict(list)
+    for o in outcomes:
+        without = tuple((axis, "all" if axis == FOLD else variation) for axis, variation in o.variations)
+        cells[o.test, without].append(o)
+    merged: list[Outcome] = []
+    for (_, variations), folds in cells.items():
+        keys = [key for fold in folds for key in fold.by_image()]
+        seeds = {len(fold.evaluations) for fold in folds}
+        if len(folds) == 1 or len(set(keys)) < len(keys) or len(seeds) > 1:
+            merged += folds
+            continue
+        whole = tuple(
+            Evaluation([s for e in seed for s in e.scores], [f for e in seed for f in e.failures])
+            for seed in zip(*(fold.evaluations for fold in folds), strict=True)
+        )
+        runs = tuple(run for fold in folds for run in fold.runs)
+        minutes = float(np.mean([fold.minutes for fold in folds]))
+        merged.append(replace(folds[0], variations=variations, runs=runs, evaluations=whole, minutes=minutes))
+    return merged
+
+
+def by_value(text: str) -> tuple[int, float, str]:
+    """Sort key of a variation: numbers by value, before words."""
+    try:
+        return (0, float(text.replace("%", "").strip()), text)
+    except ValueError:
+        return (1, 0.0, text)
+
+
+def paired_tests(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Variations of the first axis against each other, all else equal, on the same images.
+
+    p is Wilcoxon's signed-rank test over images, corrected after Holm (1979) for all pairs of the table.
+    """
+    places: dict[tuple[str, Variations], list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        places[outcome.test, outcome.variations[1:]].append(outcome)
+    rows: list[dict[str, Any]] = []
+    for (test, rest), members in places.items():
+        for i, a in enumerate(members):
+            for b in members[i + 1 :]:
+                ours, theirs = a.by_image(), b.by_image()
+                keys = [key for key in ours if key in theirs]
+                if len(keys) < 2:
+                    continue
+                x, y = [ours[k] for k in keys], [theirs[k] for k in keys]
+                gap = paired_difference(x, y)
+                rows.append(
+                    {
+                        "test": test,
+                        "where": ", ".join(variation for _, variation in rest),
+                        "a": a.variations[0][1],
+                        "b": b.variations[0][1],
+                        "n": len(keys),
+                        "difference": round(gap.mean, 4),
+                        "low": None if gap.low is None else round(gap.low, 4),
+                        "high": None if gap.high is None else round(gap.high, 4),
+                        "p": wilcoxon_p(np.asarray(x) - np.asarray(y)),
+                    }
+                )
+    corrected = holm([1.0 if row["p"] is None else row["p"] for row in rows])
+    for row, p in zip(rows, corrected, strict=True):
+        row["p_holm"] = p
+    return rows
