@@ -25,15 +25,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dermseg.data.cache import load_pair
 from dermseg.data.index import IndexRow, open_image, read_index, write_index
 from dermseg.errors import UsageError
 from dermseg.evaluation.evaluate import select_split
+from dermseg.experiments.copies import INDEX, draw, write_copies
 from dermseg.experiments.predict import RunModel
 from dermseg.files import atomic_write
 from dermseg.images.load import load_image
-from dermseg.images.masks import encode_mask
-from dermseg.images.overlay import encode_png
 from dermseg.inference.card import Postprocessing
 from dermseg.inference.postprocess import boundary_confidence, clean
 from dermseg.inference.preprocess import to_input
@@ -133,13 +131,16 @@ def simulate(
         raise UsageError(f"images of split '{splits[0]}' cannot be both labelled and scored on")
     rows = read_index(index)
     parts = [
-        _draw(select_split(rows, split)[0], limit, number)
+        draw(select_split(rows, split)[0], limit, number)
         for number, (split, limit) in enumerate(zip(splits, (plan.pool, plan.test), strict=True))
     ]
     plan.check(len(parts[0]))
     _claim(output, plan, config, parts)
-    for name, part in zip((_POOL, _TEST), parts, strict=True):
-        _shrink(part, name, config, output, report)
+    side = config.training.image_size
+    for name, split, part in zip((_POOL, _TEST), ("train", "test"), parts, strict=True):
+        if not (output / name / INDEX).exists():
+            report(f"{name}: {len(part)} images at {side} pixels")
+            write_copies(part, output / name, split, side)
     game = _Game(plan, config, output)
     total = plan.seeds * (1 + len(plan.strategies) * (len(plan.sizes) - 1))
     cells: list[Cell] = []
@@ -171,7 +172,7 @@ class _Game:
 
     def __init__(self, plan: Plan, config: RunConfig, output: Path) -> None:
         self.plan, self.config, self.output = plan, config, output
-        self.pool = read_index(output / _POOL / "index.csv")
+        self.pool = read_index(output / _POOL / INDEX)
         self._pixels: dict[str, NDArray[np.uint8]] = {}
 
     def play(self, seed: int, strategy: str, images: list[str], size: int | None) -> Cell:
@@ -200,7 +201,7 @@ class _Game:
         data = self.config.data
         source = data.train[0].model_copy(update={"index": str(folder / "labelled.csv"), "split": "train"})
         test = data.val[0].model_copy(
-            update={"index": str((self.output / _TEST / "index.csv").absolute()), "split": "test"}
+            update={"index": str((self.output / _TEST / INDEX).absolute()), "split": "test"}
         )
         t = self.config.training
         return self.config.model_copy(
@@ -259,14 +260,6 @@ class _Game:
         return make_look(probability, pixels, pooled, confidence=confidence, threshold=cleaned.threshold)
 
 
-def _draw(rows: Sequence[IndexRow], limit: int | None, number: int) -> list[IndexRow]:
-    """``limit`` rows, drawn once."""
-    if limit is None or limit >= len(rows):
-        return list(rows)
-    keep = np.sort(np.random.default_rng([2018, number]).permutation(len(rows))[:limit])
-    return [rows[i] for i in keep]
-
-
 def _claim(output: Path, plan: Plan, config: RunConfig, parts: Sequence[Sequence[IndexRow]]) -> None:
     """Write down what is simulated in a folder, or find that it is the same as before."""
     wanted: dict[str, Any] = {
@@ -280,34 +273,3 @@ def _claim(output: Path, plan: Plan, config: RunConfig, parts: Sequence[Sequence
         raise UsageError("the folder holds a simulation with other settings", file=output, hint="another -o")
     output.mkdir(parents=True, exist_ok=True)
     atomic_write(file, text.encode())
-
-
-def _shrink(
-    rows: Sequence[IndexRow], name: str, config: RunConfig, output: Path, report: Callable[[str], None]
-) -> None:
-    """Images and masks at the size of the network as PNG files, with an index of their own."""
-    folder = output / name
-    if (folder / "index.csv").exists():
-        return
-    side = config.training.image_size
-    report(f"{name}: {len(rows)} images at {side} pixels")
-    folder.mkdir(parents=True, exist_ok=True)
-    small = []
-    for i, row in enumerate(rows):
-        pixels, soft = load_pair(row, side)
-        image, mask = folder / f"{i:05d}.png", folder / f"{i:05d}_mask.png"
-        atomic_write(image, encode_png(pixels))
-        atomic_write(mask, encode_mask(soft >= 128))
-        small.append(
-            replace(
-                row,
-                image_id=f"{i:05d}",
-                image=image.name,
-                masks=(mask.name,),
-                split=_TEST if name == _TEST else "train",
-                width=side,
-                height=side,
-                root=folder,
-            )
-        )
-    write_index(small, folder / "index.csv")
