@@ -34,7 +34,7 @@ from dermseg.evaluation.intervals import estimate
 from dermseg.experiments.predict import RunModel
 from dermseg.training.checkpoint import CONFIG
 from dermseg.training.config import RunConfig, load_config
-from dermseg.training.loop import train
+from dermseg.training.run import train
 from dermseg.training.start import load_run
 
 # Indexes of ISIC 2018 images: all, two selections, and the same photographs cut to squares (make_model.py).

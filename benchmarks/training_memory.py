@@ -38,7 +38,8 @@ import json, resource, sys
 from pathlib import Path
 import cv2, torch
 from dermseg.training.config import load_config
-from dermseg.training.loop import Trainer, train
+from dermseg.training.loop import Trainer
+from dermseg.training.run import train
 cv2.setNumThreads(1)
 config = load_config(Path(sys.argv[1]), json.loads(sys.argv[3]))
 marks = []

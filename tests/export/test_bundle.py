@@ -30,7 +30,7 @@ from dermseg.inference.runtimes_openvino import openvino_installed
 from dermseg.models import build_model, count_parameters
 from dermseg.training.checkpoint import BEST
 from dermseg.training.config import ModelConfig, load_config
-from dermseg.training.loop import train
+from dermseg.training.run import train
 
 HAS_OPENVINO = openvino_installed()
 

@@ -18,7 +18,8 @@ from dermseg.training.check import check_run
 from dermseg.training.checkpoint import BEST, LAST, load_state
 from dermseg.training.config import load_config
 from dermseg.training.distributed import World
-from dermseg.training.loop import Trainer, train
+from dermseg.training.loop import Trainer
+from dermseg.training.run import train
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 

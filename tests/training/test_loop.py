@@ -22,8 +22,9 @@ from dermseg.errors import TrainingError, UsageError
 from dermseg.locks import lock_file
 from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state
 from dermseg.training.config import TrainingConfig, load_config
-from dermseg.training.loop import Trainer, train
+from dermseg.training.loop import Trainer
 from dermseg.training.progress import Progress, ending
+from dermseg.training.run import train
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

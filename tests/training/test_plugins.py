@@ -14,8 +14,8 @@ import torch
 from dermseg.errors import ConfigError
 from dermseg.training.checkpoint import LAST, load_state
 from dermseg.training.config import AugmentationConfig, load_config
-from dermseg.training.loop import train
 from dermseg.training.plugins import build_augmentation
+from dermseg.training.run import train
 
 MODULE = """
 import numpy as np, torch

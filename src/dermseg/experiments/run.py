@@ -27,7 +27,7 @@ from dermseg.files import atomic_write
 from dermseg.training.check import check_run
 from dermseg.training.checkpoint import BEST, CONFIG
 from dermseg.training.config import RunConfig, expand
-from dermseg.training.loop import train
+from dermseg.training.run import train
 
 
 def run_suite(

@@ -39,7 +39,7 @@ from dermseg.inference.tta import stack_views
 from dermseg.labeling.rank import SPREADING, Look, Strategy, make_look, rank
 from dermseg.models.network import SegmentationNetwork
 from dermseg.training.config import RunConfig
-from dermseg.training.loop import train
+from dermseg.training.run import train
 
 RECIPE = Path(__file__).with_name("simulate.yaml")
 START = "start"

@@ -1,4 +1,4 @@
-"""The training loop: one function from a configuration to a run folder.
+"""The training loop.
 
 Exact resume: every random choice is a function of (seed, epoch, position) for the data and of (seed, step,
 rank) inside the network; the rest of the state (weights, optimizer, average, scaler, position) is in
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,26 +23,24 @@ import torch
 from torch import Tensor
 
 from dermseg.data.cache import Cache
-from dermseg.errors import DermsegError, TrainingError, UsageError
+from dermseg.errors import DermsegError, TrainingError
 from dermseg.inference.bundle import Bundle
 from dermseg.inference.threads import available_cpus
 from dermseg.models import build_model, count_parameters
 from dermseg.training.batches import Batches, Source
-from dermseg.training.check import check_run
 from dermseg.training.checkpoint import BEST, CONFIG, LAST, START, load_state, save_state, save_weights
 from dermseg.training.config import RunConfig, SourceConfig
 from dermseg.training.device import pick_device
 from dermseg.training.display import Display
-from dermseg.training.distributed import World, join
+from dermseg.training.distributed import World
 from dermseg.training.environment import keep_freed_memory
-from dermseg.training.folder import begin, check_folder, claim
 from dermseg.training.log import RunLog
 from dermseg.training.mirror import Mirror
 from dermseg.training.norms import recover_norms
 from dermseg.training.optim import WeightAverage, lr_factor, set_lr
 from dermseg.training.plugins import build_augmentation
 from dermseg.training.progress import Progress, ending
-from dermseg.training.resolve import check_same_run, digest_ids, resolve, without_start
+from dermseg.training.resolve import check_same_run, digest_ids, without_start
 from dermseg.training.rows import open_cache
 from dermseg.training.start import find_start
 from dermseg.training.step import Step, seed_network
@@ -291,53 +289,3 @@ class Trainer:
                 problem = error
         self.world.agree(problem)
         return cache or open_cache(*settings)
-
-
-def train(
-    config: RunConfig,
-    folder: Path,
-    *,
-    resume: bool = False,
-    quiet: bool = False,
-    mirror: Path | None = None,
-) -> Progress:
-    """Train ``config`` into the run folder ``folder``; below ``torchrun``, together with the other ranks.
-
-    Parameters
-    ----------
-    mirror
-        A second place: ``mirror / NAME OF THE FOLDER`` gets a copy of every checkpoint and log.
-
-    Raises
-    ------
-    UsageError
-        The configuration asks for what cannot be (see ``check_run``), the folder holds another run and
-        ``resume`` is off, or no run, or one without its checkpoint, and ``resume`` is on; or another process
-        is training in it.
-    TrainingError
-        The loss is no longer finite, the checkpoint cannot be read, or another rank is gone.
-    """
-    with join(config.training.device) as world, ExitStack() as held:
-        problem: DermsegError | None = None
-        try:
-            check_folder(folder, resume)
-            config = resolve(config)
-            check_run(without_start(config) if resume and (folder / LAST).exists() else config, world)
-        except DermsegError as error:
-            problem = error
-        world.agree(problem)
-        if world.main and not resume:
-            begin(config, folder)
-        try:
-            if world.main:
-                held.enter_context(claim(folder))
-        except UsageError as error:
-            problem = error
-        world.agree(problem)
-        # killed before the first checkpoint: there is nothing to go on from, so start anew
-        there = resume and (folder / LAST).exists()
-        if len(set(world.gather(there))) > 1:
-            raise TrainingError(
-                "not every rank sees the checkpoint", file=folder, hint="put the run folder on a shared disk"
-            )
-        return Trainer(config, folder, resume=there, quiet=quiet, world=world, mirror=mirror).run()

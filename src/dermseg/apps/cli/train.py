@@ -59,7 +59,7 @@ def train(
     from dermseg.training.checkpoint import CONFIG
     from dermseg.training.config import load_config
     from dermseg.training.distributed import torchrun_world
-    from dermseg.training.loop import train as run_training
+    from dermseg.training.run import train as run_training
     from dermseg.training.start import load_run
 
     if config is None and from_ is None and resume is None and (named := os.environ.get("DERMSEG_CONFIG")):
