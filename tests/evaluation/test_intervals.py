@@ -51,6 +51,7 @@ def test_what_cannot_be_known_is_none() -> None:
     assert (one["mean"], one["ci95"], one["ci95_clustered"], one["bca95"]) == (0.5, None, None, None)
     patient = estimate([0.5, 0.7], ["a", "a"])
     assert (patient.interval, patient.bca) == (None, None)
+    assert estimate([0.0] * 3, ["a"] * 3).bca is None  # all of one patient failed
     assert estimate([1.0] * 5).bca == (1.0, 1.0)
     with pytest.raises(UsageError, match="3 values were given with 2 clusters"):
         estimate([0.1, 0.2, 0.3], ["a", "b"])

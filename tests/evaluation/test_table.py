@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dermseg.errors import DataError
+from dermseg.evaluation.calibration import calibrate
 from dermseg.evaluation.counts import Counts
 from dermseg.evaluation.table import Evaluation, Failure, ImageScore, read_per_image
 
@@ -34,6 +36,16 @@ def test_several_references_are_one_image() -> None:
     assert evaluation.n == 2
     assert evaluation.values("jaccard") == pytest.approx([0.45, 0.8])
     assert evaluation.summary()["failed_below_065"] == 0.25
+
+
+def test_calibration_weighs_images_and_not_references() -> None:
+    lesion = np.zeros((20, 20), np.bool_)
+    lesion[:10] = True
+    right, wrong = (calibrate(p.astype(np.float32), lesion) for p in (lesion, ~lesion))
+    scores = [ImageScore("a", GOOD, calibration=wrong)] * 3 + [ImageScore("b", GOOD, calibration=right)]
+    found: Any = Evaluation(scores).reliability()
+    for part in (found["all"], found["band"]):
+        assert (part["n"], part["ece"], part["brier"]) == (2, 0.5, 0.5)
 
 
 def test_one_name_in_two_data_sets_is_two_images() -> None:

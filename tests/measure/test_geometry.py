@@ -121,6 +121,12 @@ def test_a_single_pixel_is_an_ellipse_of_its_spacings() -> None:
     assert reading.perimeter_mm == pytest.approx(np.hypot(*steps).sum(), rel=4e-4)
 
 
+def test_two_pixels_have_a_longer_outline_than_one() -> None:
+    reading = measure_mask(np.ones((1, 2), np.bool_))
+    assert 2 * reading.feret_max_px <= reading.perimeter_px <= 6
+    assert reading.circularity is not None and reading.circularity < 1
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 9999), h=st.integers(1, 12), w=st.integers(1, 12), share=st.floats(0.05, 1))
 def test_any_mask_gives_consistent_numbers(seed: int, h: int, w: int, share: float) -> None:

@@ -16,7 +16,7 @@ from dermseg.evaluation.intervals import estimate
 from dermseg.uncertainty.conformal import ALPHAS, inner_losses, outer_losses, risk_control
 from dermseg.uncertainty.features import MAP_FEATURES, map_features
 from dermseg.uncertainty.maps import Uncertainty, binary_entropy
-from dermseg.uncertainty.predicted_dice import DiceModel, fit_dice_model, review_threshold
+from dermseg.uncertainty.predicted_dice import DiceModel, _interval, fit_dice_model, review_threshold
 from dermseg.uncertainty.temperature import fit_temperature, move_threshold
 from dermseg.uncertainty.trust import Line
 
@@ -129,6 +129,19 @@ def test_catching_no_failure_does_not_flag_all() -> None:
     predicted, failed = np.linspace(0.5, 0.9, 40), np.arange(40) < 12
     assert review_threshold(predicted, failed, 0.0) == 0.5
     assert review_threshold(predicted, failed, 1.0) == predicted[11]
+    assert review_threshold(predicted, np.arange(40) < 20, 0.55) == predicted[10]  # 11.000000000000002 of 20
+
+
+def test_the_interval_leaves_out_exactly_what_it_may() -> None:
+    predicted, residual = np.full(39, 0.5), np.linspace(-0.19, 0.19, 39)
+    _, low, high = _interval(predicted, predicted + np.random.default_rng(0).permutation(residual))
+    assert (low, high) == (pytest.approx([-0.18]), pytest.approx([0.18]))  # 36 of 40 gaps: 9 of 10
+
+
+def test_an_interval_stays_a_share() -> None:
+    model = fitted(80)[0].model_copy(update={"edges": [], "low": [2.0], "high": [3.0]})
+    judged = model.judge(dict.fromkeys(MAP_FEATURES, 0.0))
+    assert (judged.low, judged.high) == (1.0, 1.0)
 
 
 def test_too_few_groups() -> None:

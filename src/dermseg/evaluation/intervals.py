@@ -100,7 +100,7 @@ def estimate(values: ArrayLike, clusters: Sequence[Hashable] | None = None) -> E
     sums, sizes = cluster_sums(array, clusters)
     clustered = clustered_interval(sums, sizes) if sums.size < array.size else None
     bca = None
-    if has_bootstrap() and array.size > 1:
+    if has_bootstrap() and sums.size > 1:
         # Resampling equal values gives no spread, which SciPy calls unknown.
         bca = (t.mean, t.mean) if np.ptp(array) == 0 else bca_interval(_mean_of(sums, sizes), sums.size)
     return Estimate(t, sums.size, clustered, bca)

@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 
 from dermseg.errors import DataError
 from dermseg.evaluation.boundary import BOUNDARY_METRICS
-from dermseg.evaluation.calibration import CALIBRATION_METRICS, Calibration, pooled_figures
+from dermseg.evaluation.calibration import (
+    CALIBRATION_METRICS,
+    Calibration,
+    Reliability,
+    pool,
+    pooled_figures,
+)
 from dermseg.evaluation.counts import Counts
 from dermseg.evaluation.intervals import Estimate, estimate
 from dermseg.evaluation.metrics import JACCARD_THRESHOLD, METRICS, jaccard, pooled_metrics
@@ -159,14 +165,18 @@ class Evaluation:
 
         ``all`` looks at every pixel, ``band`` (None if no image has one) near the references' boundaries.
         """
-        known = [(s.calibration, self.clusters[s.key]) for s in self.scores if s.calibration is not None]
-        if not known:
-            return None
-        near = [(c.band, cluster) for c, cluster in known if c.band is not None]
-        return {
-            "all": pooled_figures([c.everywhere for c, _ in known], [cluster for _, cluster in known]),
-            "band": pooled_figures([c for c, _ in near], [cluster for _, cluster in near]) if near else None,
-        }
+        known: dict[Key, list[Reliability]] = {}
+        near: dict[Key, list[Reliability]] = {}
+        for s in self.scores:
+            if s.calibration is not None:
+                known.setdefault(s.key, []).append(s.calibration.everywhere)
+                if s.calibration.band is not None:
+                    near.setdefault(s.key, []).append(s.calibration.band)
+        return {"all": self._pooled(known), "band": self._pooled(near) if near else None} if known else None
+
+    def _pooled(self, parts: Mapping[Key, Sequence[Reliability]]) -> dict[str, object]:
+        """`pooled_figures` of images, each the mean over its references."""
+        return pooled_figures([pool(each) for each in parts.values()], [self.clusters[key] for key in parts])
 
     def summary(self) -> dict[str, Any]:
         """The figures that ``evaluate --json`` and ``score --json`` print.

@@ -49,7 +49,8 @@ def perimeter(mask: NDArray[np.bool_], spacing: tuple[float, float] = (1.0, 1.0)
     total = 0.0
     for contour, (_, _, _, parent) in zip(contours, hierarchy[0], strict=True):
         polygon = cv2.approxPolyDP(contour, _TOLERANCE_PX, closed=True)
-        if parent >= 0 and len(polygon) < 3:  # around a hole of a pixel or two a mere line is left
+        # of two pixels side by side a mere point is left, around a hole of a pixel or two a mere line
+        if len(contour) == 2 or (parent >= 0 and len(polygon) < 3):
             polygon = contour
         corners = polygon[:, 0] * scale
         steps = np.diff(corners, axis=0, append=corners[:1])

@@ -150,8 +150,8 @@ class DiceModel(BaseModel):
         row = np.array([[features[name] for name in self.features]])
         dice = float(self.regression.predict(row)[0])
         band = int(np.searchsorted(self.edges, dice))
-        low, high = dice + self.low[band], dice + self.high[band]
-        return Judgement(dice, max(0.0, low), min(1.0, high), dice <= self.review_below)
+        low, high = np.clip([dice + self.low[band], dice + self.high[band]], 0.0, 1.0)
+        return Judgement(dice, float(low), float(high), dice <= self.review_below)
 
 
 def fit_dice_model(
@@ -237,7 +237,7 @@ def review_threshold(predicted: Floats, failed: NDArray[np.bool_], caught: float
     values = np.sort(predicted[failed])
     if len(values) < _MIN_FAILURES:
         return _FAILED_DICE
-    return float(values[max(1, math.ceil(caught * len(values))) - 1])
+    return float(values[max(1, math.ceil(round(caught * len(values), 9))) - 1])
 
 
 def _interval(predicted: Floats, dice: Floats) -> tuple[list[float], list[float], list[float]]:
@@ -248,7 +248,7 @@ def _interval(predicted: Floats, dice: Floats) -> tuple[list[float], list[float]
     for i in range(bands):
         residual = np.sort((dice - predicted)[band == i])
         n = len(residual)
-        tail = (1 - LEVEL) / 2
+        tail = round((1 - LEVEL) / 2, 9)  # a plain 0.05: a hair less would take the next value outwards
         below, above = math.floor(tail * (n + 1)) - 1, math.ceil((1 - tail) * (n + 1)) - 1
         low.append(float(residual[below]) if below >= 0 else -1.0)
         high.append(float(residual[above]) if above < n else 1.0)
