@@ -152,7 +152,7 @@ LOSSES: tuple[Loss, ...] = (
     Loss(
         "bce_dice",
         "Binary cross-entropy plus soft Dice; the default",
-        "Milletari, Navab and Ahmadi 2016, doi:10.1109/3DV.2016.79 (Dice)",
+        "Drozdzal et al. 2016, arXiv:1608.04117 (Dice)",
         ("sigmoid",),
         ("bce", "dice"),
     ),
@@ -195,7 +195,7 @@ LOSSES: tuple[Loss, ...] = (
 METRICS: tuple[Metric, ...] = (
     Metric("dice", "Dice coefficient, mean over images and masks; the default"),
     Metric("jaccard", "Jaccard index, mean over images and masks"),
-    Metric("micro_jaccard", "Jaccard index of each mask over the pixels of all images, mean over the masks"),
+    Metric("micro_jaccard", "Jaccard index over the pixels of all images and masks together"),
 )
 
 

@@ -19,6 +19,7 @@ from dermseg.evaluation.score import score_folders
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its dependencies' own
     pytest.importorskip("isic_challenge_scoring")
+    from isic_challenge_scoring import task2
     from isic_challenge_scoring.segmentation import SegmentationScore
     from isic_challenge_scoring.types import ScoreError
 
@@ -114,3 +115,22 @@ def test_both_refuse_a_missing_prediction_and_another_size(folders: Folders) -> 
         official(predictions, references)
     with pytest.raises(Exception, match="have no prediction: ISIC_0000003"):
         score_folders(predictions, references)
+
+
+def test_attributes_agree(tmp_path: Path) -> None:
+    """ISIC 2018 Task 2: one figure over the pixels of all images and attributes, some of which are rare."""
+    torch = pytest.importorskip("torch")
+    from dermseg.data.cache import Cache
+    from dermseg.training.validation import Validation
+
+    rng = np.random.default_rng(1)
+    found, reference = (rng.random((2, 6, 16, 16, 3)) < (0.5, 0.2, 0.02)).astype(np.uint8) * 255
+    for name, masks in (("p", found), ("r", reference)):
+        (tmp_path / name).mkdir()
+        for i, attribute in np.ndindex(6, 3):
+            file = f"ISIC_{i:07}_attribute_{('globules', 'streaks', 'network')[attribute]}.png"
+            assert cv2.imwrite(str(tmp_path / name / file), masks[i, ..., attribute])
+    expected = task2.score(tmp_path / "r", tmp_path / "p")["overall"]
+    cache = Cache(found, reference, tuple("abcdef"))  # the image is the prediction
+    validation = Validation("micro_jaccard", lambda x: x.float() - 128, softmax=False)
+    assert validation.scores(torch.nn.Identity(), cache, 16)[0] == pytest.approx(expected, abs=1e-12)

@@ -27,7 +27,11 @@ _PIXELS = (-2, -1)
 
 
 def soft_dice_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
-    """1 - soft Dice per image and class, averaged (Milletari 2016, doi:10.1109/3DV.2016.79)."""
+    """1 - soft Dice per image and class, averaged.
+
+    Sums of probabilities in the denominator (Drozdzal 2016, arXiv:1608.04117), not of their squares as in
+    Milletari 2016.
+    """
     return dice_term(torch.sigmoid(logits.float()), target, smooth).mean()
 
 

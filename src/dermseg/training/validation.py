@@ -74,7 +74,7 @@ class Validation:
             case "jaccard":
                 score = _overlap(counts, dice=False).mean()
             case "micro_jaccard":
-                score = _overlap(counts.sum(axis=0), dice=False).mean()
+                score = float(_overlap(counts.sum(axis=(0, 1)), dice=False))
             case _:
                 score = np.mean([row[2] for row in rows])
         return float(score), float(dice)
