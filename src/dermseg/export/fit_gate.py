@@ -27,14 +27,15 @@ from numpy.typing import NDArray
 from dermseg.data.artefacts import add_hair, add_ruler, add_vignette
 from dermseg.data.closeups import close_up
 from dermseg.data.index import IndexRow, open_image, open_mask, read_index
-from dermseg.errors import DataError, ModelError, UsageError
+from dermseg.errors import DataError, ModelError
 from dermseg.export.features import add_features
+from dermseg.export.write import attach, open_folder, write_card
 from dermseg.files import atomic_write
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
 from dermseg.images.resize import resize_image, shrink
 from dermseg.inference.bundle import Bundle, load_bundle
-from dermseg.inference.card import CARD_NAME, Attachment, ModelCard
+from dermseg.inference.card import ModelCard
 from dermseg.inference.predictor import Model
 from dermseg.quality.familiar import fit_familiar, pack
 from dermseg.quality.gate import ATTACHMENT, FILE, Gate, Head, Limit, Skin
@@ -98,10 +99,7 @@ def fit_bundle_gate(
     DataError
         An index has no images of a split.
     """
-    bundle = load_bundle(path)
-    if not bundle.path.is_dir():
-        raise UsageError("a zip cannot be changed", file=path, hint="unpack it and give the folder")
-    bundle = _with_features(bundle)
+    bundle = _with_features(open_folder(path))
     model = Model(bundle)
     size = model.card.preprocessing
     if model.look(np.zeros((1, 3, size.height, size.width), np.float32))[1] is None:
@@ -124,7 +122,10 @@ def fit_bundle_gate(
     painted = {
         name: _see(model, (paint(rng, image) for image in base)).features for name, paint in PAINTERS.items()
     }
-    return _write(bundle, fit_gate(known, calib, close.features, plain, painted))
+    gate = fit_gate(known, calib, close.features, plain, painted)
+    attachment = attach(bundle.path, FILE, gate.to_json().encode())
+    attachments = {**bundle.card.attachments, ATTACHMENT: attachment}
+    return write_card(bundle.path, bundle.card.model_copy(update={"attachments": attachments}))
 
 
 def fit_gate(
@@ -290,19 +291,5 @@ def _with_features(bundle: Bundle) -> Bundle:
             changed = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
             variants[name] = variant.model_copy(update=changed)
     if variants != card.variants:
-        _write_card(bundle, card.model_copy(update={"variants": variants}))
+        write_card(bundle.path, card.model_copy(update={"variants": variants}))
     return load_bundle(bundle.path)
-
-
-def _write(bundle: Bundle, gate: Gate) -> ModelCard:
-    data = gate.to_json().encode()
-    attachment = Attachment(file=FILE, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-    card = bundle.card.model_copy(update={"attachments": {**bundle.card.attachments, ATTACHMENT: attachment}})
-    atomic_write(bundle.path / FILE, data)
-    return _write_card(bundle, card)
-
-
-def _write_card(bundle: Bundle, card: ModelCard) -> ModelCard:
-    checked = ModelCard.model_validate(card.model_dump())
-    atomic_write(bundle.path / CARD_NAME, checked.to_json().encode())
-    return checked

@@ -17,7 +17,6 @@ The bundle also gets the part that makes its network one with Monte-Carlo dropou
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,14 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.data.index import read_index
-from dermseg.errors import DataError, UsageError
+from dermseg.errors import DataError
 from dermseg.evaluation.calibration import boundary_band
 from dermseg.evaluation.looks import Look, Outlined, collect, outline
 from dermseg.evaluation.metrics import JACCARD_THRESHOLD, dice, jaccard
 from dermseg.export.mc_dropout import mc_dropout_part
-from dermseg.files import atomic_write
-from dermseg.inference.bundle import Bundle, load_bundle
-from dermseg.inference.card import CARD_NAME, Attachment, ModelCard, Postprocessing
+from dermseg.export.write import attach, open_folder, write_card
+from dermseg.inference.bundle import Bundle
+from dermseg.inference.card import ModelCard, Postprocessing
 from dermseg.inference.predictor import Model
 from dermseg.uncertainty.conformal import ALPHAS, inner_losses, outer_losses, risk_control
 from dermseg.uncertainty.features import MAP_FEATURES
@@ -89,9 +88,7 @@ def fit_bundle(
     DataError
         No images of one of the splits, or an image that cannot be read.
     """
-    bundle = load_bundle(path)
-    if not bundle.path.is_dir():
-        raise UsageError("a zip cannot be changed", file=path, hint="unpack it and give the folder")
+    bundle = open_folder(path)
     model = Model(bundle)
     rows = [row for index in indexes for row in read_index(index)]
     looks: dict[str, list[Look]] = {}
@@ -218,19 +215,13 @@ def _curves(o: Outlined) -> tuple[Floats, Floats]:
 
 def _write(bundle: Bundle, fitted: Fitted) -> ModelCard:
     """Put what was fitted beside the model; the card, which names it, comes last."""
+    card = bundle.card
     files: dict[str, tuple[str, bytes, dict[str, Any]]] = {}
     files[ATTACHMENT] = (FILE, fitted.trust.to_json().encode(), {})
-    card = bundle.card
     if card.architecture == "encoder_unet":
         variant = next(name for name in ("fp32", "fp16") if name in card.variants)
         options = {"variant": variant, "rate": float(card.architecture_options.get("dropout", _DROPOUT))}
         files[MC_PART] = (MC_FILE, mc_dropout_part(bundle.read_model(variant)), options)
-    attachments: dict[str, Any] = dict(card.attachments)
-    for name, (file, data, options) in files.items():
-        atomic_write(bundle.path / file, data)
-        attachments[name] = Attachment(
-            file=file, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), options=options
-        )
-    updated = card.model_copy(update={"postprocessing": fitted.postprocessing, "attachments": attachments})
-    atomic_write(bundle.path / CARD_NAME, updated.to_json().encode())
-    return updated
+    attached = {name: attach(bundle.path, *file) for name, file in files.items()}
+    changed = {"postprocessing": fitted.postprocessing, "attachments": {**card.attachments, **attached}}
+    return write_card(bundle.path, card.model_copy(update=changed))

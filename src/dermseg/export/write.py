@@ -1,15 +1,18 @@
-"""A bundle on disk: written whole beside its place and moved in."""
+"""A bundle on disk: written whole beside its place and moved in, or given something more."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dermseg.errors import UsageError
 from dermseg.files import atomic_write
-from dermseg.inference.card import CARD_NAME, Metric, ModelCard
+from dermseg.inference.bundle import Bundle, load_bundle
+from dermseg.inference.card import CARD_NAME, Attachment, Metric, ModelCard
 
 
 def check_output(output: Path, *, overwrite: bool = False) -> None:
@@ -51,6 +54,33 @@ def write_bundle(output: Path, card: ModelCard, files: dict[str, bytes]) -> None
 
 def add_metrics(output: Path, card: ModelCard, metrics: Sequence[Metric]) -> ModelCard:
     """The card with what the model reached, written back into its bundle."""
-    updated = card.model_copy(update={"metrics": list(metrics)})
-    atomic_write(output / CARD_NAME, updated.to_json().encode())
-    return updated
+    return write_card(output, card.model_copy(update={"metrics": list(metrics)}))
+
+
+def open_folder(path: Path) -> Bundle:
+    """A bundle that can be changed.
+
+    Raises
+    ------
+    UsageError
+        It is a zip.
+    """
+    bundle = load_bundle(path)
+    if not bundle.path.is_dir():
+        raise UsageError("a zip cannot be changed", file=path, hint="unpack it and give the folder")
+    return bundle
+
+
+def attach(folder: Path, file: str, data: bytes, options: dict[str, Any] | None = None) -> Attachment:
+    """Put a file beside the network; the card that names it is written afterwards."""
+    atomic_write(folder / file, data)
+    return Attachment(
+        file=file, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), options=options or {}
+    )
+
+
+def write_card(folder: Path, card: ModelCard) -> ModelCard:
+    """Check a card that was changed, and put it in the place of the bundle's."""
+    checked = ModelCard.model_validate(card.model_dump())
+    atomic_write(folder / CARD_NAME, checked.to_json().encode())
+    return checked
