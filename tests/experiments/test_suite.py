@@ -18,9 +18,12 @@ from dermseg.apps.cli.main import main
 from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.data.sources.synthetic import write_synthetic
 from dermseg.errors import ConfigError, DataError, UsageError
+from dermseg.evaluation.counts import Counts
 from dermseg.evaluation.intervals import holm
+from dermseg.evaluation.statistics import paired_difference
+from dermseg.evaluation.table import Evaluation, ImageScore
 from dermseg.experiments import figures
-from dermseg.experiments.outcomes import collect
+from dermseg.experiments.outcomes import Outcome, collect, paired_tests
 from dermseg.experiments.report import write_report
 from dermseg.experiments.run import run_suite
 from dermseg.experiments.settled import DONE
@@ -131,6 +134,26 @@ def test_cross_validation_is_one_line(suite_file: Path, tmp_path: Path) -> None:
     suite["axes"]["model"]["narrow"]["fold"] = 2
     suite_file.write_text(yaml.safe_dump({**suite, "folds": 3}))
     assert list(load_suite(suite_file).axes) == ["model"], "a variation says which fold"
+
+
+def test_intervals_of_a_suite_know_which_images_are_of_one_lesion() -> None:
+    dice = np.random.default_rng(0).integers(400, 500, (2, 10))
+
+    def outcome(model: str, values: Any) -> Outcome:
+        """Each image twice, as photographs of one lesion."""
+        scores = [
+            ImageScore(f"{i}{half}", Counts(int(v), 100, 100, 0), group=f"lesion {i}")
+            for i, v in enumerate(values)
+            for half in "ab"
+        ]
+        return Outcome((("model", model),), "drawn", (), (Evaluation(scores),), 0, 0.0, "")
+
+    a, b = outcome("a", dice[0]), outcome("b", dice[1])
+    (row,) = paired_tests([a, b])
+    x, y = (np.array(list(o.by_image().values()))[::2] for o in (a, b))
+    plain = paired_difference(x.tolist(), y.tolist())
+    assert (row["n"], row["difference"]) == (20, pytest.approx(plain.mean, abs=1e-4))
+    assert (row["low"], row["high"]) == pytest.approx((plain.low, plain.high), abs=1e-4)
 
 
 def test_results_of_other_settings_are_not_kept(suite_file: Path, tmp_path: Path) -> None:

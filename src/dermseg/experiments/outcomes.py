@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from dermseg.errors import DataError
-from dermseg.evaluation.intervals import holm, wilcoxon_p
+from dermseg.evaluation.intervals import cluster_sums, clustered_interval, holm, wilcoxon_p
 from dermseg.evaluation.metrics import jaccard
 from dermseg.evaluation.output import METRICS_FILE, PER_IMAGE
-from dermseg.evaluation.statistics import paired_difference
 from dermseg.evaluation.table import Evaluation, read_per_image
 from dermseg.experiments.settled import DONE
 from dermseg.experiments.suite import FOLD
@@ -147,7 +146,8 @@ def by_value(text: str) -> tuple[int, float, str]:
 def paired_tests(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Variations of the first axis against each other, all else equal, on the same images.
 
-    p is Wilcoxon's signed-rank test over images, corrected after Holm (1979) for all pairs of the table.
+    The t-interval of the mean difference is over patients or lesions (images, where nothing is known). p is
+    Wilcoxon's signed-rank test over images, corrected after Holm (1979) for all pairs of the table.
     """
     places: dict[tuple[str, Variations], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
@@ -160,8 +160,10 @@ def paired_tests(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
                 keys = [key for key in ours if key in theirs]
                 if len(keys) < 2:
                     continue
-                x, y = [ours[k] for k in keys], [theirs[k] for k in keys]
-                gap = paired_difference(x, y)
+                gaps = np.array([ours[k] - theirs[k] for k in keys])
+                clusters = a.evaluations[0].clusters
+                interval = clustered_interval(*cluster_sums(gaps, [clusters[k] for k in keys]))
+                low, high = interval or (None, None)
                 rows.append(
                     {
                         "test": test,
@@ -169,10 +171,10 @@ def paired_tests(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
                         "a": a.variations[0][1],
                         "b": b.variations[0][1],
                         "n": len(keys),
-                        "difference": round(gap.mean, 4),
-                        "low": None if gap.low is None else round(gap.low, 4),
-                        "high": None if gap.high is None else round(gap.high, 4),
-                        "p": wilcoxon_p(np.asarray(x) - np.asarray(y)),
+                        "difference": round(float(gaps.mean()), 4),
+                        "low": None if low is None else round(low, 4),
+                        "high": None if high is None else round(high, 4),
+                        "p": wilcoxon_p(gaps),
                     }
                 )
     corrected = holm([1.0 if row["p"] is None else row["p"] for row in rows])
