@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -92,6 +93,8 @@ def test_compare_models_then_their_results(
     assert same == dice["difference"]
     code, _, said = run(capsys, "compare", *folders, "-o", out)
     assert (code, "--overwrite" in said) == (2, True)
+    _, _, said = run(capsys, "compare", *folders, shutil.copytree(folders[0], tmp_path / "third"))
+    assert said.count("Wilcoxon's p after Holm") == 3, "of several, the figures of one column are others"
 
 
 def test_wrong_use_says_what_to_do(

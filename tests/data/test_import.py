@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -272,6 +273,8 @@ def test_stats(good: list[IndexRow]) -> None:
     figures = describe(good)
     assert (figures["images"], figures["masks"], figures["unreadable"]) == (4, 4, 0)
     assert figures["datasets"] == {"set": {"unassigned": {"images": 4, "groups": 4}}}
+    alone = describe([replace(row, group="") for row in good], areas=False)
+    assert (alone["groups"], alone["datasets"]) == (4, figures["datasets"]), "each is one of its own"
     assert figures["width"]["q50"] == 32
     assert figures["area_fraction"]["all"]["mean"] == pytest.approx(12 * 16 / (24 * 32))
     assert figures["licences"] == {"unknown": 4}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dermseg.data.index import IndexRow, open_mask
+from dermseg.data.splits import group_of
 from dermseg.errors import DermsegError
 from dermseg.images.masks import load_mask
 
@@ -33,14 +34,15 @@ def describe(
     Returns
     -------
     dict
-        ``images``, ``masks``, ``groups``, ``subjects``, ``lesions``; ``datasets``: per data set and split
-        images and groups; ``width``, ``height`` and ``area_fraction`` as quantiles (None where nothing
-        is known); ``licences``; ``unreadable``: masks that could not be read.
+        ``images``, ``masks``, ``groups`` (an image without one is its own), ``subjects``, ``lesions``;
+        ``datasets``: per data set and split images and groups; ``width``, ``height`` and ``area_fraction``
+        as quantiles (None where nothing is known); ``licences``; ``unreadable``: masks that could not be
+        read.
     """
     result: dict[str, Any] = {
         "images": len(rows),
         "masks": sum(len(row.masks) for row in rows),
-        "groups": len({row.group for row in rows if row.group}),
+        "groups": len({group_of(row) for row in rows}),
         "subjects": len({(row.dataset, row.subject) for row in rows if row.subject}),
         "lesions": len({(row.dataset, row.lesion) for row in rows if row.lesion}),
         "datasets": _count(rows),
@@ -65,7 +67,7 @@ def _count(rows: Iterable[IndexRow]) -> dict[str, dict[str, dict[str, int]]]:
     for row in rows:
         split = row.split or "unassigned"
         images[row.dataset][split] += 1
-        groups[row.dataset, split].add(row.group)
+        groups[row.dataset, split].add(group_of(row))
     return {
         dataset: {
             split: {"images": number, "groups": len(groups[dataset, split])}

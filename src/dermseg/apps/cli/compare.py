@@ -78,7 +78,7 @@ def compare(
         print_json(summary)
         return
     for pair in summary["pairs"]:
-        say(_format(pair))
+        say(_format(pair, "Wilcoxon's p" if len(summary["pairs"]) == 1 else "Wilcoxon's p after Holm"))
         say(verdict(pair) + "\n")
     say(describe_intervals(summary))
 
@@ -134,11 +134,11 @@ def _evaluations(
         yield evaluation
 
 
-def _format(pair: dict[str, Any]) -> str:
-    """The pair as lines for people."""
+def _format(pair: dict[str, Any], test: str) -> str:
+    """The pair as lines for people; ``test`` is what the p-values are called."""
     lines = [
         f"{pair['a']} minus {pair['b']}",
-        f"  {'':<20}{'a':>8}{'b':>9}{'a - b':>10}   {'95 % interval (t)':<22}{'(BCa)':<22}Wilcoxon's p",
+        f"  {'':<20}{'a':>8}{'b':>9}{'a - b':>10}   {'95 % interval (t)':<22}{'(BCa)':<22}{test}",
     ]
     for name, found in pair["metrics"].items():
         difference = found["difference"]
