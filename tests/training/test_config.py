@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dermseg.errors import ConfigError
+from dermseg.experiments.suite import load_suite
 from dermseg.training.config import TrainingConfig, expand, load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -33,6 +34,14 @@ def test_every_shipped_configuration_loads(path: Path) -> None:
 def test_wrong_settings_are_named(tiny_config: tuple[Path, Any], override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(tiny_config[0], [override])
+
+
+def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_bytes("seed: 1  # Größe".encode("latin-1"))
+    for read in (load_config, load_suite):
+        with pytest.raises(ConfigError, match="is not YAML"):
+            read(file)
 
 
 def test_overrides_are_yaml(tiny_config: tuple[Path, Any]) -> None:

@@ -6,19 +6,18 @@ the YAML file. Paths are relative to the file.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import ssl
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from dermseg.errors import ConfigError
 from dermseg.inference.outputs import DICOM_KINDS
+from dermseg.schema import Strict, check, read_yaml
 
 ResultKind = Literal["dicom-seg", "dicom-probability", "dicom-sr", "dicom-sc"]
 assert set(DICOM_KINDS) == set(ResultKind.__args__)  # type: ignore[attr-defined]
@@ -31,16 +30,11 @@ def _title(value: str) -> str:
 
 
 Title = Annotated[str, AfterValidator(_title)]
+_Section = TypeVar("_Section", bound=Strict)
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-class Section(BaseModel):
-    """A part of the configuration."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Tls(Section):
+class Tls(Strict):
     """DICOM over TLS (PS3.15 B.9 and later profiles): both sides show a certificate."""
 
     certificate: Path
@@ -69,7 +63,7 @@ class Tls(Section):
         return context
 
 
-class Listen(Section):
+class Listen(Strict):
     """Where images are received (C-STORE)."""
 
     ae_title: Title = "DERMSEG"
@@ -83,7 +77,7 @@ class Listen(Section):
     tls: Tls | None = None
 
 
-class Dimse(Section):
+class Dimse(Strict):
     """An archive that is sent to by C-STORE."""
 
     ae_title: Title
@@ -94,7 +88,7 @@ class Dimse(Section):
     tls: Tls | None = None
 
 
-class Web(Section):
+class Web(Strict):
     """An archive that speaks DICOMweb."""
 
     url: str
@@ -115,7 +109,7 @@ class Web(Section):
         return self
 
 
-class Send(Section):
+class Send(Strict):
     """Where results go: one of the two."""
 
     dimse: Dimse | None = None
@@ -128,7 +122,7 @@ class Send(Section):
         return self
 
 
-class Watch(Section):
+class Watch(Strict):
     """An archive that is asked for new images (QIDO-RS) and gives them (WADO-RS)."""
 
     web: Web
@@ -137,7 +131,7 @@ class Watch(Section):
     poll_s: float = Field(default=30.0, gt=0)
 
 
-class Retry(Section):
+class Retry(Strict):
     """What happens when sending or fetching fails: again, later and later, then a dead letter."""
 
     attempts: int = Field(default=40, ge=1, description="with the defaults below, about 30 hours")
@@ -149,7 +143,7 @@ class Retry(Section):
         return float(min(self.longest_s, self.first_s * 2.0 ** min(attempts - 1, 40)))
 
 
-class PacsConfig(Section):
+class PacsConfig(Strict):
     """The whole file."""
 
     folder: Path = Field(description="queue and files under way; on a disk that survives a restart")
@@ -189,41 +183,18 @@ def load_config(path: Path) -> PacsConfig:
     ConfigError
         Missing, not YAML, or keys or values that are wrong; all of them are named.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"is not YAML: {error}", file=path) from None
-    try:
-        config: PacsConfig = _rebased(PacsConfig.model_validate(raw), path.absolute().parent)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_explain(dict(one)) for one in error.errors()), file=path) from None
-    return config
+    return _rebased(check(PacsConfig, read_yaml(path), path), path.absolute().parent)
 
 
-def _rebased(section: Any, folder: Path) -> Any:
+def _rebased(section: _Section, folder: Path) -> _Section:
     changes: dict[str, Any] = {}
     for name in type(section).model_fields:
         value = getattr(section, name)
         if isinstance(value, Path):
             changes[name] = folder / value.expanduser()
-        elif isinstance(value, Section):
+        elif isinstance(value, Strict):
             changes[name] = _rebased(value, folder)
     return section.model_copy(update=changes)
-
-
-def _explain(error: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        model: Any = PacsConfig
-        for part in error["loc"][:-1]:
-            annotation = model.model_fields[str(part)].annotation
-            options = [annotation, *getattr(annotation, "__args__", ())]
-            model = next(one for one in options if isinstance(one, type) and issubclass(one, Section))
-        close = difflib.get_close_matches(str(error["loc"][-1]), model.model_fields, n=1)
-        return f"unknown key '{place}'" + (f", did you mean '{close[0]}'?" if close else "")
-    return f"{place}: {error['msg'].removeprefix('Value error, ')}" if place else str(error["msg"])
 
 
 def read_secret(web: Web) -> dict[str, Any]:

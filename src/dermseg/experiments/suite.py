@@ -15,20 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from dermseg.errors import ConfigError
+from dermseg.schema import Strict, check, read_yaml
 from dermseg.training.config import RunConfig, expand, load_config
 
 FRACTION, FOLD = "fraction", "fold"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TestConfig(_Frozen):
+class TestConfig(Strict):
     """A data set that every run is evaluated on. Without an index it is the run's own, for folds."""
 
     __test__ = False  # not a test, whatever pytest thinks of its name
@@ -43,7 +38,7 @@ def folder_name(test: TestConfig) -> str:
     return test.name.replace("/", "-")
 
 
-class SuiteConfig(_Frozen):
+class SuiteConfig(Strict):
     """A suite as its YAML file says it."""
 
     name: str
@@ -125,15 +120,7 @@ def load_suite(path: Path) -> SuiteConfig:
     ConfigError
         The file is missing or not YAML, or a key or value is wrong.
     """
-    try:
-        return SuiteConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=path) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"is not YAML: {error}", file=path) from None
-    except ValidationError as error:
-        problems = (f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())
-        raise ConfigError("; ".join(problems), file=path) from None
+    return check(SuiteConfig, read_yaml(path), path)
 
 
 def indexes(suite: SuiteConfig) -> list[Path]:

@@ -5,18 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from dermseg.errors import ConfigError
 from dermseg.inference.card import Postprocessing, Triple
+from dermseg.schema import Strict, check, read_yaml
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ForeignInput(_Strict):
+class ForeignInput(Strict):
     """What the network wants to see; pixels become ``(value / 255 - mean) / std``.
 
     A network that was given values from 0 to 1 has mean 0 and std 1, from 0 to 255 mean 0 and std 1/255, from
@@ -39,7 +34,7 @@ class ForeignInput(_Strict):
         return std
 
 
-class ForeignCard(_Strict):
+class ForeignCard(Strict):
     """The whole YAML: who made the network, what it sees and what it gives."""
 
     name: str = Field(min_length=1)
@@ -49,7 +44,7 @@ class ForeignCard(_Strict):
     architecture: str = "foreign"
     intended_use: str = ""
     limitations: tuple[str, ...] = ()
-    training: dict[str, Any] = {}
+    training: dict[str, Any] = Field(default_factory=dict)
     input: ForeignInput
     output: Literal["logits", "probabilities"]
     postprocessing: Postprocessing = Postprocessing()
@@ -63,12 +58,4 @@ def read_foreign_card(path: Path) -> ForeignCard:
     ConfigError
         It cannot be read, or a field is missing, unknown or out of range; every problem is listed.
     """
-    try:
-        return ForeignCard.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"is not YAML: {error}", file=path) from None
-    except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError("; ".join(problems), file=path, hint="docs/export.md has an example") from None
+    return check(ForeignCard, read_yaml(path), path, hint="docs/export.md has an example")

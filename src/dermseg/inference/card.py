@@ -29,6 +29,7 @@ from pydantic import (
 
 from dermseg.errors import ModelError
 from dermseg.images.filter_names import FilterName
+from dermseg.schema import Strict, place_of, words_of
 
 SCHEMA_VERSION: Final = 1
 CARD_NAME = "card.json"
@@ -42,15 +43,11 @@ Triple = tuple[float, float, float]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
 class _Open(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
 
-class Preprocessing(_Strict):
+class Preprocessing(Strict):
     """From RGB pixels to the network's input.
 
     The image is stretched to ``height x width`` (its aspect is not kept), filtered (see ``images.filters``),
@@ -76,7 +73,7 @@ class Preprocessing(_Strict):
         return std
 
 
-class Postprocessing(_Strict):
+class Postprocessing(Strict):
     """From logits to a mask; the steps and their order are defined in ``inference.postprocess``.
 
     Parameters
@@ -114,7 +111,7 @@ FileName = Annotated[str, AfterValidator(_plain_name)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class StoredFile(_Strict):
+class StoredFile(Strict):
     """A file of the bundle with its hash and size."""
 
     file: FileName
@@ -122,7 +119,7 @@ class StoredFile(_Strict):
     bytes: int = Field(ge=1)
 
 
-class Latency(_Strict):
+class Latency(Strict):
     """Median time of one call of the network, in milliseconds, on the machine that exported it."""
 
     runtime: str
@@ -159,7 +156,7 @@ class Variant(StoredFile):
     opset: int | None = Field(default=None, ge=1)
     weights: StoredFile | None = None
     parity: dict[str, Any] | None = None
-    latency: list[Latency] = []
+    latency: list[Latency] = Field(default_factory=list)
     speedup: float | None = None
     notes: str = ""
 
@@ -183,7 +180,7 @@ class Attachment(StoredFile):
     ``options`` holds what its reader must know besides the file itself.
     """
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class Metric(_Open):
@@ -284,7 +281,7 @@ def _explain(error: ValidationError, file: str | PathLike[str] | None) -> ModelE
     """One readable line out of pydantic's list, and a remedy where there is one."""
     problems = error.errors(include_url=False, include_context=False)
     first = problems[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where, what = place_of(first), words_of(first)
     # A card of another schema also fails elsewhere; its version is the reason worth telling.
     for problem in problems:
         if problem["loc"] == ("schema_version",):
@@ -293,6 +290,5 @@ def _explain(error: ValidationError, file: str | PathLike[str] | None) -> ModelE
                 file=file,
                 hint="pip install --upgrade dermseg",
             )
-    message = first["msg"].removeprefix("Value error, ")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return ModelError(f"card field '{where}': {message}{more}" if where else f"card: {message}", file=file)
+    return ModelError(f"card field '{where}': {what}{more}" if where else f"card: {what}", file=file)

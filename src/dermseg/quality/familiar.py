@@ -15,7 +15,9 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+
+from dermseg.schema import Strict
 
 Floats = NDArray[np.float32]
 
@@ -40,7 +42,7 @@ def unpack(text: str) -> Floats:
     return np.frombuffer(base64.b64decode(text), "<f4").astype(np.float32)
 
 
-class Familiar(BaseModel):
+class Familiar(Strict):
     """A Gaussian over the pooled features of known images.
 
     Parameters
@@ -56,8 +58,6 @@ class Familiar(BaseModel):
     rest
         Variance along each of the other directions.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     size: int = Field(ge=1)
     mean: Packed

@@ -17,12 +17,12 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from dermseg.errors import ModelError
 from dermseg.quality.familiar import Familiar, Packed, unpack
 from dermseg.quality.measures import Measures, measure
 from dermseg.quality.verdict import WORDS, Finding, Level, Verdict, make_verdict
+from dermseg.schema import Strict, read_part
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -49,11 +49,7 @@ class Attached(Protocol):
     def read_attachment(self, name: str) -> bytes: ...
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Limit(_Strict):
+class Limit(Strict):
     """From where on a value is noted, asks for review, or rejects; None where it never does.
 
     ``below`` turns it round: small values are the bad ones.
@@ -77,7 +73,7 @@ class Limit(_Strict):
                 return
 
 
-class Head(_Strict):
+class Head(Strict):
     """A linear detector on the features; above 0 only in few images that do not have the artefact."""
 
     weights: Packed
@@ -93,7 +89,7 @@ class Head(_Strict):
         return float(features @ self.vector) + self.bias
 
 
-class Skin(_Strict):
+class Skin(Strict):
     """Mean and spread of a* and b* of the skin in known images."""
 
     mean: tuple[float, float]
@@ -109,7 +105,7 @@ class Skin(_Strict):
         return None if m.skin_a is None or m.skin_b is None else self.distance(m.skin_a, m.skin_b)
 
 
-class Gate(_Strict):
+class Gate(Strict):
     """Everything that a bundle's gate knows.
 
     Parameters
@@ -129,7 +125,7 @@ class Gate(_Strict):
     """
 
     schema_version: Literal[1] = 1
-    fitted: dict[str, Any] = {}
+    fitted: dict[str, Any] = Field(default_factory=dict)
     size: int = Field(ge=1)
     familiar: Familiar
     heads: dict[str, Head]
@@ -226,13 +222,7 @@ def read_gate(bundle: Attached) -> Gate | None:
     """
     if ATTACHMENT not in bundle.card.attachments:
         return None
-    try:
-        return Gate.model_validate_json(bundle.read_attachment(ATTACHMENT))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ModelError(
-            f"{FILE}: field '{where}': {first['msg']}",
-            file=bundle.path,
-            hint="the bundle is damaged; fetch or export it again",
-        ) from None
+    data = bundle.read_attachment(ATTACHMENT)
+    return read_part(
+        Gate, data, FILE, file=bundle.path, hint="the bundle is damaged; fetch or export it again"
+    )

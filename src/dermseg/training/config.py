@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dermseg.errors import ConfigError
 from dermseg.images.filter_names import FilterName
 from dermseg.inference.card import Preprocessing
 from dermseg.registry import find_architecture, find_metric
-from dermseg.training.loss_config import LossConfig, Section, or_value_error
-from dermseg.training.settings import explain, override
+from dermseg.schema import Strict, check, read_yaml
+from dermseg.training.loss_config import LossConfig, or_value_error
+from dermseg.training.settings import override
 
 
-class SourceConfig(Section):
+class SourceConfig(Strict):
     """Images of one index that take part."""
 
     index: str
@@ -44,7 +44,7 @@ class SourceConfig(Section):
         return self.per_epoch or max(there, self.at_least or 0)
 
 
-class DataConfig(Section):
+class DataConfig(Strict):
     """Which images are trained on and which choose the best checkpoint."""
 
     train: tuple[SourceConfig, ...] = Field(min_length=1)
@@ -64,7 +64,7 @@ class DataConfig(Section):
     )
 
 
-class ModelConfig(Section):
+class ModelConfig(Strict):
     """Registry name of the architecture and what its constructor takes."""
 
     architecture: str = Field(
@@ -115,7 +115,7 @@ class ModelConfig(Section):
         return self.classes - 1 if self.outputs == "softmax" else self.classes
 
 
-class AugmentationConfig(Section):
+class AugmentationConfig(Strict):
     """Strengths of the joint image-and-mask transform; 0 switches a step off.
 
     ``name`` replaces it by a transform of your own, see ``training.plugins``.
@@ -158,7 +158,7 @@ class AugmentationConfig(Section):
         return self
 
 
-class PhaseConfig(Section):
+class PhaseConfig(Strict):
     """A first part of the training at a smaller, cheaper image size."""
 
     epochs: int = Field(ge=1)
@@ -166,7 +166,7 @@ class PhaseConfig(Section):
     batch_size: int | None = Field(default=None, ge=1)
 
 
-class TrainingConfig(Section):
+class TrainingConfig(Strict):
     """The optimisation itself."""
 
     epochs: int = Field(default=20, ge=1)
@@ -231,7 +231,7 @@ class TrainingConfig(Section):
         return self.image_size, self.batch_size
 
 
-class RunConfig(Section):
+class RunConfig(Strict):
     """Everything that decides a run."""
 
     name: str = "run"
@@ -276,17 +276,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     ConfigError
         The file is missing or not YAML, or a key or value is wrong; every problem is listed.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=path) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"is not YAML: {error}", file=path) from None
-    if not isinstance(raw, dict):
-        raise ConfigError("holds no settings (expected 'key: value' lines)", file=path)
+    raw = read_yaml(path)
     for item in overrides:
         override(raw, item)
-    try:
-        return RunConfig.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError("; ".join(explain(e, RunConfig) for e in error.errors()), file=path) from None
+    return check(RunConfig, raw, path)

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     SerializerFunctionWrapHandler,
@@ -17,14 +15,9 @@ from pydantic import (
 
 from dermseg.errors import ConfigError
 from dermseg.registry import find_loss
+from dermseg.schema import Strict
 
 _T = TypeVar("_T")
-
-
-class Section(BaseModel):
-    """A part of a configuration: never changed, without keys that nobody reads, and with finite numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def or_value_error(find: Callable[[str], _T], name: str) -> _T:
@@ -38,7 +31,7 @@ def or_value_error(find: Callable[[str], _T], name: str) -> _T:
 _FOR_EVERY_LOSS = {"name", "class_weights", "small_lesion_weight", "small_lesion_area"}
 
 
-class LossConfig(Section):
+class LossConfig(Strict):
     """Which loss, and its settings; ``registry.LOSSES`` says which setting belongs to which."""
 
     name: str = Field(default="bce_dice", description="or the dotted path of a loss of your own")

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from dermseg.errors import DataError
+from dermseg.schema import Strict
 from dermseg.uncertainty.features import MAP_FEATURES
 
 Floats = NDArray[np.float64]
@@ -52,7 +53,7 @@ class Judgement:
     needs_review: bool
 
 
-class Regression(BaseModel):
+class Regression(Strict):
     """A fitted ridge regression; part of a bundle.
 
     Parameters
@@ -62,8 +63,6 @@ class Regression(BaseModel):
     weights
         Of the features in standard deviations, then of their squares, ``(2k,)``.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     base: float
     centre: list[float]
@@ -108,7 +107,7 @@ def _basis(rows: Floats, centre: Floats, scale: Floats) -> Floats:
     return np.concatenate([z, z**2], axis=1)
 
 
-class DiceModel(BaseModel):
+class DiceModel(Strict):
     """The regression with its interval and threshold; part of a bundle.
 
     Parameters
@@ -123,8 +122,6 @@ class DiceModel(BaseModel):
     figures
         What it reached on images that were left out.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     features: list[str]
     regression: Regression

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from dermseg.errors import ModelError, UsageError
+from dermseg.errors import UsageError
 from dermseg.inference.bundle import Bundle
+from dermseg.schema import Strict, read_part
 from dermseg.uncertainty.predicted_dice import DiceModel
 
 ATTACHMENT, FILE = "trust", "trust.json"
 FIT_HINT = "dermseg uncertainty fit BUNDLE --data INDEX fits it"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Line(_Strict):
+class Line(Strict):
     """How far the outer or inner line lies from the outline, for each level (see ``margins``).
 
     Parameters
@@ -57,7 +54,7 @@ class Line(_Strict):
         return found
 
 
-class Trust(_Strict):
+class Trust(Strict):
     """What a bundle knows about how far it can be believed.
 
     Parameters
@@ -71,7 +68,7 @@ class Trust(_Strict):
     """
 
     schema_version: Literal[1] = 1
-    fitted: dict[str, Any] = {}
+    fitted: dict[str, Any] = Field(default_factory=dict)
     dice: DiceModel
     outer: Line
     inner: Line
@@ -99,11 +96,5 @@ def load_trust(bundle: Bundle) -> Trust | None:
     """
     if ATTACHMENT not in bundle.card.attachments:
         return None
-    try:
-        return Trust.model_validate_json(bundle.read_attachment(ATTACHMENT))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ModelError(
-            f"{FILE}: field '{where}': {first['msg']}", file=bundle.path, hint=FIT_HINT
-        ) from None
+    data = bundle.read_attachment(ATTACHMENT)
+    return read_part(Trust, data, FILE, file=bundle.path, hint=FIT_HINT)

@@ -1,0 +1,116 @@
+"""Data from outside as pydantic models: YAML that people write, JSON that comes with a network."""
+
+from __future__ import annotations
+
+import difflib
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dermseg.errors import ConfigError, ModelError
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Data that never change, without keys that nobody reads, and with finite numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file, not checked yet.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing, not YAML, or holds something else than settings.
+    """
+    import yaml  # not above: outlining an image needs no YAML
+
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=path) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"is not YAML: {error}", file=path) from None
+    if not isinstance(raw, dict):
+        raise ConfigError("holds no settings (expected 'key: value' lines)", file=path)
+    return raw
+
+
+def check(model: type[_Model], raw: dict[str, Any], path: Path, *, hint: str | None = None) -> _Model:
+    """Settings as the model they should be.
+
+    Parameters
+    ----------
+    path, hint
+        The file they come from, and what to do, for the message.
+
+    Raises
+    ------
+    ConfigError
+        Keys or values are wrong; all of them are named.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(
+            "; ".join(_explain(e, model) for e in error.errors()), file=path, hint=hint
+        ) from None
+
+
+def read_part(model: type[_Model], data: bytes, name: str, *, file: str | PathLike[str], hint: str) -> _Model:
+    """What stands in ``name``, a JSON file of the bundle ``file``; ``hint`` is what to do if it is wrong.
+
+    Raises
+    ------
+    ModelError
+        It is not of this schema; the first wrong field is named.
+    """
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise ModelError(
+            f"{name}: field '{place_of(first)}': {words_of(first)}", file=file, hint=hint
+        ) from None
+
+
+def place_of(error: Any) -> str:
+    """Where one of pydantic's errors is, as ``section.key``; empty where it is about the whole."""
+    return ".".join(map(str, error["loc"]))
+
+
+def words_of(error: Any) -> str:
+    """What one of pydantic's errors says."""
+    message: str = error["msg"]
+    return message.removeprefix("Value error, ")
+
+
+def _explain(error: Any, model: type[BaseModel]) -> str:
+    """One of pydantic's errors about ``model`` in words: where, what, the value, the nearest known key."""
+    where = place_of(error)
+    if error["type"] == "extra_forbidden":
+        for part in error["loc"][:-1]:
+            if isinstance(part, str):
+                model = _section(model, part)
+        close = difflib.get_close_matches(str(error["loc"][-1]), list(model.model_fields), n=1)
+        known = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(model.model_fields)}"
+        return f"unknown setting '{where}', {known}"
+    if not where:
+        return words_of(error)
+    # about a whole section the message says the values that matter
+    got = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
+    return f"{where}: {words_of(error)}{got}"
+
+
+def _section(model: type[BaseModel], name: str) -> type[BaseModel]:
+    """The settings class behind a field, also inside ``tuple[X, ...]``."""
+    annotation: Any = model.model_fields[name].annotation
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return model
