@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,14 @@ from dermseg.apps.dashboard.uploads import (
     read_place,
 )
 from dermseg.errors import ImageError, MaskError, UsageError
+from dermseg.evaluation.evaluate import evaluate_pairs
+from dermseg.evaluation.output import METRICS_FILE, summarise, write_json
+from dermseg.evaluation.table import Evaluation
 from dermseg.images import encode_jpeg, load_mask
 from dermseg.inference.batch import BatchOptions
 from dermseg.inference.predictor import Model, load_model
 from dermseg.measure.geometry import measure_lesions, measure_mask
+from dermseg.report.strata import best_interval
 
 BROKEN = Upload("broken.jpg", b"\xff\xd8 not a photograph")
 
@@ -211,6 +216,18 @@ def test_results_are_found_and_read(tmp_path: Path) -> None:
         "train": [{"step": 1, "loss": 2.0}],
         "val": [{"step": 1, "epoch": 1, "dice": 0.5}],
     }
+
+
+def test_an_evaluation_has_the_intervals_of_its_own_page(tmp_path: Path) -> None:
+    masks = np.random.default_rng(0).random((2, 6, 8, 8)) < 0.5
+    pairs = [(f"{i}", *pair) for i, pair in enumerate(zip(*masks, strict=True))]
+    scores = [
+        replace(score, group=f"patient {i // 2}") for i, score in enumerate(evaluate_pairs(pairs).scores)
+    ]
+    summary = summarise(Evaluation(scores))
+    write_json(tmp_path / METRICS_FILE, summary)
+    shown = {row["metric"]: (row["low"], row["high"]) for row in findings.read_summary(tmp_path)}
+    assert shown["dice"] == tuple(best_interval(summary["dice"]) or ()) != tuple(summary["dice"]["ci95"])
 
 
 def test_a_folder_of_results_that_is_gone_has_none(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def first_frame_group(spacing: list[float]) -> list[Dataset]:
         ({"PixelSpacing": [0.1, 0.2]}, (0.1, 0.2)),
         ({"SharedFunctionalGroupsSequence": first_frame_group([0.1, 0.2])}, (0.1, 0.2)),
         ({"PerFrameFunctionalGroupsSequence": first_frame_group([0.1, 0.2])}, (0.1, 0.2)),
-        ({"ImagerPixelSpacing": [0.3, 0.3]}, (0.3, 0.3)),
+        ({"ImagerPixelSpacing": [0.004, 0.004]}, None),  # of the sensor, not of the skin
         ({"PixelSpacing": [0.1, 0.2], "ImagerPixelSpacing": [0.3, 0.3]}, (0.1, 0.2)),
         ({"PixelSpacing": [0, 0.2]}, None),
         ({"PixelSpacing": None}, None),

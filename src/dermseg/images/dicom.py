@@ -173,19 +173,17 @@ def photometric(dataset: Dataset) -> str:
 def spacing_of(dataset: Dataset) -> tuple[float, float] | None:
     """Millimetres between pixel centres (row, column); None unless the file is calibrated.
 
-    Pixel Spacing (0028,0030), in a multi-frame file that of its first frame, goes before Imager Pixel
-    Spacing (0018,1164). Pixel Aspect Ratio and Nominal Scanned Pixel Spacing say nothing about skin.
+    Pixel Spacing (0028,0030), in a multi-frame file that of its first frame. Pixel Aspect Ratio and Nominal
+    Scanned Pixel Spacing say nothing about skin, nor does Imager Pixel Spacing (0018,1164): it is measured at
+    the detector and never adjusted for magnification (PS3.3 10.7), the pitch of a camera's sensor.
     """
-    places = [dataset, *_measures(dataset)]
-    for name in ("PixelSpacing", "ImagerPixelSpacing"):
-        for place in places:
-            values = place.get(name)
-            try:
-                row, column = (float(value) for value in values)
-            except (TypeError, ValueError):  # absent, empty, one value, or no numbers
-                continue
-            if all(math.isfinite(value) and 0 < value < 100 for value in (row, column)):
-                return row, column
+    for place in (dataset, *_measures(dataset)):
+        try:
+            row, column = (float(value) for value in place.get("PixelSpacing"))
+        except (TypeError, ValueError):  # absent, empty, one value, or no numbers
+            continue
+        if all(math.isfinite(value) and 0 < value < 100 for value in (row, column)):
+            return row, column
     return None
 
 

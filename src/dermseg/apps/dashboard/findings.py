@@ -13,6 +13,7 @@ from dermseg.evaluation.failures import describe_failure, worst_images
 from dermseg.evaluation.metrics import dice, jaccard
 from dermseg.evaluation.output import METRICS_FILE, PER_IMAGE
 from dermseg.evaluation.table import read_per_image
+from dermseg.report.strata import best_interval
 
 CURVES = "metrics.jsonl"
 MAX_DEPTH, MAX_FOUND = 5, 500
@@ -86,12 +87,12 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def read_summary(path: Path) -> list[dict[str, Any]]:
-    """The figures of an evaluation: metric, mean and its 95 % interval (None where unknown)."""
+    """Figures of an evaluation: metric, mean and the 95 % interval of its page (None where unknown)."""
     summary = json.loads((path / METRICS_FILE).read_text(encoding="utf-8"))
     rows = []
     for name, value in summary.items():
-        if isinstance(value, dict) and "mean" in value and "ci95" in value:
-            low, high = value["ci95"] or (None, None)
+        if isinstance(value, dict) and "mean" in value and "bca95" in value:
+            low, high = best_interval(value) or (None, None)
             rows.append({"metric": name.replace("_", " "), "mean": value["mean"], "low": low, "high": high})
     return rows
 
