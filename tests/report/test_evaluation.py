@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from typing import Any
@@ -126,6 +127,10 @@ def test_the_page_of_a_comparison() -> None:
 def test_the_verdict_does_not_claim_what_is_not_shown() -> None:
     tables = {"a": evaluation(), "b": evaluation()}
     assert verdict(compare(tables)["pairs"][0]).startswith("No difference")
+    for images, who in ((1, "One image says"), (3, "Images of a single patient or lesion say")):
+        scores = [replace(score, group="patient") for score in evaluation().scores[:images]]
+        alone = {"a": Evaluation(scores), "b": Evaluation(scores)}
+        assert verdict(compare(alone)["pairs"][0]).startswith(who)
 
 
 def pair_of(mean: float, bca: tuple[float, float], t: tuple[float, float]) -> dict[str, Any]:

@@ -59,7 +59,8 @@ def verdict(pair: Mapping[str, Any]) -> str:
     difference = pair["metrics"]["dice"]["difference"]
     intervals = [difference[name] for name in ("bca95", "ci95_clustered") if difference[name] is not None]
     if not intervals:
-        return f"One image says nothing about {pair['a']} and {pair['b']}."
+        who = "One image says" if difference["n"] == 1 else "Images of a single patient or lesion say"
+        return f"{who} nothing about {pair['a']} and {pair['b']}."
     low, high = interval = next((i for i in intervals if i[0] <= 0 <= i[1]), intervals[0])
     better, worse, by = pair["a"], pair["b"], difference["mean"]
     if by < 0:  # told from the side of the better one, so that figure and interval have one sign
