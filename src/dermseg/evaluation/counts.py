@@ -40,10 +40,6 @@ class Counts:
         """Pixels the reference calls lesion."""
         return self.tp + self.fn
 
-    def swapped(self) -> Counts:
-        """The counts with prediction and reference exchanged."""
-        return Counts(self.tp, self.fn, self.fp, self.tn)
-
     def inverted(self) -> Counts:
         """The counts with skin (background) as the positive class."""
         return Counts(self.tn, self.fn, self.fp, self.tp)

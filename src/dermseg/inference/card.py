@@ -40,7 +40,6 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _DEVICE_NAMES = {"con", "prn", "aux", "nul"} | {f"{n}{i}" for n in ("com", "lpt") for i in range(1, 10)}
 
 Triple = tuple[float, float, float]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Open(BaseModel):

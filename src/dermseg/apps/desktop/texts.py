@@ -7,8 +7,6 @@ import locale
 from dermseg.apps.desktop.sentences import FINDINGS, german_error
 from dermseg.errors import DermsegError
 
-LANGUAGES = ("en", "de")
-
 GERMAN = {
     "File": "Datei",
     "Edit": "Bearbeiten",

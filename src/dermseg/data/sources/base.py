@@ -64,7 +64,6 @@ class Layout:
     mask: re.Pattern[str]
     licence: str
     citation: str
-    id_columns: tuple[str, ...] = ("isic_id", "image_id", "image", "image_name", "name")
     classes: tuple[str, ...] = ()
 
 
