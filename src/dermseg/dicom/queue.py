@@ -242,14 +242,13 @@ class Queue:
 
     def revive(self) -> int:
         """Put every dead letter back to where it failed; returns how many."""
-        with self._lock:
-            cursor = self._db.execute(
-                "UPDATE jobs SET state = coalesce(failed_in, 'received'), attempts = 0, not_before = 0, "
-                "changed = ? WHERE state = 'dead'",
-                (time.time(),),
-            )
+        revived = self._rows(
+            "UPDATE jobs SET state = coalesce(failed_in, 'received'), attempts = 0, not_before = 0, "
+            "changed = ? WHERE state = 'dead' RETURNING id",
+            (time.time(),),
+        )
         self.changed.set()
-        return cursor.rowcount
+        return len(revived)
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""
@@ -272,8 +271,8 @@ class Queue:
     def note_study(self, uid: str, instances: int) -> None:
         """All of a study's images are in the queue."""
         self._rows(
-            "INSERT INTO studies VALUES (?, ?, ?) ON CONFLICT (uid) DO UPDATE SET instances = ?, seen = ?",
-            (uid, instances, time.time(), instances, time.time()),
+            "INSERT OR REPLACE INTO studies (uid, instances, seen) VALUES (?, ?, ?)",
+            (uid, instances, time.time()),
         )
 
     def forget(self, before: float) -> None:
