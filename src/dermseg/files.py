@@ -10,9 +10,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from dermseg.errors import DermsegError
+from dermseg.errors import DermsegError, UsageError
 
 _TRIES, _PAUSE_S = 40, 0.05
+
+
+def check_writable(folder: Path) -> None:
+    """See, before any work that would be lost, that an output folder can be made or written to.
+
+    Raises
+    ------
+    UsageError
+        It is a file, lies below one, or may not be written to.
+    """
+    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    hint = "choose another one with -o"
+    if not there.is_dir():
+        what = "the output is" if there == folder else "is"
+        raise UsageError(f"{what} a file, not a folder", file=there, hint=hint)
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError("cannot be written: Permission denied", file=folder, hint=hint)
 
 
 def atomic_write(path: Path, data: bytes, *, new: bool = False) -> None:

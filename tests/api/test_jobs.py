@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -92,6 +93,11 @@ def test_a_job_gives_what_the_command_writes(
     assert all(found[name] == data for name, data in expected.items() if name.endswith((".png", ".jpg")))
     rows = [list(csv.DictReader(io.StringIO(text["results.csv"].decode()))) for text in (found, expected)]
     assert [{**row, "seconds": ""} for row in rows[0]] == [{**row, "seconds": ""} for row in rows[1]]
+    said = [
+        re.findall(r"<dt>Options</dt><dd>.*?</dd>", text["report.html"].decode())
+        for text in (found, expected)
+    ]
+    assert len(said[0]) == 1 and said[0] == said[1]
     # Four records, one for each mask; none for the torn file. And nothing is kept but the result.
     records = [json.loads(line) for line in (tmp_path / "state" / "audit.jsonl").read_text().splitlines()]
     assert [r["subject"] for r in records if r["event"] == "result"] == [
@@ -321,8 +327,8 @@ def test_a_killed_server_goes_on_and_a_stopped_one_finishes(
     server = start(tiny_bundle, state, unused_port)
     with httpx.Client(base_url=f"http://127.0.0.1:{unused_port}", timeout=60) as client:
         assert wait(client, later)["ok"] == 30
-    server.terminate()
-    server.wait(60)
+    server.send_signal(signal.SIGINT)  # Ctrl-C
+    assert server.wait(60) == 0
     found = verify(state / "audit.jsonl")
     lines = [json.loads(line) for line in (state / "audit.jsonl").read_text().splitlines()]
     counts = Counter(line["subject"] for line in lines if line["event"] == "result")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -54,6 +55,8 @@ def test_masks_and_overlays_are_those_of_the_command(
         (images / f"{seed}{extension}").write_bytes(encoded(extension, seed, (150 + 100 * seed, 200)))
     Image.open(images / "1.jpg").save(images / "5.jpg", exif=_turned())
     expected = command(tiny_bundle, images, tmp_path / "out")
+    with (tmp_path / "out" / "results.csv").open(encoding="utf-8") as table:
+        rows = {row["file"]: row for row in csv.DictReader(table)}
     for path in sorted(images.iterdir()):
         mask = client.post("/v1/segment", content=path.read_bytes(), headers={"Accept": "image/png"})
         assert mask.status_code == 200, mask.text
@@ -69,6 +72,10 @@ def test_masks_and_overlays_are_those_of_the_command(
         assert (decode_polygons(answer["polygons"], size) == wanted).all()
         assert answer["output_sha256"] == hashlib.sha256(mask.content).hexdigest()
         assert answer["area_px"] == wanted.sum() and answer["status"] == "ok"
+        row = rows[path.name]
+        for key in ("area_fraction", "confidence", "area_px", "components_removed", "lesions"):
+            assert answer[key] == float(row[key]), key
+        assert answer["centroid"] == [float(row["centroid_x"]), float(row["centroid_y"])]
 
 
 def _turned() -> Image.Exif:

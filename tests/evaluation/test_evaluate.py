@@ -60,7 +60,7 @@ def test_select_split() -> None:
     ]
     assert select_split(rows, "test") == ([rows[0]], 1)
     assert select_split(rows, "all") == ([rows[0], rows[2]], 2)
-    with pytest.raises(DataError, match=r"split 'tset' has no images \(splits in this index: calib"):
+    with pytest.raises(DataError, match=r"no image has split 'tset' \(splits in this index: calib"):
         select_split(rows, "tset")
     with pytest.raises(DataError, match="none of the 1 images"):
         select_split(rows, "calib")

@@ -286,7 +286,7 @@ def test_what_stands_behind_a_jpeg_is_not_counted_as_scans() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "no bytes"),
+        (b"", "empty"),
         (bytes(500), "zeros"),
         (b"<html>not found</html>", "not an image"),
         (encode(PICTURE, "GIF"), "GIF"),

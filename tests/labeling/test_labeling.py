@@ -103,6 +103,13 @@ def test_two_images_of_one_stem_do_not_share_a_proposal(
     assert _run("label", "propose", photographs) == 1
     assert "a.png: a.json is the file of a.jpg already (rename one of them)" in capsys.readouterr().err
     assert read_labelme((photographs / "a.json").read_bytes()).image == "a.jpg"
+    (photographs / "a.json").unlink()
+    (photographs / "a.jpg").write_bytes(b"no image")  # what cannot be read takes no other's file
+    assert _run("label", "propose", photographs, "--json") == 1
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert {item["image"]: item["status"] for item in files}["a.png"] == "proposed"
+    assert read_labelme((photographs / "a.json").read_bytes()).image == "a.png"
+    assert all(item["confidence"] in (None, round(item["confidence"] or 0, 4)) for item in files)
 
 
 def test_an_image_without_contrast_is_less_certain_than_a_clear_lesion() -> None:

@@ -25,6 +25,7 @@ from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import QApplication, QMessageBox
 
+from dermseg.apps.cli.main import main
 from dermseg.apps.desktop import texts as words
 from dermseg.apps.desktop.app import speak
 from dermseg.apps.desktop.panels import disagreement_rows, reading_rows
@@ -534,6 +535,20 @@ def test_a_proposal_is_the_mask_that_segment_writes(qtbot: Any, show: Open, tmp_
     assert np.array_equal(lesion(window), load_model().segment(tmp_path / "a.jpg").mask)
 
 
+def test_another_threshold_is_judged_anew(qtbot: Any, show: Open, tmp_path: Path) -> None:
+    Image.fromarray(synthesize(9, (450, 600))[0]).save(tmp_path / "a.jpg")
+    window, model = show(tmp_path), load_model()
+    wide = model.segment(tmp_path / "a.jpg", threshold=0.001)
+    assert wide.verdict is not None and wide.touches_border
+    window.assistant.threshold = 0.001
+    window.assistant.propose()
+    qtbot.waitUntil(lambda: int(lesion(window).sum()) == wide.area_px, timeout=60_000)
+    ready(qtbot, window)
+    assert window.session.result is not None and window.session.result.verdict == wide.verdict
+    assert wide.verdict.findings[0].reason in window.message.text()
+    assert window.session.result.confidence == wide.confidence
+
+
 def test_clicks_beside_the_image_do_nothing(qtbot: Any, show: Open, photographs: Path) -> None:
     window = show(photographs)
     before = lesion(window).copy()
@@ -600,6 +615,17 @@ app.exec()
     assert "brought back" in window.message.text() and "unsaved" in window.file_list.item(0).text()
     key(qtbot, window, Qt.Key.Key_Z, CTRL)
     assert 0 < lesion(window).sum() < painted
+
+
+@pytest.mark.parametrize(("model", "code"), [("nowhere", 2), ("photos", 1)])
+def test_a_model_that_is_not_there_ends_before_the_window(
+    monkeypatch: pytest.MonkeyPatch, photographs: Path, tmp_path: Path, model: str, code: int
+) -> None:
+    monkeypatch.setattr("dermseg.apps.desktop.app.run", lambda *_, **__: pytest.fail("a window opens"))
+    chosen = photographs if model == "photos" else model
+    with pytest.raises(SystemExit) as end:
+        main(["desktop", str(photographs), "--model", str(chosen)])
+    assert end.value.code == code
 
 
 def test_without_the_extra_one_line_says_what_is_missing(tmp_path: Path) -> None:

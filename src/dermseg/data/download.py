@@ -26,7 +26,7 @@ from dermseg.data.fetch import RETRIES, check_disk, fetch, sha256_of
 from dermseg.data.remote import remote_info
 from dermseg.data.sources.addresses import COLLECTIONS, Address
 from dermseg.errors import DataError, MissingExtraError
-from dermseg.files import atomic_write
+from dermseg.files import atomic_write, check_writable
 from dermseg.images.sources import IMAGE_EXTENSIONS
 
 RECORD = "downloads.json"
@@ -98,6 +98,7 @@ def download(
     """
     target = Path(folder)
     files = plan(source, parts, mirror)
+    check_writable(target)
     record = _read_record(target)
     todo = [file for file in files if _present(target, file, record) is None]
     need = 0
@@ -212,6 +213,7 @@ def download_archive(
         It failed, or images are still missing after all attempts.
     """
     target = Path(folder)
+    check_writable(target)
     check_disk(target, 0)
     if command is None:
         if importlib.util.find_spec("isic_cli") is None:

@@ -243,7 +243,8 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[obje
     writer.writerow(columns)
     writer.writerows(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, buffer.getvalue().encode("utf-8"))
+    # Of names that are not UTF-8, which stand in lists of what was left out.
+    atomic_write(path, buffer.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def merge(*tables: Sequence[IndexRow]) -> list[IndexRow]:

@@ -158,7 +158,8 @@ def write_labelme(annotation: Annotation) -> bytes:
     content["imagePath"] = annotation.image
     content.setdefault("imageData", None)
     content["imageHeight"], content["imageWidth"] = annotation.height, annotation.width
-    return json.dumps(content, ensure_ascii=False, indent=2).encode("utf-8")
+    # Bytes of a file's name that are not UTF-8 become JSON's own escapes, and are read back as they were.
+    return json.dumps(content, ensure_ascii=False, indent=2).encode("utf-8", "backslashreplace")
 
 
 def _write_shape(shape: Shape) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from dermseg.dicom.pseudonyms import Pseudonyms
 from dermseg.dicom.strip import strip_jpeg, strip_png
 from dermseg.dicom.write import to_bytes
 from dermseg.errors import DermsegError, ImageError, UsageError
-from dermseg.files import atomic_write
+from dermseg.files import atomic_write, check_writable
 from dermseg.images.dicom import SEGMENTATION, read_dataset
 from dermseg.images.headers import sniff
 from dermseg.images.load import load_image
@@ -76,9 +76,10 @@ def deidentify(
     Raises
     ------
     UsageError
-        `out` is there and not empty.
+        `out` is there and not empty, or cannot be written.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    check_writable(out)
+    if out.exists() and any(out.iterdir()):
         raise UsageError("the output folder is not empty", file=out, hint="choose a new one with -o")
     outcomes: list[Outcome] = []
     mapping: list[tuple[str, str, str, str]] = []
@@ -193,7 +194,8 @@ def write_mapping(run: Run, path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "new_file", "patient_id", "new_patient_id"))
     writer.writerows(run.mapping)
-    with os.fdopen(_open_new(path), "w", encoding="utf-8", newline="") as file:
+    # Names that are not UTF-8 are no reason to lose who became whom.
+    with os.fdopen(_open_new(path), "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         file.write(text.getvalue())
 
 

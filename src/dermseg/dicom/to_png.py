@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dermseg.errors import DermsegError, UsageError
-from dermseg.files import atomic_write
+from dermseg.files import atomic_write, check_writable
 from dermseg.images.load import load_image
 from dermseg.images.overlay import encode_png
 from dermseg.images.sources import ImageSource
 from dermseg.inference.outputs import plan_stems
+from dermseg.inference.stages import reason_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ def write_pngs(sources: Sequence[ImageSource], out: Path, *, overwrite: bool = F
     UsageError
         A file is there already, or `out` cannot be written.
     """
+    check_writable(out)
     stems = plan_stems([source.name for source in sources])
     there = [f"{stem}.png" for stem in stems.values() if (out / f"{stem}.png").exists()]
     if there and not overwrite:
@@ -46,8 +48,7 @@ def write_pngs(sources: Sequence[ImageSource], out: Path, *, overwrite: bool = F
         try:
             loaded = load_image(source)
         except DermsegError as error:
-            reason = f"{error.message} ({error.hint})" if error.hint else error.message
-            done.append(Converted(source.name, error=reason))
+            done.append(Converted(source.name, error=reason_of(error)))
             continue
         name = f"{stems[source.name]}.png"
         atomic_write(out / name, encode_png(loaded.pixels))

@@ -117,7 +117,7 @@ def select_split(rows: Sequence[IndexRow], split: str) -> tuple[list[IndexRow], 
     if not chosen:
         there = sorted({row.split or "(none)" for row in rows})
         raise DataError(
-            f"split '{split}' has no images", hint=f"splits in this index: {', '.join(there)}, all"
+            f"no image has split '{split}'", hint=f"splits in this index: {', '.join(there)}, all"
         )
     with_masks = [row for row in chosen if row.masks]
     if not with_masks:

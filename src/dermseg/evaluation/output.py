@@ -18,7 +18,7 @@ from dermseg.evaluation.metrics import METRICS
 from dermseg.evaluation.robustness import Robustness
 from dermseg.evaluation.strata import skin_tone_summary, stratum_figures
 from dermseg.evaluation.table import MEASURES, Evaluation
-from dermseg.files import atomic_write
+from dermseg.files import atomic_write, check_writable
 
 PER_IMAGE, METRICS_FILE, FIGURE, PAGE = "per_image.csv", "metrics.json", "examples.png", "report.html"
 ROBUSTNESS, COMPARISON, FAILURES = "robustness.csv", "comparison.json", "failures.jpg"
@@ -49,6 +49,7 @@ def prepare_folder(folder: Path, *, overwrite: bool, holds: str = METRICS_FILE) 
         raise UsageError(
             f"the folder holds results already ({holds})", file=folder, hint="--overwrite, or another -o"
         )
+    check_writable(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

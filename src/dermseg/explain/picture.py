@@ -14,10 +14,12 @@ from torch import nn
 
 from dermseg.explain.gradcam import grad_cam
 from dermseg.files import atomic_write
-from dermseg.images import ImageSource, load_image
+from dermseg.images.load import load_image, load_view
 from dermseg.images.masks import encode
 from dermseg.images.overlay import draw_overlay
+from dermseg.images.sources import ImageSource
 from dermseg.inference.predictor import Model
+from dermseg.inference.stages import resize_mask
 from dermseg.uncertainty.margins import shrink_mask
 
 _MAX_SIDE = 1024
@@ -33,8 +35,10 @@ def explain_image(
     ImageError
         The image cannot be read.
     """
-    loaded = load_image(source, min_side=max(model.min_side, _MAX_SIDE // 2))
-    result = model.segment(loaded.pixels)
+    loaded = load_image(source, min_side=model.min_side)  # as ``dermseg segment`` does: the same outline
+    result = model.segment(loaded)
+    view = load_view(source, loaded)
+    outline = resize_mask(result.mask, view.shape[:2])
     x = model.prepare(loaded.pixels)
     empty = []
     for layer in layers:
@@ -45,8 +49,8 @@ def explain_image(
         np.save(data, cam)
         atomic_write(stem.with_name(f"{stem.name}.{layer}.npy"), data.getvalue())
         picture = draw_overlay(
-            heat(loaded.pixels, cam),
-            result.mask,
+            heat(view, cam),
+            outline,
             legend=("outline", f"colours: Grad-CAM, {layer}"),
             max_side=_MAX_SIDE,
         )

@@ -109,7 +109,7 @@ def sniff(head: bytes) -> Format:
         )
     if not any(head):
         raise ImageError("holds only zeros, not an image")
-    raise ImageError("is not an image that is read (JPEG, PNG, TIFF, BMP, WebP)")
+    raise ImageError("the file is not an image of a kind that is read (JPEG, PNG, TIFF, BMP, WebP)")
 
 
 def dicom_error() -> ImageError:

@@ -186,7 +186,7 @@ def open_header(source: ImageSource | Path | str | bytes, max_pixels: int = MAX_
     """
     if isinstance(source, bytes):
         if not source:
-            raise ImageError("there are no bytes")
+            raise ImageError("the file is empty (0 bytes)")
         data = source
     else:
         found = as_source(source)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from dermseg.errors import UsageError
-from dermseg.images.sources import ImageSource
+from dermseg.images.sources import ImageSource, find_images
 
 JOURNAL, RUN = "journal.jsonl", "run.json"  # in the output folders of ``dermseg segment``
 _MASK_NAME = re.compile(r"(.+)_(?:segmentation|mask|lesion|labels|superpixels|attribute_[a-z_]+)")
@@ -88,6 +88,22 @@ def tell_apart(sources: Sequence[ImageSource]) -> Roles:
         base = _MASK_NAME.fullmatch(_stem(source))
         (roles.masks if base and base[1] in stems else roles.photographs).append(source)
     return roles
+
+
+def find_photographs(
+    inputs: Sequence[str | Path], *, exclude: Sequence[Path] = ()
+) -> tuple[list[ImageSource], list[str]]:
+    """The photographs in what the user names (see ``find_images``), and what was left out, in words.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    roles = tell_apart(find_images(inputs, exclude=exclude))
+    if not roles.photographs:
+        raise UsageError("no photograph in what was named", hint="; ".join(roles.remarks()))
+    return roles.photographs, roles.remarks()
 
 
 def _stem(source: ImageSource) -> str:

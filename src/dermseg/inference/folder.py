@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from dermseg.errors import DermsegError, UsageError
+from dermseg.files import check_writable
 from dermseg.images.roles import JOURNAL, RUN
 from dermseg.inference.header import Header
 from dermseg.inference.journal import Journal
@@ -60,8 +61,7 @@ def claim_folder(out: Path, header: Header, *, resume: bool, overwrite: bool) ->
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other", hint="leave one out")
     path = out / JOURNAL
-    if out.exists() and not out.is_dir():
-        raise UsageError("the output is a file, not a folder", file=out, hint="choose another one with -o")
+    check_writable(out)
     if path.is_file():
         if resume:
             return _resume(path, header)

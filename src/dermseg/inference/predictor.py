@@ -201,7 +201,7 @@ class Model:
     ) -> Result:
         """From the network's map ``float32 (h, w)`` to the result at ``size = (height, width)``."""
         if threshold is not None and not 0.0 < threshold < 1.0:
-            raise UsageError(f"threshold must be between 0 and 1, got {threshold}")
+            raise UsageError(f"threshold must lie between 0 and 1, got {threshold}")
         if lesions not in (None, "largest", "all"):
             raise UsageError(f"lesions must be 'largest' or 'all', got '{lesions}'")
         cleaned = postprocess.clean(

@@ -28,6 +28,7 @@ from dermseg.errors import DataError, DermsegError
 from dermseg.files import atomic_write
 from dermseg.images.load import load_image
 from dermseg.images.sources import ImageSource
+from dermseg.inference.postprocess import Lesions
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
 from dermseg.inference.stages import reason_of
@@ -123,7 +124,7 @@ def propose(
     folder: Path | None = None,
     *,
     label: str = "lesion",
-    all_lesions: bool = False,
+    lesions: Lesions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Proposal]:
     """Write a LabelMe file for each image, beside it or below a folder.
@@ -132,15 +133,18 @@ def propose(
     ----------
     folder
         Where the files go, with the images' relative paths; None puts each beside its image (not for zips).
+    lesions
+        As for ``Model.segment``; with ``all`` every lesion has a group of its own.
     """
     found: list[Proposal] = []
     takers: dict[Path, str] = {}
     for number, source in enumerate(sources, start=1):
         try:
             file = _file_of(source, folder)
-            if (first := takers.setdefault(file, source.name)) != source.name:
+            if first := takers.get(file):
                 raise DataError(f"{file.name} is the file of {first} already", hint="rename one of them")
-            found.append(_propose(model, source, file, label, all_lesions))
+            found.append(_propose(model, source, file, label, lesions))
+            takers[file] = source.name  # an image that cannot be read takes no file
         except DermsegError as error:
             found.append(Proposal(source.name, "", "failed", reason_of(error)))
         if progress:
@@ -167,15 +171,13 @@ def _image_path(source: ImageSource, folder: Path) -> str:
         return source.path.absolute().as_posix()
 
 
-def _propose(model: Model, source: ImageSource, file: Path, label: str, all_lesions: bool) -> Proposal:
+def _propose(model: Model, source: ImageSource, file: Path, label: str, lesions: Lesions | None) -> Proposal:
     if file.exists() and not is_proposal(read_labelme(file.read_bytes(), file)):
         return Proposal(source.name, str(file), "kept", "a person has worked on this file")
     # LabelMe turns images by their EXIF tag too, so the outline lies where it is seen.
-    result = model.segment(
-        load_image(source, min_side=model.min_side), lesions="all" if all_lesions else None
-    )
+    result = model.segment(load_image(source, min_side=model.min_side), lesions=lesions)
     annotation = annotate(model, result, image=_image_path(source, file.parent), label=label)
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, write_labelme(annotation))
     message = "" if result.status == "ok" else "nothing found"
-    return Proposal(source.name, str(file), PROPOSED, message, result.confidence)
+    return Proposal(source.name, str(file), PROPOSED, message, round(result.confidence, 4))

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import yaml
 
 from dermseg.errors import UsageError
-from dermseg.files import atomic_write
+from dermseg.files import atomic_write, check_writable
 from dermseg.locks import lock_file
 from dermseg.training.checkpoint import BEST, CONFIG, LAST
 from dermseg.training.config import RunConfig
@@ -43,6 +43,7 @@ def check_folder(folder: Path, resume: bool) -> None:
     UsageError
         It holds a run and ``resume`` is off, or no run, or one without its checkpoint, and ``resume`` is on.
     """
+    check_writable(folder)
     exists = (folder / CONFIG).exists()
     if resume and not exists:
         raise UsageError("there is no run here to resume", file=folder)

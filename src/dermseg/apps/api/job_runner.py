@@ -35,12 +35,12 @@ from dermseg.errors import DermsegError, UsageError
 from dermseg.images.roles import JOURNAL, tell_apart
 from dermseg.images.sources import ImageSource, find_images
 from dermseg.images.zips import close_zips
-from dermseg.inference.batch import BatchOptions, BatchResult, run_batch
+from dermseg.inference.batch import BatchOptions, run_batch
 from dermseg.inference.journal import Entry, read_entries
-from dermseg.inference.outputs import LAYOUT, REPORT
+from dermseg.inference.outputs import LAYOUT
 from dermseg.inference.pipeline import Plan
 from dermseg.inference.predictor import Model
-from dermseg.report.html import write_report
+from dermseg.report.batch import write_batch_report
 
 INPUT, OUT, RESULT = "input.zip", "out", "result.zip"
 _PROGRESS_S = 0.5
@@ -210,23 +210,10 @@ class JobRunner:
         self._store.progress(job.id, result.counts)
         if result.interrupted:
             return
-        self._report(result)
+        write_batch_report(result)
         _pack(folder / OUT, folder / RESULT)
         self._record(job, model, sources, folder / OUT)
         self._store.end(job.id, "done")
-
-    @staticmethod
-    def _report(result: BatchResult) -> None:
-        model = result.record["model"]
-        write_report(
-            result.out / REPORT,
-            partial(read_entries, result.out),
-            counts=result.counts,
-            about={
-                "Model": f"{model['name']} {model['version']} ({model['variant']}, {model['sha256'][:12]})"
-            },
-            finished=result.record["timing"]["ended"].replace("T", " ").replace("+00:00", " UTC"),
-        )
 
     def _record(self, job: Job, model: Model, sources: list[ImageSource], out: Path) -> None:
         """One audit record for each mask; after a restart only those that the log does not have.

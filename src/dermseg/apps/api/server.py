@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -27,7 +28,9 @@ def serve(settings: Settings) -> None:
     """
     _check_tls(settings.tls_cert, settings.tls_key)
     configure_logs()
-    make_server(Services.start(settings)).run()
+    server = make_server(Services.start(settings))
+    with suppress(KeyboardInterrupt):  # uvicorn raises it once all is answered
+        server.run()
 
 
 def _check_tls(certificate: Path | None, key: Path | None) -> None:

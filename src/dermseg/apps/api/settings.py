@@ -96,7 +96,7 @@ class Settings(BaseModel):
             raise ValueError("HTTPS needs both --tls-cert and --tls-key")
         if self.max_inflight_mb < self.max_body_mb:
             raise ValueError(
-                f"max_inflight_mb {self.max_inflight_mb:g} is below max_body_mb {self.max_body_mb:g}"
+                f"--max-body-mb {self.max_body_mb:g} is above the {self.max_inflight_mb:g} MB for all at once"
             )
         return self
 

@@ -30,7 +30,7 @@ def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8501,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
     max_upload_mb: Annotated[int, typer.Option(min=1, max=4096, help="Refuse larger files.")] = 200,
-    max_megapixels: Annotated[float, typer.Option(min=0.1, max=1000, help="Refuse larger pictures.")] = 100.0,
+    max_megapixels: Annotated[float, typer.Option(metavar="MP", help="Refuse larger images.")] = 100.0,
 ) -> None:
     """Outline lesions in a browser: single images, batches, comparisons, results. Ctrl-C ends it.
 
@@ -44,6 +44,8 @@ def dashboard(
         raise MissingExtraError("'dermseg dashboard' (streamlit)", "dashboard")
     if results is not None and not results.is_dir():
         raise UsageError("is not a folder", file=results)
+    if not 0 < max_megapixels <= 10_000:
+        raise UsageError(f"--max-megapixels must lie between 0 and 10000, got {max_megapixels}")
     from dermseg.apps.dashboard.server import serve
     from dermseg.apps.dashboard.settings import Settings
 

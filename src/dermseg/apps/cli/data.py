@@ -21,6 +21,7 @@ from dermseg.apps.cli.data_common import (
 )
 from dermseg.apps.cli.data_import import download_, import_
 from dermseg.errors import DataError, UsageError
+from dermseg.files import check_writable
 
 app = new_app()
 
@@ -265,7 +266,8 @@ def export_(
     from dermseg.data.export import export_rows
     from dermseg.data.index import read_index
 
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    check_writable(output)
+    if output.exists() and any(output.iterdir()):
         raise UsageError("the folder is not empty", file=output, hint="another -o")
     rows = [row for row in read_index(index) if not split or row.split == split]
     if not rows:

@@ -53,5 +53,8 @@ def desktop(
             "no screen: neither DISPLAY nor WAYLAND_DISPLAY is set", hint="xvfb-run dermseg desktop"
         )
 
+    from dermseg.inference.bundle import load_bundle
+
+    load_bundle(model)  # a wrong name ends here, not in the window
     code = run(inputs or [], model=model, output=output, second=second, camera=camera, language=language)
     raise typer.Exit(code)

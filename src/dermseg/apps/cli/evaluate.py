@@ -45,10 +45,11 @@ def evaluate(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Probability that counts as lesion; default: the model's."),
+        typer.Option(metavar="P", help="Lesion is where the probability is at least P (0 to 1)."),
     ] = None,
     tta: Annotated[
-        bool, typer.Option("--tta", help="Average over flips and quarter turns: up to 8 times slower.")
+        bool,
+        typer.Option("--tta", help="Average over 8 flips and turns: steadier, 8 times the network time."),
     ] = False,
     reference: Annotated[
         Reference, typer.Option(help="Compare with the first mask of an image, or with all of them.")

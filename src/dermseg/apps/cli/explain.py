@@ -37,12 +37,18 @@ def explain(
     from dermseg.explain.network import feature_layers
     from dermseg.explain.picture import explain_image
     from dermseg.export.rebuild import rebuild
-    from dermseg.images import find_images
+    from dermseg.files import check_writable
+    from dermseg.images.roles import find_photographs
     from dermseg.inference.outputs import plan_stems
     from dermseg.inference.predictor import load_model
+    from dermseg.inference.stages import reason_of
 
+    check_writable(output)
     if output.exists() and any(output.iterdir()) and not overwrite:
         raise UsageError("the folder is not empty", file=output, hint="--overwrite, or another -o")
+    sources, remarks = find_photographs(inputs, exclude=[output])
+    for remark in remarks:
+        say(remark)
     loaded = load_model(model)
     network = rebuild(loaded.bundle)
     names = list(feature_layers(network))
@@ -50,15 +56,14 @@ def explain(
     for name in chosen:
         if name not in names:
             raise UsageError(f"the network has no layer '{name}'", hint=f"it has {', '.join(names)}")
-    sources = find_images(inputs, exclude=[output])
     stems = plan_stems([source.name for source in sources])
     failed, empty = [], []
     for source in sources:
         try:
             nothing = explain_image(loaded, network, source, chosen, output / stems[source.name])
         except DermsegError as error:
-            failed.append({"file": source.name, "message": str(error)})
-            say(f"failed: {source.name}: {error}")
+            failed.append({"file": source.name, "message": reason_of(error)})
+            say(f"failed: {source.name}: {reason_of(error)}")
         else:
             empty += [{"file": source.name, "layer": name} for name in nothing]
             for name in nothing:

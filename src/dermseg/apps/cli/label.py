@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -33,24 +33,33 @@ def propose_(
     ] = None,
     model: ModelOption = "default",
     name: Annotated[str, typer.Option("--label", help="Label of the outlines.")] = "lesion",
-    lesions: Annotated[str, typer.Option("--lesions", help="largest, or all: one group each.")] = "largest",
+    lesions: Annotated[
+        str,
+        typer.Option("--lesions", metavar="largest|all", help="Keep the largest lesion, or each as a group."),
+    ] = "largest",
     json_: JsonOption = False,
 ) -> None:
     """Write the model's outlines as LabelMe JSON, to be corrected.
 
     A file that a person has saved is kept.
     """
-    from dermseg.images.roles import tell_apart
-    from dermseg.images.sources import find_images
+    from dermseg.files import check_writable
+    from dermseg.images.roles import find_photographs
+    from dermseg.inference.postprocess import Lesions
     from dermseg.inference.predictor import load_model
     from dermseg.labeling.propose import propose
 
-    if lesions not in ("largest", "all"):
-        raise UsageError(f"--lesions '{lesions}' is not known", hint="largest or all")
-    sources = tell_apart(find_images(inputs, exclude=[] if output is None else [output])).photographs
+    shape = next((known for known in get_args(Lesions) if known == lesions), None)
+    if shape is None:
+        raise UsageError(f"--lesions: unknown value '{lesions}'", hint="largest or all")
+    if output is not None:
+        check_writable(output)
+    sources, remarks = find_photographs(inputs, exclude=[] if output is None else [output])
+    for remark in remarks:
+        say(remark)
     loaded = load_model(model)
     with progress("proposing") as step:
-        found = propose(loaded, sources, output, label=name, all_lesions=lesions == "all", progress=step)
+        found = propose(loaded, sources, output, label=name, lesions=shape, progress=step)
     for item in found:
         if item.status != "proposed" or item.message:
             say(f"{item.status}: {item.image}: {item.message}")
@@ -92,8 +101,7 @@ def rank_(
 
     from dermseg.data.index import open_image, read_index
     from dermseg.files import atomic_write
-    from dermseg.images.roles import tell_apart
-    from dermseg.images.sources import find_images
+    from dermseg.images.roles import find_photographs
     from dermseg.inference.predictor import load_model
     from dermseg.labeling.rank import SPREADING, STRATEGIES, leave_out_labelled, look_at_all, rank
 
@@ -101,7 +109,9 @@ def rank_(
     if chosen is None:
         raise UsageError(f"--by '{strategy}' is not known", hint=f"one of: {', '.join(STRATEGIES)}")
     may_write(output, overwrite, "--overwrite")
-    given = tell_apart(find_images(inputs)).photographs
+    given, remarks = find_photographs(inputs)
+    for remark in remarks:
+        say(remark)
     done = [row for row in read_index(labelled) if row.masks] if labelled else []
     sources, indexed, saved = leave_out_labelled(given, done)
     why = {f"in {labelled}": len(indexed), "by a LabelMe file beside them": len(saved)}
@@ -248,7 +258,7 @@ def simulate_(
     from dermseg.data.index import read_index
     from dermseg.experiments.curves import draw, summarize, write_cells
     from dermseg.experiments.simulate import RECIPE, Plan, simulate
-    from dermseg.files import atomic_write
+    from dermseg.files import atomic_write, check_writable
     from dermseg.labeling.rank import STRATEGIES
     from dermseg.training.start import load_run
 
@@ -261,6 +271,7 @@ def simulate_(
     except ValueError:
         raise UsageError(f"--sizes '{sizes}' are not numbers", hint="--sizes 10,20,40,80") from None
     plan = Plan(steps, chosen, seeds=seeds, pool=pool, test=test_images)
+    check_writable(output)
     config = load_run(RECIPE, from_, set_ or ())
     cv2.setNumThreads(1)
     cells = simulate(index, (split, test), plan, config, output, report=say)

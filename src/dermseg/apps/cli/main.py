@@ -127,6 +127,10 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except ImportError as error:  # what compiled modules make of Ctrl-C while they are imported
+        if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise
+        sys.exit(130)
 
 
 def run() -> NoReturn:

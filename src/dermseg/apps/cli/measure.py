@@ -78,11 +78,13 @@ def measure(
     is in one image together. Millimetres appear only where the spacing is given, or known from DICOM.
     Without --output and --json the table goes to stdout as CSV.
     """
-    from dermseg.files import atomic_write
+    from dermseg.files import atomic_write, check_writable
     from dermseg.images.roles import label_root, mask_root
     from dermseg.images.sources import find_images
 
     spacing = None if spacing_mm is None else parse_spacing(spacing_mm)
+    if output is not None:
+        check_writable(output.parent)
     rows: list[dict[str, Any]] = []
     sources = find_images([label_root(given) or mask_root(given) for given in masks])
     for source in sources:
@@ -102,7 +104,6 @@ def measure(
         say(f"note: one spacing for images of {len(sizes)} sizes: it is right only if they have one scale")
     table = to_csv(rows)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(output, table.encode())
     if as_json:
         print_json({"masks": len(sources), "failed": failed, "readings": rows})

@@ -112,8 +112,8 @@ def segment(
     loses nothing: the same command with --resume goes on. Exit code 0: all done; 1: some images failed
     (the rest is done, results.csv has the reasons); 2: wrong usage. Not a medical device.
     """
-    from dermseg.images.roles import tell_apart
-    from dermseg.images.sources import find_images, fixed_part, left_out
+    from dermseg.images.roles import find_photographs
+    from dermseg.images.sources import fixed_part, left_out
     from dermseg.inference.bundle import load_bundle
     from dermseg.inference.outputs import output_files, parse_save, result_folders
     from dermseg.inference.pipeline import plan_work
@@ -163,11 +163,9 @@ def segment(
     for given in inputs:
         if len(left_out(fixed_part(given), written)) < len(written):
             raise UsageError(f"the results would go into '{given}'", hint="choose another folder with -o")
-    sources, *_ = roles = tell_apart(find_images(inputs, exclude=result_folders(out)))
-    if not sources:
-        raise UsageError("no photograph in what was named", hint="; ".join(roles.remarks()))
+    sources, remarks = find_photographs(inputs, exclude=result_folders(out))
     if not log_json:
-        for remark in roles.remarks():
+        for remark in remarks:
             say(remark)
     bundle = load_bundle(model)
     if check_runtime(runtime) == AUTO:

@@ -12,6 +12,13 @@ from dermseg.apps.cli.common import new_app, say
 from dermseg.errors import ConfigError
 
 app = new_app()
+# Where a setting comes from, unless it is the option of its name.
+_WHERE = {
+    "models": "--model",
+    "keys_file": "--keys",
+    "keys": "DERMSEG_API_KEYS",
+    "cors_origins": "--cors-origin",
+}
 
 
 @app.callback(invoke_without_command=True)
@@ -54,7 +61,7 @@ def serve(
         float, typer.Option(envvar="DERMSEG_MAX_BODY_MB", help="Refuse larger image files.")
     ] = 50.0,
     max_megapixels: Annotated[
-        float, typer.Option(envvar="DERMSEG_MAX_MEGAPIXELS", help="Refuse larger pictures.")
+        float, typer.Option(metavar="MP", envvar="DERMSEG_MAX_MEGAPIXELS", help="Refuse larger images.")
     ] = 100.0,
     cors_origin: Annotated[
         list[str] | None,
@@ -104,9 +111,10 @@ def serve(
         settings = Settings.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        field = str(first["loc"][0]) if first["loc"] else ""
+        where = _WHERE.get(field, f"--{field.replace('_', '-')}")
         what = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{where.replace('_', '-')}: {what}" if where else what) from None
+        raise ConfigError(f"{where}: {what}" if field else what) from None
     run(settings)
 
 

@@ -35,9 +35,11 @@ def run(
     from dermseg.experiments.report import write_report
     from dermseg.experiments.run import run_suite
     from dermseg.experiments.suite import cells, indexes, load_suite
+    from dermseg.files import check_writable
 
     config = load_suite(suite)
     folder = output or Path("runs") / config.name
+    check_writable(folder)
     total = sum(1 for _ in cells(config))
     cv2.setNumThreads(1)
     failed = run_suite(config, suite, folder, quiet=quiet, report=say)

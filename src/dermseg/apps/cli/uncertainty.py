@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from dermseg.apps.cli.common import new_app, print_json, say
-from dermseg.errors import UsageError
 
 app = new_app()
 
@@ -68,6 +67,7 @@ def evaluate(
     """
     from dermseg.apps.cli.counter import ImageCounter
     from dermseg.data.index import read_index
+    from dermseg.evaluation.evaluate import select_split
     from dermseg.evaluation.looks import collect
     from dermseg.evaluation.trust import judge, summarise
     from dermseg.inference.predictor import load_model
@@ -77,9 +77,7 @@ def evaluate(
     loaded = load_model(model)
     check_margins(loaded.trust, alpha, loaded.card.name)
     session = load_mc_session(loaded.bundle) if has_mc_dropout(loaded.bundle) else None
-    rows = [row for index in data for row in read_index(index) if row.split == split]
-    if not rows:
-        raise UsageError(f"no image has split '{split}'", file=data[0])
+    rows, _ = select_split([row for index in data for row in read_index(index)], split)
     with ImageCounter("measuring", len(rows)) as progress:
         judged = judge(loaded, collect(loaded, rows, session=session, progress=progress.advance))
     summary = summarise(judged, alpha)

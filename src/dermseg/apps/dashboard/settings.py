@@ -27,7 +27,7 @@ class Settings(BaseModel):
     models: tuple[str, ...] = Field(default=("default",), min_length=1)
     results: Path | None = None
     max_upload_mb: int = Field(default=200, ge=1, le=4096)
-    max_megapixels: float = Field(default=100.0, gt=0, le=1000)
+    max_megapixels: float = Field(default=100.0, gt=0, le=10_000)
 
     @property
     def max_pixels(self) -> int:

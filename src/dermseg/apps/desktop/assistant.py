@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dermseg.apps.desktop.session import Seen
 from dermseg.apps.desktop.worker import Worker
 from dermseg.data.labelme import Annotation
 from dermseg.errors import DermsegError
 from dermseg.images.load import load_image
+from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
 from dermseg.labeling.editor.document import PROPOSE, Box, Status
+from dermseg.labeling.editor.files import Opened
 from dermseg.labeling.editor.narrow import segment_box, segment_click
 from dermseg.labeling.editor.tools import Patch
 from dermseg.labeling.propose import annotate
 
 if TYPE_CHECKING:
     from dermseg.apps.desktop.window import Window
+
+
+def see(model: Model, opened: Opened) -> Seen:
+    """Let the network look at an image."""
+    pixels = opened.pixels
+    if opened.info.format == "JPEG":  # decoded reduced, as `dermseg segment` does: the same mask
+        pixels = load_image(opened.entry.source, min_side=model.min_side).pixels
+    (probability,), features = model.look(model.prepare(pixels)[None])
+    return Seen(probability, model.gate_view(pixels), None if features is None else features[0])
 
 
 class Assistant:
@@ -48,27 +59,21 @@ class Assistant:
             return
         self._window.say(texts("The model looks at the image"))
         name, threshold, label = opened.document.annotation.image, self.threshold, session.label
-        earlier = session.result
+        earlier = session.seen
         state = opened.document.state
 
-        def ask() -> tuple[Result, Annotation]:
+        def ask() -> tuple[Seen, Result, Annotation]:
             model = session.model()
-            if earlier is None:
-                # a JPEG decoded reduced, as `dermseg segment` does: the same mask
-                reduced = opened.info.format == "JPEG"
-                result = model.segment(
-                    load_image(opened.entry.source, min_side=model.min_side) if reduced else opened.pixels,
-                    threshold=threshold,
-                )
-            else:  # the network has seen the image: only the threshold is new
-                size = (earlier.height, earlier.width)
-                result = model.finish(earlier.network_probability, size, threshold=threshold)
-                result = replace(result, verdict=earlier.verdict)
-            return result, annotate(model, result, image=name, label=label, epsilon=0.0)
+            seen = earlier or see(model, opened)  # for another threshold the network need not look again
+            result = model.finish(seen.probability, opened.document.size, threshold=threshold)
+            result = model.judge(result, seen.gate_view, seen.features)
+            return seen, result, annotate(model, result, image=name, label=label, epsilon=0.0)
 
         self.worker.submit(ask, lambda found: self._proposed(state, *found))
 
-    def _proposed(self, state: tuple[int, Status], result: Result, annotation: Annotation) -> None:
+    def _proposed(
+        self, state: tuple[int, Status], seen: Seen, result: Result, annotation: Annotation
+    ) -> None:
         window, texts = self._window, self._window.texts
         opened = window.session.opened
         if opened is None:
@@ -76,7 +81,7 @@ class Assistant:
         if opened.document.state != state or (window.canvas.pen is not None and window.canvas.pen.busy):
             window.say("")
             return  # the user has drawn since, or is drawing: their stroke counts
-        window.session.result = result
+        window.session.seen, window.session.result = seen, result
         window.sliders.set_value("Threshold", result.threshold, quiet=True)
         try:
             opened.document.propose(annotation)

@@ -47,8 +47,8 @@ _ERRORS = {
     "save one first": "zuerst eine speichern",
     "does not exist": "gibt es nicht",
     "the file is empty (0 bytes)": "die Datei ist leer (0 Byte)",
-    "is not an image that is read (JPEG, PNG, TIFF, BMP, WebP)": (
-        "ist kein lesbares Bild (JPEG, PNG, TIFF, BMP, WebP)"
+    "the file is not an image of a kind that is read (JPEG, PNG, TIFF, BMP, WebP)": (
+        "die Datei ist kein lesbares Bild (JPEG, PNG, TIFF, BMP, WebP)"
     ),
     "the file is truncated: {how}": "die Datei ist abgeschnitten: {how}",
     "copy it again from where it came, or save it anew in an image program": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,17 @@ from dermseg.labeling.editor.document import Document
 from dermseg.labeling.editor.files import Entry, Opened, list_images, read_annotation, save
 
 DEFAULT_LABEL = "lesion"
+
+
+class Seen(NamedTuple):
+    """What the network saw in an image, for outlines at any threshold and their verdicts.
+
+    ``probability`` as ``Model.look`` gives it, ``gate_view`` and ``features`` as ``Model.judge`` takes them.
+    """
+
+    probability: NDArray[np.float32]
+    gate_view: NDArray[np.uint8] | None
+    features: NDArray[np.float32] | None
 
 
 class Session:
@@ -42,6 +54,7 @@ class Session:
         self.row = -1
         self.unreadable: set[int] = set()  # rows whose image could not be opened
         self.opened: Opened | None = None
+        self.seen: Seen | None = None  # by the network in the open image
         self.result: Result | None = None  # the model's last answer for the open image
         self.label = DEFAULT_LABEL
         self.hidden: set[str] = set()
@@ -91,7 +104,7 @@ class Session:
 
     def adopt(self, row: int, opened: Opened) -> None:
         """An image has been opened."""
-        self.row, self.opened, self.result = row, opened, None
+        self.row, self.opened, self.seen, self.result = row, opened, None, None
         self.unreadable.discard(row)
         if self.label not in opened.document.layers:
             self.label = next(iter(opened.document.layers), self.label)

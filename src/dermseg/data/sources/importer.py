@@ -250,6 +250,11 @@ def _open(
     locations = [locate(entry.source, root) for entry in (candidate.image, *candidate.masks)]
     if any(_SEPARATORS in location for location in locations):
         raise DataError("a file name with ';' does not fit into the index", file=_show(candidate.image))
+    try:
+        "".join(locations).encode()
+    except UnicodeEncodeError:
+        reason = "a file name that is not UTF-8 does not fit into the index: rename it"
+        raise DataError(reason, file=_show(candidate.image)) from None
     data = candidate.image.source.read_bytes()
     image = load_image(data)
     size = (image.info.height, image.info.width)

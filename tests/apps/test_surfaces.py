@@ -1,0 +1,151 @@
+"""What all verbs have in common: an output that is a file, folders of images beside masks, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import pytest
+
+from dermseg.apps.cli import main as program
+from dermseg.apps.cli.main import main
+from dermseg.data.index import read_index
+from dermseg.data.labelme import read_labelme
+from dermseg.data.synthetic import synthesize
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """A photograph, its mask beside it, and an index of both."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    image, mask, _ = synthesize(0, (120, 160))
+    cv2.imwrite(str(folder / "a.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    cv2.imwrite(str(folder / "a_mask.png"), mask.astype("uint8") * 255)
+    (tmp_path / "index.csv").write_text(
+        "image_id,image,masks,dataset,subject,lesion,group,split,width,height,licence,sha256\n"
+        "a,photos/a.png,photos/a_mask.png,x,,,g,test,160,120,,\n"
+    )
+    return folder
+
+
+def run(capture: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    return int(stop.value.code or 0), capture.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "segment IMAGES -o OUT",
+        "explain IMAGES -o OUT",
+        "label propose IMAGES -o OUT",
+        "label rank IMAGES -o OUT/rank.csv",
+        "evaluate --data INDEX -o OUT",
+        "score IMAGES IMAGES -o OUT",
+        "measure IMAGES/a_mask.png -o OUT/table.csv",
+        "data import folder --images IMAGES --masks IMAGES -o OUT/index.csv",
+        "data split INDEX -o OUT/index.csv",
+        "data export INDEX --format coco -o OUT",
+        "data synth -n 1 -o OUT",
+        "data download isic2016 -o OUT --mirror http://127.0.0.1:1",
+        "dicom to-png IMAGES -o OUT",
+        "dicom deidentify IMAGES -o OUT",
+    ],
+)
+def test_an_output_that_is_a_file_is_wrong_usage_before_any_work(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, place: str
+) -> None:
+    if command.startswith("explain"):
+        pytest.importorskip("torch", reason="needs the extra [train]")
+    if command.startswith("dicom"):
+        pytest.importorskip("pydicom", reason="needs the extra [dicom]")
+    (tmp_path / "file").write_text("mine")
+    words = {"IMAGES": photographs, "INDEX": tmp_path / "index.csv", "OUT": tmp_path / place}
+    for word, path in words.items():
+        command = command.replace(word, str(path))
+    code, err = run(capsys, *command.split())
+    assert (code, err.count("a file, not a folder")) == (2, 1), err
+    assert "try: choose another one with -o" in err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_every_verb_leaves_masks_beside_photographs_out(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="needs the extra [train]")
+    commands = {
+        "segment": ("segment", photographs, "-o", tmp_path / "out"),
+        "explain": ("explain", photographs, "-o", tmp_path / "why"),
+        "propose": ("label", "propose", photographs, "-o", tmp_path / "labels"),
+        "rank": ("label", "rank", photographs, "-o", tmp_path / "rank.csv"),
+    }
+    for name, words in commands.items():
+        code, err = run(capsys, *words)
+        assert code == 0, name
+        assert "1 files are left out: by their names they are masks of other inputs" in err, name
+    assert [path.name for path in sorted((tmp_path / "why").iterdir())] == [
+        "a.decoder_1.npy",
+        "a.decoder_1.png",
+    ]
+
+
+def test_one_reason_for_one_broken_file(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="needs the extra [train]")
+    (photographs / "broken.jpg").write_bytes(b"no image")
+    reason = "broken.jpg: the file is not an image of a kind that is read (JPEG, PNG, TIFF, BMP, WebP)\n"
+    for words in (
+        ("segment", photographs, "-o", tmp_path / "out"),
+        ("explain", photographs, "-o", tmp_path / "why"),
+        ("label", "propose", photographs, "-o", tmp_path / "labels"),
+        ("label", "rank", photographs, "-o", tmp_path / "rank.csv"),
+    ):
+        code, err = run(capsys, *words)
+        assert code == 1
+        assert f" {reason}" in err, words
+
+
+def test_ctrl_c_while_a_compiled_module_is_imported(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(**_: object) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    def broken(**_: object) -> None:
+        raise ImportError("initialization failed")
+
+    monkeypatch.setattr(program, "import_module", lambda name: SimpleNamespace(app=interrupted))
+    assert run(capsys, "segment") == (130, "")
+    monkeypatch.setattr(program, "import_module", lambda name: SimpleNamespace(app=broken))
+    with pytest.raises(ImportError):
+        main(["segment"])
+
+
+def test_a_name_that_is_not_utf8_ends_no_verb(
+    photographs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pydicom", reason="needs the extra [dicom]")
+    odd = photographs / os.fsdecode(b"l\xe4sion.png")
+    try:
+        odd.write_bytes((photographs / "a.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    for words in (
+        ("segment", photographs, "-o", tmp_path / "out", "--save", "mask,labelme"),
+        ("label", "propose", photographs),
+        ("dicom", "deidentify", photographs, "-o", tmp_path / "clean", "--mapping", tmp_path / "who.csv"),
+        ("label", "import", photographs, "-o", tmp_path / "index.csv", "--overwrite", "--proposals"),
+    ):
+        code, err = run(capfd, *words)
+        assert code == 0, err
+    saved = read_labelme(odd.with_suffix(".json").read_bytes())
+    assert saved.image == odd.name, "the image that it belongs to is found again"
+    assert len((tmp_path / "who.csv").read_text(encoding="utf-8").splitlines()) == 4
+    assert [row.image_id for row in read_index(tmp_path / "index.csv")] == ["a"]
+    assert "that is not UTF-8" in (tmp_path / "index.rejected.csv").read_text(encoding="utf-8")
