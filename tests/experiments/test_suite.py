@@ -154,6 +154,9 @@ def test_intervals_of_a_suite_know_which_images_are_of_one_lesion() -> None:
     plain = paired_difference(x.tolist(), y.tolist())
     assert (row["n"], row["difference"]) == (20, pytest.approx(plain.mean, abs=1e-4))
     assert (row["low"], row["high"]) == pytest.approx((plain.low, plain.high), abs=1e-4)
+    same, *others = paired_tests([a, outcome("like a", dice[0]), b])
+    assert (same["p"], same["p_holm"]) == (None, None), "no test, and none that others are corrected for"
+    assert [row["p_holm"] for row in others] == holm([row["p"] for row in others])
 
 
 def test_results_of_other_settings_are_not_kept(suite_file: Path, tmp_path: Path) -> None:

@@ -177,7 +177,10 @@ def paired_tests(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
                         "p": wilcoxon_p(gaps),
                     }
                 )
-    corrected = holm([1.0 if row["p"] is None else row["p"] for row in rows])
-    for row, p in zip(rows, corrected, strict=True):
+    tested = [row for row in rows if row["p"] is not None]  # what does not differ at all is no test
+    corrected = holm([row["p"] for row in tested])
+    for row in rows:
+        row["p_holm"] = None
+    for row, p in zip(tested, corrected, strict=True):
         row["p_holm"] = p
     return rows
