@@ -115,7 +115,7 @@ def _figures(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
         [
             escape(NAMES["failed"]),
             decimal(summary["failed_below_065"]),
-            f"{ends((low, high))} (Wilson)",
+            f"{ends((low, high))} (Wilson, over images)",
             ends(bca if bca and bca[0] < bca[1] else None),
             f"{summary['n']:,}",
         ]
