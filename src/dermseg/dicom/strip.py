@@ -15,10 +15,9 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, RLELossless
 
 from dermseg.errors import ImageError
+from dermseg.images.dicom_pixels import JPEG, JPEG_2000, JPEG_LS
 from dermseg.images.headers import PNG_SIGNATURE
 
-_JPEG_LIKE = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81))
-_J2K = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
 _STANDALONE = frozenset([0x01, *range(0xD0, 0xD8)])
 # Critical chunks and those that say how colours are meant; iCCP has a name in it, so sRGB and gAMA must do.
 _PNG_KEPT = frozenset(
@@ -224,9 +223,9 @@ def strip_pixels(dataset: Dataset, syntax: str) -> int:
         return int(extra)
     if syntax == RLELossless:
         stripped = [(frame, 0) for frame in generate_frames(dataset.PixelData, number_of_frames=frames)]
-    elif syntax in _JPEG_LIKE:
+    elif syntax in JPEG | JPEG_LS:
         stripped = [strip_jpeg(f) for f in generate_frames(dataset.PixelData, number_of_frames=frames)]
-    elif syntax in _J2K:
+    elif syntax in JPEG_2000:
         stripped = [strip_jpeg2000(f) for f in generate_frames(dataset.PixelData, number_of_frames=frames)]
     else:
         raise ImageError(f"pixels in the coding {UID(syntax).name} are not searched for metadata")

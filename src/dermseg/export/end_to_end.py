@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto
 
 from dermseg.errors import UsageError
-from dermseg.export.graph import GraphBuilder, set_input, set_nodes, set_output
+from dermseg.export.graph import TO_THE_END, GraphBuilder, set_input, set_nodes, set_output
 from dermseg.inference.card import Postprocessing, Preprocessing
 
 PIXELS, MASK = "pixels", "mask"
@@ -26,7 +26,6 @@ NOTES = (
     "in the graph: largest component, holes, smoothing, smallest area. Differs from dermseg by rounding "
     "only, where dermseg is given the same pixels (it decodes large JPEGs at a reduced scale)."
 )
-_LAST = 2**31 - 1
 
 
 def add_ends(data: bytes, pre: Preprocessing, post: Postprocessing) -> bytes:
@@ -121,7 +120,7 @@ def _area(g: GraphBuilder, x: str, axis: int, size: int) -> str:
     low, high = (g.node("Gather", sums, i, axis=axis) for i in (below, above))
     at_edge = g.node("Add", low, g.node("Mul", part, g.node("Sub", high, low)))
     axes = g.constant([axis])
-    right = g.node("Slice", at_edge, g.constant([1]), g.constant([_LAST]), axes)
+    right = g.node("Slice", at_edge, g.constant([1]), g.constant([TO_THE_END]), axes)
     left = g.node("Slice", at_edge, g.constant([0]), g.constant([-1]), axes)
     return g.node("Div", g.node("Sub", right, left), step)
 

@@ -9,6 +9,8 @@ import onnx
 from numpy.typing import ArrayLike
 from onnx import helper, numpy_helper
 
+TO_THE_END = 2**31 - 1  # of a Slice: an end beyond any axis
+
 
 class GraphBuilder:
     """Collects nodes and constants; ``before`` and ``after`` say where they go in a graph.

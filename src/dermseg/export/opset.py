@@ -14,10 +14,9 @@ import onnx
 from onnx import helper
 
 from dermseg.errors import UsageError
-from dermseg.export.graph import GraphBuilder, opset_of, set_nodes
+from dermseg.export.graph import TO_THE_END, GraphBuilder, opset_of, set_nodes
 
 OLDEST, EXPORTED = 13, 18
-_LAST = 2**31 - 1
 # Attributes of opset 14 to 18 whose usual value is what the older operator does anyway.
 _DROPPED: dict[str, dict[str, Any]] = {
     "Resize": {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"},
@@ -43,7 +42,7 @@ def lower_opset(data: bytes, opset: int) -> bytes:
     for node in model.graph.node:
         values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         if node.op_type == "Shape" and values:
-            first, last = (made.constant([values.get(k, d)]) for k, d in (("start", 0), ("end", _LAST)))
+            first, last = (made.constant([values.get(k, d)]) for k, d in (("start", 0), ("end", TO_THE_END)))
             made.node("Slice", made.node("Shape", node.input[0]), first, last, output=node.output[0])
             continue
         dropped = _DROPPED.get(node.op_type, {})

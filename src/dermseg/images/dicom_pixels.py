@@ -32,11 +32,12 @@ from dermseg.images.jpeg import probe_jpeg
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_JPEG = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
+# Transfer syntaxes of each coding (PS3.6, table A-1).
+JPEG = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
+JPEG_LS = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81))
+JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
 _RLE = "1.2.840.10008.1.2.5"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
-_J2K = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
-_JPEG_LS = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81))
 # Adobe marker with transform 0: three channels are RGB (Adobe Technical Note 5116, 1992).
 _ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 
@@ -50,7 +51,7 @@ def jpeg_header(header: Header) -> Header | None:
         The frame is missing or damaged, or of another size than the DICOM header says.
     """
     dataset = read_dataset(header.payload)
-    if transfer_syntax(dataset) not in _JPEG or photometric(dataset) == "PALETTE COLOR":
+    if transfer_syntax(dataset) not in JPEG or photometric(dataset) == "PALETTE COLOR":
         return None
     inner = probe_jpeg(_first_frame(dataset, header.frames))
     if (inner.width, inner.height) != (header.width, header.height):
@@ -221,7 +222,7 @@ def _check_stream(dataset: Dataset, header: Header) -> None:
         limit = 2 * header.width * header.height * header.samples * max(1, -(-header.bits // 8)) + 4096
         if len(_first_frame(dataset, header.frames)) > limit:
             raise ImageError("the RLE data are longer than the picture: damaged")
-    elif syntax in _J2K:
+    elif syntax in JPEG_2000:
         frame = _first_frame(dataset, header.frames)
         start = frame.find(b"\xff\x4f\xff\x51")
         if start < 0 or len(frame) < start + 44:
@@ -229,7 +230,7 @@ def _check_stream(dataset: Dataset, header: Header) -> None:
         right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
         if (right - left, bottom - top) != (header.width, header.height):
             raise _two_sizes(header, right - left, bottom - top)
-    elif syntax in _JPEG_LS:
+    elif syntax in JPEG_LS:
         frame = _first_frame(dataset, header.frames)
         start = frame.find(b"\xff\xf7")
         if start < 0 or len(frame) < start + 9:
