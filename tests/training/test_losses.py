@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
-from dermseg.training.losses import segmentation_loss, soft_dice_loss
+from dermseg.training.loss_config import LossConfig
+from dermseg.training.losses import build_loss, segmentation_loss, soft_dice_loss
 
 
 def test_dice_loss_is_one_minus_dice_for_certain_predictions() -> None:
@@ -30,3 +32,15 @@ def test_parts_add_up_and_stay_finite_for_huge_logits() -> None:
     parts = 2 * segmentation_loss(logits, target, 1.0, 0.0) + 3 * segmentation_loss(logits, target, 0.0, 1.0)
     assert torch.isfinite(both)
     assert torch.allclose(both, parts)
+
+
+def test_an_image_without_a_lesion_is_none_with_a_small_one() -> None:
+    target = torch.zeros(3, 1, 32, 32)
+    target[1, :, :4, :4] = 1
+    target[2, :, :30, :30] = 1
+    logits = torch.zeros_like(target)
+    plain, heavier = (
+        build_loss(LossConfig(name="bce", small_lesion_weight=w), 1, "sigmoid") for w in (1.0, 3.0)
+    )
+    times = [float(heavier(logits[i : i + 1], target[i : i + 1]) / plain(logits, target)) for i in range(3)]
+    assert times == pytest.approx([1.0, 3.0, 1.0])

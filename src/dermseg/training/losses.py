@@ -199,7 +199,8 @@ class Criterion(nn.Module):
         """Weights ``(N,)``."""
         c = self.config
         lesion = 1 - target[:, 0] if self.softmax else target.amax(1)
-        small = lesion.mean(_PIXELS) < c.small_lesion_area
+        # an image without a lesion has no small one
+        small = (lesion.mean(_PIXELS) < c.small_lesion_area) & (lesion.amax(_PIXELS) >= 0.5)
         return torch.where(small, c.small_lesion_weight, 1.0)
 
 
