@@ -32,10 +32,10 @@ from dermseg.data.closeups import close_up
 from dermseg.data.index import open_image, open_mask, read_index
 from dermseg.data.synthetic import synthesize
 from dermseg.evaluation.statistics import wilson_interval
+from dermseg.images.find import find_images
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
 from dermseg.images.roles import tell_apart
-from dermseg.images.sources import find_images
 from dermseg.inference.predictor import Model, load_model
 from dermseg.inference.result import Result
 from dermseg.quality.verdict import LEVELS

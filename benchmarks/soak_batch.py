@@ -26,7 +26,7 @@ from statistics import median
 from typing import Any
 
 from common import RESULTS, describe, one_line, save
-from dermseg.images.sources import find_images
+from dermseg.images.find import find_images
 from startup import write_image
 from throughput import NATIVE
 

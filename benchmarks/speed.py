@@ -38,9 +38,10 @@ from numpy.typing import NDArray
 
 from common import RESULTS, ROOT, describe, one_line, save, write_section
 from dermseg.export.onnx import to_onnx
+from dermseg.images.find import find_images
 from dermseg.images.load import load_image
 from dermseg.images.masks import save_mask
-from dermseg.images.sources import ImageSource, find_images
+from dermseg.images.sources import ImageSource
 from dermseg.inference.bundle import list_bundles
 from dermseg.inference.predictor import Model, load_model
 from dermseg.inference.session import OrtSession

@@ -28,7 +28,7 @@ import cv2
 
 from common import RESULTS, ROOT, describe, one_line, save, write_section
 from dermseg.data.synthetic import synthesize
-from dermseg.images.sources import find_images
+from dermseg.images.find import find_images
 from throughput import NATIVE
 
 RESULT = RESULTS / "startup.json"

@@ -36,8 +36,8 @@ import torch
 from numpy.typing import NDArray
 
 from common import RESULTS, ROOT, describe, one_line, save, write_section
+from dermseg.images.find import find_images
 from dermseg.images.load import load_image
-from dermseg.images.sources import find_images
 from dermseg.inference.predictor import Model, load_model
 from dermseg.inference.stages import STAGES
 from dermseg.inference.threads import available_cpus

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from dermseg.errors import DermsegError, UsageError
+from dermseg.images.find import find_images
 from dermseg.images.roles import JOURNAL
-from dermseg.images.sources import find_images
 from dermseg.inference import folder, stages
 from dermseg.inference.batch import BatchOptions, BatchResult, run_batch
 from dermseg.inference.journal import Journal, read_entries

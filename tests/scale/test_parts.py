@@ -18,7 +18,7 @@ pytest.importorskip("fsspec", reason="needs the extra [ray]")
 import pyarrow.parquet
 
 from dermseg.errors import DataError, ImageError, UsageError
-from dermseg.images.sources import find_images
+from dermseg.images.find import find_images
 from dermseg.inference.batch import BatchOptions, describe_model, run_batch
 from dermseg.inference.outputs import Row
 from dermseg.inference.pipeline import Plan

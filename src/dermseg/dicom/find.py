@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dermseg.errors import ImageError, UsageError
+from dermseg.images.find import find_images, left_out
 from dermseg.images.headers import sniff
 from dermseg.images.names import UniqueNames, natural_key, printable_name
-from dermseg.images.sources import DICOM_EXTENSIONS, ImageSource, find_images, left_out
+from dermseg.images.sources import DICOM_EXTENSIONS, ImageSource
 
 
 def find_files(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> list[ImageSource]:

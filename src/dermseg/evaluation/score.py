@@ -27,9 +27,10 @@ from dermseg.errors import DermsegError, MaskError, UsageError
 from dermseg.evaluation.evaluate import score_pair
 from dermseg.evaluation.table import Evaluation, Fact, Failure, ImageScore
 from dermseg.images import masks
+from dermseg.images.find import find_images
 from dermseg.images.load import load_image
 from dermseg.images.roles import mask_root
-from dermseg.images.sources import ImageSource, find_images
+from dermseg.images.sources import ImageSource
 from dermseg.inference.threads import available_cpus
 
 _MARKS = re.compile(

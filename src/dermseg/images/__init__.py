@@ -12,16 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dermseg.images.contours import Polygon, mask_to_polygons, polygons_to_mask
+    from dermseg.images.find import find_images
     from dermseg.images.load import ImageInfo, LoadedImage, load_image
     from dermseg.images.masks import LoadedMask, encode_mask, load_mask, read_mask, save_mask
     from dermseg.images.overlay import draw_overlay, encode_jpeg, encode_png
-    from dermseg.images.sources import (
-        DICOM_EXTENSIONS,
-        IMAGE_EXTENSIONS,
-        ImageSource,
-        as_source,
-        find_images,
-    )
+    from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS, ImageSource, as_source
     from dermseg.images.zips import close_zips
 
 __all__ = [
@@ -50,10 +45,11 @@ __all__ = [
 # Loaded at first use: sources are found, and a network made ready, before OpenCV and Pillow are there.
 _LAZY = {
     "contours": ("Polygon", "mask_to_polygons", "polygons_to_mask"),
+    "find": ("find_images",),
     "load": ("ImageInfo", "LoadedImage", "load_image"),
     "masks": ("LoadedMask", "encode_mask", "load_mask", "read_mask", "save_mask"),
     "overlay": ("draw_overlay", "encode_jpeg", "encode_png"),
-    "sources": ("DICOM_EXTENSIONS", "IMAGE_EXTENSIONS", "ImageSource", "as_source", "find_images"),
+    "sources": ("DICOM_EXTENSIONS", "IMAGE_EXTENSIONS", "ImageSource", "as_source"),
     "zips": ("close_zips",),
 }
 

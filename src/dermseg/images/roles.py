@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from dermseg.errors import UsageError
-from dermseg.images.sources import ImageSource, find_images
+from dermseg.images.find import find_images
+from dermseg.images.sources import ImageSource
 
 JOURNAL, RUN = "journal.jsonl", "run.json"  # in the output folders of ``dermseg segment``
 _MASK_NAME = re.compile(r"(.+)_(?:segmentation|mask|lesion|labels|superpixels|attribute_[a-z_]+)")

@@ -19,9 +19,10 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from dermseg.errors import DataError, UsageError
+from dermseg.images.find import find_images
 from dermseg.images.names import UniqueNames, portable_name
 from dermseg.images.roles import tell_apart
-from dermseg.images.sources import ImageSource, as_source, find_images
+from dermseg.images.sources import ImageSource, as_source
 from dermseg.scale.storage import RemoteImage, Store, is_url
 
 EXTENSIONS = (".txt", ".csv", ".parquet")

@@ -32,8 +32,9 @@ from dermseg.apps.api.problems import log_unexpected
 from dermseg.audit import AuditLog, verdict_of
 from dermseg.audit import Entry as AuditEntry
 from dermseg.errors import DermsegError, UsageError
+from dermseg.images.find import find_images
 from dermseg.images.roles import JOURNAL, tell_apart
-from dermseg.images.sources import ImageSource, find_images
+from dermseg.images.sources import ImageSource
 from dermseg.images.zips import close_zips
 from dermseg.inference.batch import BatchOptions, run_batch
 from dermseg.inference.journal import Entry, read_entries

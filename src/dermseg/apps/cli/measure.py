@@ -79,8 +79,8 @@ def measure(
     Without --output and --json the table goes to stdout as CSV.
     """
     from dermseg.files import atomic_write, check_writable
+    from dermseg.images.find import find_images
     from dermseg.images.roles import label_root, mask_root
-    from dermseg.images.sources import find_images
 
     spacing = None if spacing_mm is None else parse_spacing(spacing_mm)
     if output is not None:

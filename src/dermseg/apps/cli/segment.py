@@ -112,8 +112,8 @@ def segment(
     loses nothing: the same command with --resume goes on. Exit code 0: all done; 1: some images failed
     (the rest is done, results.csv has the reasons); 2: wrong usage. Not a medical device.
     """
+    from dermseg.images.find import fixed_part, left_out
     from dermseg.images.roles import find_photographs
-    from dermseg.images.sources import fixed_part, left_out
     from dermseg.inference.bundle import load_bundle
     from dermseg.inference.outputs import output_files, parse_save, result_folders
     from dermseg.inference.pipeline import plan_work

@@ -15,10 +15,11 @@ from dermseg.data.coco import write_coco
 from dermseg.data.labelme import Annotation, draw_labels, read_labelme, write_labelme
 from dermseg.errors import DataError, DermsegError, UsageError
 from dermseg.files import atomic_write
+from dermseg.images.find import find_images
 from dermseg.images.load import ImageInfo, load_image
 from dermseg.images.masks import save_mask
 from dermseg.images.roles import tell_apart
-from dermseg.images.sources import ImageSource, find_images
+from dermseg.images.sources import ImageSource
 from dermseg.labeling.editor.document import Document, Status, status_of
 from dermseg.labeling.editor.journal import ELSEWHERE, Journal, journal_path, read_base, recover
 
