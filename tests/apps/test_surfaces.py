@@ -11,9 +11,11 @@ import pytest
 
 from dermseg.apps.cli import main as program
 from dermseg.apps.cli.main import main
+from dermseg.apps.cli.measure import reading_columns
 from dermseg.data.index import read_index
 from dermseg.data.labelme import read_labelme
 from dermseg.data.synthetic import synthesize
+from dermseg.measure.geometry import measure_mask
 
 
 @pytest.fixture
@@ -149,3 +151,22 @@ def test_a_name_that_is_not_utf8_ends_no_verb(
     assert len((tmp_path / "who.csv").read_text(encoding="utf-8").splitlines()) == 4
     assert [row.image_id for row in read_index(tmp_path / "index.csv")] == ["a"]
     assert "that is not UTF-8" in (tmp_path / "index.rejected.csv").read_text(encoding="utf-8")
+
+
+def test_ctrl_c_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dermseg.data.download.download", interrupted)
+    code, err = run(capsys, "data", "download", "isic2016", "-o", tmp_path / "isic")
+    assert (code, err) == (130, "Stopped. The same command goes on from there.\n")
+
+
+def test_readings_have_the_same_digits_in_tables_and_answers() -> None:
+    reading = measure_mask(synthesize(0, (120, 160))[1], (0.0213, 0.0214))
+    columns, plain = reading_columns(reading), reading.as_dict()
+    for name in ("area_fraction", "perimeter_px", "perimeter_mm", "circularity", "area_mm2"):
+        assert columns[name] == plain[name] == round(getattr(reading, name), 6), name
+    assert (columns["centroid_x"], columns["centroid_y"]) == plain["centroid"]

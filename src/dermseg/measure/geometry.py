@@ -66,8 +66,14 @@ class Reading:
     equivalent_diameter_mm: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values by name, in the order above."""
-        return asdict(self)
+        """Plain values by name, in the order above, to six digits: the same in every table and answer."""
+        return {name: _rounded(value) for name, value in asdict(self).items()}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_rounded, value))
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def measure_mask(mask: NDArray[np.bool_], spacing_mm: tuple[float, float] | None = None) -> Reading:

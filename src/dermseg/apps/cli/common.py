@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -28,6 +29,16 @@ def print_json(data: Any) -> None:
 def say(text: str) -> None:
     """A line for people, on stderr, so that stdout stays machine-readable."""
     sys.stderr.write(text + "\n")
+
+
+@contextmanager
+def goes_on(text: str) -> Iterator[None]:
+    """Ctrl-C ends the verb with a line that says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"Stopped. {text}")
+        raise
 
 
 def new_app() -> typer.Typer:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import print_json, refuse_unused, say
+from dermseg.apps.cli.common import goes_on, print_json, refuse_unused, say
 from dermseg.apps.cli.data_common import (
     JsonOption,
     OverwriteOption,
@@ -199,7 +199,7 @@ def download_(
         if json_:
             print_json(report)
         return
-    with bytes_progress() as step:
+    with goes_on("The same command goes on from there."), bytes_progress() as step:
         files = download(
             source,
             output,

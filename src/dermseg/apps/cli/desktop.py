@@ -17,7 +17,10 @@ app = new_app()
 
 @app.command()
 def desktop(
-    inputs: Annotated[list[str] | None, typer.Argument(help="Image files, folders, globs or zips.")] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="INPUT", help="Images, folders, zips or globs ('photos/*.jpg')."),
+    ] = None,
     *,
     output: Annotated[
         Path | None,
@@ -26,7 +29,9 @@ def desktop(
     second: Annotated[
         Path | None, typer.Option("--second", help="Folder of another reader's annotations, to compare with.")
     ] = None,
-    model: Annotated[str, typer.Option("--model", help="Bundled model or path of a bundle.")] = "default",
+    model: Annotated[
+        str, typer.Option("--model", help="Name of a bundled model, or a bundle's folder or zip.")
+    ] = "default",
     camera: Annotated[
         str | None, typer.Option("--camera", help="Live picture: number of a camera, or a film.")
     ] = None,

@@ -31,13 +31,17 @@ def evaluate(
     *,
     data: Annotated[Path, typer.Option("--data", help="Index of the data set (from 'dermseg data import').")],
     split: Annotated[str, typer.Option(help="Split to score; 'all' takes all but 'excluded'.")] = "test",
-    model: Annotated[str, typer.Option(help="Name, folder or zip of a bundle.")] = "default",
+    model: Annotated[
+        str, typer.Option(help="Name of a bundled model, or a bundle's folder or zip.")
+    ] = "default",
     variant: Annotated[
         str | None, typer.Option(help="Variant of the model ('dermseg models info' lists them).")
     ] = None,
     runtime: Annotated[
         str | None,
-        typer.Option(help="What runs the network: onnxruntime (default), openvino, cuda or torch."),
+        typer.Option(
+            metavar="NAME", help="onnxruntime (default), openvino, cuda, torch, or auto as in segment."
+        ),
     ] = None,
     output: Annotated[
         Path | None,

@@ -15,7 +15,9 @@ app = new_app()
 
 @app.command()
 def explain(
-    inputs: Annotated[list[str], typer.Argument(help="Image files, folders, globs or zips.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT", help="Images, folders, zips or globs ('photos/*.jpg').")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for overlays and arrays.")],
     *,
     layer: Annotated[
@@ -24,7 +26,9 @@ def explain(
             "--layer", metavar="NAME", help="Layer by name, repeatable; default: the first decoder layer."
         ),
     ] = None,
-    model: Annotated[str, typer.Option("--model", help="Bundled model or path of a bundle.")] = "default",
+    model: Annotated[
+        str, typer.Option("--model", help="Name of a bundled model, or a bundle's folder or zip.")
+    ] = "default",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write into a folder that is there.")
     ] = False,

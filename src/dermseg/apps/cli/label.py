@@ -9,14 +9,18 @@ from typing import Annotated, get_args
 
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.common import goes_on, new_app, print_json, say
 from dermseg.apps.cli.data_common import JsonOption, OverwriteOption, may_write, progress
 from dermseg.errors import DataError, UsageError
 
 app = new_app()
 
-InputsArgument = Annotated[list[str], typer.Argument(help="Image files, folders, globs or zips.")]
-ModelOption = Annotated[str, typer.Option("--model", help="Bundled model or path of a bundle.")]
+InputsArgument = Annotated[
+    list[str], typer.Argument(metavar="INPUT", help="Images, folders, zips or globs ('photos/*.jpg').")
+]
+ModelOption = Annotated[
+    str, typer.Option("--model", help="Name of a bundled model, or a bundle's folder or zip.")
+]
 
 
 @app.callback()
@@ -274,7 +278,8 @@ def simulate_(
     check_writable(output)
     config = load_run(RECIPE, from_, set_ or ())
     cv2.setNumThreads(1)
-    cells = simulate(index, (split, test), plan, config, output, report=say)
+    with goes_on("The same command goes on from there."):
+        cells = simulate(index, (split, test), plan, config, output, report=say)
     summary = {
         "index": index.name,
         "splits": {"pool": split, "test": test},

@@ -50,7 +50,6 @@ COLUMNS = (
     "feret_min_mm",
     "equivalent_diameter_mm",
 )
-_DIGITS = 6
 
 
 @app.command()
@@ -160,7 +159,7 @@ def reading_columns(reading: Reading) -> dict[str, Any]:
     flat |= {"centroid_x": center[0], "centroid_y": center[1]}
     flat |= {"spacing_row_mm": spacing[0], "spacing_column_mm": spacing[1]}
     flat["status"] = "ok" if reading.area_px else "no_lesion"
-    return {key: round(value, _DIGITS) if isinstance(value, float) else value for key, value in flat.items()}
+    return flat
 
 
 def to_csv(rows: list[dict[str, Any]]) -> str:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.interrupt import stop_on_interrupt
 from dermseg.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -139,7 +137,7 @@ def segment(
     if engine == "ray":
         from dermseg.apps.cli.segment_ray import segment_on_ray
 
-        with _stop_on_interrupt() as stop:
+        with stop_on_interrupt() as stop:
             summary = segment_on_ray(
                 inputs,
                 output,
@@ -189,7 +187,7 @@ def segment(
             bundle, variant=named, runtime=runtime, threads=plan.network_threads, session=opening.result()
         )
     cv2.setNumThreads(1)  # images run side by side already; more threads would only wait for each other
-    with _stop_on_interrupt() as stop, make_progress(len(sources), log_json=log_json) as progress:
+    with stop_on_interrupt() as stop, make_progress(len(sources), log_json=log_json) as progress:
         result = run_batch(
             network,
             sources,
@@ -241,26 +239,6 @@ def _encoders(model: Model, options: BatchOptions, out: Path) -> list[Encoder]:
         raise MissingExtraError("--save dicom-...", "dicom") from None
     shaping = {key: getattr(options, key) for key in ("threshold", "lesions", "tta")}
     return [*encoders, DicomEncoder(describe_model(model), shaping, datetime.now())]
-
-
-@contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C lets the images under way end, the second ends the program."""
-    stop = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-
-    def handle(number: int, frame: Any) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    if threading.current_thread() is not threading.main_thread():  # only there are signals delivered
-        yield stop
-        return
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _summary(result: BatchResult) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch  # noqa: F401  (a missing [train] extra must show before anything else happens)
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.common import goes_on, new_app, print_json, say
 from dermseg.errors import DermsegError, UsageError
 
 app = new_app()
@@ -42,7 +42,8 @@ def run(
     check_writable(folder)
     total = sum(1 for _ in cells(config))
     cv2.setNumThreads(1)
-    failed = run_suite(config, suite, folder, quiet=quiet, report=say)
+    with goes_on("The same command goes on from there."):
+        failed = run_suite(config, suite, folder, quiet=quiet, report=say)
     written = write_report(folder, config.name, indexes(config))
     say(f"{folder}: {total - len(failed)} of {total} runs, {written[3].name}")
     if as_json:

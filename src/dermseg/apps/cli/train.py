@@ -83,7 +83,12 @@ def train(
         _find_batch_size(settings, as_json)
         return
     cv2.setNumThreads(1)  # batches are made side by side already; more threads would take torch's
-    progress = run_training(settings, folder, resume=resume is not None, mirror=mirror)
+    try:
+        progress = run_training(settings, folder, resume=resume is not None, mirror=mirror)
+    except KeyboardInterrupt:
+        if torchrun_world().main and (folder / CONFIG).is_file():
+            say(f"Stopped. 'dermseg train --resume {folder}' goes on.")
+        raise
     if not torchrun_world().main:
         return
     say(f"best val Dice {progress.best_dice:.4f} in epoch {progress.best_epoch + 1}; run folder: {folder}")

@@ -57,7 +57,9 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split to measure on; nothing may have been fitted on it.")] = (
         "test"
     ),
-    model: Annotated[str, typer.Option(help="Name, folder or zip of a bundle.")] = "default",
+    model: Annotated[
+        str, typer.Option(help="Name of a bundled model, or a bundle's folder or zip.")
+    ] = "default",
     alpha: Annotated[float, typer.Option(help="Level of the margins.")] = 0.1,
     as_json: Json = False,
 ) -> None:
