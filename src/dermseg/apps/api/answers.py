@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from dermseg.apps.api.engine import Ask, Segmented
+from dermseg.apps.api.task import Ask, Segmented
 from dermseg.images.contours import mask_to_polygons
 from dermseg.images.overlay import encode_jpeg
 from dermseg.inference.batch import describe_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from dermseg.apps.api.answers import model_used
-from dermseg.apps.api.engine import Segmented
+from dermseg.apps.api.task import Segmented
 from dermseg.dicom.identity import Origin
 from dermseg.dicom.write import to_bytes, write_objects
 from dermseg.errors import ImageError

@@ -21,91 +21,24 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import nullcontext
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from dermseg.apps.api.limits import whole_seconds
 from dermseg.apps.api.metrics import Metrics
 from dermseg.apps.api.problems import Problem
-from dermseg.images.load import ImageInfo, load_image, load_view, open_header
+from dermseg.apps.api.task import Ask, Outcome, Render, Segmented, Task, is_big
+from dermseg.images.load import load_image, load_view, open_header
 from dermseg.images.masks import encode_mask
 from dermseg.images.resize import shrink
-from dermseg.inference.postprocess import Floats, Lesions
+from dermseg.inference.postprocess import Floats
 from dermseg.inference.predictor import Model
-from dermseg.inference.result import Result
 from dermseg.inference.stages import OVERLAY_SIDE
 
-_BIG_PIXELS = 40_000_000  # pictures above this are worked on one at a time, as in a batch
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """How an image is to be segmented.
-
-    Parameters
-    ----------
-    model
-        Name of one of the server's models.
-    threshold, lesions, tta
-        As for ``Model.segment``.
-    picture
-        Keep the pixels that an overlay is drawn on.
-    """
-
-    model: str
-    threshold: float | None = None
-    lesions: Lesions = "largest"
-    tta: bool = False
-    picture: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Segmented:
-    """One image's result with what an answer is made of.
-
-    ``data`` is the file as it came; ``mask_png`` what ``dermseg segment`` writes; ``picture`` the pixels for
-    an overlay, at most 1800 on a side; ``seconds`` the time per stage.
-    """
-
-    data: bytes
-    ask: Ask
-    model: Model
-    result: Result
-    info: ImageInfo
-    mask_png: bytes
-    input_sha256: str
-    output_sha256: str
-    picture: NDArray[np.uint8] | None
-    seconds: dict[str, float]
-
-
-Render = Callable[[Segmented], bytes]
-Outcome = tuple[Segmented, bytes] | BaseException
-
-
-@dataclass(slots=True, eq=False)
-class _Task:
-    data: bytes
-    ask: Ask
-    render: Render
-    tell: Callable[[Outcome], None]
-    created: float = field(default_factory=time.perf_counter)
-    cancelled: bool = False
-    input: Floats | None = None
-    gate_view: NDArray[np.uint8] | None = None
-    info: ImageInfo | None = None
-    picture: NDArray[np.uint8] | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def big(self) -> bool:
-        return self.info is not None and self.info.width * self.info.height > _BIG_PIXELS
 
 
 class Engine:
@@ -132,7 +65,7 @@ class Engine:
         self.models = dict(models)
         self._max_batch, self._queue, self._max_pixels = max_batch, queue, max_pixels
         self._metrics = metrics
-        self._waiting: deque[_Task] = deque()
+        self._waiting: deque[Task] = deque()
         self._ready = threading.Condition()
         self._stopping = False
         self._big = threading.Lock()
@@ -191,7 +124,7 @@ class Engine:
         def tell(outcome: Outcome) -> None:
             loop.call_soon_threadsafe(settle, outcome)
 
-        task = _Task(data, ask, render, tell)
+        task = Task(data, ask, render, tell)
         self.check_room()
         with self._ready:
             self._waiting.append(task)
@@ -221,7 +154,7 @@ class Engine:
             mean = (time.perf_counter() - start) / len(batch)
             self._image_seconds += 0.05 * (mean - self._image_seconds)
 
-    def _take(self) -> list[_Task]:
+    def _take(self) -> list[Task]:
         with self._ready:
             while not self._waiting and not self._stopping:
                 self._ready.wait()
@@ -230,9 +163,9 @@ class Engine:
             self._metrics.waiting.set(len(self._waiting))
             return batch
 
-    def _work(self, batch: list[_Task]) -> None:
+    def _work(self, batch: list[Task]) -> None:
         ready = [task for task in batch if not task.cancelled and self._decode(task)]
-        groups: dict[tuple[str, bool], list[_Task]] = {}
+        groups: dict[tuple[str, bool], list[Task]] = {}
         for task in ready:
             groups.setdefault((task.ask.model, task.ask.tta), []).append(task)
         for (name, tta), tasks in groups.items():
@@ -246,14 +179,13 @@ class Engine:
                 task.seconds["network"] = share
                 self._finish(task, model, probability, None if features is None else features[i])
 
-    def _decode(self, task: _Task) -> bool:
+    def _decode(self, task: Task) -> bool:
         task.seconds["queue"] = time.perf_counter() - task.created
         model = self.models[task.ask.model]
         try:
-            with _timed(task, "decode"):
+            with task.timed("decode"):
                 header = open_header(task.data, self._max_pixels)
-                big = header.width * header.height > _BIG_PIXELS
-                with self._big if big else nullcontext():
+                with self._big if is_big(header.width, header.height) else nullcontext():
                     loaded = load_image(task.data, min_side=model.min_side, max_pixels=self._max_pixels)
                     task.input = model.prepare(loaded.pixels)
                     task.gate_view = model.gate_view(loaded.pixels)
@@ -267,17 +199,17 @@ class Engine:
             return False
         return True
 
-    def _finish(self, task: _Task, model: Model, probability: Floats, features: Floats | None) -> None:
+    def _finish(self, task: Task, model: Model, probability: Floats, features: Floats | None) -> None:
         ask, info = task.ask, task.info
         assert info is not None
         try:
             with self._big if task.big else nullcontext():
-                with _timed(task, "postprocess"):
+                with task.timed("postprocess"):
                     result = model.finish(
                         probability, (info.height, info.width), threshold=ask.threshold, lesions=ask.lesions
                     )
                     result = model.judge(result, task.gate_view, features)
-                with _timed(task, "render"):
+                with task.timed("render"):
                     png = encode_mask(result.mask)
                     segmented = Segmented(
                         task.data,
@@ -300,12 +232,3 @@ class Engine:
         for stage, seconds in task.seconds.items():
             self._metrics.stage_seconds.labels(stage).observe(seconds)
         task.tell((segmented, answer))
-
-
-@contextmanager
-def _timed(task: _Task, stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        task.seconds[stage] = time.perf_counter() - start

@@ -25,10 +25,10 @@ from functools import partial
 from pathlib import Path
 
 from dermseg.apps.api.answers import config_sha256
-from dermseg.apps.api.engine import Ask
 from dermseg.apps.api.job_store import Job, JobStore
 from dermseg.apps.api.metrics import Metrics
 from dermseg.apps.api.problems import log_unexpected
+from dermseg.apps.api.task import Ask
 from dermseg.audit import AuditLog, verdict_of
 from dermseg.audit import Entry as AuditEntry
 from dermseg.errors import DermsegError, UsageError

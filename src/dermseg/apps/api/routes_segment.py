@@ -23,10 +23,10 @@ from dermseg.apps.api.body import (
     image_part,
     read_body,
 )
-from dermseg.apps.api.engine import Ask, Render, Segmented
 from dermseg.apps.api.keys import Client
 from dermseg.apps.api.problems import Problem
 from dermseg.apps.api.services import Services
+from dermseg.apps.api.task import Ask, Render, Segmented
 from dermseg.audit import Entry, Receipt, verdict_of
 from dermseg.inference.postprocess import Lesions
 
