@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dermseg.errors import DermsegError, UsageError
 
@@ -36,6 +37,16 @@ def atomic_write(path: Path, data: bytes, *, new: bool = False) -> None:
     """Write a file so that it is there whole or not at all; see `atomic_open`."""
     with atomic_open(path, new=new) as file:
         file.write(data)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write one JSON object as `atomic_write` does; see `json_text`."""
+    atomic_write(path, json_text(data))
+
+
+def json_text(data: Any) -> bytes:
+    """One JSON object as the content of a file: indented, a final newline; unknown is null, never NaN."""
+    return (json.dumps(data, indent=2, allow_nan=False) + "\n").encode()
 
 
 @contextlib.contextmanager

@@ -34,8 +34,9 @@ from dermseg.apps.dashboard.uploads import (
 )
 from dermseg.errors import ImageError, MaskError, UsageError
 from dermseg.evaluation.evaluate import evaluate_pairs
-from dermseg.evaluation.output import METRICS_FILE, summarise, write_json
+from dermseg.evaluation.output import METRICS_FILE, summarise
 from dermseg.evaluation.table import Evaluation
+from dermseg.files import write_json
 from dermseg.images import encode_jpeg, load_mask
 from dermseg.inference.batch import BatchOptions
 from dermseg.inference.predictor import Model, load_model

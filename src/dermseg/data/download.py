@@ -26,7 +26,7 @@ from dermseg.data.fetch import RETRIES, check_disk, fetch, sha256_of
 from dermseg.data.remote import remote_info
 from dermseg.data.sources.addresses import COLLECTIONS, Address
 from dermseg.errors import DataError, MissingExtraError
-from dermseg.files import atomic_write, check_writable
+from dermseg.files import atomic_write, check_writable, write_json
 from dermseg.images.sources import IMAGE_EXTENSIONS
 
 RECORD = "downloads.json"
@@ -141,7 +141,7 @@ def download(
 
 
 def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    atomic_write(folder / RECORD, json.dumps(record, indent=2).encode("utf-8"))
+    write_json(folder / RECORD, record)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,7 @@ from dermseg.dicom.pseudonyms import Pseudonyms
 from dermseg.dicom.strip import strip_jpeg, strip_png
 from dermseg.dicom.write import to_bytes
 from dermseg.errors import DermsegError, ImageError, UsageError
-from dermseg.files import atomic_write, check_writable
+from dermseg.files import atomic_write, check_writable, write_json
 from dermseg.images.dicom import SEGMENTATION, read_dataset
 from dermseg.images.headers import sniff
 from dermseg.images.load import load_image
@@ -179,7 +178,7 @@ def _write_report(run: Run, path: Path, pseudonyms: Pseudonyms, retain: frozense
         "with_warnings": sum(bool(outcome.warnings) for outcome in run.outcomes),
         "outcomes": [asdict(outcome) for outcome in run.outcomes],
     }
-    atomic_write(path, (json.dumps(report, indent=2) + "\n").encode())
+    write_json(path, report)
 
 
 def write_mapping(run: Run, path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from dermseg.evaluation.metrics import METRICS
 from dermseg.evaluation.robustness import Robustness
 from dermseg.evaluation.strata import skin_tone_summary, stratum_figures
 from dermseg.evaluation.table import MEASURES, Evaluation
-from dermseg.files import atomic_write, check_writable
+from dermseg.files import check_writable, write_json
 
 PER_IMAGE, METRICS_FILE, FIGURE, PAGE = "per_image.csv", "metrics.json", "examples.png", "report.html"
 ROBUSTNESS, COMPARISON, FAILURES = "robustness.csv", "comparison.json", "failures.jpg"
@@ -60,11 +59,6 @@ def write_folder(folder: Path, evaluation: Evaluation, summary: Mapping[str, Any
     """Write the table first and the summary last: a folder with a summary is complete."""
     evaluation.write_csv(folder / PER_IMAGE)
     write_json(folder / METRICS_FILE, summary)
-
-
-def write_json(file: Path, summary: Mapping[str, Any]) -> None:
-    """Write one object; unknown is null, never NaN."""
-    atomic_write(file, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
 
 
 def summarise(evaluation: Evaluation, robustness: Robustness | None = None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from dermseg.experiments.settled import (
 )
 from dermseg.experiments.subsets import fold_index, fraction_index
 from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, cells, run_config
-from dermseg.files import atomic_write
+from dermseg.files import write_json
 from dermseg.training.check import check_run
 from dermseg.training.checkpoint import BEST, CONFIG
 from dermseg.training.config import RunConfig, expand
@@ -91,7 +90,7 @@ def _train(
         "best_val_dice": progress.best_dice,
         "epochs": progress.epoch,
     }
-    atomic_write(folder / DONE, (json.dumps(record, indent=2) + "\n").encode())
+    write_json(folder / DONE, record)
 
 
 def _with_subsets(suite: SuiteConfig, cell: Cell, config: RunConfig, folder: Path) -> RunConfig:

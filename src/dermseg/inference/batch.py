@@ -8,7 +8,6 @@ order of images in the tables is the order of the inputs, whatever was finished 
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 import time
 from collections import Counter
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dermseg.errors import ModelError, UsageError
-from dermseg.files import atomic_write
+from dermseg.files import write_json
 from dermseg.images.names import printable_name
 from dermseg.images.roles import RUN
 from dermseg.images.sources import ImageSource
@@ -190,7 +189,7 @@ def run_batch(
                     "stage_seconds": _stage_seconds(journal, order),
                 },
             }
-            atomic_write(out / RUN, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+            write_json(out / RUN, record)
         return BatchResult(out, order, header.model, counts, processed, wall, rate, interrupted, record)
     finally:
         journal.close()

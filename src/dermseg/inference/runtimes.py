@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from dermseg.errors import DermsegError, ModelError, UsageError
-from dermseg.files import atomic_write
+from dermseg.files import write_json
 from dermseg.inference.bundle import Bundle
 from dermseg.inference.machine import cpu_name
 from dermseg.inference.runtimes_openvino import OpenVinoSession, openvino_installed
@@ -235,6 +235,6 @@ def _read_cache() -> dict[str, dict[str, Any]]:
 def _write_cache(kept: dict[str, dict[str, Any]]) -> None:
     try:
         _cache_file().parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(_cache_file(), json.dumps(kept, indent=2).encode())
+        write_json(_cache_file(), kept)
     except (OSError, RuntimeError, DermsegError):
         return  # a read-only home costs a measurement each time, no more

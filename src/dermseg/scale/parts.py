@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from dermseg.errors import UsageError
+from dermseg.files import json_text
 from dermseg.images.roles import JOURNAL, RUN
 from dermseg.inference.outputs import Row
 from dermseg.scale.manifest import Listed
@@ -56,7 +57,7 @@ class Job:
     def to_json(self) -> bytes:
         """The text of ``job.json``."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return (json.dumps({"dermseg_job": 1, **values}, indent=2) + "\n").encode()
+        return json_text({"dermseg_job": 1, **values})
 
     def differences(self, earlier: dict[str, Any]) -> list[str]:
         """In what an earlier job differs, in plain words; empty if in nothing."""

@@ -8,7 +8,6 @@ reported, and tried again by the next run with ``--resume``.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -23,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from dermseg.errors import DermsegError
+from dermseg.files import json_text
 from dermseg.images.names import printable_name
 from dermseg.images.roles import RUN
 from dermseg.inference.batch import BatchOptions, describe_model
@@ -150,7 +150,7 @@ def run_on_ray(
                 "parts": len(parts),
             },
         }
-        store.write(RUN, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+        store.write(RUN, json_text(record))
     interrupted = stop.is_set() and not complete
     return RayResult(
         out,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import BinaryIO
 
 import yaml
 
 from dermseg.errors import UsageError
-from dermseg.files import atomic_write, check_writable
+from dermseg.files import atomic_write, check_writable, write_json
 from dermseg.locks import lock_file
 from dermseg.training.checkpoint import BEST, CONFIG, LAST
 from dermseg.training.config import RunConfig
@@ -21,7 +20,7 @@ def begin(config: RunConfig, folder: Path) -> None:
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / CONFIG, text.encode())
-    atomic_write(folder / "environment.json", json.dumps(describe_environment(), indent=2).encode())
+    write_json(folder / "environment.json", describe_environment())
 
 
 def claim(folder: Path) -> BinaryIO:

@@ -53,8 +53,8 @@ def compare(
     """
     from dermseg.evaluation.compare import compare as compare_evaluations
     from dermseg.evaluation.metadata import attach, read_metadata
-    from dermseg.evaluation.output import COMPARISON, PAGE, describe_intervals, prepare_folder, write_json
-    from dermseg.files import atomic_write
+    from dermseg.evaluation.output import COMPARISON, PAGE, describe_intervals, prepare_folder
+    from dermseg.files import atomic_write, write_json
     from dermseg.report.comparison import render_comparison, verdict
 
     labels = label(names)

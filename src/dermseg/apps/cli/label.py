@@ -255,14 +255,13 @@ def simulate_(
         import torch  # noqa: F401
     except ModuleNotFoundError:
         raise MissingExtraError("'dermseg label simulate' (torch)", "train") from None
-    import json
 
     import cv2
 
     from dermseg.data.index import read_index
     from dermseg.experiments.curves import draw, summarize, write_cells
     from dermseg.experiments.simulate import RECIPE, Plan, simulate
-    from dermseg.files import atomic_write, check_writable
+    from dermseg.files import check_writable, write_json
     from dermseg.labeling.rank import STRATEGIES
     from dermseg.training.start import load_run
 
@@ -287,7 +286,7 @@ def simulate_(
         "from": from_,
         **summarize(cells, steps, chosen),
     }
-    atomic_write(output / "simulate.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
+    write_json(output / "simulate.json", summary)
     write_cells(cells, chosen, output / "simulate.csv")
     draw(summary, output)
     for strategy, found in summary["strategies"].items():
