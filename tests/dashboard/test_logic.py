@@ -38,7 +38,7 @@ from dermseg.evaluation.output import METRICS_FILE, summarise
 from dermseg.evaluation.table import Evaluation
 from dermseg.files import write_json
 from dermseg.images import encode_jpeg, load_mask
-from dermseg.inference.batch import BatchOptions
+from dermseg.inference.options import BatchOptions
 from dermseg.inference.predictor import Model, load_model
 from dermseg.measure.geometry import measure_lesions, measure_mask
 from dermseg.report.strata import best_interval

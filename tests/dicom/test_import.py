@@ -17,7 +17,7 @@ from dermseg.dicom.write import to_bytes, write_objects
 from dermseg.images.dicom import read_dataset
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask, save_mask
-from dermseg.inference.batch import describe_model
+from dermseg.inference.options import describe_model
 from dermseg.inference.predictor import load_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")

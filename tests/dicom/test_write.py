@@ -26,7 +26,7 @@ from dermseg.images.decode import decode
 from dermseg.images.dicom import read_dataset
 from dermseg.images.load import load_image, open_header
 from dermseg.images.masks import load_mask
-from dermseg.inference.batch import describe_model
+from dermseg.inference.options import describe_model
 from dermseg.inference.outputs import DICOM_KINDS
 from dermseg.inference.predictor import Model, load_model
 from dermseg.inference.result import Result

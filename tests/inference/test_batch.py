@@ -20,8 +20,9 @@ from dermseg.errors import DermsegError, UsageError
 from dermseg.images.find import find_images
 from dermseg.images.roles import JOURNAL
 from dermseg.inference import folder, stages
-from dermseg.inference.batch import BatchOptions, BatchResult, run_batch
+from dermseg.inference.batch import BatchResult, run_batch
 from dermseg.inference.journal import Journal, read_entries
+from dermseg.inference.options import BatchOptions
 from dermseg.inference.outputs import COLUMNS, output_files, parse_save, plan_stems
 from dermseg.inference.pipeline import Plan, plan_work
 from dermseg.inference.predictor import Model, load_model

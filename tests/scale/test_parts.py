@@ -19,7 +19,8 @@ import pyarrow.parquet
 
 from dermseg.errors import DataError, ImageError, UsageError
 from dermseg.images.find import find_images
-from dermseg.inference.batch import BatchOptions, describe_model, run_batch
+from dermseg.inference.batch import run_batch
+from dermseg.inference.options import BatchOptions, describe_model
 from dermseg.inference.outputs import Row
 from dermseg.inference.pipeline import Plan
 from dermseg.inference.predictor import Model, load_model

@@ -25,7 +25,7 @@ from dermseg.images.dicom import read_dataset
 from dermseg.images.load import load_image, load_view
 from dermseg.images.masks import encode_mask
 from dermseg.images.resize import shrink
-from dermseg.inference.batch import describe_model
+from dermseg.inference.options import describe_model
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
 from dermseg.inference.stages import OVERLAY_SIDE, draw_described, resize_mask

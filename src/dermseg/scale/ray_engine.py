@@ -25,8 +25,8 @@ from dermseg.errors import DermsegError
 from dermseg.files import json_text
 from dermseg.images.names import printable_name
 from dermseg.images.roles import RUN
-from dermseg.inference.batch import BatchOptions, describe_model
 from dermseg.inference.machine import describe_machine, library_versions
+from dermseg.inference.options import BatchOptions, describe_model
 from dermseg.inference.outputs import LAYOUT, plan_stems
 from dermseg.inference.predictor import Model
 from dermseg.inference.threads import available_cpus

@@ -21,8 +21,8 @@ from typing import Any
 import pyarrow as pa
 
 from dermseg.errors import DermsegError, UsageError
-from dermseg.inference.batch import BatchOptions, open_segmenter
 from dermseg.inference.journal import Entry
+from dermseg.inference.options import BatchOptions, open_segmenter
 from dermseg.inference.outputs import output_files
 from dermseg.inference.pipeline import run_threads
 from dermseg.inference.predictor import load_model

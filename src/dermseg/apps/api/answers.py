@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from dermseg.apps.api.task import Ask, Segmented
 from dermseg.images.contours import mask_to_polygons
 from dermseg.images.overlay import encode_jpeg
-from dermseg.inference.batch import describe_model
+from dermseg.inference.options import describe_model
 from dermseg.inference.outputs import result_row
 from dermseg.inference.predictor import Model
 from dermseg.inference.stages import draw_described, resize_mask

@@ -36,8 +36,9 @@ from dermseg.images.find import find_images
 from dermseg.images.roles import JOURNAL, tell_apart
 from dermseg.images.sources import ImageSource
 from dermseg.images.zips import close_zips
-from dermseg.inference.batch import BatchOptions, run_batch
+from dermseg.inference.batch import run_batch
 from dermseg.inference.journal import Entry, read_entries
+from dermseg.inference.options import BatchOptions
 from dermseg.inference.outputs import LAYOUT
 from dermseg.inference.pipeline import Plan
 from dermseg.inference.predictor import Model

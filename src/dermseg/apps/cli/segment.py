@@ -16,7 +16,8 @@ from dermseg.apps.cli.interrupt import stop_on_interrupt
 from dermseg.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from dermseg.inference.batch import BatchOptions, BatchResult
+    from dermseg.inference.batch import BatchResult
+    from dermseg.inference.options import BatchOptions
     from dermseg.inference.predictor import Model
     from dermseg.inference.stages import Encoder
 
@@ -178,7 +179,8 @@ def segment(
         import cv2
 
         from dermseg.apps.cli.progress import JsonProgress, make_progress
-        from dermseg.inference.batch import BatchOptions, run_batch
+        from dermseg.inference.batch import run_batch
+        from dermseg.inference.options import BatchOptions
         from dermseg.inference.predictor import Model
         from dermseg.report.batch import write_batch_report
 
@@ -223,7 +225,7 @@ def _end(summary: dict[str, Any], *, as_json: bool) -> None:
 
 def _encoders(model: Model, options: BatchOptions, out: Path) -> list[Encoder]:
     """What makes the LabelMe and DICOM files, where ``--save`` asks for some."""
-    from dermseg.inference.batch import describe_model
+    from dermseg.inference.options import describe_model
     from dermseg.inference.outputs import DICOM_KINDS
 
     encoders: list[Encoder] = []

@@ -49,7 +49,7 @@ def segment_on_ray(
     ``chosen`` holds what ``BatchOptions`` takes besides ``save``.
     """
     check_extra()
-    from dermseg.inference.batch import BatchOptions
+    from dermseg.inference.options import BatchOptions
     from dermseg.inference.outputs import ENCODED_KINDS, parse_save, result_folders
     from dermseg.inference.predictor import load_model
     from dermseg.scale.manifest import list_inputs

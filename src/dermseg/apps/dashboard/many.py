@@ -14,8 +14,9 @@ from typing import Any
 from dermseg.apps.dashboard.uploads import Upload, lay_out
 from dermseg.images import close_zips
 from dermseg.images.roles import JOURNAL, tell_apart
-from dermseg.inference.batch import BatchOptions, run_batch
+from dermseg.inference.batch import run_batch
 from dermseg.inference.journal import Entry, read_entries
+from dermseg.inference.options import BatchOptions
 from dermseg.inference.outputs import RESULTS
 from dermseg.inference.predictor import Model
 from dermseg.report.batch import write_batch_report

@@ -26,8 +26,8 @@ from dermseg.apps.dashboard.shared import (
     told,
 )
 from dermseg.apps.dashboard.uploads import fingerprint, list_images
-from dermseg.inference.batch import BatchOptions
 from dermseg.inference.journal import Entry
+from dermseg.inference.options import BatchOptions
 
 COLUMNS, PAGE = 5, 50
 
