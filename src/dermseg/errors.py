@@ -29,8 +29,12 @@ class DermsegError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        text = f"{self.file}: {self.message}" if self.file else self.message
-        return f"{text} ({self.hint})" if self.hint else text
+        return f"{self.file}: {self.reason}" if self.file else self.reason
+
+    @property
+    def reason(self) -> str:
+        """What was wrong and what to do, for a row that names the file already."""
+        return f"{self.message} ({self.hint})" if self.hint else self.message
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.message, self.file, self.hint))

@@ -55,7 +55,7 @@ def run(capture: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
         "data export INDEX --format coco -o OUT",
         "data synth -n 1 -o OUT",
         "data download isic2016 -o OUT --mirror http://127.0.0.1:1",
-        "dicom to-png IMAGES -o OUT",
+        "dicom to-png DICOM -o OUT",
         "dicom deidentify IMAGES -o OUT",
     ],
 )
@@ -67,7 +67,13 @@ def test_an_output_that_is_a_file_is_wrong_usage_before_any_work(
     if command.startswith("dicom"):
         pytest.importorskip("pydicom", reason="needs the extra [dicom]")
     (tmp_path / "file").write_text("mine")
-    words = {"IMAGES": photographs, "INDEX": tmp_path / "index.csv", "OUT": tmp_path / place}
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM")
+    words = {
+        "DICOM": tmp_path / "a.dcm",
+        "IMAGES": photographs,
+        "INDEX": tmp_path / "index.csv",
+        "OUT": tmp_path / place,
+    }
     for word, path in words.items():
         command = command.replace(word, str(path))
     code, err = run(capsys, *command.split())
@@ -100,17 +106,29 @@ def test_one_reason_for_one_broken_file(
     photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torch", reason="needs the extra [train]")
-    (photographs / "broken.jpg").write_bytes(b"no image")
-    reason = "broken.jpg: the file is not an image of a kind that is read (JPEG, PNG, TIFF, BMP, WebP)\n"
+    (photographs / "broken.jpg").write_bytes((photographs / "a.png").read_bytes()[:5000])
+    reason = (
+        "broken.jpg: the file is truncated: the PNG ends inside its IDAT part "
+        "(copy it again from where it came, or save it anew in an image program)\n"
+    )
     for words in (
         ("segment", photographs, "-o", tmp_path / "out"),
         ("explain", photographs, "-o", tmp_path / "why"),
         ("label", "propose", photographs, "-o", tmp_path / "labels"),
         ("label", "rank", photographs, "-o", tmp_path / "rank.csv"),
+        ("measure", photographs / "broken.jpg"),
     ):
         code, err = run(capsys, *words)
         assert code == 1
-        assert f" {reason}" in err, words
+        assert err.partition("broken.jpg")[2].startswith(reason.partition("broken.jpg")[2]), words
+
+
+def test_what_holds_no_dicom_is_refused(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pydicom", reason="needs the extra [dicom]")
+    code, err = run(capsys, "dicom", "to-png", photographs, "-o", tmp_path / "out")
+    assert code == 2 and err.startswith("error: no DICOM file in ")
 
 
 def test_ctrl_c_while_a_compiled_module_is_imported(

@@ -73,12 +73,12 @@ def _check_row(row: IndexRow) -> list[Trouble]:
         if row.width and row.height and (info.width, info.height) != (row.width, row.height):
             note(row.image, f"{info.width} x {info.height} pixels, the index says {row.width} x {row.height}")
     except DermsegError as error:
-        note(row.image, error.message)
+        note(row.image, error.reason)
     size = (row.height, row.width) if row.width and row.height else None
     for number, location in enumerate(row.masks):
         try:
             if not load_mask(open_mask(row, number), size=size).any():
                 note(location, "the mask is empty")
         except DermsegError as error:
-            note(location, error.message)
+            note(location, error.reason)
     return troubles

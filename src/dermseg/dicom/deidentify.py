@@ -87,7 +87,7 @@ def deidentify(
             outcome, line = _one(number, source, out, pseudonyms, retain)
             mapping.append(line)
         except DermsegError as error:
-            outcome = Outcome(number, None, "", error=error.message)
+            outcome = Outcome(number, None, "", error=error.reason)
         except Exception as error:  # a damaged file must not end the run, nor its values reach the report
             outcome = Outcome(number, None, "", error=f"cannot be cleaned ({type(error).__name__})")
         outcomes.append(outcome)

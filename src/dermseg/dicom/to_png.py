@@ -12,7 +12,6 @@ from dermseg.images.load import load_image
 from dermseg.images.overlay import encode_png
 from dermseg.images.sources import ImageSource
 from dermseg.inference.outputs import plan_stems
-from dermseg.inference.stages import reason_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def write_pngs(sources: Sequence[ImageSource], out: Path, *, overwrite: bool = F
         try:
             loaded = load_image(source)
         except DermsegError as error:
-            done.append(Converted(source.name, error=reason_of(error)))
+            done.append(Converted(source.name, error=error.reason))
             continue
         name = f"{stems[source.name]}.png"
         atomic_write(out / name, encode_png(loaded.pixels))

@@ -250,7 +250,7 @@ def _timed(stages: dict[str, float], stage: str) -> Iterator[None]:
 def reason_of(error: Exception) -> str:
     """Why an image failed, for its row. The file's name stands in the row already."""
     if isinstance(error, DermsegError):
-        return f"{error.message} ({error.hint})" if error.hint else error.message
+        return error.reason
     if isinstance(error, MemoryError):
         return "not enough memory for this image"
     if isinstance(error, OSError) and error.strerror:

@@ -31,7 +31,6 @@ from dermseg.images.sources import ImageSource
 from dermseg.inference.postprocess import Lesions
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
-from dermseg.inference.stages import reason_of
 
 EPSILON = 0.5  # pixels: fewer points to drag, and no pixel of the outline moves visibly
 
@@ -146,7 +145,7 @@ def propose(
             found.append(_propose(model, source, file, label, lesions))
             takers[file] = source.name  # an image that cannot be read takes no file
         except DermsegError as error:
-            found.append(Proposal(source.name, "", "failed", reason_of(error)))
+            found.append(Proposal(source.name, "", "failed", error.reason))
         if progress:
             progress(number, len(sources))
     return found

@@ -199,7 +199,7 @@ def look_at_all(
             looks.append(look_at(model, load_image(source, min_side=model.min_side).pixels))
             good.append(source)
         except DermsegError as error:
-            failed.append((source.name, error.message))
+            failed.append((source.name, error.reason))
         if progress:
             progress(number, len(sources))
     return looks, good, failed

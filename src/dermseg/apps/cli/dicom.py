@@ -38,6 +38,8 @@ def to_png(
     from dermseg.dicom.to_png import write_pngs
 
     sources = [source for source in find_files(inputs, exclude=output) if is_dicom(source)]
+    if not sources:
+        raise UsageError(f"no DICOM file in {', '.join(inputs)}")
     done = write_pngs(sources, output, overwrite=overwrite)
     failed = [item for item in done if item.error]
     for item in failed:

@@ -45,7 +45,6 @@ def explain(
     from dermseg.images.roles import find_photographs
     from dermseg.inference.outputs import plan_stems
     from dermseg.inference.predictor import load_model
-    from dermseg.inference.stages import reason_of
 
     check_writable(output)
     if output.exists() and any(output.iterdir()) and not overwrite:
@@ -66,8 +65,8 @@ def explain(
         try:
             nothing = explain_image(loaded, network, source, chosen, output / stems[source.name])
         except DermsegError as error:
-            failed.append({"file": source.name, "message": reason_of(error)})
-            say(f"failed: {source.name}: {reason_of(error)}")
+            failed.append({"file": source.name, "message": error.reason})
+            say(f"failed: {source.name}: {error.reason}")
         else:
             empty += [{"file": source.name, "layer": name} for name in nothing]
             for name in nothing:

@@ -91,9 +91,8 @@ def measure(
         try:
             found, notes = _readings(source, spacing)
         except DermsegError as error:
-            message = f"{error.message} ({error.hint})" if error.hint else error.message
-            rows.append(blank | {"status": "failed", "message": message})
-            say(f"{source.name}: {message}")
+            rows.append(blank | {"status": "failed", "message": error.reason})
+            say(f"{source.name}: {error.reason}")
         else:
             blank["message"] = "; ".join(notes) or None
             rows += [blank | {"lesion": number} | reading_columns(one) for number, one in found.items()]

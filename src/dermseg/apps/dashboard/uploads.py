@@ -112,7 +112,7 @@ def list_images(uploads: Sequence[Upload]) -> tuple[list[Place], list[str]]:
                 finally:
                     close_zips()
         except UsageError as error:
-            messages.append(f"{upload.name}: {error.message}")
+            messages.append(f"{upload.name}: {error.reason}")
             continue
         places += [Place(s.name, number, bare_name(upload.name), s.entry) for s in sources[:MAX_LISTED]]
         if len(sources) > MAX_LISTED:

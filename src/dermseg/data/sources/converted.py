@@ -49,7 +49,7 @@ def convert_labelme(entries: Sequence[Entry], folder: Path, labels: Sequence[str
         try:
             read.append((entry, read_labelme(entry.source.read_bytes(), entry.source.label)))
         except DataError as error:
-            found.rejected.append((entry.path.stem, entry, error.message))
+            found.rejected.append((entry.path.stem, entry, error.reason))
     chosen = _choose(labels, union_of_labels([annotation for _, annotation in read]))
     taken: set[str] = set()
     for entry, annotation in read:
@@ -104,7 +104,7 @@ def convert_coco(entries: Sequence[Entry], folder: Path, labels: Sequence[str]) 
             try:
                 read += [(entry, image) for image in read_coco(entry.source.read_bytes(), entry.source.label)]
             except DataError as error:
-                found.rejected.append((entry.path.stem, entry, error.message))
+                found.rejected.append((entry.path.stem, entry, error.reason))
     chosen = _choose(labels, sorted({name for _, image in read for name, _ in image.regions}))
     taken: set[str] = set()
     for entry, image in read:
@@ -123,7 +123,7 @@ def convert_coco(entries: Sequence[Entry], folder: Path, labels: Sequence[str]) 
         try:
             masks = [image.draw(names) for names in chosen]
         except DataError as error:
-            found.rejected.append((image_id, entry, error.message))
+            found.rejected.append((image_id, entry, error.reason))
             continue
         taken.add(key)
         part = _part(entry.path.name, own="image_id" in said)
@@ -180,7 +180,7 @@ def convert_shards(entries: Sequence[Entry], folder: Path, labels: Sequence[str]
                 part = said.get("split") or _part(entry.path.name, own="image_id" in said)
                 found.candidates.append(Candidate(image_id, image, masks, part, said))
         except DataError as error:
-            found.rejected.append((entry.path.stem, entry, error.message))
+            found.rejected.append((entry.path.stem, entry, error.reason))
     return found
 
 

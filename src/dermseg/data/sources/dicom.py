@@ -66,7 +66,7 @@ def pair_dicom(
                 raise ImageError(f"a {class_name(dataset)} holds no picture")
         except ImageError as error:
             if entry.path.suffix:
-                rejected.append((entry.path.stem, entry, error.message))
+                rejected.append((entry.path.stem, entry, error.reason))
     # Files without an extension take part under a name with one; what is read stays the same.
     named = {_named(entry): values for entry, values in uid_of.items()}
     images = [*named, *plain]

@@ -158,7 +158,7 @@ def import_dataset(
             return _open(candidate, own, allow_unmasked, several)
         except DermsegError as error:
             bad = candidate.masks[0] if isinstance(error, MaskError) and candidate.masks else candidate.image
-            return Rejected(dataset, candidate.image_id, error.file or _show(bad), error.message)
+            return Rejected(dataset, candidate.image_id, error.file or _show(bad), error.reason)
 
     if layout and layout.classes:
         whole = [c for c in found.candidates if len(c.masks) == len(layout.classes)]
@@ -253,8 +253,8 @@ def _open(
     try:
         "".join(locations).encode()
     except UnicodeEncodeError:
-        reason = "a file name that is not UTF-8 does not fit into the index: rename it"
-        raise DataError(reason, file=_show(candidate.image)) from None
+        reason = "a file name that is not UTF-8 does not fit into the index"
+        raise DataError(reason, file=_show(candidate.image), hint="rename it") from None
     data = candidate.image.source.read_bytes()
     image = load_image(data)
     size = (image.info.height, image.info.width)
@@ -262,7 +262,7 @@ def _open(
         try:
             mask = load_mask(entry.source, size=size)
         except DermsegError as error:
-            raise MaskError(error.message, file=_show(entry)) from None
+            raise MaskError(error.message, file=_show(entry), hint=error.hint) from None
         if not mask.any() and not several:
             raise MaskError("the mask is empty", file=_show(entry))
     row = IndexRow(
