@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,11 +96,15 @@ def test_every_verb_leaves_masks_beside_photographs_out(
     for name, words in commands.items():
         code, err = run(capsys, *words)
         assert code == 0, name
-        assert "1 files are left out: by their names they are masks of other inputs" in err, name
+        assert "1 file is left out: masks of other inputs, by name" in err, name
     assert [path.name for path in sorted((tmp_path / "why").iterdir())] == [
         "a.decoder_1.npy",
         "a.decoder_1.png",
     ]
+    # nor are pictures of Grad-CAM photographs
+    shutil.copytree(tmp_path / "why", photographs / "why")
+    code, err = run(capsys, "label", "propose", photographs, "-o", tmp_path / "again")
+    assert code == 0 and "1 file is left out: results of an earlier run" in err and "1 proposed" in err
 
 
 def test_one_reason_for_one_broken_file(

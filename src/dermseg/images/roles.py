@@ -54,10 +54,14 @@ class Roles(NamedTuple):
     def remarks(self) -> list[str]:
         """What is left out, in words."""
         why = {
-            "by their names they are masks of other inputs": len(self.masks),
-            "an earlier run of dermseg segment wrote them": len(self.results),
+            "masks of other inputs, by name": len(self.masks),
+            "results of an earlier run": len(self.results),
         }
-        return [f"{count} files are left out: {reason}" for reason, count in why.items() if count]
+        return [
+            f"{count} file{' is' if count == 1 else 's are'} left out: {what}"
+            for what, count in why.items()
+            if count
+        ]
 
 
 def tell_apart(sources: Sequence[ImageSource]) -> Roles:
@@ -67,7 +71,8 @@ def tell_apart(sources: Sequence[ImageSource]) -> Roles:
     reference mask where an image ``X`` is there too, in whatever folder, as are the superpixels and attribute
     masks of ISIC; a file of such a name on its own is a photograph.
     What an earlier ``dermseg segment`` wrote below the folders that were named is none, though its overlays
-    look like it; an output folder that is itself named is taken as it is.
+    look like it; an output folder that is itself named is taken as it is. Nor is ``X.LAYER.png`` with
+    ``X.LAYER.npy`` beside it, which ``dermseg explain`` wrote of ``X``.
     """
     written: dict[Path, bool] = {}
 
@@ -86,6 +91,9 @@ def tell_apart(sources: Sequence[ImageSource]) -> Roles:
         (roles.results if is_result(source) else others).append(source)
     stems = {_stem(source) for source in others}
     for source in others:
+        if _is_explanation(source, stems):
+            roles.results.append(source)
+            continue
         base = _MASK_NAME.fullmatch(_stem(source))
         (roles.masks if base and base[1] in stems else roles.photographs).append(source)
     return roles
@@ -105,6 +113,17 @@ def find_photographs(
     if not roles.photographs:
         raise UsageError("no photograph in what was named", hint="; ".join(roles.remarks()))
     return roles.photographs, roles.remarks()
+
+
+def _is_explanation(source: ImageSource, stems: set[str]) -> bool:
+    base = PurePosixPath(_stem(source))
+    if (
+        source.member is not None
+        or not base.suffix
+        or stems.isdisjoint((base.stem, PurePosixPath(base.stem).stem))
+    ):
+        return False
+    return source.path.with_suffix(".npy").is_file()
 
 
 def _stem(source: ImageSource) -> str:
