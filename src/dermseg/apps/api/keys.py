@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from dermseg.errors import UsageError
+from dermseg.schema import Strict, place_of, words_of
 
 PREFIX = "dsk_"
 _RELOAD_S = 1.0
@@ -34,7 +35,7 @@ _MAX_FILE = 1_000_000
 _log = logging.getLogger(__name__)
 
 
-class Client(BaseModel):
+class Client(Strict):
     """One key: its name, which logs and audit records carry, its hash and its limits.
 
     Parameters
@@ -49,17 +50,13 @@ class Client(BaseModel):
         None is the server's limit.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)
     requests_per_minute: float | None = Field(default=None, gt=0)
     max_body_mb: float | None = Field(default=None, gt=0)
 
 
-class _KeyFile(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _KeyFile(Strict):
     keys: tuple[Client, ...]
 
     @field_validator("keys", mode="before")
@@ -183,7 +180,7 @@ def _parse_pairs(text: str) -> tuple[Client, ...]:
 def _first(error: ValidationError) -> str:
     """Where the first mistake is and what it is; never the value, which may be a key by mistake."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return f"'{'.'.join(map(str, first['loc']))}': {first['msg']}"
+    return f"'{place_of(first)}': {words_of(first)}"
 
 
 def _stamp(path: Path | None) -> tuple[int, int] | None:

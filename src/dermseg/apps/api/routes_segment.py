@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import ClientDisconnect
 
 from dermseg.apps.api import answers
@@ -29,16 +29,15 @@ from dermseg.apps.api.services import Services
 from dermseg.apps.api.task import Ask, Render, Segmented
 from dermseg.audit import Entry, Receipt, verdict_of
 from dermseg.inference.postprocess import Lesions
+from dermseg.schema import Strict
 
 router = APIRouter(tags=["images"])
 _DICOM = all(find_spec(name) for name in ("pydicom", "highdicom"))
 OFFERED = (answers.JSON, answers.PNG, answers.JPEG, *((answers.DICOM,) if _DICOM else ()))
 
 
-class ModelQuery(BaseModel):
+class ModelQuery(Strict):
     """What shapes a mask. Unknown parameters are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str | None = Field(
         default=None, max_length=128, description="One of the server's models; its first where none is named"

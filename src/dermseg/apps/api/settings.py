@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from dermseg.inference.threads import available_cpus
+from dermseg.schema import Strict
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-class Settings(BaseModel):
+class Settings(Strict):
     """Settings of a server.
 
     Parameters
@@ -55,8 +56,6 @@ class Settings(BaseModel):
     shutdown_timeout_s
         How long requests under way may take to end when the server is told to stop.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     state: Path
     host: str = "127.0.0.1"

@@ -89,6 +89,7 @@ def serve(
 
     from dermseg.apps.api.server import serve as run
     from dermseg.apps.api.settings import Settings
+    from dermseg.schema import words_of
 
     given = {
         "state": state,
@@ -113,8 +114,7 @@ def serve(
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = str(first["loc"][0]) if first["loc"] else ""
         where = _WHERE.get(field, f"--{field.replace('_', '-')}")
-        what = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{where}: {what}" if field else what) from None
+        raise ConfigError(f"{where}: {words_of(first)}" if field else words_of(first)) from None
     run(settings)
 
 

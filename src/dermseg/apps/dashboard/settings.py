@@ -6,10 +6,12 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from dermseg.schema import Strict
 
 
-class Settings(BaseModel):
+class Settings(Strict):
     """Options of the program.
 
     Parameters
@@ -21,8 +23,6 @@ class Settings(BaseModel):
     max_upload_mb, max_megapixels
         Larger files and pictures are refused.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     models: tuple[str, ...] = Field(default=("default",), min_length=1)
     results: Path | None = None
