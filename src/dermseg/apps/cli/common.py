@@ -51,6 +51,11 @@ def new_app() -> typer.Typer:
     )
 
 
+def comma_list(text: str) -> list[str]:
+    """The parts of ``a,b,c``; what is empty is passed over."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def refuse_unused(given: Mapping[str, object], why: str, hint: str = "leave it out") -> None:
     """Refuse options that were given (their value is true) and do nothing; ``why`` follows their names.
 

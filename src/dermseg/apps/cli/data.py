@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, refuse_unused, say
+from dermseg.apps.cli.common import comma_list, new_app, print_json, refuse_unused, say
 from dermseg.apps.cli.data_common import (
     JsonOption,
     OverwriteOption,
@@ -212,7 +212,7 @@ def export_(
     rows = [row for row in read_index(index) if not split or row.split == split]
     if not rows:
         raise DataError(f"no image has split '{split}'" if split else "the index is empty", file=index)
-    names = [part.strip() for part in labels.split(",") if part.strip()]
+    names = comma_list(labels)
     with progress("writing") as step:
         files = export_rows(rows, format_, output, labels=names, shard_size=shard_size, progress=step)
     say(f"{output}: {len(rows)} images in {len(files)} files")

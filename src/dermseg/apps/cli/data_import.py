@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import goes_on, print_json, refuse_unused, say
+from dermseg.apps.cli.common import comma_list, goes_on, print_json, refuse_unused, say
 from dermseg.apps.cli.data_common import (
     JsonOption,
     OverwriteOption,
@@ -102,7 +102,7 @@ def import_(
             split=split,
             licence=licence,
             allow_unmasked=allow_unmasked,
-            labels=[part.strip() for part in labels.split(",") if part.strip()],
+            labels=comma_list(labels),
             folder=output.with_name(f"{output.stem}-files"),
             workers=workers,
             progress=step,

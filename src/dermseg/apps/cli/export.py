@@ -9,7 +9,7 @@ import onnx  # noqa: F401  (a missing [train] extra must show before anything el
 import torch  # noqa: F401
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, refuse_unused, say
+from dermseg.apps.cli.common import comma_list, new_app, print_json, refuse_unused, say
 from dermseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def export(
         from dermseg.export.onnx import OPSET
 
         assert run is not None
-        wanted = [part.strip() for part in (variants or "fp16").split(",") if part.strip()]
+        wanted = comma_list(variants or "fp16")
         if "openvino" in wanted:
             import_openvino()  # says what is missing before minutes have been spent
         made = export_run(

@@ -9,7 +9,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.common import comma_list, new_app, print_json, say
 from dermseg.apps.cli.data_common import JsonOption, OverwriteOption, may_write, progress
 from dermseg.apps.cli.label_simulate import simulate_
 from dermseg.errors import DataError, UsageError
@@ -187,7 +187,7 @@ def import_(
 
     may_write(output, overwrite or append, "--append or --overwrite")
     old = read_index(output) if append and output.exists() else []
-    names = [part.strip() for part in labels.split(",") if part.strip()]
+    names = comma_list(labels)
     folder = output.with_name(f"{output.stem}-files")
     with progress("reading") as step:
         found = import_dataset(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dermseg.apps.cli.common import goes_on, print_json, say
+from dermseg.apps.cli.common import comma_list, goes_on, print_json, say
 from dermseg.apps.cli.data_common import JsonOption
 from dermseg.errors import MissingExtraError, UsageError
 
@@ -64,7 +64,7 @@ def simulate_(
     from dermseg.labeling.rank import STRATEGIES
     from dermseg.training.start import load_run
 
-    names = [part.strip() for part in strategies.split(",") if part.strip()]
+    names = comma_list(strategies)
     chosen = tuple(known for known in STRATEGIES if known in names)
     if unknown := [name for name in names if name not in STRATEGIES]:
         raise UsageError(f"--by '{unknown[0]}' is not known", hint=f"of: {', '.join(STRATEGIES)}")
