@@ -27,11 +27,15 @@ def test_ray_gives_what_the_local_engine_gives(tiny_bundle: Path, tmp_path: Path
     write_synthetic(tmp_path, 20, seed=5, size=(90, 120))
     images, bundle = tmp_path / "images", tmp_path / "bundle"
     shutil.copytree(tiny_bundle, bundle)
-    assert segment(images, "-o", tmp_path / "local", "--model", bundle).returncode == 0
+    local = segment(images, "-o", tmp_path / "local", "--model", bundle)
+    assert local.returncode == 0, local.stderr
     ray = ("--engine", "ray", "--workers", 2)
     done = segment(images, "-o", tmp_path / "ray", "--model", bundle, *ray)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["images"] == 20
+    said = [json.loads(run.stdout) for run in (done, local)]
+    assert said[0]["images"] == 20
+    for count in ("images", "ok", "no_lesion", "failed", "review", "reject", "processed", "interrupted"):
+        assert said[0][count] == said[1][count], count
     masks = [
         {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*.png")}
         for out in (tmp_path / "ray" / "masks", tmp_path / "local" / "masks")

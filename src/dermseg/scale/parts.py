@@ -149,15 +149,14 @@ def forget_all_tries(store: Store) -> None:
             forget_tries(store, int(match[1]))
 
 
-def read_done(store: Store) -> dict[int, Counter[str]]:
-    """The parts that are recorded, and how many images of each ended with which status."""
+def read_done(store: Store, column: str = "status") -> dict[int, Counter[str]]:
+    """The parts that are recorded, and how many images of each ended with which status (or verdict)."""
     found = [(name, int(match[1])) for name in store.names(TABLE) if (match := _PART.fullmatch(name))]
 
-    def statuses(name: str) -> Counter[str]:
+    def read(name: str) -> Counter[str]:
         data = store.read(f"{TABLE}/{name}") or b""
-        column = pyarrow.parquet.read_table(io.BytesIO(data), columns=["status"])["status"]
-        return Counter(column.to_pylist())
+        return Counter(pyarrow.parquet.read_table(io.BytesIO(data), columns=[column])[column].to_pylist())
 
     with ThreadPoolExecutor(16) as pool:  # stores answer slowly, and many at a time
-        counts = pool.map(statuses, (name for name, _ in found))
+        counts = pool.map(read, (name for name, _ in found))
         return {part: count for (_, part), count in zip(found, counts, strict=True)}

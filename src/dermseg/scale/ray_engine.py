@@ -128,7 +128,10 @@ def run_on_ray(
     complete = len(finished) == len(parts)
     if store.local is not None and complete:
         _remove_leftovers(store)
+    judged = read_done(store, "verdict")
+    verdicts = sum((judged[part] for part in finished), Counter[str]())
     counts = {"images": done.total(), **{status: done[status] for status in STATUSES}}
+    counts |= {verdict: verdicts[verdict] for verdict in ("review", "reject")}
     seconds = time.perf_counter() - begin
     processed = counts["images"] - before
     rate = round(processed / seconds, 3) if processed else None

@@ -129,6 +129,8 @@ def _tell(result: RayResult) -> None:
         f"{counts['images']} images: {counts['ok']} with a lesion, {counts['no_lesion']} without, "
         f"{counts['failed']} failed"
     )
+    if counts["review"] or counts["reject"]:
+        say(f"by their verdict {counts['review']} to review, {counts['reject']} rejected: see the table")
     say(f"{result.seconds:.1f} s{left}{rate}")
     say(f"  results        {result.out}")
     say("  table          results.parquet (a folder that reads as one table)")
