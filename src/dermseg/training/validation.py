@@ -58,9 +58,7 @@ class Validation:
         """
         rows: list[tuple[int, NDArray[np.int64], NDArray[np.float64] | None]] = []
         for positions, found, reference in self._predict(model, cache, size):
-            counts = torch.stack(
-                [(found & reference).sum((2, 3)), found.sum((2, 3)), reference.sum((2, 3))], dim=-1
-            ).numpy()
+            counts = _count(found, reference)
             own = self._own(found, reference) if self.custom else None
             rows += [
                 (position, counts[i], None if own is None else own[i]) for i, position in enumerate(positions)
@@ -117,10 +115,7 @@ class Validation:
         images = np.array(cache.images[:_SHOWN])
         reference = mask_channels(cache.masks[:_SHOWN]) >= 128
         found = self.masks(model, images, size).cpu()
-        counts = torch.stack(
-            [(found & reference).sum((2, 3)), found.sum((2, 3)), reference.sum((2, 3))], dim=-1
-        )
-        dice = _overlap(counts.numpy(), dice=True).mean(axis=1)
+        dice = _overlap(_count(found, reference), dice=True).mean(axis=1)
         columns = []
         for i, image in enumerate(images):
             big: Any = cv2.resize(image, (_SHOWN_SIDE, _SHOWN_SIDE), interpolation=cv2.INTER_LINEAR)
@@ -130,8 +125,14 @@ class Validation:
         return np.concatenate(columns, axis=1)
 
 
+def _count(found: Tensor, reference: Tensor) -> NDArray[np.int64]:
+    """Pixels in both, found, and in the reference of masks ``bool (N, M, H, W)``: ``(N, M, 3)``."""
+    both = (found & reference).sum((2, 3))
+    return torch.stack([both, found.sum((2, 3)), reference.sum((2, 3))], dim=-1).numpy()
+
+
 def _overlap(counts: NDArray[np.int64], *, dice: bool) -> NDArray[np.float64]:
-    """Dice or Jaccard of counts ``(..., 3)``: pixels in both, found, in the reference. 1 where all is 0."""
+    """Dice or Jaccard of counts ``(..., 3)`` as of ``_count``; 1 where all is 0."""
     both, found, reference = np.moveaxis(counts.astype(np.float64), -1, 0)
     above, below = (2 * both, found + reference) if dice else (both, found + reference - both)
     return np.where(below > 0, above / np.maximum(below, 1), 1.0)
