@@ -193,3 +193,15 @@ def test_readings_have_the_same_digits_in_tables_and_answers() -> None:
     for name in ("area_fraction", "perimeter_px", "perimeter_mm", "circularity", "area_mm2"):
         assert columns[name] == plain[name] == round(getattr(reading, name), 6), name
     assert (columns["centroid_x"], columns["centroid_y"]) == plain["centroid"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps the folder that a program is in")
+def test_a_working_folder_that_is_gone_is_said(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, err = run(capsys, "segment", photographs, "-o", "out")
+    monkeypatch.chdir(tmp_path)
+    assert (code, err) == (2, "error: the folder that you are in is gone\n  try: cd to another one\n")

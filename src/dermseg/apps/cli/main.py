@@ -121,6 +121,9 @@ def main(argv: list[str] | None = None) -> None:
         print_error(error)
         sys.exit(error.exit_code)
     except OSError as error:
+        if error.filename is None and _is_homeless():
+            print_error(UsageError("the folder that you are in is gone", hint="cd to another one"))
+            sys.exit(2)
         if error.filename is None and error.errno not in _FULL:  # no file that the user could mend
             raise
         print_error(DermsegError(error.strerror or str(error), file=error.filename))
@@ -131,6 +134,15 @@ def main(argv: list[str] | None = None) -> None:
         if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
             raise
         sys.exit(130)
+
+
+def _is_homeless() -> bool:
+    """Whether the working folder was removed, so that no relative path means anything."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def run() -> NoReturn:
