@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
+
+from dermseg.apps.cli.main import main
 
 # A busy machine is no reason to fail: no test is timed.
 hypothesis.settings.register_profile("dermseg", deadline=None)
@@ -25,6 +28,19 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"DERMSEG_DATA={value} is not a folder")
     return path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The program with these words, in this process: exit code, what went to stdout and to stderr."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
 
 
 @pytest.fixture

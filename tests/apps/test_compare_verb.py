@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from dermseg.apps.cli.main import main
-
 pytest.importorskip("scipy", reason="scipy comes with the extra [stats]")
 
 
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -49,14 +44,12 @@ def strict(tiny_bundle: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_evaluate_with_bad_photographs(
-    tiny_bundle: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluate_with_bad_photographs(tiny_bundle: Path, index: Path, tmp_path: Path, run: Run) -> None:
     metadata = tmp_path / "meta.csv"
     metadata.write_text("image_id,sex\nimg0,male\nimg1,female\n")
     out = tmp_path / "out"
     words = ("evaluate", "--data", index, "--model", tiny_bundle, "--metadata", metadata, "--robustness")
-    code, printed, _ = run(capsys, *words, "-o", out, "--json")
+    code, printed, _ = run(*words, "-o", out, "--json")
     summary = json.loads(printed)
     assert (code, summary["n"]) == (0, 5)
     assert 0 < summary["robustness"]["mean_corruption_error"]["mean"] < 1
@@ -71,13 +64,13 @@ def test_evaluate_with_bad_photographs(
 
 
 def test_compare_models_then_their_results(
-    tiny_bundle: Path, strict: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_bundle: Path, strict: Path, index: Path, tmp_path: Path, run: Run
 ) -> None:
     folders = []
     for model in (tiny_bundle, strict):
         folders.append(tmp_path / f"results-{model.name}")
-        assert run(capsys, "evaluate", "--data", index, "--model", model, "-o", folders[-1])[0] == 0
-    code, printed, _ = run(capsys, "compare", tiny_bundle, strict, "--data", index, "--json")
+        assert run("evaluate", "--data", index, "--model", model, "-o", folders[-1])[0] == 0
+    code, printed, _ = run("compare", tiny_bundle, strict, "--data", index, "--json")
     of_models = json.loads(printed)
     assert code == 0
     dice = of_models["pairs"][0]["metrics"]["dice"]
@@ -85,21 +78,19 @@ def test_compare_models_then_their_results(
     assert dice["difference"]["ci95"][0] > 0 and dice["difference"]["bca95"][0] > 0
 
     out = tmp_path / "comparison"
-    code, printed, said = run(capsys, "compare", *folders, "-o", out)
+    code, printed, said = run("compare", *folders, "-o", out)
     assert (code, printed) == (0, "")
     assert "is better than" in said and (out / "report.html").stat().st_size > 5000
     of_folders = json.loads((out / "comparison.json").read_text())
     same = of_folders["pairs"][0]["metrics"]["dice"]["difference"]
     assert same == dice["difference"]
-    code, _, said = run(capsys, "compare", *folders, "-o", out)
+    code, _, said = run("compare", *folders, "-o", out)
     assert (code, "--overwrite" in said) == (2, True)
-    _, _, said = run(capsys, "compare", *folders, shutil.copytree(folders[0], tmp_path / "third"))
+    _, _, said = run("compare", *folders, shutil.copytree(folders[0], tmp_path / "third"))
     assert said.count("Wilcoxon's p after Holm") == 3, "of several, the figures of one column are others"
 
 
-def test_wrong_use_says_what_to_do(
-    tiny_bundle: Path, index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_use_says_what_to_do(tiny_bundle: Path, index: Path, tmp_path: Path, run: Run) -> None:
     run_folder = tmp_path / "run"
     run_folder.mkdir()
     (run_folder / "best.safetensors").touch()
@@ -110,10 +101,10 @@ def test_wrong_use_says_what_to_do(
         ((tiny_bundle, "nope", "--data", index), "there is no bundle 'nope'"),
         ((tiny_bundle, run_folder, "--data", index), "dermseg export"),
     ):
-        code, _, said = run(capsys, "compare", *words)
+        code, _, said = run("compare", *words)
         assert (code, wanted in said) == (2, True), said
 
 
-def test_photographs_are_led_to_what_measures_them(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(capsys, "compare", "visit1.jpg", "visit2.jpg")
+def test_photographs_are_led_to_what_measures_them(run: Run) -> None:
+    code, _, err = run("compare", "visit1.jpg", "visit2.jpg")
     assert code == 2 and "dermseg measure" in err and "--data" not in err

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermseg.apps.cli.main import main
 from dermseg.apps.cli.measure import COLUMNS, parse_spacing
 from dermseg.errors import UsageError
 from dermseg.images.roles import tell_apart
@@ -31,15 +31,11 @@ def masks(tmp_path: Path) -> Path:
     return folder
 
 
-def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main(["measure", *args])
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
+Run = Callable[..., tuple[int, str, str]]
 
 
-def test_without_a_scale_there_are_no_millimetres(masks: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, str(masks), "--json")
+def test_without_a_scale_there_are_no_millimetres(masks: Path, run: Run) -> None:
+    code, out, _ = run("measure", str(masks), "--json")
     report = json.loads(out)
     empty, square = report["readings"]
     assert (code, report["masks"], report["failed"]) == (0, 2, 0)
@@ -49,9 +45,9 @@ def test_without_a_scale_there_are_no_millimetres(masks: Path, capsys: pytest.Ca
     assert (empty["status"], empty["area_px"], empty["circularity"]) == ("no_lesion", 0, None)
 
 
-def test_a_table_with_millimetres(masks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_with_millimetres(masks: Path, tmp_path: Path, run: Run) -> None:
     table = tmp_path / "new" / "readings.csv"
-    code, out, err = run(capsys, str(masks / "square.png"), "--spacing-mm", "0.1,0.05", "-o", str(table))
+    code, out, err = run("measure", str(masks / "square.png"), "--spacing-mm", "0.1,0.05", "-o", str(table))
     assert (code, out) == (0, "") and "1 of 1" in err
     (row,) = csv.DictReader(table.read_text().splitlines())
     assert float(row["area_mm2"]) == pytest.approx(50.0)
@@ -60,9 +56,9 @@ def test_a_table_with_millimetres(masks: Path, tmp_path: Path, capsys: pytest.Ca
     assert row["touches_border"] == "false"
 
 
-def test_one_bad_mask_is_one_failed_row(masks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_bad_mask_is_one_failed_row(masks: Path, run: Run) -> None:
     (masks / "torn.png").write_bytes((masks / "square.png").read_bytes()[:60])
-    code, out, err = run(capsys, str(masks))
+    code, out, err = run("measure", str(masks))
     rows = {row["file"]: row for row in csv.DictReader(io.StringIO(out))}
     assert code == 1 and "torn.png" in err
     assert rows["torn.png"]["status"] == "failed" and rows["torn.png"]["message"]
@@ -89,9 +85,9 @@ def run_folder(tmp_path: Path) -> Path:
     return out
 
 
-def test_each_lesion_of_a_run_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_lesion_of_a_run_is_a_row(tmp_path: Path, run: Run) -> None:
     out = run_folder(tmp_path)
-    code, text, _ = run(capsys, str(out), "--spacing-mm", "0.1", "--json")
+    code, text, _ = run("measure", str(out), "--spacing-mm", "0.1", "--json")
     report = json.loads(text)
     first, second, none = report["readings"]
     assert (code, report["masks"], report["failed"]) == (0, 2, 0)
@@ -102,12 +98,12 @@ def test_each_lesion_of_a_run_is_a_row(tmp_path: Path, capsys: pytest.CaptureFix
     assert second["area_mm2"] == pytest.approx(12) and second["feret_max_mm"] == pytest.approx(5)
     assert (second["bbox_x"], second["components"], first["touches_border"]) == (90, 1, False)
     assert (none["lesion"], none["status"]) == (None, "no_lesion")
-    _, text, _ = run(capsys, str(out / "masks"), "--json")
+    _, text, _ = run("measure", str(out / "masks"), "--json")
     (together,) = json.loads(text)["readings"]
     assert (together["lesion"], together["area_px"], together["components"]) == (None, 6200, 2)
 
 
-def test_label_maps_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_label_maps_of_others(tmp_path: Path, run: Run) -> None:
     palette = Image.fromarray(label_map()).convert("P")
     palette.putpalette([255, 255, 255, 0, 0, 0, 0, 0, 0])
     palette.save(tmp_path / "palette_labels.png")
@@ -115,7 +111,7 @@ def test_label_maps_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     Image.fromarray(label_map() * np.uint16(300)).save(tmp_path / "large_labels.png")
     Image.fromarray(label_map()).convert("RGB").save(tmp_path / "rgb_labels.png")
     Image.fromarray(label_map()).save(tmp_path / "unnamed.png")
-    code, text, err = run(capsys, str(tmp_path), "--json")
+    code, text, err = run("measure", str(tmp_path), "--json")
     rows = json.loads(text)["readings"]
     assert code == 1
     for name in ("palette_labels.png", "deep_labels.tif"):
@@ -126,25 +122,24 @@ def test_label_maps_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "one channel" in err
 
 
-def test_a_run_without_masks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_masks_is_said(tmp_path: Path, run: Run) -> None:
     out = run_folder(tmp_path)
     shutil.rmtree(out / "masks")
     shutil.rmtree(out / "labels")
-    code, _, err = run(capsys, str(out))
+    code, _, err = run("measure", str(out))
     assert code == 2 and "wrote no masks" in err
 
 
-def test_one_spacing_for_images_of_several_sizes_is_remarked(
-    masks: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "one spacing for images of 2 sizes" in run(capsys, str(masks), "--spacing-mm", "0.1")[2]
-    assert run(capsys, str(masks))[2] == run(capsys, str(masks / "square.png"), "--spacing-mm", "1")[2] == ""
+def test_one_spacing_for_images_of_several_sizes_is_remarked(masks: Path, run: Run) -> None:
+    assert "one spacing for images of 2 sizes" in run("measure", str(masks), "--spacing-mm", "0.1")[2]
+    assert run("measure", str(masks))[2] == ""
+    assert run("measure", str(masks / "square.png"), "--spacing-mm", "1")[2] == ""
 
 
-def test_how_a_grey_mask_was_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_how_a_grey_mask_was_read_is_said(tmp_path: Path, run: Run) -> None:
     soft = cv2.GaussianBlur((label_map() == 1) * np.uint8(255), (0, 0), 1)
     cv2.imwrite(str(tmp_path / "soft.png"), soft)
-    _, text, _ = run(capsys, str(tmp_path / "soft.png"), "--json")
+    _, text, _ = run("measure", str(tmp_path / "soft.png"), "--json")
     assert "from 128 up taken as lesion" in json.loads(text)["readings"][0]["message"]
 
 

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dermseg.apps.cli.doctor import extras_of_package
-from dermseg.apps.cli.main import main
 from dermseg.inference.runtimes import RUNTIMES
 from dermseg.registry import ARCHITECTURES
 
-
-def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stop:
-        main(list(args))
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
@@ -35,13 +30,13 @@ def damaged(tiny_bundle: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_list_names_every_architecture(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "models", "list", "--json")
+def test_the_list_names_every_architecture(run: Run) -> None:
+    code, out, _ = run("models", "list", "--json")
     rows = json.loads(out)
     assert code == 0
     assert {a.name for a in ARCHITECTURES} == {r["name"] for r in rows if r["kind"] == "architecture"}
     assert all(row["parameters"] > 0 and row["summary"] for row in rows)
-    code, out, _ = run(capsys, "models", "list")
+    code, out, _ = run("models", "list")
     assert code == 0 and "31,037,633" in out
 
 
@@ -53,26 +48,24 @@ def test_the_registry_says_what_the_networks_are() -> None:
         assert count_parameters(build_model(architecture.name)) == architecture.parameters
 
 
-def test_info_shows_the_card(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "models", "info", str(tiny_bundle), "--json")
+def test_info_shows_the_card(tiny_bundle: Path, run: Run) -> None:
+    code, out, _ = run("models", "info", str(tiny_bundle), "--json")
     assert code == 0 and json.loads(out)["name"] == "darkness"
-    code, out, _ = run(capsys, "models", "info", str(tiny_bundle))
+    code, out, _ = run("models", "info", str(tiny_bundle))
     assert code == 0 and "input 64 x 64" in out and "hole filling" in out
 
 
-def test_verify_tells_a_whole_bundle_from_a_damaged_one(
-    tiny_bundle: Path, damaged: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, _ = run(capsys, "models", "verify", str(tiny_bundle), "--json")
+def test_verify_tells_a_whole_bundle_from_a_damaged_one(tiny_bundle: Path, damaged: Path, run: Run) -> None:
+    code, out, _ = run("models", "verify", str(tiny_bundle), "--json")
     assert code == 0 and json.loads(out)["variants"] == {"fp32": "ok"}
-    code, out, _ = run(capsys, "models", "verify", str(damaged), "--json")
+    code, out, _ = run("models", "verify", str(damaged), "--json")
     assert code == 1 and "sha256" in json.loads(out)["variants"]["fp32"]
-    code, _, err = run(capsys, "models", "verify", str(damaged / "nothing"))
+    code, _, err = run("models", "verify", str(damaged / "nothing"))
     assert code == 2 and "no bundle" in err
 
 
-def test_doctor_runs_the_model(tiny_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "doctor", "--model", str(tiny_bundle), "--json")
+def test_doctor_runs_the_model(tiny_bundle: Path, run: Run) -> None:
+    code, out, _ = run("doctor", "--model", str(tiny_bundle), "--json")
     report = json.loads(out)
     assert code == 0 and report["ok"]
     assert report["model"]["status"] == "ok" and report["model"]["dice"] > 0.9
@@ -82,16 +75,16 @@ def test_doctor_runs_the_model(tiny_bundle: Path, capsys: pytest.CaptureFixture[
     assert set(runtimes["obstacles"]) == set(RUNTIMES)
     assert runtimes["obstacles"]["onnxruntime"] is None
     assert runtimes["obstacles"][runtimes["chosen"]] is None
-    code, out, _ = run(capsys, "doctor", "--model", str(tiny_bundle))  # what was measured is kept
+    code, out, _ = run("doctor", "--model", str(tiny_bundle))  # what was measured is kept
     assert code == 0 and all(f"runtime {name}" in out for name in RUNTIMES)
     for name, time in (runtimes["milliseconds"] or {}).items():
         assert f"{name:<14}  can be used, {time:.1f} ms per image on one thread" in out
 
 
-def test_doctor_says_what_is_broken(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "doctor", "--model", str(damaged))
+def test_doctor_says_what_is_broken(damaged: Path, run: Run) -> None:
+    code, out, _ = run("doctor", "--model", str(damaged))
     assert code == 1 and "BROKEN" in out and "sha256" in out
-    code, out, _ = run(capsys, "doctor", "--model", str(damaged), "--json")
+    code, out, _ = run("doctor", "--model", str(damaged), "--json")
     assert code == 1 and not json.loads(out)["ok"]
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from dermseg.apps.cli.main import main
 from dermseg.data.index import read_index
 
-
-def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(["data", *map(str, args)])
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
+Run = Callable[..., tuple[int, str, str]]
 
 
 def photograph(seed: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -46,74 +41,70 @@ def zips(tmp_path: Path) -> tuple[Path, Path]:
     return images, masks
 
 
-def test_import_split_stats_check(
-    tmp_path: Path, zips: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_import_split_stats_check(tmp_path: Path, zips: tuple[Path, Path], run: Run) -> None:
     index, split = tmp_path / "index.csv", tmp_path / "split.csv"
     arguments = ("import", "isic2018", "--images", zips[0], "--masks", zips[1], "-o", index)
-    code, out, _ = run(capsys, *arguments, "--json")
+    code, out, _ = run("data", *arguments, "--json")
     summary = json.loads(out)
     assert (code, summary["imported"], summary["rejected"], summary["groups"]) == (0, 29, 1, 28)
     with (tmp_path / "index.rejected.csv").open() as stream:
         (left_out,) = csv.DictReader(stream)
     assert (left_out["image_id"], left_out["reason"]) == ("ISIC_0000005", "no mask for this image")
 
-    code, _, err = run(capsys, *arguments)
+    code, _, err = run("data", *arguments)
     assert code == 2
     assert "--append or --overwrite" in err
 
-    code, out, _ = run(capsys, "split", index, "-o", split, "--seed", 1, "--json")
+    code, out, _ = run("data", "split", index, "-o", split, "--seed", 1, "--json")
     result = json.loads(out)
     assert (code, result["leaks"], result["near_duplicate_pairs"]) == (0, [], 1)
     assert result["indexes"][0]["splits"] == {"test": 4, "train": 20, "val": 5}
     splits = {row.image_id: row.split for row in read_index(split)}
     assert splits["ISIC_0000003"] == splits["ISIC_0000007"]
 
-    code, out, _ = run(capsys, "stats", split, "--json")
+    code, out, _ = run("data", "stats", split, "--json")
     assert code == 0
     assert json.loads(out)["datasets"]["isic2018"]["test"]["images"] == 4
-    code, out, _ = run(capsys, "stats", split)
+    code, out, _ = run("data", "stats", split)
     assert "isic2018" in out
 
-    assert run(capsys, "check", split)[0] == 0
+    assert run("data", "check", split)[0] == 0
     text = split.read_text()
     twin = next(line for line in text.splitlines() if line.startswith("ISIC_0000007"))
     split.write_text(text.replace(twin, twin.replace(f",{splits['ISIC_0000007']},", ",elsewhere,")))
-    code, out, err = run(capsys, "check", split, "--json")
+    code, out, err = run("data", "check", split, "--json")
     assert (code, len(json.loads(out)["leaks"])) == (1, 1)
     assert "leak" in err
 
 
 def test_given_splits_are_honoured_and_their_leak_is_told(
-    tmp_path: Path, zips: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, zips: tuple[Path, Path], run: Run
 ) -> None:
     given = tmp_path / "splits.csv"
     lines = [f"ISIC_00000{n:02d},{'test' if n == 7 else 'train'}" for n in range(30)]
     given.write_text("\n".join(["image_id,split", *lines]))
     arguments = ("import", "isic2018", "--images", zips[0], "--masks", zips[1], "--splits", given, "--json")
-    code, out, err = run(capsys, *arguments, "-o", tmp_path / "as-given.csv")
+    code, out, err = run("data", *arguments, "-o", tmp_path / "as-given.csv")
     assert code == 0
     assert json.loads(out)["splits"] == {"test": 1, "train": 28}
     assert "leak: group ISIC_0000003 lies in test and train" in err
-    code, out, _ = run(capsys, *arguments, "-o", tmp_path / "clean.csv", "--exclude-leaks")
+    code, out, _ = run("data", *arguments, "-o", tmp_path / "clean.csv", "--exclude-leaks")
     assert json.loads(out)["splits"] == {"excluded": 1, "test": 1, "train": 27}
     assert json.loads(out)["leaks"] == []
     given.write_text("image_id,split\nother,train\n")
     words = ("split", tmp_path / "clean.csv", "-o", tmp_path / "x.csv", "--splits", given)
-    code, _, err = run(capsys, *words)
+    code, _, err = run("data", *words)
     assert (code, "names none of the 29 images" in err, (tmp_path / "x.csv").exists()) == (2, True, False)
 
 
-def test_two_data_sets_in_one_index_and_folds(
-    tmp_path: Path, zips: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_data_sets_in_one_index_and_folds(tmp_path: Path, zips: tuple[Path, Path], run: Run) -> None:
     """The same pictures under another name are the same group: they never face each other in a split."""
     index = tmp_path / "index.csv"
     arguments = ("import", "--images", zips[0], "--masks", zips[1], "-o", index)
-    assert run(capsys, *arguments, "--name", "one")[0] == 0
-    code, out, _ = run(capsys, *arguments, "--name", "two", "--append", "--json")
+    assert run("data", *arguments, "--name", "one")[0] == 0
+    code, out, _ = run("data", *arguments, "--name", "two", "--append", "--json")
     assert (code, json.loads(out)["images"], json.loads(out)["groups"]) == (0, 58, 28)
-    code, out, _ = run(capsys, "split", index, "-o", tmp_path / "k.csv", "--k-folds", 4, "--json")
+    code, out, _ = run("data", "split", index, "-o", tmp_path / "k.csv", "--k-folds", 4, "--json")
     assert (code, json.loads(out)["leaks"]) == (0, [])
     tested = [
         row.key for i in range(4) for row in read_index(tmp_path / f"k-fold{i}.csv") if row.split == "test"
@@ -121,15 +112,15 @@ def test_two_data_sets_in_one_index_and_folds(
     assert len(tested) == len(set(tested)) == 58
 
 
-def test_synthetic_images_are_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_synthetic_images_are_a_data_set(tmp_path: Path, run: Run) -> None:
     arguments = ("synth", "-n", 2, "--seed", 4, "--size", "160x120", "-o")
-    assert run(capsys, *arguments, tmp_path / "a")[0] == 0
-    assert run(capsys, *arguments, tmp_path / "b")[0] == 0
-    assert run(capsys, "check", tmp_path / "a" / "index.csv")[0] == 0
+    assert run("data", *arguments, tmp_path / "a")[0] == 0
+    assert run("data", *arguments, tmp_path / "b")[0] == 0
+    assert run("data", "check", tmp_path / "a" / "index.csv")[0] == 0
     rows = read_index(tmp_path / "a" / "index.csv")
     assert [(r.width, r.height) for r in rows] == [(160, 120)] * 2
     assert [r.sha256 for r in rows] == [r.sha256 for r in read_index(tmp_path / "b" / "index.csv")]
-    code, _, err = run(capsys, "synth", "--size", "big", "-o", tmp_path / "c")
+    code, _, err = run("data", "synth", "--size", "big", "-o", tmp_path / "c")
     assert (code, "--size 'big'" in err) == (2, True)
 
 
@@ -154,10 +145,10 @@ def test_wrong_usage_is_one_line(
     words: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run: Run,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, err = run(capsys, *arguments)
+    code, out, err = run("data", *arguments)
     assert (code, out) == (2, "")
     assert words in err
     assert "Traceback" not in err
@@ -165,7 +156,7 @@ def test_wrong_usage_is_one_line(
 
 
 @pytest.mark.data
-def test_real_counts(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_real_counts(data_dir: Path, tmp_path: Path, run: Run) -> None:
     """2,326 ISIC, 9,536 HAM10000 and 20 PH2 pairs in one index, in which no group is shared.
 
     The split file names ISIC_0013594 (calib) as the twin of ISIC_0012290 and yet puts that into train:
@@ -179,8 +170,7 @@ def test_real_counts(data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     ):
         options = ["--metadata", data_dir / metadata] if metadata else ["--split", "test"]
         code, out, _ = run(
-            capsys,
-            *("import", kind, data_dir, *options, "--splits", data_dir / "splits.csv"),
+            *("data", "import", kind, data_dir, *options, "--splits", data_dir / "splits.csv"),
             *("-o", index, "--append", "--no-duplicates", "--exclude-leaks", "--json"),
         )
         summary = json.loads(out)
