@@ -57,7 +57,7 @@ class Origin:
     image
         The data set of the photograph; its pixels are not looked at.
     model
-        Name, version and hashes, of ``inference.batch.describe_model``.
+        Name, version and hashes, of ``inference.options.describe_model``.
     options
         What else shapes the result: threshold, lesions, test-time augmentation.
     created

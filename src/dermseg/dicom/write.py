@@ -100,7 +100,7 @@ class DicomEncoder:
     Parameters
     ----------
     model
-        Of ``inference.batch.describe_model``.
+        Of ``inference.options.describe_model``.
     options
         Threshold, lesions, test-time augmentation.
     created
