@@ -46,8 +46,8 @@ class Header:
         Why the file is not complete; empty if it is.
     notes
         Remarks for the user.
-    samples, float_samples
-        Channels per pixel, and whether they are floating point (TIFF).
+    samples
+        Channels per pixel; 0 where the header was not asked for them.
     white_is_zero
         Grey whose smallest value is white (TIFF).
     spacing_mm
@@ -66,7 +66,6 @@ class Header:
     truncated: str = ""
     notes: tuple[str, ...] = ()
     samples: int = 0
-    float_samples: bool = False
     white_is_zero: bool = False
     spacing_mm: tuple[float, float] | None = None
     mask_only: bool = False

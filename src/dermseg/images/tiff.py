@@ -14,7 +14,7 @@ from dermseg.errors import ImageError
 from dermseg.images.headers import Header
 
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES = 256, 257, 258, 262, 274, 277
-TILE_WIDTH, TILE_HEIGHT, SAMPLE_FORMAT = 322, 323, 339
+TILE_WIDTH, TILE_HEIGHT = 322, 323
 _MAX_ENTRIES = 4096
 _MAX_FRAMES = 10_000
 _INTEGERS = {1: (1, "B"), 3: (2, "H"), 4: (4, "I"), 13: (4, "I"), 16: (8, "Q")}
@@ -147,6 +147,5 @@ def probe_tiff(data: bytes) -> Header:
         orientation if 1 <= orientation <= 8 else 1,
         frames,
         samples=tags[SAMPLES].value if SAMPLES in tags else 1,
-        float_samples=SAMPLE_FORMAT in tags and tags[SAMPLE_FORMAT].value == 3,
         white_is_zero=PHOTOMETRIC in tags and tags[PHOTOMETRIC].value == 0,
     )
