@@ -26,9 +26,9 @@ from dermseg.images.load import load_image, load_view
 from dermseg.images.masks import encode_mask
 from dermseg.images.resize import shrink
 from dermseg.inference.options import describe_model
+from dermseg.inference.pictures import OVERLAY_SIDE, draw_described, resize_mask
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
-from dermseg.inference.stages import OVERLAY_SIDE, draw_described, resize_mask
 
 _log = logging.getLogger(__name__)
 _IDLE_S = 1.0

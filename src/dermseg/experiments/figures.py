@@ -19,8 +19,8 @@ from dermseg.images import load_image
 from dermseg.images.masks import load_mask
 from dermseg.images.overlay import draw_overlay, encode_jpeg
 from dermseg.images.resize import stretch
+from dermseg.inference.pictures import resize_mask
 from dermseg.inference.postprocess import upsample
-from dermseg.inference.stages import resize_mask
 from dermseg.training.config import expand
 
 _SIDE, _GAP = 220, 4

@@ -18,8 +18,8 @@ from dermseg.images.load import load_image, load_view
 from dermseg.images.masks import encode
 from dermseg.images.overlay import draw_overlay
 from dermseg.images.sources import ImageSource
+from dermseg.inference.pictures import resize_mask
 from dermseg.inference.predictor import Model
-from dermseg.inference.stages import resize_mask
 from dermseg.uncertainty.margins import shrink_mask
 
 _MAX_SIDE = 1024

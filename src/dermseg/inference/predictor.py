@@ -80,12 +80,8 @@ class Model:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A session cannot be pickled; a worker process opens and checks the bundle again.
-        options: dict[str, Any] = {
-            "variant": self.variant,
-            "threads": self._threads,
-            "runtime": self.session.runtime,
-        }
-        return partial(load_model, self.bundle.path, **options), ()
+        options = {"variant": self.variant, "runtime": self.session.runtime}
+        return partial(load_model, self.bundle.path, threads=self._threads, **options), ()
 
     def __repr__(self) -> str:
         return f"Model({self.card.name} {self.card.version}, {self.variant}, {self.bundle.path})"

@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,22 +30,29 @@ from dermseg.files import atomic_write
 from dermseg.images.load import LoadedImage, load_image, load_view
 from dermseg.images.masks import encode, encode_mask
 from dermseg.images.overlay import draw_overlay, encode_jpeg
-from dermseg.images.resize import fit, resize_image, shrink, stretch
+from dermseg.images.resize import shrink
 from dermseg.images.sources import ImageSource
 from dermseg.inference.journal import RESUME_HINT, Entry
 from dermseg.inference.outputs import DICOM_KINDS, ENCODED_KINDS, MAPS, MARGINS, failed_row, result_row
-from dermseg.inference.postprocess import Floats, Lesions, upsample
+from dermseg.inference.pictures import (
+    OVERLAY_SIDE,
+    THUMBNAIL_QUALITY,
+    THUMBNAIL_SIDE,
+    draw_described,
+    encode_probability,
+    encode_uncertainty,
+    resize_mask,
+    thumbnail_of,
+)
+from dermseg.inference.postprocess import Lesions
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
-from dermseg.uncertainty.maps import Uncertainty
 from dermseg.uncertainty.margins import DEFAULT_ALPHA, Margins, draw_margins, trace_margins
 from dermseg.uncertainty.opinions import Opinions
 
-OVERLAY_SIDE = 1800  # overlays are at most this wide and high
-THUMBNAIL_SIDE, THUMBNAIL_QUALITY = 200, 60
 STAGES = ("decode", "network", "postprocess", "write")
 # Pictures above this are decoded one at a time: a worker needs up to 8 bytes a pixel.
-_BIG_PIXELS = 40_000_000
+BIG_PIXELS = 40_000_000
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 _log = logging.getLogger(__name__)
 
@@ -140,7 +146,7 @@ class Segmenter:
             (probability,), features = self.model.look(network_input[None], tta=self.tta)
             maps = None if self.opinions is None else self.opinions(network_input)
         size = (info.height, info.width)
-        with self._big if size[0] * size[1] > _BIG_PIXELS else nullcontext():
+        with self._big if size[0] * size[1] > BIG_PIXELS else nullcontext():
             with _timed(stages, "postprocess"):
                 result = self.model.finish(probability, size, threshold=self.threshold, lesions=self.lesions)
                 result = self.model.judge(result, gate_view, None if features is None else features[0])
@@ -176,10 +182,10 @@ class Segmenter:
                 source, min_side=self.model.min_side, max_pixels=limit, allow_truncated=self.allow_truncated
             )
 
-        if self.max_pixels <= _BIG_PIXELS:
+        if self.max_pixels <= BIG_PIXELS:
             return load(self.max_pixels)
         try:
-            return load(_BIG_PIXELS)
+            return load(BIG_PIXELS)
         except ImageError:  # too large for side by side, or damaged: the second try tells
             with self._big:
                 return load(self.max_pixels)
@@ -256,70 +262,3 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"unexpected {type(error).__name__}: {error}"
-
-
-def thumbnail_of(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture for the report, at most ``THUMBNAIL_SIDE`` wide and high."""
-    height, width = pixels.shape[:2]
-    if not THUMBNAIL_SIDE < max(height, width) < 2 * THUMBNAIL_SIDE:
-        return shrink(pixels, THUMBNAIL_SIDE)
-    # from the gate's copy: no pixel is passed over by interpolation, which takes a tenth of the time
-    return resize_image(pixels, *fit(height, width, THUMBNAIL_SIDE), "bilinear")
-
-
-def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask at ``size = (height, width)``: where at least half of what a pixel covers is lesion.
-
-    Of masks at least four times as large, two rows and columns for each of the result are looked at, and four
-    where there are eight or more.
-    """
-    if mask.shape == size:
-        return mask
-    there = min(mask.shape[0] // size[0], mask.shape[1] // size[1])
-    if there >= 4:
-        picked = 4 if there >= 8 else 2
-        looked_at = (picked * size[1], picked * size[0])
-        mask = cv2.resize(mask.view(np.uint8), looked_at, interpolation=cv2.INTER_NEAREST_EXACT).view(
-            np.bool_
-        )
-    return stretch(mask.view(np.uint8) * np.uint8(255), *size) >= 128
-
-
-def draw_described(
-    picture: NDArray[np.uint8], view_mask: NDArray[np.bool_], result: Result, model: Model
-) -> NDArray[np.uint8]:
-    """The overlay as users see it: outline, legend, and numbers where there are several lesions.
-
-    Parameters
-    ----------
-    picture
-        ``uint8 (h, w, 3)`` RGB, the image at any size.
-    view_mask
-        The result's mask at the size of the picture.
-    """
-    return draw_overlay(picture, view_mask, legend=legend_of(result, model), labels=result.labels)
-
-
-def legend_of(result: Result, model: Model) -> list[str]:
-    """The lines of text on an overlay."""
-    name = f"model {model.card.name} {model.card.version}"
-    if result.status == "no_lesion":
-        return ["no lesion found", name]
-    share = 100 * result.area_fraction
-    count = 1 if result.labels is None else int(result.labels.max())
-    what = "lesion" if count == 1 else f"{count} lesions,"
-    return [f"{what} {share:.1f} % of image", f"confidence {result.confidence:.2f}", name]
-
-
-def encode_uncertainty(
-    kind: str, size: tuple[int, int], maps: Uncertainty | None, margins: Margins | None
-) -> bytes:
-    """One of the files of ``--uncertainty``: 16-bit maps in which 65535 is 1, or 8-bit masks of margins."""
-    if kind in MARGINS:
-        return encode_mask(getattr(margins, kind))
-    return encode_probability(np.clip(upsample(getattr(maps, kind), size), 0.0, 1.0))
-
-
-def encode_probability(probability: Floats) -> bytes:
-    """A 16-bit grey PNG in which 65535 is probability 1."""
-    return encode(".png", np.rint(probability * np.float32(65535)).astype(np.uint16), [])

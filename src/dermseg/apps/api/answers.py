@@ -17,8 +17,8 @@ from dermseg.images.contours import mask_to_polygons
 from dermseg.images.overlay import encode_jpeg
 from dermseg.inference.options import describe_model
 from dermseg.inference.outputs import result_row
+from dermseg.inference.pictures import draw_described, resize_mask
 from dermseg.inference.predictor import Model
-from dermseg.inference.stages import draw_described, resize_mask
 from dermseg.measure.geometry import measure_lesions, measure_mask
 from dermseg.version import __version__
 

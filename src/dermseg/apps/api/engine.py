@@ -34,9 +34,9 @@ from dermseg.apps.api.task import Ask, Outcome, Render, Segmented, Task, is_big
 from dermseg.images.load import load_image, load_view, open_header
 from dermseg.images.masks import encode_mask
 from dermseg.images.resize import shrink
+from dermseg.inference.pictures import OVERLAY_SIDE
 from dermseg.inference.postprocess import Floats
 from dermseg.inference.predictor import Model
-from dermseg.inference.stages import OVERLAY_SIDE
 
 _log = logging.getLogger(__name__)
 

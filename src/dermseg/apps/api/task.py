@@ -14,8 +14,7 @@ from dermseg.images.load import ImageInfo
 from dermseg.inference.postprocess import Floats, Lesions
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
-
-_BIG_PIXELS = 40_000_000
+from dermseg.inference.stages import BIG_PIXELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,4 +95,4 @@ class Task:
 
 def is_big(width: int, height: int) -> bool:
     """Whether a picture is worked on one at a time, as in a batch (``inference.stages``)."""
-    return width * height > _BIG_PIXELS
+    return width * height > BIG_PIXELS

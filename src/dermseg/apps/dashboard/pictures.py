@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.images.overlay import CORE, draw_overlay, encode_jpeg, line_widths
+from dermseg.inference.pictures import resize_mask
 from dermseg.inference.postprocess import Floats
-from dermseg.inference.stages import resize_mask
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""What the stages of a batch share."""
+"""Pictures of a result."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dermseg.inference.stages import resize_mask
+from dermseg.inference.pictures import resize_mask
 
 
 @pytest.mark.parametrize("size", [(150, 200), (117, 200), (1, 1), (3000, 4000), (712, 1072)])
