@@ -70,6 +70,10 @@ def test_propose_correct_and_import(
         images = json.loads(said.out)["images"]
         assert len(images) == left and "sub/a.png" not in {image["file"] for image in images}
         assert "labelled already" in said.err
+    (copy.parent / "torn.png").write_bytes(b"\x89PNG")
+    assert _run(*rank[:3], copy.parent / "torn.png", *rank[4:], "--overwrite") == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["failed"] == 1 and set(report["failures"][0]) == {"file", "message"}
 
 
 def test_segment_saves_outlines_that_people_can_correct(photographs: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,12 @@ def print_error(error: DermsegError) -> None:
 def print_json(data: Any) -> None:
     """The one machine-readable object on stdout. NaN is refused: unknown is null."""
     sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def listed_failures(failed: Iterable[tuple[str, str]], what: str = "file") -> dict[str, Any]:
+    """What did not work, ``(name, reason)`` each, as every verb's ``--json`` has it: a count and a list."""
+    failures = [{what: name, "message": reason} for name, reason in failed]
+    return {"failed": len(failures), "failures": failures}
 
 
 def say(text: str) -> None:

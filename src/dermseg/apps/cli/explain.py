@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.common import listed_failures, new_app, print_json, say
 from dermseg.errors import DermsegError, UsageError
 
 app = new_app()
@@ -65,7 +65,7 @@ def explain(
         try:
             nothing = explain_image(loaded, network, source, chosen, output / stems[source.name])
         except DermsegError as error:
-            failed.append({"file": source.name, "message": error.reason})
+            failed.append((source.name, error.reason))
             say(f"failed: {source.name}: {error.reason}")
         else:
             empty += [{"file": source.name, "layer": name} for name in nothing]
@@ -76,7 +76,7 @@ def explain(
         print_json(
             {
                 "images": len(sources),
-                "failed": failed,
+                **listed_failures(failed),
                 "empty": empty,
                 "layers": chosen,
                 "known": names,

@@ -9,7 +9,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from dermseg.apps.cli.common import comma_list, new_app, print_json, say
+from dermseg.apps.cli.common import comma_list, listed_failures, new_app, print_json, say
 from dermseg.apps.cli.data_common import JsonOption, OverwriteOption, may_write, progress
 from dermseg.apps.cli.label_simulate import simulate_
 from dermseg.errors import DataError, UsageError
@@ -155,7 +155,12 @@ def rank_(
     say(f"{output}: {len(table)} of {len(sources)} images by {chosen}")
     if json_:
         print_json(
-            {"by": chosen, "images": table, "labelled": len(given) - len(sources), "failed": dict(failed)}
+            {
+                "by": chosen,
+                "images": table,
+                "labelled": len(given) - len(sources),
+                **listed_failures(failed),
+            }
         )
     if failed:
         raise typer.Exit(1)

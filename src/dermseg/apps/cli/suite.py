@@ -8,7 +8,7 @@ from typing import Annotated
 import torch  # noqa: F401  (a missing [train] extra must show before anything else happens)
 import typer
 
-from dermseg.apps.cli.common import goes_on, new_app, print_json, say
+from dermseg.apps.cli.common import goes_on, listed_failures, new_app, print_json, say
 from dermseg.errors import DermsegError, UsageError
 
 app = new_app()
@@ -47,7 +47,9 @@ def run(
     written = write_report(folder, config.name, indexes(config))
     say(f"{folder}: {total - len(failed)} of {total} runs, {written[3].name}")
     if as_json:
-        print_json({"runs": total, "failed": failed, "outputs": [str(path) for path in written]})
+        print_json(
+            {"runs": total, **listed_failures(failed, "run"), "outputs": [str(path) for path in written]}
+        )
     if failed:
         raise typer.Exit(1)
 
@@ -94,9 +96,9 @@ def evaluate(
             done.append(str(evaluate_run(run_folder, test)))
             say(done[-1])
         except DermsegError as error:
-            failed.append([str(run_folder), str(error)])
+            failed.append((str(run_folder), str(error)))
             say(f"failed: {run_folder}: {error}")
     if as_json:
-        print_json({"evaluations": done, "failed": failed})
+        print_json({"evaluations": done, **listed_failures(failed, "run")})
     if failed:
         raise typer.Exit(1)
