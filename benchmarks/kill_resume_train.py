@@ -6,8 +6,8 @@ to its end. Half of the moments are uniform over the life of the process (start,
 the end); the other half come within milliseconds of a checkpoint, when files are being written. Every run
 has a cache of its own, so that the decoding is interrupted too.
 
-Compared with the undisturbed run: all of ``last.pt`` but its clock (weights, average, optimizer, generators,
-position), ``best.safetensors`` and ``metrics.jsonl``.
+Compared with the undisturbed run: all of ``last.pt`` but its clock and the place of its cache (weights,
+average, optimizer, generators, position), ``best.safetensors`` and ``metrics.jsonl``.
 
     python benchmarks/kill_resume_train.py [--kills 20] [--seed 0]
 """
@@ -169,6 +169,9 @@ def differences(a: Path, b: Path) -> list[str]:
         progress = json.loads(state.pop("progress"))
         del progress["seconds"]
         state["progress"] = progress
+        config = json.loads(state.pop("config"))
+        del config["data"]["cache_dir"]  # each run has its own
+        state["config"] = config
     found += [f"{LAST}: {key}" for key in states[0] if not same(states[0][key], states[1].get(key))]
     found += [n for n in (BEST, "metrics.jsonl") if (a / n).read_bytes() != (b / n).read_bytes()]
     return found
