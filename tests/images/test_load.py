@@ -59,6 +59,16 @@ def with_transparent_level(png: bytes) -> bytes:
     return png[:33] + pack(">I", 2) + chunk + pack(">I", zlib.crc32(chunk)) + png[33:]
 
 
+def packed_tiff(values: np.ndarray, bits: int) -> bytes:
+    """A grey TIFF with so many bits a value, nothing between them."""
+    height, width = values.shape
+    data = np.packbits((values[..., None] >> np.arange(bits)[::-1] & 1).reshape(height, -1), axis=1).tobytes()
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 1), (273, 134), (277, 1)]
+    tags += [(278, height), (279, len(data))]
+    entries = b"".join(pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return (pack("<4sIH", b"II*\0", 8, len(tags)) + entries).ljust(134, b"\0") + data
+
+
 DEEP_WITH_TRNS = with_transparent_level(cv_encode(".png", GREY.astype(np.uint16) * 257))
 ON_WHITE = np.rint(RGB * (128 / 255) + 255 * (127 / 255))
 FLOATS = (RGB / 255).astype(np.float32)
@@ -92,6 +102,7 @@ FLOATS = (RGB / 255).astype(np.float32)
         (encode(PICTURE.convert("CMYK"), "TIFF"), RGB, "CMYK", "CMYK"),
         (cv_encode(".png", GREY.astype(np.uint16) * 257), grey3(GREY), "I;16", "16-bit"),
         (DEEP_WITH_TRNS, grey3(GREY), "I;16", "16-bit"),
+        (packed_tiff(np.rint(GREY / 255 * 4095).astype(np.uint16), 12), grey3(GREY), "I;16", "12-bit"),
         (cv_encode(".png", RGB[..., ::-1].astype(np.uint16) * 257), RGB, "RGB", "16 bits"),
         (cv_encode(".tif", RGB[..., ::-1].astype(np.uint16) * 257), RGB, "RGB", "16 bits"),
         (cv_encode(".tif", FLOATS[..., 0]), grey3(GREY), "F", "floating point"),

@@ -21,8 +21,13 @@ _STRIP_PIXELS = 1 << 18
 BACKGROUND = 255  # white, as browsers and viewers show transparent images
 
 
-def to_rgb(image: Image.Image) -> tuple[Pixels, tuple[str, ...]]:
+def to_rgb(image: Image.Image, bits: int = 16) -> tuple[Pixels, tuple[str, ...]]:
     """Convert to RGB.
+
+    Parameters
+    ----------
+    bits
+        Of a value of deep grey as the file says: of 12 the largest value is 4095, which then is white.
 
     Returns
     -------
@@ -43,10 +48,12 @@ def to_rgb(image: Image.Image) -> tuple[Pixels, tuple[str, ...]]:
         return _without_alpha(image)
     if mode.startswith("I;16"):
         low, high = _extrema(image)
-        notes = ["16-bit grey scaled to 8-bit RGB"]
-        if high < 4096:
-            notes.append(f"only values up to {high:.0f} of 65,535 are used, so it looks dark")
-        return _strips(image, lambda part: _scaled(part, 0.0, 65535.0)), tuple(notes)
+        bits = bits if 8 < bits < 16 else 16
+        white = 2**bits - 1
+        notes = [f"{bits}-bit grey scaled to 8-bit RGB"]
+        if high < white / 16:
+            notes.append(f"only values up to {high:.0f} of {white:,} are used, so it looks dark")
+        return _strips(image, lambda part: _scaled(part, 0.0, float(white))), tuple(notes)
     if mode in ("I", "F"):
         low, high = value_range(*_extrema(image), integer=mode == "I")
         kind = "floating point" if mode == "F" else "32-bit integer"

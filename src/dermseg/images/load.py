@@ -120,7 +120,7 @@ def load_image(
         if header.mask_only:
             raise ImageError("the DICOM file is a Segmentation, not a photograph")
         image = decode(header, min_side=min_side, allow_truncated=allow_truncated)
-        pixels, notes = to_rgb(image)
+        pixels, notes = to_rgb(image, header.bits)
     except ImageError as error:
         if error.file is not None or label is None:
             raise
