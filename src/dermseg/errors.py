@@ -70,6 +70,10 @@ class TrainingError(DermsegError):
     """A training run cannot go on."""
 
 
+class ScoringError(DermsegError):
+    """The images were compared, and none could be scored."""
+
+
 class UsageError(DermsegError):
     """The request itself is wrong: bad option, missing input, refused output folder."""
 

@@ -63,6 +63,17 @@ def test_figures_table_and_reason(folders: tuple[Path, Path], tmp_path: Path) ->
     ]
 
 
+def test_none_scored_is_work_that_failed_not_wrong_usage(tmp_path: Path) -> None:
+    for folder in ("found", "reference"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(b"no picture")
+    done = score(tmp_path / "found", tmp_path / "reference", "-o", tmp_path / "out")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no image could be scored (1 failed, first: a: " in done.stderr and not any(
+        (tmp_path / "out").iterdir()
+    )
+
+
 def test_for_people(folders: tuple[Path, Path]) -> None:
     done = score(*folders)
     assert done.stdout == ""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dermseg.errors import DataError
+from dermseg.errors import DataError, ScoringError
 from dermseg.evaluation.calibration import calibrate
 from dermseg.evaluation.counts import Counts
 from dermseg.evaluation.table import Evaluation, Failure, ImageScore, read_per_image
@@ -66,7 +66,7 @@ def test_csv_comes_back(tmp_path: Path) -> None:
 
 
 def test_nothing_scored_says_why() -> None:
-    with pytest.raises(DataError, match=r"no image could be scored \(1 failed, first: c: too large"):
+    with pytest.raises(ScoringError, match=r"no image could be scored \(1 failed, first: c: too large"):
         Evaluation([], [Failure("c", "too large")]).summary()
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image, open_mask, write_table
-from dermseg.errors import DataError, DermsegError
+from dermseg.errors import DermsegError, ScoringError
 from dermseg.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from dermseg.evaluation.counts import count_pixels
 from dermseg.evaluation.evaluate import cluster_of
@@ -135,7 +135,7 @@ def evaluate_robustness(
 
     Raises
     ------
-    DataError
+    ScoringError
         None of the images could be read.
     """
     images: list[tuple[str, str]] = []
@@ -157,7 +157,7 @@ def evaluate_robustness(
             if progress is not None:
                 progress(1)
     if not images:
-        raise DataError(f"no image could be scored ({len(failures)} failed, first: {failures[0].reason})")
+        raise ScoringError(f"no image could be scored ({len(failures)} failed, first: {failures[0].reason})")
     return Robustness(images, clusters, np.array(clean), np.stack(spoilt), failures, seed)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.errors import DataError
+from dermseg.errors import DataError, ScoringError
 from dermseg.evaluation.boundary import BOUNDARY_METRICS
 from dermseg.evaluation.calibration import (
     CALIBRATION_METRICS,
@@ -188,14 +188,14 @@ class Evaluation:
 
         Raises
         ------
-        DataError
+        ScoringError
             No image could be scored.
         """
         if not self.scores:
             first = (
                 f", first: {self.failures[0].image_id}: {self.failures[0].reason}" if self.failures else ""
             )
-            raise DataError(f"no image could be scored ({len(self.failures)} failed{first})")
+            raise ScoringError(f"no image could be scored ({len(self.failures)} failed{first})")
         failed = self.estimate("failed")
         hits = round(float(self.values("failed").sum()))
         return {
