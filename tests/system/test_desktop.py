@@ -628,6 +628,23 @@ def test_a_model_that_is_not_there_ends_before_the_window(
     assert end.value.code == code
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="X11 is Linux")
+def test_a_missing_library_of_the_system_is_said_before_qt_gives_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "platforms").mkdir()
+    (tmp_path / "platforms" / "libqxcb.so").write_bytes(b"no library")
+    monkeypatch.setattr("PySide6.QtCore.QLibraryInfo.path", lambda *_: str(tmp_path))
+    monkeypatch.setattr("dermseg.apps.desktop.app.run", lambda *_, **__: pytest.fail("a window opens"))
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", ":77")
+    monkeypatch.setenv("QT_QPA_PLATFORM", "xcb")
+    with pytest.raises(SystemExit) as end:
+        main(["desktop"])
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and "Qt cannot open a window: " in said and "libxcb-icccm4" in said
+
+
 def test_without_the_extra_one_line_says_what_is_missing(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['PySide6'] = None; sys.modules['PySide6.QtCore'] = None\n"

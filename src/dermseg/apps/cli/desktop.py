@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,11 @@ from dermseg.apps.cli.common import new_app
 from dermseg.errors import MissingExtraError, UsageError
 
 app = new_app()
+
+_LIBRARIES = (
+    "sudo apt-get install libdbus-1-3 libegl1 libfontconfig1 libgl1 libglib2.0-0 libxcb-cursor0 "
+    "libxcb-icccm4 libxcb-keysyms1 libxcb-shape0 libxkbcommon-x11-0"
+)
 
 
 @app.command()
@@ -49,17 +55,32 @@ def desktop(
             raise
         raise MissingExtraError("'dermseg desktop' (PySide6)", "desktop") from None
     except ImportError as error:  # a library of the system, such as libEGL.so.1
-        hint = "sudo apt-get install libegl1 libxkbcommon-x11-0 libxcb-cursor0"
-        raise UsageError(f"Qt cannot start: {error}", hint=hint) from None
+        raise UsageError(f"Qt cannot start: {error}", hint=_LIBRARIES) from None
     if sys.platform.startswith("linux") and not any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
     ):
         raise UsageError(
             "no screen: neither DISPLAY nor WAYLAND_DISPLAY is set", hint="xvfb-run dermseg desktop"
         )
+    _check_x11()
 
     from dermseg.inference.bundle import load_bundle
 
     load_bundle(model)  # a wrong name ends here, not in the window
     code = run(inputs or [], model=model, output=output, second=second, camera=camera, language=language)
     raise typer.Exit(code)
+
+
+def _check_x11() -> None:
+    """Load what opens windows under X11: where a library is missing, Qt would end the process itself."""
+    if not sys.platform.startswith("linux") or os.environ.get("WAYLAND_DISPLAY"):
+        return
+    from PySide6.QtCore import QLibraryInfo
+
+    plugin = Path(QLibraryInfo.path(QLibraryInfo.LibraryPath.PluginsPath), "platforms", "libqxcb.so")
+    if os.environ.get("QT_QPA_PLATFORM", "xcb") != "xcb" or not plugin.is_file():
+        return
+    try:
+        ctypes.CDLL(str(plugin))
+    except OSError as error:
+        raise UsageError(f"Qt cannot open a window: {error}", hint=_LIBRARIES) from None
