@@ -52,6 +52,9 @@ def test_only_keys_open_the_door(client: Client, bearer: Callable[..., dict[str,
     assert client.get("/v1/models").status_code == 200
     for path in ("/health", "/ready", "/openapi.json"):
         assert client.get(path, headers={"Authorization": ""}).status_code == 200
+    for path in ("/health", "/ready"):  # as load balancers ask
+        answer = client.head(path, headers={"Authorization": ""})
+        assert (answer.status_code, answer.content) == (200, b"")
     # No documentation pages, which would load programs from other places.
     assert {client.get(path).status_code for path in ("/docs", "/redoc", "/..%2f..%2fetc/passwd")} == {404}
 

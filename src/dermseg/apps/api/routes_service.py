@@ -65,12 +65,14 @@ class Override(BaseModel):
     )
 
 
+@public.head("/health", include_in_schema=False)
 @public.get("/health", summary="Is the process alive", response_model=Health)
 async def health() -> Health:
     """Answers as long as the process runs. For a container's health check; needs no key."""
     return Health(version=__version__)
 
 
+@public.head("/ready", include_in_schema=False)  # some load balancers ask for no body
 @public.get("/ready", summary="Does the server take images", response_model=Ready)
 async def ready(request: Request) -> Ready:
     """503 while it cannot: starting, stopping, disk full. For a load balancer; needs no key."""
