@@ -20,6 +20,7 @@ from dermseg.training.resolve import differences, digest_ids
 
 DONE = "suite.json"
 _SHOWN = 3
+_KEEP_OR_DELETE = "another -o keeps both; or delete this folder, and it is made again"
 
 
 def check_unchanged(suite: SuiteConfig, cell: Cell, config: RunConfig, folder: Path) -> None:
@@ -55,7 +56,7 @@ def _refuse(name: str, folder: Path, changed: Sequence[tuple[str, Any, Any]]) ->
         raise ConfigError(
             f"{name} was made with other settings: {'; '.join(shown)}{more}",
             file=folder,
-            hint="another -o keeps both; or delete this folder, and it is made again",
+            hint=_KEEP_OR_DELETE,
         )
 
 
@@ -84,7 +85,7 @@ def _refuse_other_images(name: str, folder: Path, old: Any, new: Any) -> None:
         raise ConfigError(
             f"{name} was made with other images: an index has changed since, or its splits have",
             file=folder,
-            hint="put the index back; another -o keeps both; or delete this folder, and it is made again",
+            hint=f"put the index back; {_KEEP_OR_DELETE}",
         )
 
 

@@ -126,7 +126,7 @@ class Segmenter:
     def _segment(
         self, source: ImageSource, files: dict[str, str], stages: dict[str, float], written: list[Path]
     ) -> Entry:
-        with _timed(stages, "decode"):
+        with timed(stages, "decode"):
             loaded = self._load(source)
             info = loaded.info
             network_input = self.model.prepare(loaded.pixels)
@@ -142,12 +142,12 @@ class Segmenter:
                 seen = loaded.pixels
             pixels = shrink(seen, OVERLAY_SIDE) if self.overlays else thumbnail_of(seen)
             del loaded, seen
-        with _timed(stages, "network"):
+        with timed(stages, "network"):
             (probability,), features = self.model.look(network_input[None], tta=self.tta)
             maps = None if self.opinions is None else self.opinions(network_input)
         size = (info.height, info.width)
         with self._big if size[0] * size[1] > BIG_PIXELS else nullcontext():
-            with _timed(stages, "postprocess"):
+            with timed(stages, "postprocess"):
                 result = self.model.finish(probability, size, threshold=self.threshold, lesions=self.lesions)
                 result = self.model.judge(result, gate_view, None if features is None else features[0])
                 margins = None
@@ -155,7 +155,7 @@ class Segmenter:
                     margins = draw_margins(
                         result.mask, self.model.trust, self.margin, spacing_mm=info.spacing_mm
                     )
-            with _timed(stages, "write"):
+            with timed(stages, "write"):
                 view_mask = resize_mask(result.mask, pixels.shape[:2])
                 made, notes = self._call_encoders(source, result, pixels, view_mask, files)
                 files = {k: name for k, name in files.items() if k not in ENCODED_KINDS or k in made}
@@ -245,7 +245,8 @@ class Segmenter:
 
 
 @contextmanager
-def _timed(stages: dict[str, float], stage: str) -> Iterator[None]:
+def timed(stages: dict[str, float], stage: str) -> Iterator[None]:
+    """Note the seconds of a stage."""
     start = time.perf_counter()
     try:
         yield

@@ -37,6 +37,7 @@ from dermseg.images.resize import shrink
 from dermseg.inference.pictures import OVERLAY_SIDE
 from dermseg.inference.postprocess import Floats
 from dermseg.inference.predictor import Model
+from dermseg.inference.stages import timed
 
 _log = logging.getLogger(__name__)
 
@@ -183,7 +184,7 @@ class Engine:
         task.seconds["queue"] = time.perf_counter() - task.created
         model = self.models[task.ask.model]
         try:
-            with task.timed("decode"):
+            with timed(task.seconds, "decode"):
                 header = open_header(task.data, self._max_pixels)
                 with self._big if is_big(header.width, header.height) else nullcontext():
                     loaded = load_image(task.data, min_side=model.min_side, max_pixels=self._max_pixels)
@@ -204,12 +205,12 @@ class Engine:
         assert info is not None
         try:
             with self._big if task.big else nullcontext():
-                with task.timed("postprocess"):
+                with timed(task.seconds, "postprocess"):
                     result = model.finish(
                         probability, (info.height, info.width), threshold=ask.threshold, lesions=ask.lesions
                     )
                     result = model.judge(result, task.gate_view, features)
-                with task.timed("render"):
+                with timed(task.seconds, "render"):
                     png = encode_mask(result.mask)
                     segmented = Segmented(
                         task.data,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -82,15 +81,6 @@ class Task:
     def big(self) -> bool:
         """See `is_big`; known once it is decoded."""
         return self.info is not None and is_big(self.info.width, self.info.height)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Note the seconds of a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = time.perf_counter() - start
 
 
 def is_big(width: int, height: int) -> bool:

@@ -6,11 +6,18 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from dermseg.errors import DermsegError, UsageError
+
+_INPUTS = typer.Argument(metavar="INPUT", help="Images, folders, zips or globs ('photos/*.jpg').")
+InputsArgument = Annotated[list[str], _INPUTS]
+OptionalInputsArgument = Annotated[list[str] | None, _INPUTS]
+ModelOption = Annotated[
+    str, typer.Option("--model", help="Name of a bundled model, or a bundle's folder or zip.")
+]
 
 
 def print_error(error: DermsegError) -> None:

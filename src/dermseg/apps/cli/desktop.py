@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dermseg.apps.cli.common import new_app
+from dermseg.apps.cli.common import ModelOption, OptionalInputsArgument, new_app
 from dermseg.errors import MissingExtraError, UsageError
 
 app = new_app()
@@ -23,10 +23,7 @@ _LIBRARIES = (
 
 @app.command()
 def desktop(
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="INPUT", help="Images, folders, zips or globs ('photos/*.jpg')."),
-    ] = None,
+    inputs: OptionalInputsArgument = None,
     *,
     output: Annotated[
         Path | None,
@@ -35,9 +32,7 @@ def desktop(
     second: Annotated[
         Path | None, typer.Option("--second", help="Folder of another reader's annotations, to compare with.")
     ] = None,
-    model: Annotated[
-        str, typer.Option("--model", help="Name of a bundled model, or a bundle's folder or zip.")
-    ] = "default",
+    model: ModelOption = "default",
     camera: Annotated[
         str | None, typer.Option("--camera", help="Live picture: number of a camera, or a film.")
     ] = None,

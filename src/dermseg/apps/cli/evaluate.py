@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.common import ModelOption, new_app, print_json, say
 
 if TYPE_CHECKING:
     from dermseg.data.index import IndexRow
@@ -31,9 +31,7 @@ def evaluate(
     *,
     data: Annotated[Path, typer.Option("--data", help="Index of the data set (from 'dermseg data import').")],
     split: Annotated[str, typer.Option(help="Split to score; 'all' takes all but 'excluded'.")] = "test",
-    model: Annotated[
-        str, typer.Option(help="Name of a bundled model, or a bundle's folder or zip.")
-    ] = "default",
+    model: ModelOption = "default",
     variant: Annotated[
         str | None, typer.Option(help="Variant of the model ('dermseg models info' lists them).")
     ] = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dermseg.apps.cli.common import listed_failures, new_app, print_json, say
+from dermseg.apps.cli.common import InputsArgument, ModelOption, listed_failures, new_app, print_json, say
 from dermseg.errors import DermsegError, UsageError
 
 app = new_app()
@@ -15,9 +15,7 @@ app = new_app()
 
 @app.command()
 def explain(
-    inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT", help="Images, folders, zips or globs ('photos/*.jpg').")
-    ],
+    inputs: InputsArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for overlays and arrays.")],
     *,
     layer: Annotated[
@@ -26,9 +24,7 @@ def explain(
             "--layer", metavar="NAME", help="Layer by name, repeatable; default: the first decoder layer."
         ),
     ] = None,
-    model: Annotated[
-        str, typer.Option("--model", help="Name of a bundled model, or a bundle's folder or zip.")
-    ] = "default",
+    model: ModelOption = "default",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write into a folder that is there.")
     ] = False,

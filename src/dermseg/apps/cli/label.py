@@ -9,19 +9,20 @@ from typing import Annotated, get_args
 
 import typer
 
-from dermseg.apps.cli.common import comma_list, listed_failures, new_app, print_json, say
+from dermseg.apps.cli.common import (
+    InputsArgument,
+    ModelOption,
+    comma_list,
+    listed_failures,
+    new_app,
+    print_json,
+    say,
+)
 from dermseg.apps.cli.data_common import JsonOption, OverwriteOption, may_write, progress
 from dermseg.apps.cli.label_simulate import simulate_
 from dermseg.errors import DataError, UsageError
 
 app = new_app()
-
-InputsArgument = Annotated[
-    list[str], typer.Argument(metavar="INPUT", help="Images, folders, zips or globs ('photos/*.jpg').")
-]
-ModelOption = Annotated[
-    str, typer.Option("--model", help="Name of a bundled model, or a bundle's folder or zip.")
-]
 
 
 @app.callback()

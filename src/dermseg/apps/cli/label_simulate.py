@@ -58,6 +58,7 @@ def simulate_(
     import cv2
 
     from dermseg.data.index import read_index
+    from dermseg.experiments.copies import INDEX
     from dermseg.experiments.curves import draw, summarize, write_cells
     from dermseg.experiments.simulate import RECIPE, Plan, simulate
     from dermseg.files import check_writable, write_json
@@ -81,7 +82,7 @@ def simulate_(
     summary = {
         "index": index.name,
         "splits": {"pool": split, "test": test},
-        "images": {part: len(read_index(output / part / "index.csv")) for part in ("pool", "test")},
+        "images": {part: len(read_index(output / part / INDEX)) for part in ("pool", "test")},
         "from": from_,
         **summarize(cells, steps, chosen),
     }

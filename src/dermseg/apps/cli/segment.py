@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.common import InputsArgument, ModelOption, new_app, print_json, say
 from dermseg.apps.cli.interrupt import stop_on_interrupt
 from dermseg.errors import MissingExtraError, UsageError
 
@@ -27,16 +27,12 @@ _SHOWN_FAILURES = 5
 
 @app.command()
 def segment(
-    inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT", help="Images, folders, zips or globs ('photos/*.jpg').")
-    ],
+    inputs: InputsArgument,
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="OUT", help="Folder for everything that is written.")
     ],
     *,
-    model: Annotated[
-        str, typer.Option(help="Name of a bundled model, or a bundle's folder or zip.")
-    ] = "default",
+    model: ModelOption = "default",
     variant: Annotated[
         str | None, typer.Option(help="Variant of the model ('dermseg models info' lists them).")
     ] = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.common import ModelOption, new_app, print_json, say
 
 app = new_app()
 
@@ -57,9 +57,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split to measure on; nothing may have been fitted on it.")] = (
         "test"
     ),
-    model: Annotated[
-        str, typer.Option(help="Name of a bundled model, or a bundle's folder or zip.")
-    ] = "default",
+    model: ModelOption = "default",
     alpha: Annotated[float, typer.Option(help="Level of the margins.")] = 0.1,
     as_json: Json = False,
 ) -> None:
