@@ -22,6 +22,7 @@ from typing import Any
 from common import ROOT, dermseg
 from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.export.fit_gate import fit_bundle_gate
+from dermseg.export.fit_repeatability import fit_bundle_repeatability
 from dermseg.files import atomic_write
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import CARD_NAME
@@ -174,6 +175,8 @@ def main() -> None:
         dermseg("uncertainty", "fit", args.bundle, *fitted_on)
     if "gate" not in load_bundle(args.bundle).card.attachments:
         fit_bundle_gate(args.bundle, indexes, report=print)
+    if "repeatability" not in load_bundle(args.bundle).card.attachments and "ham" in seen:
+        fit_bundle_repeatability(args.bundle, [index / "ham.csv"], report=print)
 
     output = ROOT if args.bundle.resolve() == BUNDLE else run
     for metric in write_card(args.bundle, data, args.runs, output):

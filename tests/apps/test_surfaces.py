@@ -51,6 +51,7 @@ def run(capture: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
         "evaluate --data INDEX -o OUT",
         "score IMAGES IMAGES -o OUT",
         "measure IMAGES/a_mask.png -o OUT/table.csv",
+        "track IMAGES IMAGES/a.png -o OUT",
         "data import folder --images IMAGES --masks IMAGES -o OUT/index.csv",
         "data split INDEX -o OUT/index.csv",
         "data export INDEX --format coco -o OUT",
@@ -122,6 +123,7 @@ def test_one_reason_for_one_broken_file(
         ("label", "propose", photographs, "-o", tmp_path / "labels"),
         ("label", "rank", photographs, "-o", tmp_path / "rank.csv"),
         ("measure", photographs / "broken.jpg"),
+        ("track", photographs / "a.png", photographs / "broken.jpg"),
     ):
         code, err = run(capsys, *words)
         assert code == 1

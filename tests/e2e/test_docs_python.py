@@ -28,11 +28,12 @@ def test_the_code_of_the_page_runs(
         (tmp_path / "photos" / f"{path.stem}.jpg").write_bytes(encode_jpeg(load_image(path).pixels))
     (tmp_path / "photos" / "empty.jpg.part").write_bytes(b"")
     photo = sorted((tmp_path / "photos").glob("*.jpg"))[0]
-    (tmp_path / "photo.jpg").write_bytes(photo.read_bytes())
+    for name in ("photo", "visit1", "visit2"):
+        (tmp_path / f"{name}.jpg").write_bytes(photo.read_bytes())
 
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)

@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("dermseg.apps.cli.evaluate", "Run a model on a data set and score it."),
     "compare": ("dermseg.apps.cli.compare", "Compare models on the same images, paired."),
     "measure": ("dermseg.apps.cli.measure", "Measure the lesions in masks."),
+    "track": ("dermseg.apps.cli.track", "Follow lesions over time: change between photographs."),
     "data": ("dermseg.apps.cli.data", "Import, split, check, download and generate data."),
     "train": ("dermseg.apps.cli.train", "Train a network from a configuration file."),
     "suite": ("dermseg.apps.cli.suite", "Train and compare many models: fractions, folds, seeds."),

@@ -1,0 +1,122 @@
+"""A table of visits: which photographs show which lesion, and when they were taken.
+
+CSV with a column ``image`` and, where they are known, ``subject``, ``lesion``, ``date``, ``spacing_mm`` and
+``mask``; others are passed over, so that an index is such a table too. Locations are relative to the table or
+``zip!member``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from datetime import date, datetime
+from pathlib import Path
+
+from dermseg.data.index import split_location
+from dermseg.errors import DataError
+from dermseg.images.names import printable_name
+from dermseg.images.sources import ImageSource
+from dermseg.inference.following import Photograph
+
+COLUMNS = ("image", "subject", "lesion", "date", "spacing_mm", "mask")
+_EXAMPLE = "columns: image,lesion,date,spacing_mm,mask; only image has to be there"
+
+
+def read_visits(path: Path) -> tuple[list[list[Photograph]], int]:
+    """Read a table: the photographs of each lesion in order of time, and how many rows name no lesion.
+
+    Lesions come in the order in which they first appear. Without dates the order of the rows is that of time;
+    without a column ``lesion`` all photographs show one.
+
+    Raises
+    ------
+    DataError
+        The table cannot be read, or holds something that cannot be right (line number given).
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"the table cannot be read: {reason}", file=path) from None
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    if "image" not in (reader.fieldnames or ()):
+        raise DataError("no column 'image'", file=path, hint=_EXAMPLE)
+    named = "lesion" in (reader.fieldnames or ())
+    lesions: dict[str, list[Photograph]] = {}
+    nameless = 0
+    try:
+        for record in reader:
+            line = reader.line_num
+            if None in record or None in record.values():
+                raise DataError(f"line {line} does not have the columns of the header", file=path)
+            values = {name: (record.get(name) or "").strip() for name in COLUMNS}
+            if named and not values["lesion"]:
+                nameless += 1
+                continue
+            photograph = _parse(values, path, line)
+            lesions.setdefault(photograph.lesion, []).append(photograph)
+    except csv.Error as error:
+        raise DataError(f"line {reader.line_num}: {error}", file=path) from None
+    if not lesions:
+        raise DataError("no row names a photograph of a lesion", file=path, hint=_EXAMPLE)
+    return [_in_time(photographs, path) for photographs in lesions.values()], nameless
+
+
+def _parse(values: dict[str, str], path: Path, line: int) -> Photograph:
+    if not values["image"]:
+        raise DataError(f"line {line} has no image", file=path)
+    return Photograph(
+        image=_source(values["image"], path.parent),
+        lesion="/".join(part for part in (values["subject"], values["lesion"]) if part),
+        taken=_date(values["date"], path, line) if values["date"] else None,
+        spacing_mm=_spacing(values["spacing_mm"], path, line) if values["spacing_mm"] else None,
+        mask=_source(values["mask"], path.parent) if values["mask"] else None,
+    )
+
+
+def _source(location: str, root: Path) -> ImageSource:
+    path, member = split_location(location)
+    return ImageSource(name=printable_name(location), path=root / path, member=member)
+
+
+def _date(text: str, path: Path, line: int) -> date:
+    try:
+        return datetime.fromisoformat(text).date()
+    except ValueError:
+        raise DataError(
+            f"line {line}: '{text}' is not a date", file=path, hint="year-month-day, such as 2026-03-14"
+        ) from None
+
+
+def _spacing(text: str, path: Path, line: int) -> tuple[float, float]:
+    try:
+        spacing = float(text)
+    except ValueError:
+        spacing = math.nan
+    if not (math.isfinite(spacing) and spacing > 0):
+        raise DataError(
+            f"line {line}: spacing_mm '{text}' is not a number above 0",
+            file=path,
+            hint="millimetres between pixel centres, such as 0.021",
+        )
+    return spacing, spacing
+
+
+def _in_time(photographs: list[Photograph], path: Path) -> list[Photograph]:
+    """In order of time.
+
+    Raises
+    ------
+    DataError
+        Some have a date and some have none: their order is not known.
+    """
+    dated = [one for one in photographs if one.taken is not None]
+    if len(dated) not in (0, len(photographs)):
+        missing = next(one for one in photographs if one.taken is None)
+        raise DataError(
+            f"lesion '{photographs[0].lesion}': '{missing.image.name}' has no date, others have",
+            file=path,
+            hint="give all of a lesion's photographs a date, or none and write them in order of time",
+        )
+    return sorted(photographs, key=lambda one: one.taken or date.min)

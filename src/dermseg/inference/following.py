@@ -1,0 +1,254 @@
+"""Following a lesion: several photographs of it in order of time, each measured, each laid on the first.
+
+Every photograph is compared with the first that can be: small steps from one visit to the next hide a slow
+change. The photographs of one lesion are in memory together, reduced to what a screen shows; the whole ones
+are let go as soon as they are measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.errors import DermsegError
+from dermseg.images.load import load_image
+from dermseg.images.masks import load_mask
+from dermseg.images.resize import shrink
+from dermseg.images.sources import ImageSource
+from dermseg.inference.predictor import Model
+from dermseg.measure.align import Alignment, align, chain, lay
+from dermseg.measure.change import Change, change
+from dermseg.measure.geometry import Reading, measure_mask
+from dermseg.measure.landmarks import Landmarks, landmarks
+from dermseg.quality.measures import vignette
+from dermseg.quality.verdict import Level
+from dermseg.uncertainty.repeatability import Repeatability, load_repeatability
+
+VIEW = 768  # longer side of what is kept of a photograph, pixels
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph of a lesion.
+
+    Attributes
+    ----------
+    image
+        Where it is.
+    lesion
+        What the lesion is called.
+    taken
+        When; None where that is not known.
+    spacing_mm
+        Millimetres between pixel centres (row, column); None takes what the file knows.
+    mask
+        An outline by a person, used instead of the model's.
+    """
+
+    image: ImageSource
+    lesion: str = ""
+    taken: date | None = None
+    spacing_mm: tuple[float, float] | None = None
+    mask: ImageSource | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """What was found in a photograph.
+
+    Attributes
+    ----------
+    photograph
+        Which.
+    status, message
+        ``ok``, ``no_lesion`` or ``failed``, and what there is to say.
+    verdict
+        The gate's; None for a person's outline and for a bundle without a gate.
+    reading
+        Measurements of the outline; None where it failed.
+    view, lesion
+        ``uint8 (h, w, 3)`` RGB and ``bool (h, w)``, at most ``VIEW`` pixels wide and high; None where it
+        failed.
+    marks
+        What can be recognised in it; None where there is no lesion, or the gate rejects.
+    """
+
+    photograph: Photograph
+    status: Literal["ok", "no_lesion", "failed"]
+    message: str = ""
+    verdict: Level | None = None
+    reading: Reading | None = None
+    view: Pixels | None = None
+    lesion: Mask | None = None
+    marks: Landmarks | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether a size can be compared with it."""
+        return self.marks is not None and self.reading is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A later photograph against the first usable one.
+
+    Attributes
+    ----------
+    first, second
+        Numbers of the visits.
+    change
+        Of the size.
+    alignment
+        How the second lies on the first; None where that is not known.
+    overlap
+        Dice of both outlines as they lie on each other.
+    """
+
+    first: int
+    second: int
+    change: Change
+    alignment: Alignment | None
+    overlap: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """A lesion, its visits in order of time, and what has become of it."""
+
+    lesion: str
+    visits: tuple[Visit, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+def follow(
+    model: Model, photographs: Sequence[Photograph], *, progress: Callable[[], None] = lambda: None
+) -> Followed:
+    """Measure photographs of one lesion and compare each with the first usable one.
+
+    A photograph that cannot be read is a failed visit, never the end.
+
+    Parameters
+    ----------
+    model
+        What finds the outline where no person has drawn it.
+    photographs
+        In order of time.
+    progress
+        Called after each.
+    """
+    known = load_repeatability(model.bundle)
+    visits: list[Visit] = []
+    comparisons: list[Comparison] = []
+    base: int | None = None
+    for number, photograph in enumerate(photographs):
+        visit = look(model, photograph)
+        if visit.usable and base is not None:
+            alignment = _onto_first(visits, comparisons, base, visit)
+            comparisons.append(compare(visits[base], visit, (base, number), known, alignment))
+        elif visit.usable:
+            base = number
+        visits.append(visit)
+        progress()
+    return Followed(photographs[0].lesion if photographs else "", tuple(visits), tuple(comparisons))
+
+
+def look(model: Model, photograph: Photograph) -> Visit:
+    """Read, outline and measure one photograph."""
+    try:
+        loaded = load_image(photograph.image, min_side=max(VIEW // 2, model.min_side))
+        size = (loaded.info.height, loaded.info.width)
+        verdict, message = None, "; ".join(loaded.info.notes)
+        if photograph.mask is not None:
+            mask = load_mask(photograph.mask, size=size)
+        else:
+            result = model.segment(loaded)
+            mask = result.mask
+            if result.verdict is not None:
+                verdict = result.verdict.level
+                message = "; ".join([*result.verdict.reasons, *loaded.info.notes])
+        reading = measure_mask(mask, photograph.spacing_mm or loaded.info.spacing_mm)
+    except DermsegError as error:
+        where = "" if error.file in (None, photograph.image.label) else f"{error.file}: "
+        return Visit(photograph, "failed", where + error.reason)
+    view = shrink(loaded.pixels, VIEW)
+    lesion = _small(mask, view.shape[:2])
+    if not lesion.any():
+        return Visit(photograph, "no_lesion", message, verdict, reading, view, lesion)
+    marks = None
+    if verdict != "reject":
+        grey = np.asarray(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY), np.uint8)
+        marks = landmarks(view, lesion, size, frame=~vignette(grey))
+    return Visit(photograph, "ok", message, verdict, reading, view, lesion, marks)
+
+
+def _onto_first(
+    visits: Sequence[Visit], comparisons: Sequence[Comparison], base: int, visit: Visit
+) -> Alignment | None:
+    """How a visit lies on the first usable one: directly, else over the latest one that leads there."""
+    marks, first = visit.marks, visits[base].marks
+    assert marks is not None and first is not None
+    direct = align(first, marks)
+    if direct is not None and direct.scale is not None:
+        return direct
+    for earlier in reversed(comparisons):
+        between = visits[earlier.second].marks
+        if earlier.alignment is None or earlier.alignment.scale is None or between is None:
+            continue
+        link = align(between, marks)
+        if link is not None and (found := chain(earlier.alignment, link)) is not None:
+            return found
+    return direct
+
+
+def compare(
+    first: Visit,
+    second: Visit,
+    numbers: tuple[int, int],
+    known: Repeatability | None,
+    alignment: Alignment | None,
+) -> Comparison:
+    """A usable visit against an earlier usable one, which it lies on as ``alignment`` says."""
+    assert first.marks is not None and second.marks is not None
+    assert first.reading is not None and second.reading is not None
+    assert first.lesion is not None and second.lesion is not None
+    limits = None
+    if known is not None and first.photograph.mask is None and second.photograph.mask is None:
+        limits = known.accepted if first.verdict == second.verdict == "accept" else known.all
+    changed = change(
+        first.reading,
+        second.reading,
+        alignment,
+        area_limit=None if limits is None else limits.area,
+        diameter_limit=None if limits is None else limits.diameter,
+    )
+    overlap = None
+    if alignment is not None:
+        laid = lay_lesion(first, second, alignment)
+        both = int(np.count_nonzero(first.lesion & laid))
+        overlap = 2 * both / int(np.count_nonzero(first.lesion) + np.count_nonzero(laid))
+    return Comparison(*numbers, changed, alignment, overlap)
+
+
+def lay_lesion(first: Visit, second: Visit, alignment: Alignment) -> Mask:
+    """The second outline as it lies on the view of the first, ``bool (h, w)``."""
+    assert first.marks is not None and second.marks is not None
+    assert first.lesion is not None and second.lesion is not None
+    sizes = (first.marks.size, second.marks.size)
+    mask = second.lesion.view(np.uint8)
+    return lay(mask, alignment, sizes, first.lesion.shape[:2], nearest=True).view(np.bool_)
+
+
+def _small(mask: Mask, shape: tuple[int, ...]) -> Mask:
+    """A mask at a smaller size: a pixel belongs to it where more than half of it does."""
+    if mask.shape == shape:
+        return mask
+    grey = cv2.resize(mask.astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
+    return np.asarray(grey > 0.5, np.bool_)

@@ -1,0 +1,219 @@
+"""``report.html`` of ``dermseg track``: which lesions have changed, and the outlines laid on each other."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+import numpy as np
+
+from dermseg.evaluation.figure import Panel, draw_panel
+from dermseg.inference.following import Comparison, Followed, Visit, lay_lesion
+from dermseg.measure.align import lay
+from dermseg.measure.change import Change
+from dermseg.report import svg
+from dermseg.report.page import DASH, MINUS, Section, note, picture, plots, render_page, table
+
+MOST = 200  # lesions whose pictures are shown
+_PANEL = 300
+_EXPLANATION = (
+    "The range says within what the change lies, by how much measurements of a lesion that is the same "
+    "differ between two photographs in 9 of 10 cases. A larger change is marked; it may still come from the "
+    "outline, so look at it. Nothing here says what a change means."
+)
+
+
+class FollowingPage:
+    """Takes lesions one after the other and keeps only what the page shows of them."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[float, list[str]]] = []
+        self._pictured: list[tuple[float, int, str]] = []
+        self._counts = {"lesions": 0, "photographs": 0, "exceeds": 0, "within": 0, "unknown": 0}
+
+    def add(self, followed: Followed) -> None:
+        """Put a lesion on the page."""
+        last = _latest(followed)
+        seen = "unknown" if last is None or last.change.exceeds is None else None
+        self._counts[seen or ("exceeds" if last and last.change.exceeds else "within")] += 1
+        self._counts["lesions"] += 1
+        self._counts["photographs"] += len(followed.visits)
+        rank = _rank(last)
+        self._rows.append((rank, _row(followed, last)))
+        self._pictured.append((rank, self._counts["lesions"], _lesion(followed)))
+        self._pictured.sort()
+        del self._pictured[MOST:]
+
+    def render(self) -> str:
+        """The page as text."""
+        head = ["lesion", "photographs", "days", "area", "range", "diameter", "scale by", "remark"]
+        rows = [row for _, row in sorted(self._rows, key=lambda row: row[0])]
+        left_out = len(rows) - len(self._pictured)
+        pictures = "".join(html for _, _, html in self._pictured)
+        if left_out:
+            pictures += note(f"{left_out:,} more lesions, with smaller changes, are in the tables only.")
+        return render_page(
+            "Lesions over time",
+            self._lead(),
+            [
+                Section("Changes", note(_EXPLANATION) + table(head, rows, words=(6, 7))),
+                Section("Photographs", _KEY + pictures),
+            ],
+        )
+
+    def _lead(self) -> str:
+        found = self._counts
+        parts = [
+            f"{found['exceeds']:,} changed by more than photographs of an unchanged lesion differ",
+            f"{found['within']:,} did not",
+        ]
+        if found["unknown"]:
+            parts.append(f"of {found['unknown']:,} it cannot be told")
+        lesions = f"{found['lesions']:,} lesion{'' if found['lesions'] == 1 else 's'}"
+        return f"{lesions} in {found['photographs']:,} photographs: {', '.join(parts)}."
+
+
+_KEY = (
+    '<p class="key"><i class="reference"></i>first photograph '
+    '<i class="prediction"></i>later photograph, laid on the first where that is possible</p>\n'
+)
+
+
+def signed_percent(value: float) -> str:
+    """A relative change in per cent, with its sign."""
+    return f"{100 * value:+z.1f} %".replace("-", MINUS)
+
+
+def change_words(change: Change) -> str:
+    """A change as a sentence."""
+    if change.area is None:
+        return "; ".join(change.notes)
+    words = f"area {signed_percent(change.area)}"
+    if change.area_range is not None:
+        low, high = change.area_range
+        words += f" ({signed_percent(low)} to {signed_percent(high)})"
+    if change.exceeds:
+        words += ", more than photographs of an unchanged lesion differ"
+    return "; ".join([words, *change.notes])
+
+
+def _latest(followed: Followed) -> Comparison | None:
+    """The comparison that says most: the last one that tells a change, else the last."""
+    telling = [found for found in followed.comparisons if found.change.area is not None]
+    return next(iter([*telling[-1:], *followed.comparisons[-1:]]), None)
+
+
+def _rank(last: Comparison | None) -> float:
+    """The largest changes first, then what cannot be told, then what has not changed."""
+    if last is None or last.change.area is None or last.change.exceeds is None:
+        return 0.0
+    size = abs(float(np.log1p(last.change.area)))
+    return -1.0 - size if last.change.exceeds else 2.0 - min(1.0, size)
+
+
+def _row(followed: Followed, last: Comparison | None) -> list[str]:
+    """A lesion's line: its last photograph against its first."""
+    cells = [escape(followed.lesion or DASH), f"{len(followed.visits)}"]
+    if last is None:
+        return [*cells, *[DASH] * 5, _remark([_why_nothing(followed)])]
+    change = last.change
+    marked = ("<b>", "</b>") if change.exceeds else ("", "")
+    ends = DASH
+    if change.area_range is not None:
+        ends = " to ".join(signed_percent(value) for value in change.area_range)
+    return [
+        *cells,
+        _days(followed.visits[last.first], followed.visits[last.second]),
+        DASH if change.area is None else signed_percent(change.area).join(marked),
+        ends,
+        DASH if change.diameter is None else signed_percent(change.diameter),
+        {"spacing": "millimetres", "skin": "skin", None: DASH}[change.scale_from],
+        _remark([*change.notes, *_not_compared(followed)]),
+    ]
+
+
+def _not_compared(followed: Followed) -> list[str]:
+    """How many photographs have no part in the changes, where some have."""
+    number = sum(found.change.area is None for found in followed.comparisons)
+    number += sum(not visit.usable for visit in followed.visits)
+    if not number or all(found.change.area is None for found in followed.comparisons):
+        return []
+    return [f"{number} of the photographs cannot be compared"]
+
+
+def _remark(notes: list[str]) -> str:
+    return f'<div class="remark">{escape("; ".join(notes))}</div>' if notes else ""
+
+
+def _short(visit: Visit) -> str:
+    """A photograph's name without its folders."""
+    return re.split(r"[/\\!]", visit.photograph.image.name)[-1]
+
+
+def _why_nothing(followed: Followed) -> str:
+    if len(followed.visits) == 1:
+        return "a single photograph"
+    bad = [visit for visit in followed.visits if not visit.usable]
+    words = {"failed": "cannot be read", "no_lesion": "no lesion found", "ok": "rejected"}
+    return "; ".join(f"{_short(visit)}: {words[visit.status]}" for visit in bad)
+
+
+def _days(first: Visit, second: Visit) -> str:
+    one, two = first.photograph.taken, second.photograph.taken
+    return DASH if one is None or two is None else f"{(two - one).days:,}"
+
+
+def _lesion(followed: Followed) -> str:
+    """Pictures of a lesion, and from the third photograph on its course."""
+    against = {found.second: found for found in followed.comparisons}
+    base = followed.comparisons[0].first if followed.comparisons else None
+    shown = []
+    for number, visit in enumerate(followed.visits):
+        if visit.view is None or visit.lesion is None:
+            continue
+        first = followed.visits[base] if base is not None else None
+        panel, words = _panel(visit, first, against.get(number), number == base)
+        taken = visit.photograph.taken
+        title = _short(visit) + (f", {taken.isoformat()}" if taken else "")
+        shown.append(picture(draw_panel(panel, _PANEL), title, words))
+    heading = f"<h3>{escape(followed.lesion)}</h3>\n" if followed.lesion else ""
+    return f'{heading}<div class="gallery">{"".join(shown)}</div>\n{_course(followed)}'
+
+
+def _panel(visit: Visit, first: Visit | None, found: Comparison | None, is_base: bool) -> tuple[Panel, str]:
+    assert visit.view is not None and visit.lesion is not None
+    nothing = np.zeros_like(visit.lesion)
+    if found is None or first is None:
+        verdict = f"verdict {visit.verdict}" if visit.verdict else "outline by a person"
+        words = verdict if visit.status == "ok" else "no lesion found"
+        if visit.verdict not in (None, "accept"):
+            words += f": {visit.message}"
+        if is_base or first is None:
+            return Panel(visit.view, nothing, visit.lesion, "", ""), words
+        return Panel(visit.view, visit.lesion, nothing, "", ""), words
+    words = change_words(found.change)
+    if found.alignment is None:
+        return Panel(visit.view, visit.lesion, nothing, "", ""), words
+    assert first.marks is not None and visit.marks is not None and first.lesion is not None
+    sizes = (first.marks.size, visit.marks.size)
+    laid = lay(visit.view, found.alignment, sizes, first.lesion.shape[:2])
+    outline = lay_lesion(first, visit, found.alignment)
+    return Panel(laid, outline, first.lesion, "", ""), words
+
+
+def _course(followed: Followed) -> str:
+    """Area against time, the first usable photograph being 100 %; nothing for fewer than three points."""
+    known = [found for found in followed.comparisons if found.change.area is not None]
+    if len(known) < 2:
+        return ""
+    numbers = [known[0].first, *(found.second for found in known)]
+    taken = [followed.visits[number].photograph.taken for number in numbers]
+    dates = [one for one in taken if one is not None]
+    dated = len(dates) == len(taken)
+    xs = [float((one - dates[0]).days) for one in dates] if dated else [number + 1.0 for number in numbers]
+    ys = [100.0, *(100 * (1 + (found.change.area or 0.0)) for found in known)]
+    x = svg.Axis("days" if dated else "photograph", min(xs), max(*xs, min(xs) + 1), counts=True)
+    room = 0.1 * (max(ys) - min(ys)) + 2
+    y = svg.Axis("area, % of the first", max(0.0, min(ys) - room), max(ys) + room)
+    plot = svg.curves([svg.Series("area", xs, ys)], x, y, f"Area of {followed.lesion} over time")
+    return plots((plot, "Area over time."))

@@ -1,0 +1,88 @@
+"""``repeatability.json``: how far measurements of a lesion that is the same differ between photographs.
+
+Fitted on real pairs: two photographs of one lesion with another distance, turn, light or camera, the scale
+by the skin around it (``measure.align``). The limit is the quantile that conformal prediction takes: of pairs
+like these, the next one stays within it with the stated probability (Papadopoulos et al. 2002,
+doi:10.1007/3-540-36755-1_29).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from dermseg.inference.bundle import Bundle
+from dermseg.schema import Strict, read_part
+
+ATTACHMENT, FILE = "repeatability", "repeatability.json"
+LEVEL = 0.9
+_HINT = "python benchmarks/following.py --fit BUNDLE fits it"
+
+
+class Limits(Strict):
+    """Within which ``LEVEL`` of the pairs of an unchanged lesion stay.
+
+    Parameters
+    ----------
+    pairs
+        Pairs that it was fitted on.
+    area, diameter
+        Largest absolute logarithm of the ratio of areas and of largest diameters; None where the pairs are
+        too few for a promise.
+    """
+
+    pairs: int = Field(ge=0)
+    area: float | None = Field(default=None, gt=0)
+    diameter: float | None = Field(default=None, gt=0)
+
+
+class Repeatability(Strict):
+    """What a bundle knows of how well its measurements repeat.
+
+    Parameters
+    ----------
+    fitted
+        When and on what, for the reader.
+    accepted
+        Where both photographs have the verdict ``accept``.
+    all
+        Whatever the verdicts.
+    """
+
+    schema_version: Literal[1] = 1
+    fitted: dict[str, Any] = Field(default_factory=dict)
+    accepted: Limits
+    all: Limits
+
+    def to_json(self) -> str:
+        """The text of ``repeatability.json``."""
+        return self.model_dump_json() + "\n"
+
+
+def fit_limits(areas: Sequence[float], diameters: Sequence[float]) -> Limits:
+    """Limits from ratios (second by first) of areas and largest diameters, paired, all above 0."""
+    return Limits(pairs=len(areas), area=_limit(areas), diameter=_limit(diameters))
+
+
+def _limit(ratios: Sequence[float]) -> float | None:
+    sizes = np.sort(np.abs(np.log(np.asarray(ratios, np.float64))))
+    rank = math.ceil(LEVEL * (len(sizes) + 1))
+    return None if rank > len(sizes) or not sizes[rank - 1] > 0 else round(float(sizes[rank - 1]), 4)
+
+
+def load_repeatability(bundle: Bundle) -> Repeatability | None:
+    """What was fitted for a bundle; None where nothing was.
+
+    Raises
+    ------
+    ModelError
+        The file is not what the card says, or not of this schema.
+    """
+    if ATTACHMENT not in bundle.card.attachments:
+        return None
+    data = bundle.read_attachment(ATTACHMENT)
+    return read_part(Repeatability, data, FILE, file=bundle.path, hint=_HINT)

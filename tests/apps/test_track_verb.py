@@ -1,0 +1,102 @@
+"""``dermseg track`` as its users run it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dermseg.apps.cli.track import CHANGE_COLUMNS, READING_COLUMNS
+
+Run = Callable[..., tuple[int, str, str]]
+SIDE = 320
+
+
+def draw(path: Path, radius: float, skin: int = 1) -> Path:
+    """A dark disc on patterned skin."""
+    rng = np.random.default_rng(skin)
+    spots = sum(cv2.GaussianBlur(rng.normal(size=(SIDE, SIDE)), (0, 0), s) * s for s in (1.2, 2.5, 5.0))
+    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    grey = np.where(np.hypot(x, y) < radius, 60 + 10 * spots, 200 + 10 * spots)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.clip(grey, 0, 255).astype(np.uint8))
+    return path
+
+
+def read(table: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(table.read_text())))
+
+
+@pytest.fixture
+def visits(tmp_path: Path) -> Path:
+    """Two lesions: one grows by 44 % in area, one has a photograph that cannot be read."""
+    for name, radius, skin in (("a1", 40, 1), ("a2", 44, 1), ("a3", 48, 1), ("b1", 50, 2), ("b3", 50, 2)):
+        draw(tmp_path / "shots" / f"{name}.png", radius, skin)
+    (tmp_path / "shots" / "b2.png").write_bytes(b"no image")
+    rows = [
+        "image,lesion,date",
+        "shots/a3.png,arm,2026-07-01",
+        "shots/a1.png,arm,2026-01-01",
+        "shots/a2.png,arm,2026-04-01",
+        "shots/b1.png,<back>,2026-01-01",
+        "shots/b2.png,<back>,2026-02-01",
+        "shots/b3.png,<back>,2026-03-01",
+        "shots/b3.png,alone,2026-03-01",
+    ]
+    path = tmp_path / "visits.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_a_table_of_lesions(visits: Path, tmp_path: Path, tiny_bundle: Path, run: Run) -> None:
+    out = tmp_path / "out"
+    code, stdout, err = run("track", visits, "--model", tiny_bundle, "-o", out)
+    assert (code, stdout) == (1, "")  # a photograph failed, the rest is done
+    assert "shots/b2.png" in err and "5 of 6 photographs" in err and "1 lesions with a single" in err
+    changes = read(out / "changes.csv")
+    assert tuple(changes[0]) == CHANGE_COLUMNS
+    assert [row["file"] for row in changes] == ["shots/a2.png", "shots/a3.png", "shots/b3.png"]
+    assert [row["days"] for row in changes] == ["90", "181", "59"]
+    grown = [float(row["area_change"]) for row in changes]
+    assert grown == pytest.approx([0.21, 0.44, 0.0], abs=0.05)
+    assert {row["scale_from"] for row in changes} == {"skin"}
+    readings = read(out / "readings.csv")
+    assert tuple(readings[0]) == READING_COLUMNS
+    assert [row["status"] for row in readings] == ["ok", "ok", "ok", "ok", "failed", "ok"]
+    assert readings[0]["taken"] == "2026-01-01" and readings[0]["area_mm2"] == ""
+    page = (out / "report.html").read_text()
+    assert "2 lesions in 6 photographs" in page and "&lt;back&gt;" in page and "<back>" not in page
+    assert "Area over time" in page and page.count("<img") == 5
+    again, _, err = run("track", visits, "--model", tiny_bundle, "-o", out)
+    assert again == 2 and "--overwrite" in err
+
+
+def test_photographs_of_one_lesion_in_the_order_given(tmp_path: Path, tiny_bundle: Path, run: Run) -> None:
+    first, second = draw(tmp_path / "z" / "mole.png", 40), draw(tmp_path / "a" / "mole.png", 44)
+    code, out, _ = run("track", first, second, "--model", tiny_bundle, "--spacing-mm", "0.1", "--json")
+    found = json.loads(out)
+    assert code == 0 and (found["lesions"], found["photographs"], found["failed"]) == (1, 2, 0)
+    (change,) = found["changes"]
+    assert change["area_change"] == pytest.approx(0.21, abs=0.04) and change["scale_from"] == "spacing"
+    assert change["first_file"] == str(first) and change["file"] == str(second)
+    assert change["exceeds"] is None and change["overlap"] > 0.9
+    assert found["readings"][0]["area_mm2"] == pytest.approx(np.pi * 4**2, rel=0.03)
+    code, out, _ = run("track", tmp_path / "z", tmp_path / "a", "--model", tiny_bundle)
+    (row,) = csv.DictReader(io.StringIO(out))
+    assert code == 0 and row["scale_from"] == "skin"
+
+
+@pytest.mark.parametrize("others", [[], ["visits.csv"]])
+def test_one_photograph_is_no_course(tmp_path: Path, tiny_bundle: Path, run: Run, others: list[str]) -> None:
+    photograph = draw(tmp_path / "a.png", 40)
+    (tmp_path / "visits.csv").write_text("image,lesion\na.png,x\n")
+    code, out, err = run("track", photograph, *(tmp_path / o for o in others), "--model", tiny_bundle)
+    assert (code, out) == (2, "") and ("nothing beside it" if others else "two photographs") in err
+    code, _, err = run("track", tmp_path / "visits.csv", "--model", tiny_bundle)
+    assert code == 2 and "no lesion has two photographs" in err

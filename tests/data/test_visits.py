@@ -1,0 +1,72 @@
+"""A table of visits."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from dermseg.data.visits import read_visits
+from dermseg.errors import DataError
+
+
+def table(folder: Path, text: str) -> Path:
+    path = folder / "visits.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_lesions_in_order_of_time(tmp_path: Path) -> None:
+    lesions, nameless = read_visits(
+        table(
+            tmp_path,
+            "lesion,image,date,spacing_mm,mask,remark\n"
+            "arm,b.jpg,2026-03-01,0.02,,x\n"
+            "back,sub/c.jpg,,,,\n"
+            ",nobody.jpg,,,,\n"
+            "arm,photos.zip!in/a.jpg,2025-12-31T10:00,,m.png,\n",
+        )
+    )
+    arm, back = lesions
+    assert nameless == 1 and [one.lesion for one in arm] == ["arm", "arm"]
+    assert [one.taken for one in arm] == [date(2025, 12, 31), date(2026, 3, 1)]
+    first, second = arm
+    assert (first.image.path, first.image.member) == (tmp_path / "photos.zip", "in/a.jpg")
+    assert first.mask is not None and first.mask.path == tmp_path / "m.png" and first.spacing_mm is None
+    assert second.spacing_mm == (0.02, 0.02) and second.mask is None
+    assert back[0].image.path == tmp_path / "sub/c.jpg" and back[0].taken is None
+
+
+def test_without_names_it_is_one_lesion_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    ((one, two),), _ = read_visits(table(tmp_path, "\ufeffimage\nz.jpg\na.jpg\n"))
+    assert (one.image.name, two.image.name, one.lesion) == ("z.jpg", "a.jpg", "")
+
+
+def test_lesions_of_two_people_are_not_one(tmp_path: Path) -> None:
+    lesions, _ = read_visits(table(tmp_path, "image,subject,lesion\na.jpg,P1,1\nb.jpg,P2,1\nc.jpg,P1,1\n"))
+    assert [[one.lesion for one in group] for group in lesions] == [["P1/1", "P1/1"], ["P2/1"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,lesion\na.jpg,1\n", "no column 'image'"),
+        ("image,lesion\n,1\n", "line 2 has no image"),
+        ("image,lesion\na.jpg\n", "line 2 does not have the columns"),
+        ("image,date\na.jpg,1.3.2026\n", "line 2: '1.3.2026' is not a date"),
+        ("image,spacing_mm\na.jpg,-1\n", "line 2: spacing_mm '-1'"),
+        ("image,spacing_mm\na.jpg,nan\n", "line 2: spacing_mm 'nan'"),
+        ("image,lesion,date\na.jpg,x,2026-01-01\nb.jpg,x,\n", "'b.jpg' has no date"),
+        ("image,lesion\n", "no row"),
+    ],
+)
+def test_what_cannot_be_right_is_said(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read_visits(table(tmp_path, text))
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_no_table(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        read_visits(tmp_path / "none.csv")
