@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from html import escape
 
 import numpy as np
 
-from dermseg.evaluation.figure import Panel, draw_panel
-from dermseg.inference.following import Comparison, Followed, Visit, lay_lesion
-from dermseg.measure.align import lay
-from dermseg.measure.change import Change
+from dermseg.inference.following import Comparison, Followed, Visit
 from dermseg.report import svg
-from dermseg.report.page import DASH, MINUS, Section, note, picture, plots, render_page, table
+from dermseg.report.page import DASH, Section, note, picture, plots, render_page, table
+from dermseg.report.visit_pictures import draw_visits, short_name, signed_percent
 
 MOST = 200  # lesions whose pictures are shown
-_PANEL = 300
 _EXPLANATION = (
     "The range says within what the change lies, by how much measurements of a lesion that is the same "
     "differ between two photographs in 9 of 10 cases. A larger change is marked; it may still come from the "
@@ -79,24 +75,6 @@ _KEY = (
 )
 
 
-def signed_percent(value: float) -> str:
-    """A relative change in per cent, with its sign."""
-    return f"{100 * value:+z.1f} %".replace("-", MINUS)
-
-
-def change_words(change: Change) -> str:
-    """A change as a sentence."""
-    if change.area is None:
-        return "; ".join(change.notes)
-    words = f"area {signed_percent(change.area)}"
-    if change.area_range is not None:
-        low, high = change.area_range
-        words += f" ({signed_percent(low)} to {signed_percent(high)})"
-    if change.exceeds:
-        words += ", more than photographs of an unchanged lesion differ"
-    return "; ".join([words, *change.notes])
-
-
 def _latest(followed: Followed) -> Comparison | None:
     """The comparison that says most: the last one that tells a change, else the last."""
     telling = [found for found in followed.comparisons if found.change.area is not None]
@@ -145,17 +123,12 @@ def _remark(notes: list[str]) -> str:
     return f'<div class="remark">{escape("; ".join(notes))}</div>' if notes else ""
 
 
-def _short(visit: Visit) -> str:
-    """A photograph's name without its folders."""
-    return re.split(r"[/\\!]", visit.photograph.image.name)[-1]
-
-
 def _why_nothing(followed: Followed) -> str:
     if len(followed.visits) == 1:
         return "a single photograph"
     bad = [visit for visit in followed.visits if not visit.usable]
     words = {"failed": "cannot be read", "no_lesion": "no lesion found", "ok": "rejected"}
-    return "; ".join(f"{_short(visit)}: {words[visit.status]}" for visit in bad)
+    return "; ".join(f"{short_name(visit)}: {words[visit.status]}" for visit in bad)
 
 
 def _days(first: Visit, second: Visit) -> str:
@@ -165,40 +138,9 @@ def _days(first: Visit, second: Visit) -> str:
 
 def _lesion(followed: Followed) -> str:
     """Pictures of a lesion, and from the third photograph on its course."""
-    against = {found.second: found for found in followed.comparisons}
-    base = followed.comparisons[0].first if followed.comparisons else None
-    shown = []
-    for number, visit in enumerate(followed.visits):
-        if visit.view is None or visit.lesion is None:
-            continue
-        first = followed.visits[base] if base is not None else None
-        panel, words = _panel(visit, first, against.get(number), number == base)
-        taken = visit.photograph.taken
-        title = _short(visit) + (f", {taken.isoformat()}" if taken else "")
-        shown.append(picture(draw_panel(panel, _PANEL), title, words))
+    shown = "".join(picture(*visit) for visit in draw_visits(followed))
     heading = f"<h3>{escape(followed.lesion)}</h3>\n" if followed.lesion else ""
-    return f'{heading}<div class="gallery">{"".join(shown)}</div>\n{_course(followed)}'
-
-
-def _panel(visit: Visit, first: Visit | None, found: Comparison | None, is_base: bool) -> tuple[Panel, str]:
-    assert visit.view is not None and visit.lesion is not None
-    nothing = np.zeros_like(visit.lesion)
-    if found is None or first is None:
-        verdict = f"verdict {visit.verdict}" if visit.verdict else "outline by a person"
-        words = verdict if visit.status == "ok" else "no lesion found"
-        if visit.verdict not in (None, "accept"):
-            words += f": {visit.message}"
-        if is_base or first is None:
-            return Panel(visit.view, nothing, visit.lesion, "", ""), words
-        return Panel(visit.view, visit.lesion, nothing, "", ""), words
-    words = change_words(found.change)
-    if found.alignment is None:
-        return Panel(visit.view, visit.lesion, nothing, "", ""), words
-    assert first.marks is not None and visit.marks is not None and first.lesion is not None
-    sizes = (first.marks.size, visit.marks.size)
-    laid = lay(visit.view, found.alignment, sizes, first.lesion.shape[:2])
-    outline = lay_lesion(first, visit, found.alignment)
-    return Panel(laid, outline, first.lesion, "", ""), words
+    return f'{heading}<div class="gallery">{shown}</div>\n{_course(followed)}'
 
 
 def _course(followed: Followed) -> str:
