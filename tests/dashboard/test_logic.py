@@ -9,6 +9,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,12 +33,15 @@ from dermseg.apps.dashboard.uploads import (
     list_images,
     read_place,
 )
+from dermseg.apps.dashboard.visits import follow_uploads
+from dermseg.data.synthetic import synthesize
 from dermseg.errors import ImageError, MaskError, UsageError
 from dermseg.evaluation.evaluate import evaluate_pairs
 from dermseg.evaluation.output import METRICS_FILE, summarise
 from dermseg.evaluation.table import Evaluation
 from dermseg.files import write_json
 from dermseg.images import encode_jpeg, load_mask
+from dermseg.images.overlay import encode_png
 from dermseg.inference.options import BatchOptions
 from dermseg.inference.predictor import Model, load_model
 from dermseg.measure.geometry import measure_lesions, measure_mask
@@ -265,3 +269,33 @@ def test_samples_are_images_the_default_model_outlines() -> None:
     default = load_model()
     for name in SAMPLES:
         assert outline(default, look_at(default, name, sample(name).data, 10**7)).status == "ok"
+
+
+def test_photographs_of_one_lesion_are_followed() -> None:
+    first = synthesize(3, (240, 320))[0]
+    later = cv2.warpAffine(
+        first,
+        cv2.getRotationMatrix2D((160, 120), 20, 0.9),
+        (320, 240),
+        flags=cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REFLECT,
+    )
+    uploads = [
+        Upload("b.png", encode_png(np.ascontiguousarray(later))),
+        Upload("a.png", encode_png(first)),
+        Upload("c.png", b"no image"),
+    ]
+    done: list[tuple[int, int]] = []
+    series = follow_uploads(load_model(), uploads, 0.1, lambda *count: done.append(count))
+    assert done == [(1, 3), (2, 3), (3, 3)]
+    assert [row["Photograph"] for row in series.rows] == ["a.png", "b.png", "c.png"]
+    assert [row["Scale by"] for row in series.rows] == ["", "millimetres", ""]
+    assert series.rows[0]["Area"].endswith("mm²") and series.rows[2]["Verdict"] == "failed"
+    assert len(series.failures) == 1 and series.failures[0].startswith("c.png: ")
+    assert len(series.pictures) == 2 and b"Lesions over time" in series.page
+    # the scale that was given for both is wrong for one: the skin says so
+    assert "by the skin around the lesion the scale is" in series.pictures[1][2]
+    by_skin = follow_uploads(load_model(), uploads[:2], None).rows[1]
+    assert by_skin["Scale by"] == "skin" and abs(float(by_skin["Change"][1:-2])) < 8
+    with pytest.raises(UsageError, match="two photographs"):
+        follow_uploads(load_model(), uploads[:1], None)

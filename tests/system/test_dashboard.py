@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -323,6 +324,27 @@ def test_dicom(page: Any, address: str) -> None:
     mask = load_mask(download(page, "Mask (PNG)"))
     assert np.array_equal(mask, dermseg.load_model().segment(image).mask)
     shoot(page, "dashboard-dicom")
+
+
+def test_follow(page: Any, address: str, tmp_path: Path) -> None:
+    """The same lesion from farther away and turned: the skin says that it has not grown."""
+    picture = synthesize(3, (480, 640))[0]
+    matrix = cv2.getRotationMatrix2D((320, 240), 30, 0.85)
+    later = cv2.warpAffine(picture, matrix, (640, 480), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    for number, shot in enumerate((picture, later), 1):
+        (tmp_path / f"visit{number}.jpg").write_bytes(encode_jpeg(np.ascontiguousarray(shot)))
+    (tmp_path / "visit3.jpg").write_bytes((tmp_path / "visit1.jpg").read_bytes()[:900])
+    page.goto(f"{address}/follow")
+    page.get_by_text("Give two photographs of one lesion").wait_for()
+    page.locator('input[type="file"]').set_input_files([str(p) for p in sorted(tmp_path.glob("*.jpg"))])
+    page.get_by_text(re.compile("^visit3.jpg: the file is truncated")).wait_for()
+    settle(page)
+    shoot(page, "dashboard-follow")
+    words = page.get_by_text(re.compile("^visit2.jpg\\s+area")).inner_text()
+    change = float(re.search(r"area (\S+) %", words)[1].replace("\u2212", "-"))  # type: ignore[index]
+    assert abs(change) < 8
+    report = download(page, "Report (HTML)").decode()
+    assert "Lesions over time" in report and report.count("<img") == 2
 
 
 def test_compare(page: Any, address: str, pictures: list[Path]) -> None:

@@ -6,12 +6,13 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from dermseg.apps.dashboard import page_batch, page_compare, page_image, page_model, page_results
+from dermseg.apps.dashboard import page_batch, page_compare, page_follow, page_image, page_model, page_results
 from dermseg.version import __version__
 
 PAGES = (
     (page_image.draw, "One image", ":material/image:", "image"),
     (page_batch.draw, "Many images", ":material/photo_library:", "batch"),
+    (page_follow.draw, "Follow", ":material/timeline:", "follow"),
     (page_compare.draw, "Compare", ":material/compare:", "compare"),
     (page_results.draw, "Results", ":material/monitoring:", "results"),
     (page_model.draw, "Model", ":material/info:", "model"),
