@@ -19,6 +19,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -349,3 +350,23 @@ def test_a_database_of_a_later_version_is_refused(tmp_path: Path) -> None:
     store.close()
     with pytest.raises(StoreError, match="version 99"):
         JobStore(path)
+
+
+def test_a_database_of_the_version_before_gets_the_counts_of_verdicts(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    store = JobStore(path)
+    store.add(Job("a" * 32, "me", None, "queued", {}, "0" * 64, 3))
+    store.close()
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(
+            "ALTER TABLE jobs DROP COLUMN review; ALTER TABLE jobs DROP COLUMN reject; PRAGMA user_version=1;"
+        )
+    store = JobStore(path)
+    job = store.next()
+    assert job is not None and (job.review, job.reject) == (0, 0)
+    store.progress(job.id, {"images": 3, "ok": 2, "no_lesion": 0, "failed": 1, "review": 1, "reject": 0})
+    store.close()
+    again = JobStore(path)
+    found = again.get(job.id)
+    assert found is not None and (found.ok, found.failed, found.review, found.reject) == (2, 1, 1, 0)
+    again.close()

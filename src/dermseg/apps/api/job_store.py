@@ -19,7 +19,12 @@ from dermseg.errors import DermsegError
 
 State = Literal["queued", "running", "done", "failed", "deleted"]
 UNFINISHED: tuple[State, ...] = ("queued", "running")
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
+# From the version before: what the images of a job were judged to be.
+_UPGRADES = {
+    1: "ALTER TABLE jobs ADD COLUMN review INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE jobs ADD COLUMN reject INTEGER NOT NULL DEFAULT 0;"
+}
 _SCHEMA = """
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY,
@@ -32,6 +37,8 @@ CREATE TABLE jobs (
     ok INTEGER NOT NULL DEFAULT 0,
     no_lesion INTEGER NOT NULL DEFAULT 0,
     failed INTEGER NOT NULL DEFAULT 0,
+    review INTEGER NOT NULL DEFAULT 0,
+    reject INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,
     problem TEXT,
     created REAL NOT NULL,
@@ -61,6 +68,8 @@ class Job:
     ok: int = 0
     no_lesion: int = 0
     failed: int = 0
+    review: int = 0
+    reject: int = 0
     attempts: int = 0
     problem: str | None = None
     created: float = 0.0
@@ -69,6 +78,7 @@ class Job:
 
 
 _COLUMNS = ", ".join(Job.__slots__)
+_COUNTED = ("ok", "no_lesion", "failed", "review", "reject")
 
 
 class JobStore:
@@ -89,8 +99,9 @@ class JobStore:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
+            script = _SCHEMA if version == 0 else _UPGRADES.get(version)
+            if script is not None:
+                self._db.executescript(f"BEGIN;{script}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"the database of jobs cannot be opened: {error}", file=path) from None
         if version > _SCHEMA_VERSION:
@@ -163,8 +174,9 @@ class JobStore:
         """Note how far a running job is."""
         with self._lock:
             self._db.execute(
-                "UPDATE jobs SET ok = ?, no_lesion = ?, failed = ? WHERE id = ? AND state = 'running'",
-                (counts.get("ok", 0), counts.get("no_lesion", 0), counts.get("failed", 0), job_id),
+                f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in _COUNTED)} "
+                "WHERE id = ? AND state = 'running'",
+                (*(counts.get(name, 0) for name in _COUNTED), job_id),
             )
 
     def end(

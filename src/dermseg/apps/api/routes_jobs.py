@@ -50,6 +50,8 @@ class JobAnswer(BaseModel):
     ok: int
     no_lesion: int
     failed: int = Field(description="Their rows in results.csv say why")
+    review: int = Field(description="Once all are done: a person should look at them, see results.csv")
+    reject: int = Field(description="Once all are done: not fit for the purpose")
     problem: str | None = Field(description="Why the whole job failed")
     options: dict[str, Any]
     input_sha256: str = Field(description="Of the zip")
@@ -273,6 +275,8 @@ def _described(job: Job) -> dict[str, Any]:
         ok=job.ok,
         no_lesion=job.no_lesion,
         failed=job.failed,
+        review=job.review,
+        reject=job.reject,
         problem=job.problem,
         options=job.options,
         input_sha256=job.input_sha256,
