@@ -32,6 +32,7 @@ from fit_gate import INDEXES as GATE_INDEXES
 from model_card import BUNDLE, write_card
 
 LICENCE = "CC-BY-NC-4.0 (weights; the training data are for non-commercial use)"
+NOTE = "Trained on dermoscopic images of mostly light skin; accuracy on dark skin is not established."
 DATA_SETS = {"isic": "ISIC 2018", "ham": "HAM10000", "ph2": "PH2"}
 EXPORTED = "exported.json"
 _FRAME_TOLERANCE = 0.02
@@ -166,7 +167,7 @@ def main() -> None:
     known = load_bundle(args.bundle).card.version if (args.bundle / CARD_NAME).exists() else "1"
     words = ["--name", args.name, "--version", args.version or known, "--licence", LICENCE]
     words += ["--summary", summary, "--variants", args.variants]
-    export(run, args.bundle, words + [word for note in args.note for word in ("--note", note)])
+    export(run, args.bundle, words + [word for note in (NOTE, *args.note) for word in ("--note", note)])
     # fitted on nothing that the network was not allowed to see
     seen = {Path(source.index).stem for source in config.data.train}
     indexes = [index / f"{name}.csv" for name in GATE_INDEXES if name in seen]

@@ -90,6 +90,22 @@ def test_compare_models_then_their_results(
     assert said.count("Wilcoxon's p after Holm") == 3, "of several, the figures of one column are others"
 
 
+def test_masks_of_another_program_beside_a_model(
+    tiny_bundle: Path, index: Path, tmp_path: Path, run: Run
+) -> None:
+    masks, ours, theirs = (tmp_path / name for name in ("masks", "ours", "theirs"))
+    masks.mkdir()
+    for i in range(5):
+        shutil.copy(tmp_path / f"{i}_m.png", masks / f"img{i}.png")
+    assert run("evaluate", "--data", index, "--model", tiny_bundle, "-o", ours)[0] == 0
+    assert run("score", masks, masks, "-o", theirs)[0] == 0  # by name: it knows of no data set, and no groups
+    for pair in ((ours, theirs), (theirs, ours)):
+        code, _, said = run("compare", *pair, "-o", tmp_path / f"{pair[0].name} first")
+        assert code == 0 and "theirs is better than ours" in said, said
+    found = json.loads((tmp_path / "theirs first" / "comparison.json").read_text())
+    assert (found["n"], found["clusters"]) == (5, 5)
+
+
 def test_wrong_use_says_what_to_do(tiny_bundle: Path, index: Path, tmp_path: Path, run: Run) -> None:
     run_folder = tmp_path / "run"
     run_folder.mkdir()

@@ -56,6 +56,9 @@ def test_a_zip_with_one_broken_file(tiny_bundle: Path, tmp_path: Path) -> None:
     report = (tmp_path / "res/report.html").read_text("utf-8")
     assert "4 images: lesion found in 3, 1 failed." in report
     assert not (tmp_path.parent / "out_segmentation.png").exists()
+    (tmp_path / "broken.jpg").write_bytes(data[: len(data) // 3])
+    done = dermseg("segment", "broken.jpg", "-o", "none", "--model", tiny_bundle, cwd=tmp_path)
+    assert "none/report.html" in done.stderr and "none/masks" not in done.stderr  # nothing is there
 
 
 def test_it_says_how_many_need_a_look(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,20 @@ def test_difference_with_interval_and_test() -> None:
         ("male", 10, False),
     ]
     assert sex["groups"][0]["dice"]["difference"]["n"] == 20
+
+
+def test_what_was_scored_by_name_takes_data_set_and_groups_of_the_other() -> None:
+    a, b = table(0.05, 1), table(0.0, 2)
+    plain = Evaluation([replace(score, dataset="", group="") for score in a.scores])
+    for pair in ({"a": plain, "b": b}, {"b": b, "a": plain}):
+        assert compare(pair)["clusters"] == 15
+    assert (
+        compare({"a": plain, "b": b})["pairs"][0]["metrics"]
+        == compare({"a": a, "b": b})["pairs"][0]["metrics"]
+    )
+    twice = Evaluation([*b.scores, *(replace(score, dataset="e") for score in b.scores)])
+    with pytest.raises(DataError, match="in one evaluation only"):
+        compare({"a": plain, "b": twice})
 
 
 def test_exchange_turns_the_sign() -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from dermseg.apps.cli.main import main
 from dermseg.errors import ConfigError, ModelError, UsageError
 from dermseg.experiments.predict import RunModel
-from dermseg.export.bundle import Named, export_run
+from dermseg.export.bundle import Named, _licence, export_run
 from dermseg.export.two_classes import as_one_channel
 from dermseg.export.write import write_bundle
 from dermseg.inference.bundle import load_bundle
@@ -234,6 +234,22 @@ def test_a_bundle_is_replaced_whole(tiny_bundle: Path, tmp_path: Path) -> None:
         write_bundle(tmp_path / "b", card.model_copy(update={"version": version}), {"model.onnx": data})
     assert json.loads((tmp_path / "b" / "card.json").read_text())["version"] == "2"
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+def test_weights_that_began_with_a_bundle_keep_its_licence(run: Path, tmp_path: Path) -> None:
+    """Fine-tuned from the bundled model, a network stays under its conditions, also two runs later."""
+    assert _licence(load_config(run / "config.yaml")) == "unspecified"
+    ours = load_bundle("default").card.licence
+    start = "default"
+    for name, weights in (("first", "best.safetensors"), ("second", "")):
+        config = load_config(run / "config.yaml", [f"model.init_from={start}"])
+        assert _licence(config) == f"that of default: {ours}"
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        start = str(tmp_path / name / weights)
+    assert (
+        _licence(load_config(run / "config.yaml", [f"model.init_from={tmp_path / 'gone'}"])) == "unspecified"
+    )
 
 
 def test_a_pruned_unetpp_is_the_head_of_the_whole(run: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 Decisions
 - The difference is A minus B over the same images and the same references; another set of images or another
   reference is refused, since it would be compared with the difference of the data.
+- Masks that were scored by file name have no data set and no groups; they take those of the same images in
+  the other evaluation, so that another program's masks can be compared with a model on an index.
 - Intervals know clusters (patients, lesions). Wilcoxon's test does not; it is given because many ask for it.
 - Where more than two are compared, each with each, the p-values of one metric are corrected after Holm.
   Intervals are not, and nothing is corrected for looking at many metrics and many groups.
@@ -11,6 +13,7 @@ Decisions
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -21,7 +24,7 @@ from dermseg.errors import DataError, UsageError
 from dermseg.evaluation.calibration import CALIBRATION_METRICS
 from dermseg.evaluation.intervals import estimate, has_bootstrap, holm, wilcoxon_p
 from dermseg.evaluation.strata import STRATUM_METRICS, Stratum, group_figures, stratify
-from dermseg.evaluation.table import Evaluation, Key
+from dermseg.evaluation.table import Evaluation, ImageScore, Key
 
 LOWER_IS_BETTER = frozenset(
     [
@@ -62,6 +65,7 @@ def compare(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
     """
     if len(evaluations) < 2:
         raise UsageError("a comparison needs at least two evaluations")
+    evaluations = align(evaluations)
     first = next(iter(evaluations.values()))
     for other in evaluations.values():
         check_same(first, other)
@@ -75,6 +79,25 @@ def compare(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
             for name, e in evaluations.items()
         ],
         "pairs": _corrected(pairs),
+    }
+
+
+def align(evaluations: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+    """The evaluations, those without data sets (of `score`) with data set and group of the same images."""
+    named = next((e for e in evaluations.values() if any(s.dataset for s in e.scores)), None)
+    known = {} if named is None else {score.image_id: score for score in named.scores}
+    if named is None or len(known) < named.n:  # one name in two data sets: which one is meant is not known
+        return dict(evaluations)
+
+    def taken_from(score: ImageScore) -> ImageScore:
+        same = known.get(score.image_id, score)
+        return replace(score, dataset=same.dataset, group=same.group)
+
+    return {
+        name: e
+        if any(s.dataset or s.group for s in e.scores)
+        else Evaluation([taken_from(s) for s in e.scores], e.failures)
+        for name, e in evaluations.items()
     }
 
 

@@ -27,6 +27,7 @@ from dermseg.export.variants import Original, check_names, store_variants
 from dermseg.export.write import check_output, write_bundle
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
+from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import ModelCard, Preprocessing
 from dermseg.inference.machine import describe_machine, library_versions
 from dermseg.inference.preprocess import to_input
@@ -39,6 +40,7 @@ from dermseg.training.rows import select_rows
 from dermseg.training.start import Start, average_with, find_start
 
 CHECKED_IMAGES = 64
+UNSPECIFIED = "unspecified"
 MAX_LOGIT_DIFFERENCE = 0.01  # a probability of at most a quarter of this
 
 INTENDED_USE = (
@@ -46,7 +48,7 @@ INTENDED_USE = (
     "measurement. Not a medical device; says nothing about malignancy."
 )
 LIMITATIONS = [
-    "Trained on dermoscopic images of mostly light skin; accuracy on dark skin is not established.",
+    "Accuracy on skin tones, cameras and kinds of lesions that the training images lack is not established.",
     "Expects one main lesion that is mostly inside the image.",
     "Reference outlines differ between people; the model cannot be surer than they are.",
 ]
@@ -58,7 +60,7 @@ class Named:
 
     name: str
     version: str
-    licence: str
+    licence: str = ""  # where it is not given: that of the bundle which the weights began with
     summary: str = ""
     notes: tuple[str, ...] = ()
 
@@ -169,7 +171,7 @@ def export_run(
         architecture=config.model.architecture,
         architecture_options=all_options,
         parameters=parameters,
-        licence=named.licence,
+        licence=named.licence or _licence(config),
         intended_use=INTENDED_USE,
         limitations=[*LIMITATIONS, *named.notes],
         preprocessing=preprocessing,
@@ -253,6 +255,21 @@ def _averaged(config: RunConfig) -> dict[str, str]:
     if not (start := config.model.init_from) or not (share := config.model.average_with_start):
         return {}
     return {"weights": f"{100 - 100 * share:g} % as trained, {100 * share:g} % of {Path(start).name}"}
+
+
+def _licence(config: RunConfig) -> str:
+    """The licence of the bundle that the weights began with, however many runs ago, as far as it is known."""
+    if not (start := config.model.init_from):
+        return UNSPECIFIED
+    earlier = expand(start)
+    run = earlier.parent if earlier.suffix == ".safetensors" else earlier
+    if (run / CONFIG).is_file():
+        return _licence(load_config(run / CONFIG))
+    try:
+        first = load_bundle(earlier).card
+    except ModelError:  # weights without a card, or gone
+        return UNSPECIFIED
+    return first.licence if first.licence == UNSPECIFIED else f"that of {first.name}: {first.licence}"
 
 
 def _initialisation(config: RunConfig) -> str:

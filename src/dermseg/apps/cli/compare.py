@@ -51,6 +51,7 @@ def compare(
     The difference is the first minus the second. With more than two, each is compared with each and p-values
     are corrected after Holm. Images that one of them could not score are refused.
     """
+    from dermseg.evaluation.compare import align
     from dermseg.evaluation.compare import compare as compare_evaluations
     from dermseg.evaluation.metadata import attach, read_metadata
     from dermseg.evaluation.output import COMPARISON, PAGE, describe_intervals, prepare_folder
@@ -64,6 +65,7 @@ def compare(
     evaluations = dict(zip(labels, _evaluations(names, labels, data, split, output), strict=True))
     if facts is not None:
         evaluations = {name: attach(evaluation, facts) for name, evaluation in evaluations.items()}
+    evaluations = align(evaluations)
     summary = compare_evaluations(evaluations)
     where = "finished evaluations" if data is None else f"{data.name}, split {split}"
     summary["protocol"] = {

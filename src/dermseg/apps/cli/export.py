@@ -51,7 +51,7 @@ def export(
     name: Annotated[str | None, typer.Option(help="Name in the card; default: the folder's name.")] = None,
     version: Annotated[str | None, typer.Option(help="Version in the card; 1 where not given.")] = None,
     licence: Annotated[
-        str | None, typer.Option(help="Licence of the weights; unspecified where not given.")
+        str | None, typer.Option(help="Licence of the weights; default: of the bundle they began with.")
     ] = None,
     summary: Annotated[str | None, typer.Option(help="One line about the model.")] = None,
     note: Annotated[
@@ -113,7 +113,7 @@ def export(
             Named(
                 name or output.name,
                 version or "1",
-                licence or "unspecified",
+                licence or "",
                 summary or "",
                 tuple(note or ()),
             ),

@@ -273,7 +273,8 @@ def _tell(result: BatchResult, save: Sequence[str]) -> None:
     kinds += [*MAPS, *MARGINS] if options["uncertainty"] else []
     places = {LAYOUT[kind][0]: LAYOUT[kind][0] for kind in kinds} | {"table": RESULTS, "report": REPORT}
     for label, name in places.items():
-        say(f"  {label:<15}{out / name}")
+        if (out / name).exists():  # of failed images, and of JPEGs as DICOM objects, there is nothing
+            say(f"  {label:<15}{out / name}")
     if counts["failed"]:
         say(f"{counts['failed']} failed:")
         failed = (entry.row for entry in read_entries(out) if entry.row.status == "failed")
