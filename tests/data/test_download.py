@@ -301,3 +301,10 @@ def test_archive_without_isic_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "isic_cli", None)
     with pytest.raises(MissingExtraError, match="download"):
         download_archive(tmp_path)
+
+
+def test_an_archive_out_of_reach_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dermseg.data.download.importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("dermseg.data.download.ARCHIVE", "http://127.0.0.1:1/")
+    with pytest.raises(DownloadError, match="the ISIC archive cannot be reached"):
+        download_archive(tmp_path)

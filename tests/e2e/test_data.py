@@ -138,6 +138,11 @@ def test_synthetic_images_are_a_data_set(tmp_path: Path, run: Run) -> None:
         (("import", "x", "--split-column", "fold"), "--split-column can have no effect without --splits"),
         (("check", "nowhere.csv"), "dermseg data import"),
         (("download", "isic2099", "-o", "x"), "one of: isic-archive, isic2016"),
+        (("download", "ham10000", "-o", "x", "--limit", "9"), "--limit is for isic-archive alone"),
+        (
+            ("download", "isic-archive", "-o", "x", "--retries", "0"),
+            "--retries has no effect on isic-archive",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line(

@@ -11,10 +11,12 @@ metadata it wrote, and it is run again for what is missing.
 from __future__ import annotations
 
 import csv
+import http.client
 import importlib.util
 import json
 import subprocess
 import sys
+import urllib.error
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,12 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from dermseg.data.fetch import RETRIES, check_disk, fetch, sha256_of
-from dermseg.data.remote import remote_info
+from dermseg.data.remote import open_url, remote_info
 from dermseg.data.sources.addresses import COLLECTIONS, Address
-from dermseg.errors import DataError, MissingExtraError
+from dermseg.errors import DataError, DownloadError, MissingExtraError
 from dermseg.files import atomic_write, check_writable, write_json
 from dermseg.images.sources import IMAGE_EXTENSIONS
 
+ARCHIVE = "https://api.isic-archive.com/"
 RECORD = "downloads.json"
 NOTICE = "LICENCE.txt"
 
@@ -209,6 +212,8 @@ def download_archive(
     ------
     MissingExtraError
         ``isic-cli`` is not installed.
+    DownloadError
+        The archive cannot be reached.
     DataError
         It failed, or images are still missing after all attempts.
     """
@@ -218,6 +223,7 @@ def download_archive(
     if command is None:
         if importlib.util.find_spec("isic_cli") is None:
             raise MissingExtraError("downloading from the ISIC archive", "download")
+        _check_archive()
         command = (sys.executable, "-m", "isic_cli.cli", "--no-version-check")
     arguments = [*command, "image", "download"]
     for option, value in (("--search", search), ("--collections", collections)):
@@ -264,6 +270,21 @@ def download_archive(
         "licences": licences,
         "missing": missing,
     }
+
+
+def _check_archive() -> None:
+    """An archive that cannot be reached is said at once: isic-cli tries for twenty minutes without a word."""
+    try:
+        open_url(ARCHIVE, {}, 30.0, "HEAD").close()
+    except urllib.error.HTTPError as error:
+        error.close()  # it answers
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise DownloadError(
+            f"the ISIC archive cannot be reached: {reason}",
+            file=ARCHIVE,
+            hint="run the same command again where the internet is",
+        ) from None
 
 
 def _read_archive(folder: Path) -> list[dict[str, str]]:

@@ -182,9 +182,13 @@ def download_(
     search: Annotated[str, typer.Option("--search", help="isic-archive: its query language.")] = "",
     collections: Annotated[str, typer.Option("--collections", help="isic-archive: collection ids.")] = "",
     limit: Annotated[int, typer.Option("--limit", min=0, help="isic-archive: at most so many; 0: all.")] = 0,
-    retries: Annotated[int, typer.Option("--retries", min=0, help="Failures in a row to bear.")] = 8,
-    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds without a byte.")] = 30.0,
-    backoff_s: Annotated[float, typer.Option("--backoff", help="Seconds before the second try.")] = 1.0,
+    retries: Annotated[
+        int | None, typer.Option("--retries", min=0, help="Failures in a row to bear (8).")
+    ] = None,
+    timeout_s: Annotated[float | None, typer.Option("--timeout", help="Seconds without a byte (30).")] = None,
+    backoff_s: Annotated[
+        float | None, typer.Option("--backoff", help="Seconds before the second try (1).")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Download a data set, with its licence.
@@ -193,21 +197,34 @@ def download_(
     """
     from dermseg.data.download import download, download_archive
 
+    of_files = {
+        "--part": part or None,
+        "--mirror": mirror,
+        "--retries": retries,
+        "--timeout": timeout_s,
+        "--backoff": backoff_s,
+    }
     if source == "isic-archive":
+        refuse_unused(
+            {name: value is not None for name, value in of_files.items()}, f"has no effect on {source}"
+        )
         report = download_archive(output, search=search, collections=collections, limit=limit)
         say(f"{output}: {report['images']} images, {report['bytes'] / 1e6:.0f} MB")
         if json_:
             print_json(report)
         return
+    refuse_unused(
+        {"--search": search, "--collections": collections, "--limit": limit}, "is for isic-archive alone"
+    )
     with goes_on("The same command goes on from there."), bytes_progress() as step:
         files = download(
             source,
             output,
             parts=part or (),
             mirror=mirror,
-            retries=retries,
-            timeout_s=timeout_s,
-            backoff_s=backoff_s,
+            retries=8 if retries is None else retries,
+            timeout_s=30.0 if timeout_s is None else timeout_s,
+            backoff_s=1.0 if backoff_s is None else backoff_s,
             progress=step,
         )
     for file in files:
