@@ -37,3 +37,10 @@ def test_help(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_argument_and_option_is_explained() -> None:
     for words, command in commands():
         assert not [p.name for p in command.params if not getattr(p, "help", "")], words
+
+
+def test_what_is_put_in_is_in_capitals() -> None:
+    """As the tables of README have it; an argument's own name is Python's."""
+    for words, command in commands():
+        for argument in (p for p in command.params if p.param_type_name == "argument"):
+            assert argument.metavar and argument.metavar.isupper(), (words, argument.name)

@@ -217,7 +217,10 @@ def held_out_predictions(
     numbers: dict[Hashable, int] = {}
     of_image = np.array([numbers.setdefault(g, len(numbers)) for g in groups], np.intp)
     if len(numbers) < FOLDS:
-        raise DataError(f"cross-validation in {FOLDS} folds needs as many groups, got {len(numbers)}")
+        raise DataError(
+            f"images of {len(numbers)} patients or lesions are too few to fit on, {FOLDS} is the least",
+            hint="give calib and val a larger share ('dermseg data split --ratios'), or add images",
+        )
     fold = (np.random.default_rng(seed).permutation(len(numbers)) % FOLDS)[of_image]
     predicted = np.empty(len(target))
     for k in range(FOLDS):

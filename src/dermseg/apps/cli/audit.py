@@ -67,7 +67,7 @@ def show(
         Path | None, typer.Option(metavar="FILE", help="Only results for this image file, byte for byte.")
     ] = None,
 ) -> None:
-    """Print records as JSON lines. It does not check the chain; ``dermseg audit verify`` does."""
+    """Print records as JSON lines. It does not check the chain; 'dermseg audit verify' does."""
     import hashlib
 
     if not log.is_file():

@@ -22,7 +22,7 @@ def compare(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="A B [C ...]",
+            metavar="A B",
             help="Models (name, folder or zip), or folders of 'evaluate -o' or 'score -o'.",
         ),
     ],

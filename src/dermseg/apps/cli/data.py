@@ -39,7 +39,7 @@ app.command("download")(download_)
 @app.command("split")
 def split_(
     *,
-    indexes: Annotated[list[Path], typer.Argument(metavar="INDEX...", help="Indexes; several become one.")],
+    indexes: Annotated[list[Path], typer.Argument(metavar="INDEX", help="Indexes; several become one.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The index to write.")],
     ratios: Annotated[
         str | None, typer.Option("--ratios", help="Of train, val, test (0.70,0.15,0.15), or name=share,...")
@@ -141,7 +141,7 @@ app.command("stats")(stats_)
 
 @app.command("check")
 def check_(
-    index: Annotated[Path, typer.Argument(help="The index.")],
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="The index.")],
     workers: WorkersOption = 2,
     json_: JsonOption = False,
 ) -> None:
@@ -191,7 +191,7 @@ def _parse_ratios(text: str) -> dict[str, float]:
 @app.command("export")
 def export_(
     *,
-    index: Annotated[Path, typer.Argument(help="The index.")],
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="The index.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write; it must be new.")],
     format_: Annotated[str, typer.Option("--format", help="coco, webdataset or tfrecord.")],
     split: Annotated[str, typer.Option("--split", help="Only this split.")] = "",

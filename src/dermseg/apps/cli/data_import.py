@@ -28,7 +28,7 @@ def import_(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KIND] INPUT...",
+            metavar="[KIND] INPUT",
             help="Folders and zips; a first word says what they hold: auto, isic2016, isic2017, isic2018, "
             "isic2018-task2, ham10000, ph2, labelme, coco, shards (WebDataset, TFRecord), dicom or folder.",
         ),
@@ -168,7 +168,9 @@ def import_(
 
 def download_(
     *,
-    source: Annotated[str, typer.Argument(help="isic2016, isic2017, isic2018, ham10000, or isic-archive.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="isic2016, isic2017, isic2018, ham10000, or isic-archive.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to fill.")],
     part: Annotated[
         list[str] | None,

@@ -12,7 +12,7 @@ from dermseg.apps.cli.data_common import JsonOption, WorkersOption, progress
 
 
 def stats_(
-    index: Annotated[Path, typer.Argument(help="The index.")],
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="The index.")],
     areas: Annotated[bool, typer.Option("--areas/--no-areas", help="Read the masks.")] = True,
     workers: WorkersOption = 2,
     json_: JsonOption = False,

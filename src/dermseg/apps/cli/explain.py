@@ -28,7 +28,7 @@ def explain(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write into a folder that is there.")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Show which parts of an image the outline rests on: Grad-CAM (needs the extra 'train').
 

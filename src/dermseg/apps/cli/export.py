@@ -21,7 +21,7 @@ app = new_app()
 @app.command()
 def export(
     *,
-    run: Annotated[Path | None, typer.Argument(help="Run folder of 'dermseg train'.")] = None,
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Run folder of 'dermseg train'.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the bundle.")],
     onnx_: Annotated[
         Path | None, typer.Option("--onnx", metavar="FILE", help="Instead of RUN: an ONNX file of others.")

@@ -169,7 +169,9 @@ def rank_(
 
 @app.command("import")
 def import_(
-    inputs: Annotated[list[Path], typer.Argument(help="Folders with images and LabelMe files.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER", help="Folders with images and LabelMe files.")
+    ],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="The index to write.")] = Path("index.csv"),
     labels: Annotated[

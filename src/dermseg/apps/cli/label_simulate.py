@@ -13,7 +13,7 @@ from dermseg.errors import MissingExtraError, UsageError
 
 
 def simulate_(
-    index: Annotated[Path, typer.Argument(help="Index of images whose masks are known.")],
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Index of images whose masks are known.")],
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for cells, table and plot.")] = Path(
         "runs/simulate"

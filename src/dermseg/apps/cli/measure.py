@@ -56,7 +56,10 @@ COLUMNS = (
 def measure(
     masks: Annotated[
         list[str],
-        typer.Argument(help="Masks or label maps: files, folders (or OUT of dermseg segment), globs, zips."),
+        typer.Argument(
+            metavar="MASKS",
+            help="Masks or label maps: files, folders (or OUT of dermseg segment), globs, zips.",
+        ),
     ],
     spacing_mm: Annotated[
         str | None,

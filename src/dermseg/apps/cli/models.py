@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = new_app()
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
-BundleArgument = Annotated[str, typer.Argument(help="A bundle's name, folder or zip.")]
+BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's name, folder or zip.")]
 
 
 @app.callback()

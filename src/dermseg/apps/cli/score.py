@@ -16,9 +16,14 @@ app = new_app()
 def score(
     predictions: Annotated[
         Path,
-        typer.Argument(help="Folder or zip of predicted masks, or an output folder of 'dermseg segment'."),
+        typer.Argument(
+            metavar="PREDICTIONS",
+            help="Folder or zip of predicted masks, or an output folder of 'dermseg segment'.",
+        ),
     ],
-    references: Annotated[Path, typer.Argument(help="Folder or zip of reference masks.")],
+    references: Annotated[
+        Path, typer.Argument(metavar="REFERENCES", help="Folder or zip of reference masks.")
+    ],
     *,
     output: Annotated[
         Path | None,

@@ -12,11 +12,16 @@ from dermseg.apps.cli.common import goes_on, listed_failures, new_app, print_jso
 from dermseg.errors import DermsegError, UsageError
 
 app = new_app()
-SuiteArgument = Annotated[Path, typer.Argument(help="YAML file of the suite.")]
+SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="YAML file of the suite.")]
 OutputOption = Annotated[
     Path | None, typer.Option("-o", "--output", help="Folder of the suite; default runs/<name of the suite>.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+@app.callback()
+def suite() -> None:
+    """Train and compare many models: fractions, folds, seeds. Needs the extra 'train'."""
 
 
 @app.command()
@@ -74,7 +79,7 @@ def report(suite: SuiteArgument, output: OutputOption = None, as_json: JsonOptio
 
 @app.command()
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="Folder with runs anywhere below it.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with runs anywhere below it.")],
     data: Annotated[Path, typer.Option("--data", help="Index to evaluate on.")],
     split: Annotated[str, typer.Option("--split", help="Split to evaluate on.")] = "test",
     as_json: JsonOption = False,

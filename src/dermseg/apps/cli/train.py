@@ -23,7 +23,7 @@ def train(
     *,
     config: Annotated[
         Path | None,
-        typer.Argument(help="YAML configuration of the run; default: $DERMSEG_CONFIG."),
+        typer.Argument(metavar="CONFIG", help="YAML configuration of the run; default: $DERMSEG_CONFIG."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Run folder; default runs/<name>.")
@@ -47,7 +47,7 @@ def train(
     find_batch_size: Annotated[
         bool, typer.Option("--find-batch-size", help="Only find the largest batch that fits in memory.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Train a network. Ctrl-C or a kill loses nothing: --resume RUN goes on where it stopped.
 

@@ -22,7 +22,7 @@ def uncertainty() -> None:
 
 @app.command()
 def fit(
-    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle; it is changed.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle; it is changed.")],
     *,
     data: Data,
     caught: Annotated[
@@ -58,7 +58,7 @@ def evaluate(
         "test"
     ),
     model: ModelOption = "default",
-    alpha: Annotated[float, typer.Option(help="Level of the margins.")] = 0.1,
+    margin: Annotated[float, typer.Option(metavar="A", help="Level of the margins, as in segment.")] = 0.1,
     as_json: Json = False,
 ) -> None:
     """Measure all of it on images with reference masks.
@@ -75,12 +75,12 @@ def evaluate(
     from dermseg.uncertainty.opinions import has_mc_dropout, load_mc_session
 
     loaded = load_model(model)
-    check_margins(loaded.trust, alpha, loaded.card.name)
+    check_margins(loaded.trust, margin, loaded.card.name)
     session = load_mc_session(loaded.bundle) if has_mc_dropout(loaded.bundle) else None
     rows, _ = select_split([row for index in data for row in read_index(index)], split)
     with ImageCounter("measuring", len(rows)) as progress:
         judged = judge(loaded, collect(loaded, rows, session=session, progress=progress.advance))
-    summary = summarise(judged, alpha)
+    summary = summarise(judged, margin)
     if as_json:
         print_json(summary)
         return
