@@ -145,8 +145,9 @@ def test_an_interval_stays_a_share() -> None:
 
 
 def test_too_few_groups() -> None:
-    with pytest.raises(DataError, match="10 folds"):
+    with pytest.raises(DataError, match=r"2 patients or lesions are too few .* 10 is the least") as caught:
         fit_dice_model(["a"], np.zeros((40, 1)), np.ones(40), np.zeros(40, np.bool_), [0, 1] * 20)
+    assert "--ratios" in str(caught.value.hint)
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32 - 1))
