@@ -106,6 +106,8 @@ def test_json_logs_and_a_second_run(tiny_bundle: Path, tmp_path: Path) -> None:
         (["in", "--workers", "0"], "at least 1"),
         (["in", "--model", "nowhere"], "there is no bundle 'nowhere'"),
         (["in", "--resume", "--overwrite"], "exclude each other"),
+        (["in", "--variant", "int9"], "has no variant 'int9'"),
+        (["in", "--margin", "0.05"], "add --uncertainty"),
     ],
 )
 def test_wrong_usage_says_what_to_do(

@@ -27,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from dermseg.errors import ModelError
+from dermseg.errors import ModelError, UnknownModelError
 from dermseg.images.filter_names import FilterName
 from dermseg.schema import Strict, place_of, words_of
 
@@ -237,13 +237,14 @@ class ModelCard(_Open):
 
         Raises
         ------
-        ModelError
-            No such variant; the message lists those there are.
+        UnknownModelError
+            No such variant; the hint lists those there are.
         """
         chosen = self.default_variant if name is None else name
         if chosen not in self.variants:
-            raise ModelError(
-                f"model '{self.name}' has no variant '{chosen}'", hint=f"use one of {sorted(self.variants)}"
+            raise UnknownModelError(
+                f"model '{self.name}' has no variant '{chosen}'",
+                hint=f"it has {', '.join(sorted(self.variants))}",
             )
         return self.variants[chosen]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import InputsArgument, ModelOption, new_app, print_json, say
+from dermseg.apps.cli.common import InputsArgument, ModelOption, new_app, print_json, refuse_unused, say
 from dermseg.apps.cli.interrupt import stop_on_interrupt
 from dermseg.errors import MissingExtraError, UsageError
 
@@ -61,12 +61,12 @@ def segment(
         ),
     ] = False,
     margin: Annotated[
-        float,
+        float | None,
         typer.Option(
             metavar="A",
-            help="Level of the margins: the share of the lesion that may lie outside the outer line.",
+            help="Level of the margins: the share of the lesion that may lie outside the outer line (0.1).",
         ),
-    ] = 0.1,
+    ] = None,
     save: Annotated[
         str,
         typer.Option(
@@ -127,8 +127,12 @@ def segment(
         "max_megapixels": max_megapixels,
         "allow_truncated": allow_truncated,
         "uncertainty": uncertainty,
-        "margin": margin,
     }
+    if margin is not None:
+        refuse_unused(
+            {"--margin": not uncertainty}, "has no effect without --uncertainty", hint="add --uncertainty"
+        )
+        chosen["margin"] = margin
     if engine not in ("local", "ray"):
         raise UsageError(f"--engine: unknown value '{engine}'", hint="local or ray")
     if engine == "ray":
