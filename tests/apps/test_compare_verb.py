@@ -86,6 +86,9 @@ def test_compare_models_then_their_results(
     assert same == dice["difference"]
     code, _, said = run("compare", *folders, "-o", out)
     assert (code, "--overwrite" in said) == (2, True)
+    for more in (("--split", "val"), ("--data", index)):
+        code, _, said = run("compare", *folders, *more)
+        assert (code, f"{more[0]} has no effect on finished evaluations" in said) == (2, True), said
     _, _, said = run("compare", *folders, shutil.copytree(folders[0], tmp_path / "third"))
     assert said.count("Wilcoxon's p after Holm") == 3, "of several, the figures of one column are others"
 

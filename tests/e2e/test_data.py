@@ -137,6 +137,7 @@ def test_synthetic_images_are_a_data_set(tmp_path: Path, run: Run) -> None:
         ),
         (("import", "x", "--split-column", "fold"), "--split-column can have no effect without --splits"),
         (("check", "nowhere.csv"), "dermseg data import"),
+        (("export", "i.csv", "--format", "coco", "-o", "x", "--shard-size", "9"), "has no effect on coco"),
         (("download", "isic2099", "-o", "x"), "one of: isic-archive, isic2016"),
         (("download", "ham10000", "-o", "x", "--limit", "9"), "--limit is for isic-archive alone"),
         (

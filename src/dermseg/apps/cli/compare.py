@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.common import new_app, print_json, refuse_unused, say
 from dermseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def compare(
     data: Annotated[
         Path | None, typer.Option("--data", help="Index of the data set; needed to run models.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to run models on.")] = "test",
+    split: Annotated[str | None, typer.Option(help="Split to run models on (test).")] = None,
     metadata: Annotated[
         Path | None,
         typer.Option(help="CSV with diagnosis, site, age, sex, source or annotations per image, for groups."),
@@ -59,6 +59,12 @@ def compare(
     from dermseg.report.comparison import render_comparison, verdict
 
     labels = label(names)
+    if all(map(_finished, names)):  # or it would seem that they were run on it
+        refuse_unused(
+            {"--data": data, "--split": split},
+            "has no effect on finished evaluations, which have their images",
+        )
+    split = split or "test"
     facts = None if metadata is None else read_metadata(metadata)
     if output is not None:
         prepare_folder(output, overwrite=overwrite, holds=COMPARISON)
@@ -114,7 +120,7 @@ def _evaluations(
     from dermseg.inference.bundle import load_bundle
     from dermseg.inference.predictor import load_model
 
-    finished = [(Path(name) / PER_IMAGE).is_file() for name in names]
+    finished = [_finished(name) for name in names]
     if data is None and not all(finished):
         model = names[finished.index(False)]
         hint = "--data INDEX says what to run it on"
@@ -134,6 +140,12 @@ def _evaluations(
         if output is not None:
             evaluation.write_csv(output / f"{called}.{PER_IMAGE}".replace("/", "_"))
         yield evaluation
+
+
+def _finished(name: str) -> bool:
+    from dermseg.evaluation.output import PER_IMAGE
+
+    return (Path(name) / PER_IMAGE).is_file()
 
 
 def _format(pair: dict[str, Any], test: str) -> str:

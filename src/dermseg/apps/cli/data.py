@@ -195,8 +195,13 @@ def export_(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write; it must be new.")],
     format_: Annotated[str, typer.Option("--format", help="coco, webdataset or tfrecord.")],
     split: Annotated[str, typer.Option("--split", help="Only this split.")] = "",
-    labels: Annotated[str, typer.Option("--labels", help="coco: the category of each mask.")] = "lesion",
-    shard_size: Annotated[int, typer.Option("--shard-size", min=1, help="Images in a shard.")] = 1000,
+    labels: Annotated[
+        str | None, typer.Option("--labels", help="coco: the category of each mask (lesion).")
+    ] = None,
+    shard_size: Annotated[
+        int | None,
+        typer.Option("--shard-size", min=1, help="webdataset, tfrecord: images in a shard (1000)."),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Write images and masks as COCO, WebDataset or TFRecord.
@@ -206,15 +211,17 @@ def export_(
     from dermseg.data.export import export_rows
     from dermseg.data.index import read_index
 
+    unused = {"--shard-size": shard_size} if format_ == "coco" else {"--labels": labels}
+    refuse_unused(unused, f"has no effect on {format_}")
     check_writable(output)
     if output.exists() and any(output.iterdir()):
         raise UsageError("the folder is not empty", file=output, hint="another -o")
     rows = [row for row in read_index(index) if not split or row.split == split]
     if not rows:
         raise DataError(f"no image has split '{split}'" if split else "the index is empty", file=index)
-    names = comma_list(labels)
+    names = comma_list(labels or "lesion")
     with progress("writing") as step:
-        files = export_rows(rows, format_, output, labels=names, shard_size=shard_size, progress=step)
+        files = export_rows(rows, format_, output, labels=names, shard_size=shard_size or 1000, progress=step)
     say(f"{output}: {len(rows)} images in {len(files)} files")
     if json_:
         print_json({"images": len(rows), "files": [str(file) for file in files]})
