@@ -37,6 +37,7 @@ from dermseg.inference.card import Metric
 from dermseg.report.model_card import render_model_card
 from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state
 from dermseg.training.config import RunConfig, load_config
+from make_model import NOTE
 from model_card import metric
 
 LICENCE = "CC-BY-NC-4.0 (weights; the training data are for non-commercial use)"
@@ -77,6 +78,7 @@ def lay_out(name: str, run: Path, output: Path, licence: str) -> None:
     with tempfile.TemporaryDirectory(dir=output) as work:
         bundle = Path(work) / name
         words = ["export", str(run), "-o", str(bundle), "--name", name, "--licence", licence, "--json"]
+        words += ["--note", NOTE]
         subprocess.run(
             [sys.executable, "-m", "dermseg.apps.cli.main", *words], stdout=subprocess.DEVNULL, check=True
         )
