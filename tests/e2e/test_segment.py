@@ -108,6 +108,7 @@ def test_json_logs_and_a_second_run(tiny_bundle: Path, tmp_path: Path) -> None:
         (["in", "--resume", "--overwrite"], "exclude each other"),
         (["in", "--variant", "int9"], "has no variant 'int9'"),
         (["in", "--margin", "0.05"], "add --uncertainty"),
+        (["index.csv"], "lists of images are read by --engine ray"),
     ],
 )
 def test_wrong_usage_says_what_to_do(

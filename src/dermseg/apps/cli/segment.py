@@ -154,6 +154,8 @@ def segment(
                 stop=stop,
             )
         return _end(summary, as_json=as_json)
+    if all(given.lower().endswith((".txt", ".csv", ".parquet")) for given in inputs):
+        raise UsageError(f"'{inputs[0]}' is no image", hint="lists of images are read by --engine ray")
     out = Path(output)
     if any(Path(given).is_dir() and os.path.realpath(given) == os.path.realpath(out) for given in inputs):
         raise UsageError("the output folder is an input too", file=out, hint="choose another one with -o")
