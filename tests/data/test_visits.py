@@ -48,6 +48,25 @@ def test_lesions_of_two_people_are_not_one(tmp_path: Path) -> None:
     assert [[one.lesion for one in group] for group in lesions] == [["P1/1", "P1/1"], ["P2/1"]]
 
 
+@pytest.mark.parametrize("mark", [", ", ";", "\t"])
+def test_columns_as_spreadsheets_write_them(tmp_path: Path, mark: str) -> None:
+    """A column that is not recognised would make two lesions one."""
+    text = "Image,Lesion,DATE \na.jpg,1,2026-02-01\nb.jpg,2,2026-01-01\nc.jpg,1,2026-01-01\n"
+    lesions, _ = read_visits(table(tmp_path, text.replace(",", mark)))
+    assert [[one.image.name for one in group] for group in lesions] == [["c.jpg", "a.jpg"], ["b.jpg"]]
+
+
+def test_names_that_look_alike_together_are_two_people(tmp_path: Path) -> None:
+    lesions, _ = read_visits(table(tmp_path, "image,subject,lesion\na.jpg,P/1,2\nb.jpg,P,1/2\n"))
+    assert [len(group) for group in lesions] == [1, 1]
+
+
+def test_a_table_of_another_encoding_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "visits.csv").write_text("image\na.jpg\n", encoding="utf-16")
+    with pytest.raises(DataError, match="save it as CSV UTF-8"):
+        read_visits(tmp_path / "visits.csv")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -59,6 +78,7 @@ def test_lesions_of_two_people_are_not_one(tmp_path: Path) -> None:
         ("image,spacing_mm\na.jpg,nan\n", "line 2: spacing_mm 'nan'"),
         ("image,lesion,date\na.jpg,x,2026-01-01\nb.jpg,x,\n", "'b.jpg' has no date"),
         ("image,lesion\n", "no row"),
+        ("image,lesion,Lesion\na.jpg,1,2\n", "more than one column 'lesion'"),
     ],
 )
 def test_what_cannot_be_right_is_said(tmp_path: Path, text: str, message: str) -> None:

@@ -1,8 +1,8 @@
 """A table of visits: which photographs show which lesion, and when they were taken.
 
-CSV with a column ``image`` and, where they are known, ``subject``, ``lesion``, ``date``, ``spacing_mm`` and
-``mask``; others are passed over, so that an index is such a table too. Locations are relative to the table or
-``zip!member``.
+CSV (commas, semicolons or tabs) with a column ``image`` and, where they are known, ``subject``, ``lesion``,
+``date``, ``spacing_mm`` and ``mask``; others are passed over, so that an index is such a table too. Locations
+are relative to the table or ``zip!member``.
 """
 
 from __future__ import annotations
@@ -38,12 +38,22 @@ def read_visits(path: Path) -> tuple[list[list[Photograph]], int]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"the table cannot be read: {reason}", file=path) from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    if "image" not in (reader.fieldnames or ()):
+        hint = "save it as CSV UTF-8" if isinstance(error, UnicodeDecodeError) else None
+        raise DataError(f"the table cannot be read: {reason}", file=path, hint=hint) from None
+    header = text.partition("\n")[0]
+    delimiter = next(
+        (mark for mark in "\t;" if mark in header), ","
+    )  # spreadsheets write what is usual there
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    # A column "Lesion" that is passed over would make all lesions one.
+    columns = [name.strip().lower() for name in reader.fieldnames or ()]
+    reader.fieldnames = columns
+    if "image" not in columns:
         raise DataError("no column 'image'", file=path, hint=_EXAMPLE)
-    named = "lesion" in (reader.fieldnames or ())
-    lesions: dict[str, list[Photograph]] = {}
+    if twice := [name for name in COLUMNS if columns.count(name) > 1]:
+        raise DataError(f"more than one column '{twice[0]}'", file=path)
+    named = "lesion" in columns
+    lesions: dict[tuple[str, str], list[Photograph]] = {}
     nameless = 0
     try:
         for record in reader:
@@ -54,8 +64,8 @@ def read_visits(path: Path) -> tuple[list[list[Photograph]], int]:
             if named and not values["lesion"]:
                 nameless += 1
                 continue
-            photograph = _parse(values, path, line)
-            lesions.setdefault(photograph.lesion, []).append(photograph)
+            whose = values["subject"], values["lesion"]
+            lesions.setdefault(whose, []).append(_parse(values, path, line))
     except csv.Error as error:
         raise DataError(f"line {reader.line_num}: {error}", file=path) from None
     if not lesions:
