@@ -66,7 +66,9 @@ def test_over_another_visit_where_the_first_cannot_be_recognised(model: Model, t
     first, last = shot(tmp_path, "first", 40, skin=1), shot(tmp_path, "last", 44, skin=2)
     halves = [cv2.imread(one.image.label) for one in (first, last)]
     halves[0][:, SIDE // 2 :] = halves[1][:, SIDE // 2 :]
-    cv2.imwrite(str(tmp_path / "between.png"), halves[0])
+    farther = cv2.getRotationMatrix2D(((SIDE - 1) / 2, (SIDE - 1) / 2), 12, 0.9)
+    both = cv2.warpAffine(halves[0], farther, (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT)
+    cv2.imwrite(str(tmp_path / "between.png"), both)
     between = Photograph(as_source(tmp_path / "between.png"), "mole")
     direct = follow(model, [first, last]).comparisons[0]
     assert direct.alignment is None and direct.change.area is None and direct.overlap is None

@@ -93,6 +93,40 @@ def test_a_lesion_that_grows_does_not_change_the_scale(growth: float) -> None:
     assert by_the_lesion is not None and by_the_lesion.scale == pytest.approx(growth**-0.5 / 0.95, rel=0.01)
 
 
+def stamped(pixels: Pixels) -> Pixels:
+    """What a camera or a program writes on every photograph, at the same place."""
+    out = pixels.copy()
+    for text, row in (("Clinic 2019 sample", 28), ("dermatoscope no. 7", 306)):
+        cv2.putText(out, text, (12, row), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (255,) * 3, 2, cv2.LINE_AA)
+    return out
+
+
+@pytest.mark.parametrize(("turn", "scale"), [(0, 0.8), (25, 1.3)])
+def test_what_moves_with_the_camera_does_not_give_the_scale(turn: float, scale: float) -> None:
+    """A stamp agrees with itself better than skin does, and says that nobody has come closer."""
+    pixels, lesion = photograph()
+    second, outline = moved(pixels, lesion, turn, scale, (3, -5))
+    found = align(landmarks(stamped(pixels), lesion), landmarks(stamped(second), outline))
+    assert found is not None and found.scale == pytest.approx(1 / scale, rel=0.01)
+    bare = [np.where(mask[..., None], [90] * 3, 190).astype(np.uint8) for mask in (lesion, outline)]
+    nothing = align(landmarks(stamped(bare[0]), lesion), landmarks(stamped(bare[1]), outline))
+    assert nothing is None or nothing.scale is None
+
+
+def test_a_photograph_and_its_copy_have_one_scale() -> None:
+    pixels, lesion = photograph()
+    copy = np.clip(0.9 * pixels + np.random.default_rng(1).normal(0, 3, pixels.shape), 0, 255)
+    found = align(FIRST, landmarks(copy.astype(np.uint8), lesion))
+    assert found is not None and found.scale == pytest.approx(1, rel=1e-3)
+
+
+def test_a_camera_of_many_more_pixels_is_no_reason_against_a_scale() -> None:
+    found = align(FIRST, landmarks(*photograph(), (10 * SIDE, 10 * SIDE)))
+    assert found is not None and found.scale == pytest.approx(0.1, rel=1e-3)
+    moved_too = align(FIRST, landmarks(*moved(*photograph(), 20, 0.9, (4, 4)), (10 * SIDE, 10 * SIDE)))
+    assert moved_too is not None and moved_too.scale == pytest.approx(0.1 / 0.9, rel=0.01)
+
+
 def test_other_skin_does_not_match() -> None:
     assert align(FIRST, marks(photograph(seed=7))) is None
 
@@ -100,7 +134,7 @@ def test_other_skin_does_not_match() -> None:
 def test_the_same_lesion_on_skin_that_shows_nothing_has_no_scale() -> None:
     pixels, lesion = photograph()
     bare = np.where(lesion[..., None], pixels, np.uint8(190))
-    found = align(FIRST, landmarks(bare, lesion))
+    found = align(FIRST, marks(moved(bare, lesion, 15, 1, (6, -4))))
     assert found is not None and found.matches >= 12
     assert found.scale is None and found.scale_error is None
 

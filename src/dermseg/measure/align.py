@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.measure.landmarks import Landmarks
+from dermseg.measure.landmarks import Landmarks, share_of_cells, unmoved
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -32,7 +32,8 @@ _RATIO = 0.85  # distance of the best match to that of the next best
 _START = 5  # landmarks of the skin that must agree before more are looked for
 _NEAR, _RATIO_NEAR, _ALIKE = 0.02, 0.9, 0.8  # where to look, of the longer side; ratio; largest distance
 _TOLERANCE, _SKIN_TOLERANCE = 0.01, 0.006  # of the longer side: how far off a landmark may lie
-_MOST_SCALE = 4.0
+_MOST_SCALE = 4.0  # of what the photographs show, whatever their number of pixels
+_EVERYWHERE = 0.8  # share of the picture that has to agree, where it has not moved
 _TURN, _SHIFT = 10.0, 0.25  # degrees, and diameters of the lesion, by which both fits may differ
 
 
@@ -68,16 +69,42 @@ class Alignment:
 
 
 def align(first: Landmarks, second: Landmarks) -> Alignment | None:
-    """How the second photograph lies on the first; None where too few landmarks agree."""
+    """How the second photograph lies on the first; None where too few landmarks agree.
+
+    What has not moved in the picture may be the camera's: a stamp, a scale, dirt on the glass. It agrees
+    better than skin, and says that the camera is as near as before. So it has no part; only where nothing
+    else tells the scale may one lie on the other as it is, and then they must agree everywhere, as copies do.
+    """
     one, two = _pairs(first, second)
-    whole = _similarity(second.points[two], first.points[one], _TOLERANCE * max(first.size))
-    if whole is None or whole.agreed < MATCHES:
+    still = unmoved(first, second)
+    moved = ~still[one, two]
+    found = _laid(first, second, one[moved], two[moved], still)
+    if found is not None and found.scale is not None:
+        return found
+    return _laid(first, second, one, two, None) or found
+
+
+def _laid(
+    first: Landmarks,
+    second: Landmarks,
+    one: NDArray[np.intp],
+    two: NDArray[np.intp],
+    still: Mask | None,
+) -> Alignment | None:
+    """The alignment by pairs, without those that are ``still``; None keeps them, if they are everywhere."""
+
+    def everywhere(fit: _Fit, where: str) -> bool:
+        return still is not None or share_of_cells(fit.places, first, second, where) >= _EVERYWHERE
+
+    whole = _similarity(first, second, one, two, _TOLERANCE)
+    if whole is None or whole.agreed < MATCHES or not everywhere(whole, "anywhere"):
         return None
-    skin = _of_skin(first, second, one, two)
+    skin = _of_skin(first, second, one, two, still)
     if skin is None:
         return Alignment(whole.matrix, whole.agreed, 0, None, None)
     # Hairs, a ruler or the glass may have moved with the camera: then the skin's word is not taken.
-    sure = skin.agreed >= MATCHES and skin.error <= SCALE_ERROR and _agree(skin, whole, first, second)
+    sure = skin.agreed >= MATCHES and skin.error <= SCALE_ERROR and everywhere(skin, "skin")
+    sure = sure and _agree(skin, whole, first, second)
     return Alignment(
         matrix=skin.matrix if sure else whole.matrix,
         matches=whole.agreed,
@@ -158,11 +185,15 @@ def _pairs(first: Landmarks, second: Landmarks) -> tuple[NDArray[np.intp], NDArr
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """Turn, shift and scale, how many landmarks agree, and the relative standard error of the scale."""
+    """Turn, shift and scale, the landmarks of the second that agree, relative standard error of the scale."""
 
     matrix: Matrix
-    agreed: int
+    places: NDArray[np.float32]
     error: float
+
+    @property
+    def agreed(self) -> int:
+        return len(self.places)
 
     @property
     def scale(self) -> float:
@@ -170,7 +201,11 @@ class _Fit:
 
 
 def _of_skin(
-    first: Landmarks, second: Landmarks, one: NDArray[np.intp], two: NDArray[np.intp]
+    first: Landmarks,
+    second: Landmarks,
+    one: NDArray[np.intp],
+    two: NDArray[np.intp],
+    still: Mask | None,
 ) -> _Fit | None:
     """The fit on the skin: on the few landmarks that can be told apart anywhere, then on all that they find.
 
@@ -178,16 +213,16 @@ def _of_skin(
     chance would be found around the place that an unchanged lesion predicts, and growth by half would become
     growth by a tenth (measured on photographs in which the lesion was enlarged).
     """
-    tolerance = _SKIN_TOLERANCE * max(first.size)
     skin = first.on_skin[one] & second.on_skin[two]
-    start = _similarity(second.points[two[skin]], first.points[one[skin]], tolerance)
+    start = _similarity(first, second, one[skin], two[skin], _SKIN_TOLERANCE)
     if start is None or start.agreed < _START:
         return start
-    one, two = _guided(first, second, start.matrix)
-    return _similarity(second.points[two], first.points[one], tolerance)
+    return _similarity(first, second, *_guided(first, second, start.matrix, still), _SKIN_TOLERANCE)
 
 
-def _guided(first: Landmarks, second: Landmarks, matrix: Matrix) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _guided(
+    first: Landmarks, second: Landmarks, matrix: Matrix, still: Mask | None
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Numbers of landmarks of the skin that look alike, near where a first fit expects them.
 
     Pores look much the same all over: among thousands few are told apart, among those of one place many are.
@@ -197,6 +232,8 @@ def _guided(first: Landmarks, second: Landmarks, matrix: Matrix) -> tuple[NDArra
     far = ((first.points[one][:, None] - there[None]) ** 2).sum(axis=2) > (_NEAR * max(first.size)) ** 2
     distance = np.sqrt(np.maximum(0.0, 2 - 2 * first.descriptors[one] @ second.descriptors[two].T))
     distance[far] = np.inf
+    if still is not None:
+        distance[still[np.ix_(one, two)]] = np.inf
     best = distance.argmin(axis=1)
     rows = np.arange(len(one))
     nearest = distance[rows, best]
@@ -206,35 +243,39 @@ def _guided(first: Landmarks, second: Landmarks, matrix: Matrix) -> tuple[NDArra
     return one[good], two[best[good]]
 
 
-def _similarity(source: NDArray[np.float32], target: NDArray[np.float32], tolerance: float) -> _Fit | None:
+def _similarity(
+    first: Landmarks, second: Landmarks, one: NDArray[np.intp], two: NDArray[np.intp], tolerance: float
+) -> _Fit | None:
     """What most landmarks agree on; None where there are too few, or the scale is out of reason."""
-    if len(source) < 4:
+    if len(one) < 4:
         return None
+    source, target = second.points[two], first.points[one]
     found, inliers = cv2.estimateAffinePartial2D(
         source,
         target,
         method=cv2.RANSAC,
-        ransacReprojThreshold=tolerance,
+        ransacReprojThreshold=tolerance * max(first.size),
         maxIters=5000,
         confidence=0.999,
     )
     if found is None:
         return None
     matrix = np.asarray(found, np.float64)
-    if not 1 / _MOST_SCALE <= _scale(matrix) <= _MOST_SCALE:
+    nearer = _scale(matrix) * max(second.size) / max(first.size)
+    if not 1 / _MOST_SCALE <= nearer <= _MOST_SCALE:
         return None
     agreed = inliers.ravel() > 0
     # Several landmarks at one place (SIFT gives one for each direction) are one witness.
     places = np.unique(np.rint(source[agreed]), axis=0)
     if len(places) < 4:
-        return _Fit(matrix, len(places), math.inf)
+        return _Fit(matrix, places, math.inf)
     moved = source[agreed] @ matrix[:, :2].T + matrix[:, 2]
     variance = float(((moved - target[agreed]) ** 2).mean())
     spread = float(((places - places.mean(axis=0)) ** 2).sum()) * _scale(matrix) ** 2
     # least squares: the variance of the scale is that of one coordinate over the sum of squared distances
     freedom = 2 * len(places) / (2 * len(places) - 4)
     error = math.sqrt(variance * freedom / spread) if spread else math.inf
-    return _Fit(matrix, len(places), error)
+    return _Fit(matrix, places, error)
 
 
 def _agree(skin: _Fit, whole: _Fit, first: Landmarks, second: Landmarks) -> bool:

@@ -21,6 +21,8 @@ Mask = NDArray[np.bool_]
 
 SIDE = 512  # landmarks are looked for at this many pixels along the longer side
 _MOST = 3000
+_STILL = 0.01  # of the longer side: what has moved by less has not moved
+_CELLS = 6  # across and down, in which landmarks are looked for everywhere
 _MARGIN = 0.15  # of the root of the lesion's area: skin begins that far outside of the outline
 
 
@@ -96,6 +98,33 @@ def landmarks(
         center=(float(center[0]), float(center[1])),
         diameter=2 * math.sqrt(area / math.pi) * float(factor.mean()),
     )
+
+
+def unmoved(first: Landmarks, second: Landmarks) -> Mask:
+    """Which landmarks of two photographs are at one place of the picture, ``bool (N, M)``."""
+    one, two = first.points / max(first.size), second.points / max(second.size)
+    apart = np.hypot(one[:, None, 0] - two[None, :, 0], one[:, None, 1] - two[None, :, 1])
+    return np.asarray(apart < _STILL, np.bool_)
+
+
+def share_of_cells(points: NDArray[np.float32], first: Landmarks, second: Landmarks, where: str) -> float:
+    """Of the parts of the picture in which both photographs show landmarks, the share that holds ``points``.
+
+    They are the second's; ``where`` is ``anywhere``, or ``skin`` where only landmarks of the skin count.
+    """
+    shown = [
+        _cells(marks.points[marks.on_skin] if where == "skin" else marks.points, marks.size)
+        for marks in (first, second)
+    ]
+    both = shown[0] & shown[1]
+    return float((both & _cells(points, second.size)).sum() / max(1, both.sum()))
+
+
+def _cells(points: NDArray[np.float32], size: tuple[int, int]) -> Mask:
+    at = np.clip((points + 0.5) * (_CELLS / np.array(size[::-1])), 0, _CELLS - 1).astype(int)
+    held = np.zeros((_CELLS, _CELLS), np.bool_)
+    held[at[:, 1], at[:, 0]] = True
+    return held
 
 
 def _reduced(mask: Mask, height: int, width: int) -> Pixels:
