@@ -72,6 +72,7 @@ def test_a_table_of_lesions(visits: Path, tmp_path: Path, tiny_bundle: Path, run
     assert readings[0]["taken"] == "2026-01-01" and readings[0]["area_mm2"] == ""
     page = (out / "report.html").read_text()
     assert "2 lesions in 6 photographs" in page and "&lt;back&gt;" in page and "<back>" not in page
+    assert '<div class="name">&lt;back&gt;</div>' in page  # a long name breaks instead of hiding the figures
     assert "Area over time" in page and page.count("<img") == 5
     again, _, err = run("track", visits, "--model", tiny_bundle, "-o", out)
     assert again == 2 and "--overwrite" in err

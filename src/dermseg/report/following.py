@@ -91,7 +91,8 @@ def _rank(last: Comparison | None) -> float:
 
 def _row(followed: Followed, last: Comparison | None) -> list[str]:
     """A lesion's line: its last photograph against its first."""
-    cells = [escape(followed.lesion or DASH), f"{len(followed.visits)}"]
+    name = f'<div class="name">{escape(followed.lesion or DASH)}</div>'  # a long one would hide the figures
+    cells = [name, f"{len(followed.visits)}"]
     if last is None:
         return [*cells, *[DASH] * 5, _remark([_why_nothing(followed)])]
     change = last.change
