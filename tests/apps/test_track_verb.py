@@ -101,3 +101,11 @@ def test_one_photograph_is_no_course(tmp_path: Path, tiny_bundle: Path, run: Run
     assert (code, out) == (2, "") and ("nothing beside it" if others else "two photographs") in err
     code, _, err = run("track", tmp_path / "visits.csv", "--model", tiny_bundle)
     assert code == 2 and "no lesion has two photographs" in err
+
+
+def test_what_is_not_compared_is_said(tmp_path: Path, tiny_bundle: Path, run: Run) -> None:
+    nothing, one, two = (draw(tmp_path / f"{radius}.png", radius) for radius in (0, 40, 41))
+    code, out, err = run("track", nothing, one, two, "--model", tiny_bundle)
+    assert code == 0 and f"not compared: {nothing}: no lesion was found" in err
+    (change,) = csv.DictReader(io.StringIO(out))
+    assert change["first_file"] == str(one) and change["file"] == str(two)

@@ -101,6 +101,8 @@ def track(
     for row in readings:
         if row["status"] == "failed":
             say(f"failed: {row['file']}: {row['message']}")
+        elif row["status"] == "no_lesion" or row["verdict"] == "reject":
+            say(f"not compared: {row['file']}: {row['message'] or 'no lesion was found'}")
     if output is not None:
         _write(output, page.render(), readings, changes)
     if interrupted:
