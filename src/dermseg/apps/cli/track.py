@@ -101,8 +101,10 @@ def track(
     for row in readings:
         if row["status"] == "failed":
             say(f"failed: {row['file']}: {row['message']}")
-        elif row["status"] == "no_lesion" or row["verdict"] == "reject":
-            say(f"not compared: {row['file']}: {row['message'] or 'no lesion was found'}")
+        elif row["status"] == "no_lesion":
+            say(f"not compared: {row['file']}: no lesion was found")
+        elif row["verdict"] == "reject":
+            say(f"not compared: {row['file']}: {row['message']}")
     if output is not None:
         _write(output, page.render(), readings, changes)
     if interrupted:
