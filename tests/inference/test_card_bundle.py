@@ -122,5 +122,5 @@ def test_an_unknown_name_says_what_there_is() -> None:
 
 
 def test_an_unknown_variant_lists_the_known(bundle: Path) -> None:
-    with pytest.raises(ModelError, match=r"\['fp32'\]"):
+    with pytest.raises(ModelError, match="it has fp32"):
         load_bundle(bundle).read_model("int8")
