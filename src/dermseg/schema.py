@@ -17,7 +17,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class Strict(BaseModel):
     """Data that never change, without keys that nobody reads, and with finite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Checks are built when the first data come: most models are only parts of others, which then build them.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -17,30 +17,34 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from dermseg.errors import ImageError
-from dermseg.images.dicom_pixels import decode_dicom, invert_if_needed, jpeg_header
 from dermseg.images.headers import Format, Header
 
-_PLUGINS: dict[Format, type[ImageFile.ImageFile]] = {
-    "JPEG": JpegImageFile,
-    "PNG": PngImageFile,
-    "TIFF": TiffImageFile,
-    "BMP": BmpImageFile,
-    "WEBP": WebPImageFile,
+_PLUGINS: dict[Format, tuple[str, str]] = {
+    "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
+    "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
+    "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
+    "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
+    "WEBP": ("PIL.WebPImagePlugin", "WebPImageFile"),
 }
 _quiet_lock = threading.Lock()
+
+
+@cache
+def _plugin(kind: Format) -> type[ImageFile.ImageFile]:
+    """Pillow's decoder of a format, imported when the first file of it comes: a batch rarely has them all."""
+    module, name = _PLUGINS[kind]
+    found: type[ImageFile.ImageFile] = getattr(import_module(module), name)
+    return found
 
 
 @contextmanager
@@ -111,17 +115,19 @@ def decode(header: Header, *, min_side: int | None = None, allow_truncated: bool
 
 def _decode(header: Header, min_side: int | None, allow_truncated: bool) -> Image.Image:
     if header.format == "DICOM":
+        from dermseg.images.dicom_pixels import decode_dicom, invert_if_needed, jpeg_header
+
         inner = jpeg_header(header)
         if inner is None:
             return decode_dicom(header)
         return invert_if_needed(header, decode(inner, min_side=min_side, allow_truncated=allow_truncated))
-    image = _PLUGINS[header.format](io.BytesIO(header.payload))
+    image = _plugin(header.format)(io.BytesIO(header.payload))
     if image.size != (header.width, header.height):
         raise ImageError(
             f"the {header.format} gives two sizes, {header.width} x {header.height} and "
             f"{image.size[0]} x {image.size[1]}: damaged"
         )
-    if isinstance(image, JpegImageFile):
+    if header.format == "JPEG":
         divisor = reduction(header.width, header.height, min_side)
         if divisor > 1:
             image.draft(image.mode, (max(1, header.width // divisor), max(1, header.height // divisor)))

@@ -43,7 +43,7 @@ Triple = tuple[float, float, float]
 
 
 class _Open(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, defer_build=True)
 
 
 class Preprocessing(Strict):
