@@ -17,8 +17,14 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class Strict(BaseModel):
     """Data that never change, without keys that nobody reads, and with finite numbers."""
 
-    # Checks are built when the first data come: most models are only parts of others, which then build them.
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Stored(Strict):
+    """Data that come with a network. The checks are built when the first data come, which saves time at the
+    start: most of these models are only parts of others, and many are not read at all."""
+
+    model_config = ConfigDict(defer_build=True)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from pydantic import (
 
 from dermseg.errors import ModelError, UnknownModelError
 from dermseg.images.filter_names import FilterName
-from dermseg.schema import Strict, place_of, words_of
+from dermseg.schema import Stored, place_of, words_of
 
 SCHEMA_VERSION: Final = 1
 CARD_NAME = "card.json"
@@ -46,7 +46,7 @@ class _Open(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, defer_build=True)
 
 
-class Preprocessing(Strict):
+class Preprocessing(Stored):
     """From RGB pixels to the network's input.
 
     The image is stretched to ``height x width`` (its aspect is not kept), filtered (see ``images.filters``),
@@ -72,7 +72,7 @@ class Preprocessing(Strict):
         return std
 
 
-class Postprocessing(Strict):
+class Postprocessing(Stored):
     """From logits to a mask; the steps and their order are defined in ``inference.postprocess``.
 
     Parameters
@@ -110,7 +110,7 @@ FileName = Annotated[str, AfterValidator(_plain_name)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class StoredFile(Strict):
+class StoredFile(Stored):
     """A file of the bundle with its hash and size."""
 
     file: FileName
@@ -118,7 +118,7 @@ class StoredFile(Strict):
     bytes: int = Field(ge=1)
 
 
-class Latency(Strict):
+class Latency(Stored):
     """Median time of one call of the network, in milliseconds, on the machine that exported it."""
 
     runtime: str

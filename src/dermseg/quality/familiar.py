@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
-from dermseg.schema import Strict
+from dermseg.schema import Stored
 
 Floats = NDArray[np.float32]
 
@@ -42,7 +42,7 @@ def unpack(text: str) -> Floats:
     return np.frombuffer(base64.b64decode(text), "<f4").astype(np.float32)
 
 
-class Familiar(Strict):
+class Familiar(Stored):
     """A Gaussian over the pooled features of known images.
 
     Parameters

@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from dermseg.quality.familiar import Familiar, Packed, unpack
 from dermseg.quality.measures import Measures, measure
 from dermseg.quality.verdict import WORDS, Finding, Level, Verdict, make_verdict
-from dermseg.schema import Strict, read_part
+from dermseg.schema import Stored, read_part
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -49,7 +49,7 @@ class Attached(Protocol):
     def read_attachment(self, name: str) -> bytes: ...
 
 
-class Limit(Strict):
+class Limit(Stored):
     """From where on a value is noted, asks for review, or rejects; None where it never does.
 
     ``below`` turns it round: small values are the bad ones.
@@ -73,7 +73,7 @@ class Limit(Strict):
                 return
 
 
-class Head(Strict):
+class Head(Stored):
     """A linear detector on the features; above 0 only in few images that do not have the artefact."""
 
     weights: Packed
@@ -89,7 +89,7 @@ class Head(Strict):
         return float(features @ self.vector) + self.bias
 
 
-class Skin(Strict):
+class Skin(Stored):
     """Mean and spread of a* and b* of the skin in known images."""
 
     mean: tuple[float, float]
@@ -105,7 +105,7 @@ class Skin(Strict):
         return None if m.skin_a is None or m.skin_b is None else self.distance(m.skin_a, m.skin_b)
 
 
-class Gate(Strict):
+class Gate(Stored):
     """Everything that a bundle's gate knows.
 
     Parameters

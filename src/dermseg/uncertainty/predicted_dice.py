@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from dermseg.errors import DataError
-from dermseg.schema import Strict
+from dermseg.schema import Stored
 from dermseg.uncertainty.features import MAP_FEATURES
 
 Floats = NDArray[np.float64]
@@ -53,7 +53,7 @@ class Judgement:
     needs_review: bool
 
 
-class Regression(Strict):
+class Regression(Stored):
     """A fitted ridge regression; part of a bundle.
 
     Parameters
@@ -107,7 +107,7 @@ def _basis(rows: Floats, centre: Floats, scale: Floats) -> Floats:
     return np.concatenate([z, z**2], axis=1)
 
 
-class DiceModel(Strict):
+class DiceModel(Stored):
     """The regression with its interval and threshold; part of a bundle.
 
     Parameters

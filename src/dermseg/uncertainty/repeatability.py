@@ -16,14 +16,14 @@ import numpy as np
 from pydantic import Field
 
 from dermseg.inference.bundle import Bundle
-from dermseg.schema import Strict, read_part
+from dermseg.schema import Stored, read_part
 
 ATTACHMENT, FILE = "repeatability", "repeatability.json"
 LEVEL = 0.9
 _HINT = "python benchmarks/following.py --fit BUNDLE fits it"
 
 
-class Limits(Strict):
+class Limits(Stored):
     """Within which ``LEVEL`` of the pairs of an unchanged lesion stay.
 
     Parameters
@@ -40,7 +40,7 @@ class Limits(Strict):
     diameter: float | None = Field(default=None, gt=0)
 
 
-class Repeatability(Strict):
+class Repeatability(Stored):
     """What a bundle knows of how well its measurements repeat.
 
     Parameters

@@ -12,14 +12,14 @@ from pydantic import Field, model_validator
 
 from dermseg.errors import UsageError
 from dermseg.inference.bundle import Bundle
-from dermseg.schema import Strict, read_part
+from dermseg.schema import Stored, read_part
 from dermseg.uncertainty.predicted_dice import DiceModel
 
 ATTACHMENT, FILE = "trust", "trust.json"
 FIT_HINT = "dermseg uncertainty fit BUNDLE --data INDEX fits it"
 
 
-class Line(Strict):
+class Line(Stored):
     """How far the outer or inner line lies from the outline, for each level (see ``margins``).
 
     Parameters
@@ -54,7 +54,7 @@ class Line(Strict):
         return found
 
 
-class Trust(Strict):
+class Trust(Stored):
     """What a bundle knows about how far it can be believed.
 
     Parameters
