@@ -38,7 +38,6 @@ from dermseg.images.sources import as_source
 from dermseg.inference.following import Photograph, Visit, compare, look
 from dermseg.inference.predictor import Model, load_model
 from dermseg.measure.align import align
-from dermseg.uncertainty.repeatability import load_repeatability
 
 GROWTHS = (1.2, 1.5)  # of the area
 _RIM = 1.35  # radii of the lesion beyond which nothing is moved
@@ -90,7 +89,7 @@ def main() -> None:
         fit_bundle_repeatability(args.fit, [index], report=print)
         return
     model = load_model(args.model)
-    known = load_repeatability(model.bundle)
+    known = model.repeatability
     rows = [row for row in read_index(index) if row.split == "test"]
     outcomes: dict[float, list[dict[str, Any]]] = {factor: [] for factor in (1.0, *GROWTHS)}
     seen: list[Visit] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -69,6 +69,18 @@ def check(model: type[_Model], raw: dict[str, Any], path: Path, *, hint: str | N
         ) from None
 
 
+class Attached(Protocol):
+    """What is needed of a bundle here: its card, its place and its further files, each held to its hash."""
+
+    @property
+    def card(self) -> Any: ...
+
+    @property
+    def path(self) -> Any: ...
+
+    def read_attachment(self, name: str) -> bytes: ...
+
+
 def read_part(model: type[_Model], data: bytes, name: str, *, file: str | PathLike[str], hint: str) -> _Model:
     """What stands in ``name``, a JSON file of the bundle ``file``; ``hint`` is what to do if it is wrong.
 
@@ -84,6 +96,19 @@ def read_part(model: type[_Model], data: bytes, name: str, *, file: str | PathLi
         raise ModelError(
             f"{name}: field '{place_of(first)}': {words_of(first)}", file=file, hint=hint
         ) from None
+
+
+def read_attached(model: type[_Model], bundle: Attached, name: str, file: str, *, hint: str) -> _Model | None:
+    """A further file of a bundle, called ``file``; None where the bundle has nothing of that name.
+
+    Raises
+    ------
+    ModelError
+        The file is not what the card says, or not of this schema.
+    """
+    if name not in bundle.card.attachments:
+        return None
+    return read_part(model, bundle.read_attachment(name), file, file=bundle.path, hint=hint)
 
 
 def place_of(error: Any) -> str:

@@ -29,7 +29,7 @@ from dermseg.data.closeups import close_up
 from dermseg.data.index import IndexRow, open_image, open_mask, read_index
 from dermseg.errors import DataError, ModelError
 from dermseg.export.features import add_features
-from dermseg.export.write import attach, open_folder, write_card
+from dermseg.export.write import add_attachment, open_folder, write_card
 from dermseg.files import atomic_write
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
@@ -123,9 +123,7 @@ def fit_bundle_gate(
         name: _see(model, (paint(rng, image) for image in base)).features for name, paint in PAINTERS.items()
     }
     gate = fit_gate(known, calib, close.features, plain, painted)
-    attachment = attach(bundle.path, FILE, gate.to_json().encode())
-    attachments = {**bundle.card.attachments, ATTACHMENT: attachment}
-    return write_card(bundle.path, bundle.card.model_copy(update={"attachments": attachments}))
+    return add_attachment(bundle, ATTACHMENT, FILE, gate.to_json())
 
 
 def fit_gate(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dermseg.data.index import IndexRow, open_image, read_index
 from dermseg.errors import DataError
-from dermseg.export.write import attach, open_folder, write_card
+from dermseg.export.write import add_attachment, open_folder
 from dermseg.inference.card import ModelCard
 from dermseg.inference.following import Photograph, Visit, compare, look
 from dermseg.inference.predictor import Model
@@ -71,9 +71,7 @@ def fit_bundle_repeatability(
         accepted=fit_limits([p.area for p in accepted], [p.diameter for p in accepted]),
         all=fit_limits([p.area for p in pairs], [p.diameter for p in pairs]),
     )
-    attachment = attach(bundle.path, FILE, fitted.to_json().encode())
-    attachments = {**bundle.card.attachments, ATTACHMENT: attachment}
-    return write_card(bundle.path, bundle.card.model_copy(update={"attachments": attachments}))
+    return add_attachment(bundle, ATTACHMENT, FILE, fitted.to_json())
 
 
 def find_pairs(model: Model, rows: Sequence[IndexRow]) -> Iterator[Pair]:

@@ -79,6 +79,12 @@ def attach(folder: Path, file: str, data: bytes, options: dict[str, Any] | None 
     )
 
 
+def add_attachment(bundle: Bundle, name: str, file: str, text: str) -> ModelCard:
+    """Put a file into a bundle's folder under a name, in the place of an earlier one, and write its card."""
+    attachments = {**bundle.card.attachments, name: attach(bundle.path, file, text.encode())}
+    return write_card(bundle.path, bundle.card.model_copy(update={"attachments": attachments}))
+
+
 def write_card(folder: Path, card: ModelCard) -> ModelCard:
     """Check a card that was changed, and put it in the place of the bundle's."""
     checked = ModelCard.model_validate(card.model_dump())

@@ -28,7 +28,7 @@ from dermseg.measure.geometry import Reading, measure_mask
 from dermseg.measure.landmarks import Landmarks, landmarks
 from dermseg.quality.measures import vignette
 from dermseg.quality.verdict import Level
-from dermseg.uncertainty.repeatability import Repeatability, load_repeatability
+from dermseg.uncertainty.repeatability import Repeatability
 
 VIEW = 768  # longer side of what is kept of a photograph, pixels
 Pixels = NDArray[np.uint8]
@@ -144,7 +144,7 @@ def follow(
     progress
         Called after each.
     """
-    known = load_repeatability(model.bundle)
+    known = model.repeatability
     visits: list[Visit] = []
     comparisons: list[Comparison] = []
     base: int | None = None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from dermseg.quality.gate import read_gate
 from dermseg.quality.measures import SIDE
 from dermseg.quality.verdict import Finding
 from dermseg.uncertainty.features import map_features
+from dermseg.uncertainty.repeatability import Repeatability, load_repeatability
 from dermseg.uncertainty.trust import load_trust
 
 Image = NDArray[np.uint8] | LoadedImage | ImageSource | bytes | str | PathLike[str]
@@ -85,6 +86,11 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.card.name} {self.card.version}, {self.variant}, {self.bundle.path})"
+
+    @cached_property
+    def repeatability(self) -> Repeatability | None:
+        """How well measurements of its outlines repeat; None for a bundle that it was not fitted for."""
+        return load_repeatability(self.bundle)
 
     @property
     def card(self) -> ModelCard:

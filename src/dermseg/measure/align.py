@@ -119,18 +119,19 @@ def chain(first: Alignment, then: Alignment) -> Alignment | None:
 
     None unless the skin gives a scale in both steps, sure enough together.
     """
-    if None in (first.scale, first.scale_error, then.scale, then.scale_error):
+    if first.scale is None or then.scale is None or first.scale_error is None or then.scale_error is None:
         return None
-    assert first.scale and then.scale and first.scale_error is not None and then.scale_error is not None
     error = math.hypot(first.scale_error, then.scale_error)
     if error > SCALE_ERROR:
         return None
     matrix = first.matrix @ np.vstack([then.matrix, [0, 0, 1]])
-    matches, skin = (
-        min(first.matches, then.matches),
-        min(first.skin_matches, then.skin_matches),
+    return Alignment(
+        matrix=matrix,
+        matches=min(first.matches, then.matches),
+        skin_matches=min(first.skin_matches, then.skin_matches),
+        scale=first.scale * then.scale,
+        scale_error=error,
     )
-    return Alignment(matrix, matches, skin, first.scale * then.scale, error)
 
 
 def lay(

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from dermseg.quality.familiar import Familiar, Packed, unpack
 from dermseg.quality.measures import Measures, measure
 from dermseg.quality.verdict import WORDS, Finding, Level, Verdict, make_verdict
-from dermseg.schema import Stored, read_part
+from dermseg.schema import Attached, Stored, read_attached
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -35,18 +35,6 @@ CHECKS = (
 )  # fmt: skip
 # What can make the picture of a lesion look like something else.
 _SPOILERS = ("small_image", "blur", "dark", "bright", "cast")
-
-
-class Attached(Protocol):
-    """What the gate needs of a bundle: its name and its further files, each held to its hash."""
-
-    @property
-    def card(self) -> Any: ...
-
-    @property
-    def path(self) -> Any: ...
-
-    def read_attachment(self, name: str) -> bytes: ...
 
 
 class Limit(Stored):
@@ -220,9 +208,5 @@ def read_gate(bundle: Attached) -> Gate | None:
     ModelError
         The file is not what the card says, or not of this schema.
     """
-    if ATTACHMENT not in bundle.card.attachments:
-        return None
-    data = bundle.read_attachment(ATTACHMENT)
-    return read_part(
-        Gate, data, FILE, file=bundle.path, hint="the bundle is damaged; fetch or export it again"
-    )
+    hint = "the bundle is damaged; fetch or export it again"
+    return read_attached(Gate, bundle, ATTACHMENT, FILE, hint=hint)

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from dermseg.inference.bundle import Bundle
-from dermseg.schema import Stored, read_part
+from dermseg.schema import Stored, read_attached
 
 ATTACHMENT, FILE = "repeatability", "repeatability.json"
 LEVEL = 0.9
@@ -82,7 +82,4 @@ def load_repeatability(bundle: Bundle) -> Repeatability | None:
     ModelError
         The file is not what the card says, or not of this schema.
     """
-    if ATTACHMENT not in bundle.card.attachments:
-        return None
-    data = bundle.read_attachment(ATTACHMENT)
-    return read_part(Repeatability, data, FILE, file=bundle.path, hint=_HINT)
+    return read_attached(Repeatability, bundle, ATTACHMENT, FILE, hint=_HINT)

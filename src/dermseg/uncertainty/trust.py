@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from dermseg.errors import UsageError
 from dermseg.inference.bundle import Bundle
-from dermseg.schema import Stored, read_part
+from dermseg.schema import Stored, read_attached
 from dermseg.uncertainty.predicted_dice import DiceModel
 
 ATTACHMENT, FILE = "trust", "trust.json"
@@ -94,7 +94,4 @@ def load_trust(bundle: Bundle) -> Trust | None:
     ModelError
         The file is not what the card says, or not of this schema.
     """
-    if ATTACHMENT not in bundle.card.attachments:
-        return None
-    data = bundle.read_attachment(ATTACHMENT)
-    return read_part(Trust, data, FILE, file=bundle.path, hint=FIT_HINT)
+    return read_attached(Trust, bundle, ATTACHMENT, FILE, hint=FIT_HINT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,7 +104,7 @@ def measure(
     sizes = {f"{row['width']} x {row['height']}" for row in rows if row["width"]}
     if spacing and len(sizes) > 1:
         say(f"note: one spacing for images of {len(sizes)} sizes: it is right only if they have one scale")
-    table = to_csv(rows)
+    table = to_csv(COLUMNS, rows)
     if output is not None:
         atomic_write(output, table.encode())
     if as_json:
@@ -164,10 +165,10 @@ def reading_columns(reading: Reading) -> dict[str, Any]:
     return flat
 
 
-def to_csv(rows: list[dict[str, Any]]) -> str:
+def to_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as CSV text; unknown is an empty cell, truth is ``true`` or ``false``."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for row in rows:
         writer.writerow({k: str(v).lower() if isinstance(v, bool) else v for k, v in row.items()})

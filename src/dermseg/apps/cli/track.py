@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +13,7 @@ import typer
 
 from dermseg.apps.cli.common import InputsArgument, ModelOption, new_app, print_json, say
 from dermseg.apps.cli.measure import COLUMNS as MEASURED
-from dermseg.apps.cli.measure import parse_spacing, reading_columns
+from dermseg.apps.cli.measure import parse_spacing, reading_columns, to_csv
 from dermseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -123,7 +121,7 @@ def track(
             }
         )
     elif output is None:
-        sys.stdout.write(_csv(CHANGE_COLUMNS, changes))
+        sys.stdout.write(to_csv(CHANGE_COLUMNS, changes))
     if output is not None or not changes:
         say(
             f"{len(readings) - failed} of {len(readings)} photographs measured, {len(changes)} comparisons, "
@@ -241,14 +239,5 @@ def _write(
     with suppress(FileNotFoundError):
         (folder / CHANGES).unlink()
     atomic_write(folder / PAGE, page.encode())
-    atomic_write(folder / READINGS, _csv(READING_COLUMNS, readings).encode())
-    atomic_write(folder / CHANGES, _csv(CHANGE_COLUMNS, changes).encode())
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: str(v).lower() if isinstance(v, bool) else v for k, v in row.items()})
-    return buffer.getvalue()
+    atomic_write(folder / READINGS, to_csv(READING_COLUMNS, readings).encode())
+    atomic_write(folder / CHANGES, to_csv(CHANGE_COLUMNS, changes).encode())
