@@ -220,6 +220,24 @@ def test_options_retain_what_they_name(
     assert len(codes) == 1 + bool(retain)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("uid", ["../../../evil", "1.2/../../../evil", "/evil", "Meier.Jane.1970", "1.2.3 Meier"])
+def test_what_is_no_uid_is_not_retained(files: ModuleType, tmp_path: Path, uid: str) -> None:
+    ds = files.photograph()
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = ds.StudyInstanceUID = uid
+    series = str(ds.SeriesInstanceUID)
+    inside, out = tmp_path / "a.dcm", tmp_path / "b" / "out"
+    inside.write_bytes(files.to_bytes(ds))
+    run = deidentify(find_files([inside]), out, KEY, parse_retain("uids"))
+    assert run.failed == 0
+    (written,) = tmp_path.joinpath("b").rglob("*.dcm")
+    assert written.parent.parent == out and not list(tmp_path.rglob("*evil*"))
+    cleaned = dcmread(written)
+    assert cleaned.SOPInstanceUID == KEY.uid(uid) and cleaned.StudyInstanceUID == KEY.uid(uid)
+    assert cleaned.SeriesInstanceUID == series  # which is one
+    assert uid.encode() not in written.read_bytes() and uid not in (out / "deidentification.json").read_text()
+
+
 def test_shifted_dates_keep_their_distances(files: ModuleType, tmp_path: Path) -> None:
     for name, day in (("a", "20250228"), ("b", "20260301")):
         ds = files.photograph(

@@ -17,11 +17,11 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID
 
-from dermseg.dicom.identity import derive_uid
+from dermseg.dicom.identity import derive_uid, is_uid
 from dermseg.dicom.profile import BASIC, OPTIONS, action
 from dermseg.dicom.pseudonyms import Pseudonyms
 from dermseg.dicom.strip import strip_pixels
-from dermseg.dicom.traces import find_traces, flat, fold, is_public, walk
+from dermseg.dicom.traces import find_traces, flat, fold, is_public, listed, walk
 from dermseg.errors import ImageError
 from dermseg.images.dicom import class_name, transfer_syntax
 from dermseg.version import __version__
@@ -105,6 +105,9 @@ class _Work:
                 self.attributes(item)
         elif what == "uid":
             element.value = self._uids(element.value)
+        elif what == "keep" and element.VR == "UI" and not element.is_empty:
+            if not all(map(is_uid, listed(element.value))):  # a path, or words about somebody
+                element.value = self._uids(element.value)
         elif what == "shift":
             if self._shift(element):
                 self.done.shifted += 1

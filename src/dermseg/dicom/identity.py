@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +30,12 @@ from dermseg.version import __version__
 
 MANUFACTURER = "dermseg"
 ROOT = "2.25."
+_UID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
+
+
+def is_uid(text: str) -> bool:
+    """Whether it has the form of a UID (PS3.5, 9.1): digits and dots, so a safe file name and no words."""
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
 def derive_uid(*causes: str) -> str:

@@ -17,7 +17,6 @@ Decisions
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import threading
 import time
@@ -27,11 +26,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dermseg.dicom.disk import write_synced
+from dermseg.dicom.identity import is_uid
 from dermseg.errors import DermsegError, UsageError
 
 State = Literal["received", "made", "sent", "dead", "ignored"]
 STATES: tuple[State, ...] = ("received", "made", "sent", "dead", "ignored")
-_UID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -142,7 +141,7 @@ class Queue:
         QueueError
             It is no UID, and so no safe file name.
         """
-        if not _UID.fullmatch(image_uid) or len(image_uid) > 64:
+        if not is_uid(image_uid):
             raise QueueError(f"{image_uid[:80]!r} is no UID")
         return self.folder / "received" / f"{image_uid}.dcm"
 
