@@ -221,7 +221,7 @@ def test_options_retain_what_they_name(
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("uid", ["../../../evil", "1.2/../../../evil", "/evil", "Meier.Jane.1970", "1.2.3 Meier"])
+@pytest.mark.parametrize("uid", ["../../../evil", "1.2/../../../evil", "/evil", "Meier.Jane", "1.2.3 Meier"])
 def test_what_is_no_uid_is_not_retained(files: ModuleType, tmp_path: Path, uid: str) -> None:
     ds = files.photograph()
     ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = ds.StudyInstanceUID = uid
