@@ -83,6 +83,14 @@ def test_exported_and_imported_again(synthetic: Path, tmp_path: Path, kind: str)
 
 
 @pytest.mark.parametrize("kind", ["coco", "webdataset", "tfrecord"])
+def test_a_split_names_no_file_elsewhere(synthetic: Path, tmp_path: Path, kind: str) -> None:
+    first, second = read_index(synthetic)[:2]
+    rows = [replace(first, split="../../evil"), replace(second, split="evil")]
+    files = export_rows(rows, kind, tmp_path / "a" / "b" / "out")
+    assert len(set(files)) == 2 and {file.parent for file in files} == {tmp_path / "a" / "b" / "out"}
+
+
+@pytest.mark.parametrize("kind", ["coco", "webdataset", "tfrecord"])
 def test_what_is_known_of_an_image_comes_back(synthetic: Path, tmp_path: Path, kind: str) -> None:
     first, second, third = read_index(synthetic)[:3]
     rows = [

@@ -73,7 +73,7 @@ def export_rows(
     splits: dict[str, list[IndexRow]] = {}
     for row in rows:
         splits.setdefault(row.split or _UNASSIGNED, []).append(row)
-    keys = _keys(rows)
+    keys, stems = _keys(rows), UniqueNames()
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     done = 0
@@ -84,7 +84,8 @@ def export_rows(
         if progress:
             progress(done, len(rows))
 
-    for split, chosen in splits.items():
+    for named, chosen in splits.items():
+        split = stems.take(portable_name(named).replace("/", "_"))  # any text may stand in a table
         if kind == "coco":
             written.append(_write_coco(split, [(row, keys[row.key]) for row in chosen], folder, labels, step))
             continue
