@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import zipfile
@@ -95,6 +96,23 @@ def test_longer_shorter_and_missing_files_do_not_load(bundle: Path) -> None:
     model.unlink()
     with pytest.raises(ModelError, match=r"no 'model\.onnx'"):
         load_bundle(bundle).read_model()
+
+
+def test_weights_in_a_file_without_a_hash_do_not_load(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx = pytest.importorskip("onnx")
+    path, elsewhere = bundle / "model.onnx", bundle.parent / "elsewhere"
+    elsewhere.mkdir()
+    model = onnx.load(path)
+    onnx.save(model, elsewhere / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    data = (elsewhere / "m.onnx").read_bytes()
+    path.write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    changes = {"variants__fp32__sha256": digest, "variants__fp32__bytes": len(data)}
+    (bundle / "card.json").write_text(edit(bundle, **changes))
+    monkeypatch.chdir(elsewhere)  # where runtimes would find them
+    with pytest.raises(ModelError, match="weights from another file"):
+        load_bundle(bundle).read_model()
+    assert "another file" in load_bundle(bundle).verify()["fp32"]
 
 
 def test_a_zip_bomb_is_read_only_as_far_as_the_card_says(bundle: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ Design decisions:
 from __future__ import annotations
 
 import hashlib
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ DEFAULT = "default"
 # Bundles that travel inside the package; each is a folder here.
 BUNDLED = Path(__file__).resolve().parent.parent / "bundles"
 _RUN_WEIGHTS = "best.safetensors"  # of a run folder: training.checkpoint, which needs torch
+# An ``external_data`` of an ONNX tensor (field 13) that names a file; the short form is fast to look for.
+_LOCATION = b"\n\x08location"
+_EXTERNAL = re.compile(rb"j[\x00-\xff]{1,2}" + _LOCATION)
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,18 @@ class Bundle:
         Raises
         ------
         ModelError
-            No such variant, the file is missing, or it is not the file that the card describes.
+            No such variant, the file is missing, or it is not the file that the card describes; or it takes
+            its weights from files that no hash covers: runtimes look for them in the working directory.
         """
-        return self._checked(self.card.variant(variant))
+        entry = self.card.variant(variant)
+        data = self._checked(entry)
+        if entry.format == "onnx" and _LOCATION in data and _EXTERNAL.search(data):
+            raise ModelError(
+                f"'{entry.file}' takes weights from another file, which the card has no sha256 of",
+                file=self.path,
+                hint="onnx.save(onnx.load('model.onnx'), 'whole.onnx') puts them inside; export that",
+            )
+        return data
 
     def read_weights(self, variant: str | None = None) -> bytes | None:
         """The second file of a variant that has one (the binary of an OpenVINO IR), checked likewise."""
