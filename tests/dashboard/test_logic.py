@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dermseg.apps.dashboard import doubts, findings
+from dermseg.apps.dashboard import doubts, findings, server
 from dermseg.apps.dashboard.calibration import spacing_from_points
 from dermseg.apps.dashboard.comparing import compare_masks
 from dermseg.apps.dashboard.looking import VIEW_SIDE, look_at, outline
@@ -258,6 +258,20 @@ def test_damaged_results_are_a_message(tmp_path: Path, monkeypatch: pytest.Monke
     page.run()
     assert not page.exception
     assert "cannot be read" in page.error[0].value and "reload the page" in page.error[0].value
+
+
+def test_web_pages_of_other_places_get_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamlit import config, net_util
+    from streamlit.web import bootstrap
+    from streamlit.web.server import server_util
+
+    monkeypatch.setattr(bootstrap, "run", lambda *arguments: None)
+    monkeypatch.setattr(net_util, "get_external_ip", lambda: pytest.fail("it asks a web service"))
+    server.serve(Settings(), host="127.0.0.1", port=8501, browser=False)
+    assert not server_util.is_url_from_allowed_origins("http://evil.example")
+    if "allowedHosts" in config.get_options_for_section("server"):
+        assert config.get_option("server.allowedHosts") == ["localhost", "127.0.0.1", "::1"]
+        assert config.get_option("client.allowedOrigins") == []
 
 
 def test_settings_survive_the_trip_to_the_script() -> None:

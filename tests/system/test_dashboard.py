@@ -194,6 +194,27 @@ def test_one_image(page: Any, address: str, pictures: list[Path], tmp_path: Path
     shoot(page, "dashboard-uncertainty")
 
 
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("127.0.0.1", "http://127.0.0.1", b"101"),
+        ("localhost", "http://localhost", b"101"),
+        ("127.0.0.1", "http://evil.example", b"403"),
+        ("evil.example", "http://evil.example", b"403"),  # a name that was given the address 127.0.0.1
+    ],
+)
+def test_only_its_own_page_gets_at_it(address: str, host: str, origin: str, status: bytes) -> None:
+    port = int(address.rpartition(":")[2].rstrip("/"))
+    request = (
+        f"GET /_stcore/stream HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: {origin}:{port}\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: streamlit\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(request.encode())
+        assert connection.recv(100).split()[1] == status
+
+
 def test_grad_cam(page: Any, address: str, pictures: list[Path]) -> None:
     pytest.importorskip("torch", reason="Grad-CAM needs the extra 'train'")
     page.goto(address)

@@ -8,12 +8,16 @@ from typing import Any
 
 from dermseg.apps.dashboard.settings import Settings
 
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
 
 def options(settings: Settings, *, host: str, port: int, browser: bool) -> dict[str, Any]:
-    """Streamlit's configuration, by the names of its flags."""
+    """Streamlit's configuration, by the names of its flags; an older one warns of those it does not know."""
     return {
         "server_address": host,
         "server_port": port,
+        # A web page may give its own name the address 127.0.0.1 (DNS rebinding), which shows in Host.
+        "server_allowedHosts": list(_LOOPBACK) if host in _LOOPBACK else [],
         "server_headless": not browser,
         "server_maxUploadSize": settings.max_upload_mb,
         "server_fileWatcherType": "none",
@@ -22,6 +26,7 @@ def options(settings: Settings, *, host: str, port: int, browser: bool) -> dict[
         "browser_serverAddress": host,
         "client_toolbarMode": "minimal",
         "client_showErrorDetails": "none",
+        "client_allowedOrigins": [],  # by default pages at streamlit.app and others may steer it in a frame
         "runner_magicEnabled": False,
         "theme_light_textColor": "#0e1116",  # captions are a paler tone of it: dark enough to be read
         "theme_light_primaryColor": "#0072B2",
@@ -31,10 +36,13 @@ def options(settings: Settings, *, host: str, port: int, browser: bool) -> dict[
 
 def serve(settings: Settings, *, host: str, port: int, browser: bool) -> None:
     """Serve until Ctrl-C."""
+    from streamlit import net_util
     from streamlit.web import bootstrap
 
     # Streamlit's own configuration files are meant for other programs.
     flags = options(settings, host=host, port=port, browser=browser)
+    # For a connection from a page of another place Streamlit asks a web service what address it has itself.
+    net_util.get_external_ip = lambda: None
     script = os.fspath(resources.files("dermseg.apps.dashboard") / "script.py")  # type: ignore[call-overload]
     bootstrap.load_config_options(flags)
     bootstrap.run(script, False, [settings.model_dump_json()], flags)
