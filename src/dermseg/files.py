@@ -33,6 +33,27 @@ def check_writable(folder: Path) -> None:
         raise UsageError("cannot be written: Permission denied", file=folder, hint=hint)
 
 
+def private_folder(folder: Path) -> None:
+    """Make a folder that holds patients: its owner alone may look into it.
+
+    Of the folders above only those that are missing are made. One that is there may be shared, or another's
+    (a volume of a container), and keeps its mode.
+
+    Raises
+    ------
+    OSError
+        It cannot be made, or is another user's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.name != "nt":
+        folder.chmod(0o700)
+
+
+def private_file(path: Path) -> None:
+    """Make an empty file that its owner alone may read, unless it is there."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
 def atomic_write(path: Path, data: bytes, *, new: bool = False) -> None:
     """Write a file so that it is there whole or not at all; see `atomic_open`."""
     with atomic_open(path, new=new) as file:

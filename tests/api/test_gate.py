@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
+import stat
 import subprocess
 import time
 from collections.abc import Callable
@@ -279,3 +282,25 @@ def test_a_server_does_not_start_on_what_it_cannot_trust(tiny_bundle: Path, tmp_
     pickled.write_bytes(b"\x80\x04\x95cos\nsystem\n(S'echo owned'\ntR.")
     with pytest.raises(ModelError, match="not a zip"):
         Services.start(settings.model_copy(update={"models": (str(pickled),)}))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
+def test_a_folder_that_is_there_keeps_its_mode_and_what_is_put_there_is_private(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "volume"
+    state.mkdir()
+    state.chmod(0o775)
+    change = Path.chmod
+
+    def refuse(path: Path, mode: int) -> None:
+        if path == state:  # a volume of a container belongs to root, its group may write
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        change(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    Services.start(Settings(state=state, models=(str(tiny_bundle),), workers=1)).stop()
+    assert stat.S_IMODE(state.stat().st_mode) == 0o775
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in state.iterdir()}
+    names = ("jobs", "jobs.sqlite3", "audit.jsonl", "audit.jsonl.head")
+    assert [modes[name] for name in names] == [0o700, 0o600, 0o600, 0o600]

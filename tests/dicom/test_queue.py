@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
+import stat
 import subprocess
 import threading
 import time
@@ -117,6 +119,20 @@ def test_one_owner_and_leftovers(tmp_path: Path) -> None:
     Queue(tmp_path).close()
     with pytest.raises(UsageError, match="holds no queue"):
         Queue(tmp_path / "none", own=False)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
+def test_a_folder_that_is_there_keeps_its_mode_and_what_is_put_there_is_private(tmp_path: Path) -> None:
+    tmp_path.chmod(0o775)
+    queue = Queue(tmp_path)
+    queue.add("1.2.3", "model", "CAM", b"file")
+    queue.close()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o775
+    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("received", "made")}
+    assert modes == {"received": 0o700, "made": 0o700}
+    assert stat.S_IMODE((tmp_path / "queue.sqlite").stat().st_mode) == 0o600
+    Queue(tmp_path / "new").close()
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
 
 
 def test_delays_double_up_to_a_limit() -> None:

@@ -28,6 +28,7 @@ from typing import Any, Literal
 from dermseg.dicom.disk import write_synced
 from dermseg.dicom.identity import is_uid
 from dermseg.errors import DermsegError, UsageError
+from dermseg.files import private_file, private_folder
 
 State = Literal["received", "made", "sent", "dead", "ignored"]
 STATES: tuple[State, ...] = ("received", "made", "sent", "dead", "ignored")
@@ -99,10 +100,11 @@ class Queue:
         try:
             if not own and not (folder / "queue.sqlite").exists():
                 raise UsageError("holds no queue", file=folder)
-            for name in ("received", "made"):
-                (folder / name).mkdir(parents=True, exist_ok=True)
             if own:
-                folder.chmod(0o700)  # it holds patients
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for name in ("received", "made"):
+                    private_folder(folder / name)
+                private_file(folder / "queue.sqlite")
                 self._own()
             self._db = sqlite3.connect(
                 folder / "queue.sqlite", isolation_level=None, check_same_thread=False, timeout=30

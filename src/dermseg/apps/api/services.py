@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from dermseg.apps.api.metrics import Metrics
 from dermseg.apps.api.settings import Settings
 from dermseg.audit import AuditLog, read_key
 from dermseg.errors import UsageError
+from dermseg.files import private_file, private_folder
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.predictor import Model
 from dermseg.locks import lock_file
@@ -128,9 +128,9 @@ def load_models(settings: Settings) -> dict[str, Model]:
 def _claim(state: Path) -> BinaryIO:
     """Make the folder this server's own, as long as the file is open."""
     try:
-        state.mkdir(parents=True, exist_ok=True)
-        if os.name != "nt":
-            state.chmod(0o700)
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(state / JOBS)
+        private_file(state / DATABASE)
         file = (state / LOCK).open("w+b")
     except OSError as error:
         raise UsageError(
