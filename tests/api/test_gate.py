@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import time
@@ -263,6 +264,19 @@ def test_without_keys_no_web_page_gets_at_the_server(
     # A key is what no page of another place has, so with keys any name and any page will do.
     elsewhere = {"Host": "dermseg.clinic.example", "Origin": "https://evil.example", **bearer()}
     assert serve().get("/v1/jobs", headers=elsewhere).status_code == 200
+
+
+def test_a_port_that_is_taken_is_said_in_words(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        place = ["--port", str(taken.getsockname()[1]), "--state", str(tmp_path / "state")]
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", *place, "--model", str(tiny_bundle)])
+    assert ended.value.code == 2
+    assert "error: cannot listen on 127.0.0.1:" in capsys.readouterr().err
 
 
 def test_a_server_does_not_start_on_what_it_cannot_trust(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from dermseg.apps.api.logs import configure_logs
 from dermseg.apps.api.protocol import MAX_HEAD_BYTES, guarded
 from dermseg.apps.api.services import Services
 from dermseg.apps.api.settings import Settings
-from dermseg.errors import ConfigError
+from dermseg.errors import ConfigError, UsageError
 
 _KEEP_ALIVE_S = 15
 
@@ -24,13 +24,20 @@ def serve(settings: Settings) -> None:
     Raises
     ------
     DermsegError
-        As ``Services.start``; or certificate and key for HTTPS cannot be used.
+        As ``Services.start``; or certificate and key for HTTPS cannot be used; or the port is taken or the
+        address is not one of this machine.
     """
     _check_tls(settings.tls_cert, settings.tls_key)
     configure_logs()
     server = make_server(Services.start(settings))
-    with suppress(KeyboardInterrupt):  # uvicorn raises it once all is answered
-        server.run()
+    try:
+        with suppress(KeyboardInterrupt):  # uvicorn raises it once all is answered
+            server.run()
+    except SystemExit:  # uvicorn's way to say that it cannot start; the log has the system's words
+        raise UsageError(
+            f"cannot listen on {settings.host}:{settings.port}",
+            hint="another program may have the port: --port OTHER",
+        ) from None
 
 
 def _check_tls(certificate: Path | None, key: Path | None) -> None:
