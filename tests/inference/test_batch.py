@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ from dermseg.inference.options import BatchOptions
 from dermseg.inference.outputs import COLUMNS, output_files, parse_save, plan_stems
 from dermseg.inference.pipeline import Plan, plan_work
 from dermseg.inference.predictor import Model, load_model
+from dermseg.report.batch import write_batch_report
 
 Batch = Callable[..., BatchResult]
 
@@ -243,6 +245,47 @@ def test_overwrite_that_is_refused_leaves_the_earlier_run(batch: Batch, photos: 
         batch(overwrite=True)
     (out / "masks/new_segmentation.png").unlink()
     assert snapshot(out) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": [["../../victim.png", 1, 1]]},
+        {"inputs": [["..\\..\\victim.png", 1, 1]]},
+        {"inputs": [["/victim.png", 1, 1]]},
+        {"inputs": 5},
+        {"options": {}},
+        {"options": {"lesions": "largest", "save": ["../.."]}},
+        {"model": {}},
+    ],
+)
+@pytest.mark.parametrize("mode", ["resume", "overwrite"])
+def test_a_strangers_journal_removes_nothing_elsewhere(
+    batch: Batch, tmp_path: Path, change: dict[str, Any], mode: str
+) -> None:
+    batch()
+    journal, victims = tmp_path / "out" / JOURNAL, [tmp_path / "victim.jpg", tmp_path / "victim.png"]
+    for victim in victims:
+        victim.write_bytes(b"somebody's")
+    first, _, rest = journal.read_bytes().partition(b"\n")
+    journal.write_bytes(json.dumps({**json.loads(first), **change}).encode() + b"\n" + rest)
+    with pytest.raises(UsageError, match="journal of the earlier run cannot be read"):
+        batch(**{mode: True})
+    assert all(victim.read_bytes() == b"somebody's" for victim in victims)
+
+
+@pytest.mark.parametrize("place", ["thumbnail", "mask"])
+def test_a_strangers_journal_puts_no_program_into_the_report(
+    batch: Batch, tmp_path: Path, place: str
+) -> None:
+    batch()
+    journal = tmp_path / "out" / JOURNAL
+    header, *lines = map(json.loads, journal.read_bytes().splitlines())
+    line = next(line for line in lines if line["row"]["status"] == "ok")
+    (line if place == "thumbnail" else line["row"])[place] = "javascript:</script><script>alert(1)</script>"
+    journal.write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in (header, *lines)))
+    write_batch_report(batch(resume=True))
+    assert "alert(1)" not in (tmp_path / "out/report.html").read_text("utf-8")
 
 
 def test_two_runs_cannot_share_a_folder(batch: Batch) -> None:

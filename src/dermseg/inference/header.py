@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dermseg.images.sources import ImageSource
+from dermseg.inference.outputs import LAYOUT
 
 _FORMAT = 1
+_MODEL = frozenset(["name", "version", "variant", "sha256", "card_sha256"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,26 @@ class Header:
 
     @classmethod
     def from_line(cls, line: bytes) -> Header:
-        """The reverse of `to_line`; ValueError where the line is not a header of this format."""
+        """The reverse of `to_line`; ValueError where the line is not a header of this format.
+
+        The folder may come from a stranger, and what a run wrote is removed by the names in it: they must not
+        lead anywhere else.
+        """
         data = json.loads(line)
         if not isinstance(data, dict) or data.get("dermseg_journal") != _FORMAT:
             raise ValueError("not a journal")
-        return cls(data["version"], data["model"], data["options"], data["inputs"])
+        try:
+            version, model, options = str(data["version"]), dict(data["model"]), dict(data["options"])
+            inputs = [[str(name), *stamp] for name, *stamp in data["inputs"]]
+            kinds = {options["lesions"], *options["save"]}
+        except (KeyError, TypeError, ValueError):
+            raise ValueError("its first line is damaged") from None
+        if not kinds <= {"largest", "all", *LAYOUT} or not model.keys() >= _MODEL:
+            raise ValueError("its first line is damaged")
+        for name, *_ in inputs:
+            if name.startswith("/") or ".." in name.replace("\\", "/").split("/"):
+                raise ValueError(f"'{name}' is no name that a run gives")
+        return cls(version, model, options, inputs)
 
     def differences(self, now: Header) -> list[str]:
         """What keeps `now` from going on where this run stopped, in plain words; empty if nothing."""

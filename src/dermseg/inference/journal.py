@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -33,6 +34,7 @@ from dermseg.inference.outputs import Row
 from dermseg.locks import lock_file
 
 _LOCK_WAIT_S = 1.0
+_BASE64 = re.compile(r"[A-Za-z0-9+/=]*")
 RESUME_HINT = "make room or change its permissions, then run the same command with --resume"
 
 
@@ -59,7 +61,12 @@ class Entry:
     def from_line(cls, line: bytes) -> Entry:
         """The reverse of `to_line`; ValueError, KeyError or TypeError where the line is not one."""
         data = json.loads(line)
-        return cls(Row(**data["row"]), tuple(data["files"]), data["stages"], data["thumbnail"])
+        row, thumbnail = Row(**data["row"]), str(data["thumbnail"])
+        named = (row.mask, row.overlay, row.probability, row.labels)  # become links of the report
+        if not {*named} <= {None, *data["files"]} or not _BASE64.fullmatch(thumbnail):
+            raise ValueError("not a line of a run")
+        stages = {str(stage): float(seconds) for stage, seconds in dict(data["stages"]).items()}
+        return cls(row, tuple(data["files"]), stages, thumbnail)
 
 
 class Journal:
@@ -112,7 +119,7 @@ class Journal:
                 if not line.endswith(b"\n"):
                     break
                 name = Entry.from_line(line).row.file
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 break
             self._places[name] = (end, len(line))
             end += len(line)
@@ -239,7 +246,7 @@ def read_header(path: Path) -> Header:
     try:
         with path.open("rb") as file:
             return Header.from_line(file.readline())
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise UsageError(
             f"the journal of the earlier run cannot be read: {error}",
             file=path,
