@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from dermseg.errors import ConfigError, ModelError
 
 _Model = TypeVar("_Model", bound=BaseModel)
+# Aliases repeat what an anchor names: a few lines of YAML can stand for billions of values.
+_MOST_VALUES = 100_000
+_LONGEST_VALUE = 200  # letters of a wrong one in a message
 
 
 class Strict(BaseModel):
@@ -39,13 +42,28 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _count(raw, {})
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", file=path) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"is not YAML: {error}", file=path) from None
+    except RecursionError:  # or an alias inside of what it stands for
+        raise ConfigError("is nested too deeply to be settings", file=path) from None
     if not isinstance(raw, dict):
         raise ConfigError("holds no settings (expected 'key: value' lines)", file=path)
+    if values > _MOST_VALUES:
+        raise ConfigError(f"holds more than {_MOST_VALUES} values, aliases written out", file=path)
     return raw
+
+
+def _count(value: Any, known: dict[int, int]) -> int:
+    """How many values there are, with everything written out that stands in several places."""
+    if not isinstance(value, dict | list | tuple):
+        return 1
+    if id(value) not in known:
+        inside = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(one, known) for one in inside)
+    return known[id(value)]
 
 
 def check(model: type[_Model], raw: dict[str, Any], path: Path, *, hint: str | None = None) -> _Model:
@@ -135,8 +153,11 @@ def _explain(error: Any, model: type[BaseModel]) -> str:
     if not where:
         return words_of(error)
     # about a whole section the message says the values that matter
-    got = "" if isinstance(error["input"], dict) else f" (got {error['input']!r})"
-    return f"{where}: {words_of(error)}{got}"
+    if isinstance(error["input"], dict):
+        return f"{where}: {words_of(error)}"
+    got = repr(error["input"])
+    got = got if len(got) <= _LONGEST_VALUE else f"{got[:_LONGEST_VALUE]} ..."
+    return f"{where}: {words_of(error)} (got {got})"
 
 
 def _section(model: type[BaseModel], name: str) -> type[BaseModel]:

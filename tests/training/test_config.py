@@ -44,6 +44,30 @@ def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
             read(file)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\n".join(f"k{i}: &k{i} [{', '.join([f'*k{i - 1}'] * 9)}]" for i in range(1, 30)), "more than 100000"),
+        ("k1: &k1 [*k1]", "nested too deeply"),
+        (f"k: {'[' * 3000}{']' * 3000}", "nested too deeply"),
+    ],
+    ids=["bomb", "circle", "depth"],
+)
+def test_a_file_that_never_ends_is_refused_at_once(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bomb.yaml"
+    path.write_text(f"k0: &k0 [x]\n{text}\nmodel: *k1\n" if "k1:" in text else text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_a_long_wrong_value_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "long.yaml"
+    path.write_text(f"model: {'x' * 100_000}")
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert len(str(error.value)) < 1000
+
+
 def test_overrides_are_yaml(tiny_config: tuple[Path, Any]) -> None:
     config = load_config(tiny_config[0], ["training.lr=5e-4", "augmentation.scale=[0.5, 2]", "seed=3"])
     assert (config.training.lr, config.augmentation.scale, config.seed) == (5e-4, (0.5, 2.0), 3)
