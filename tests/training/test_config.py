@@ -47,7 +47,10 @@ def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("\n".join(f"k{i}: &k{i} [{', '.join([f'*k{i - 1}'] * 9)}]" for i in range(1, 30)), "more than 100000"),
+        (
+            "\n".join(f"k{i}: &k{i} [{', '.join([f'*k{i - 1}'] * 9)}]" for i in range(1, 30)),
+            "more than 100000",
+        ),
         ("k1: &k1 [*k1]", "nested too deeply"),
         (f"k: {'[' * 3000}{']' * 3000}", "nested too deeply"),
     ],
