@@ -105,6 +105,19 @@ def test_one_row_per_input_in_input_order(batch: Batch, tmp_path: Path) -> None:
     assert not cv2.imread(str(tmp_path / "out" / skin["mask"]), cv2.IMREAD_UNCHANGED).any()
 
 
+def test_a_name_is_no_formula_in_the_table(batch: Batch, photos: Path, tmp_path: Path) -> None:
+    names = ["=1+1.png", "@SUM(A1).png", "+1.png", "-1.png"]
+    for name in names:
+        write_disc(photos / name, radius=20)
+    batch()
+    out = tmp_path / "out"
+    with (out / "results.csv").open(newline="", encoding="utf-8") as file:
+        files = [row["file"] for row in csv.DictReader(file)]
+    assert {f"./{name}" for name in names} < set(files) and all((photos / name).is_file() for name in files)
+    assert not any(name.startswith(("=", "@", "+", "-")) for name in files)
+    assert set(names) < {entry.row.file for entry in read_entries(out)}  # else as they are
+
+
 def test_shared_stems_keep_their_extension(batch: Batch, tmp_path: Path) -> None:
     batch()
     names = {path.name for path in (tmp_path / "out/masks").iterdir() if path.is_file()}

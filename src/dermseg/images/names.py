@@ -57,6 +57,15 @@ def printable_name(relative: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]", "_", relative)
 
 
+def cell_name(name: str) -> str:
+    """A relative path in a table that people open in a spreadsheet, where ``=`` begins a formula.
+
+    >>> cell_name("=1+1.jpg"), cell_name("a.jpg")
+    ('./=1+1.jpg', 'a.jpg')
+    """
+    return f"./{name}" if name.startswith(("=", "+", "-", "@")) else name
+
+
 def shorten(part: str) -> str:
     """One part of a path, cut to ``MAX_PART_BYTES`` in UTF-8 where it is longer; it keeps its extension."""
     if len(part.encode("utf-8", "replace")) <= MAX_PART_BYTES:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from dermseg.errors import UsageError
 from dermseg.files import atomic_write
-from dermseg.images.names import UniqueNames, shorten
+from dermseg.images.names import UniqueNames, cell_name, shorten
 
 if TYPE_CHECKING:
     from dermseg.inference.result import Result
@@ -232,7 +232,7 @@ def write_results(path: Path, rows: Iterable[Row]) -> None:
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow([_cell(value) for value in row.as_dict().values()])
+        writer.writerow([_cell(value) for value in (row.as_dict() | {"file": cell_name(row.file)}).values()])
     atomic_write(path, text.getvalue().encode())
 
 

@@ -107,6 +107,7 @@ def rank_(
 
     from dermseg.data.index import open_image, read_index
     from dermseg.files import atomic_write
+    from dermseg.images.names import cell_name
     from dermseg.images.roles import find_photographs
     from dermseg.inference.predictor import load_model
     from dermseg.labeling.rank import SPREADING, STRATEGIES, leave_out_labelled, look_at_all, rank
@@ -151,7 +152,7 @@ def rank_(
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, ["rank", "file", "uncertainty", "disagreement"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table)
+    writer.writerows({**row, "file": cell_name(str(row["file"]))} for row in table)
     atomic_write(output, buffer.getvalue().encode("utf-8"))
     say(f"{output}: {len(table)} of {len(sources)} images by {chosen}")
     if json_:
