@@ -143,6 +143,48 @@ def test_how_a_grey_mask_was_read_is_said(tmp_path: Path, run: Run) -> None:
     assert "from 128 up taken as lesion" in json.loads(text)["readings"][0]["message"]
 
 
+def photographs(folder: Path) -> Path:
+    """Of ``label_map``: two lesions of different darkness."""
+    folder.mkdir()
+    grey = np.uint8([210, 60, 130])[label_map()]
+    cv2.imwrite(str(folder / "a.png"), cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
+    cv2.imwrite(str(folder / "none.png"), np.full((120, 160, 3), 210, np.uint8))
+    return folder
+
+
+def test_colours_of_each_lesion_of_a_run(tmp_path: Path, run: Run) -> None:
+    out, photos = run_folder(tmp_path), photographs(tmp_path / "photos")
+    code, text, _ = run("measure", str(out), "--images", str(photos), "--json")
+    first, second, none = json.loads(text)["readings"]
+    assert code == 0 and none["contrast"] is None and none["message"] is None
+    assert first["contrast"] > 1.5 * second["contrast"] > 20
+    assert first["skin_l"] == pytest.approx(second["skin_l"], abs=0.5)
+    assert first["lesion_l"] + first["contrast"] == pytest.approx(first["skin_l"], abs=0.1)
+    _, text, _ = run("measure", str(out / "masks"), "--images", str(photos), "--json")
+    assert json.loads(text)["readings"][0]["colour_spread"] > 5  # both together
+
+
+def test_photographs_that_are_missing_broken_or_of_another_size_cost_the_colours_alone(
+    tmp_path: Path, run: Run
+) -> None:
+    out, photos = run_folder(tmp_path), photographs(tmp_path / "photos")
+    table = tmp_path / "readings.csv"
+    for spoil, reason in [
+        (lambda: (photos / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n torn"), "photograph a.png"),
+        (lambda: cv2.imwrite(str(photos / "a.png"), np.zeros((60, 80, 3), np.uint8)), "80 x 60"),
+        ((photos / "a.png").unlink, "no photograph of this name"),
+    ]:
+        spoil()
+        code, _, err = run("measure", str(out), "--images", str(photos), "-o", str(table))
+        rows = list(csv.DictReader(table.read_text().splitlines()))
+        assert code == 1 and reason in err and "1 of them without colours" in err
+        assert [row["status"] for row in rows] == ["ok", "ok", "no_lesion"]
+        assert reason in rows[0]["message"] and rows[0]["area_px"] == "5000" and rows[0]["contrast"] == ""
+    code, _, err = run("measure", str(out), "--images", str(out))
+    assert code == 2 and "results, not photographs" in err
+    assert run("measure", str(out), "--images", str(tmp_path / "nowhere"))[0] == 2
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "a", "", "1,2,3", "nan", "inf", "0.1,"])
 def test_a_wrong_spacing_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="spacing-mm"):

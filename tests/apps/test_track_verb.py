@@ -70,6 +70,7 @@ def test_a_table_of_lesions(visits: Path, tmp_path: Path, tiny_bundle: Path, run
     assert tuple(readings[0]) == READING_COLUMNS
     assert [row["status"] for row in readings] == ["ok", "ok", "ok", "ok", "failed", "ok"]
     assert readings[0]["taken"] == "2026-01-01" and readings[0]["area_mm2"] == ""
+    assert all(float(row["contrast"]) > 10 for row in readings if row["status"] == "ok")
     page = (out / "report.html").read_text()
     assert "2 lesions in 6 photographs" in page and "&lt;back&gt;" in page and "<back>" not in page
     assert '<div class="name">&lt;back&gt;</div>' in page  # a long name breaks instead of hiding the figures

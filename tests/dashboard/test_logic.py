@@ -20,7 +20,7 @@ from dermseg.apps.dashboard.calibration import spacing_from_points
 from dermseg.apps.dashboard.comparing import compare_masks
 from dermseg.apps.dashboard.looking import VIEW_SIDE, look_at, outline
 from dermseg.apps.dashboard.many import segment_uploads, sort_entries, thumbnail
-from dermseg.apps.dashboard.measures import lesion_rows, measurement_rows
+from dermseg.apps.dashboard.measures import character_rows, lesion_rows, measurement_rows
 from dermseg.apps.dashboard.pictures import draw_difference, draw_map, draw_result
 from dermseg.apps.dashboard.samples import SAMPLES, sample
 from dermseg.apps.dashboard.settings import Settings
@@ -177,6 +177,17 @@ def test_each_of_several_lesions_is_measured_on_its_own() -> None:
     assert not any(
         "Lesion" in row for row in lesion_rows(measure_lesions(np.minimum(labels, 1) * (labels < 2)))
     )
+
+
+def test_shape_and_colour_of_each_lesion() -> None:
+    photograph = disc(100, 100)
+    mask = photograph[..., 0] < 100
+    alone = {row["Measure"]: row["Value"] for row in character_rows(photograph, mask, None, None)}
+    assert alone["Solidity (no dents: 1)"] == "1.00" and float(alone["Contrast to the skin, ΔE"]) > 10
+    labels = mask.astype(np.uint8)
+    labels[:5, :5] = 2
+    rows = character_rows(photograph, labels > 0, labels, None)
+    assert {row["Lesion"] for row in rows} == {"1", "2"} and len(rows) == 2 * len(alone)
 
 
 def test_agreement_of_two_masks() -> None:

@@ -24,6 +24,7 @@ from dermseg.images.sources import ImageSource
 from dermseg.inference.predictor import Model
 from dermseg.measure.align import Alignment, align, chain, lay
 from dermseg.measure.change import Change, change
+from dermseg.measure.colour import Colour, describe_colour
 from dermseg.measure.geometry import Reading, measure_mask
 from dermseg.measure.landmarks import Landmarks, landmarks
 from dermseg.quality.measures import vignette
@@ -74,6 +75,8 @@ class Visit:
         The gate's; None for a person's outline and for a bundle without a gate.
     reading
         Measurements of the outline; None where it failed.
+    colour
+        Colours of lesion and skin; None where they cannot be told.
     view, lesion
         ``uint8 (h, w, 3)`` RGB and ``bool (h, w)``, at most ``VIEW`` pixels wide and high; None where it
         failed.
@@ -86,6 +89,7 @@ class Visit:
     message: str = ""
     verdict: Level | None = None
     reading: Reading | None = None
+    colour: Colour | None = None
     view: Pixels | None = None
     lesion: Mask | None = None
     marks: Landmarks | None = None
@@ -181,12 +185,13 @@ def look(model: Model, photograph: Photograph) -> Visit:
     view = shrink(loaded.pixels, VIEW)
     lesion = _small(mask, view.shape[:2])
     if not lesion.any():
-        return Visit(photograph, "no_lesion", message, verdict, reading, view, lesion)
+        return Visit(photograph, "no_lesion", message, verdict, reading, None, view, lesion)
+    colour = describe_colour(view, lesion)
     marks = None
     if verdict != "reject":
         grey = np.asarray(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY), np.uint8)
         marks = landmarks(view, lesion, size, frame=~vignette(grey))
-    return Visit(photograph, "ok", message, verdict, reading, view, lesion, marks)
+    return Visit(photograph, "ok", message, verdict, reading, colour, view, lesion, marks)
 
 
 def _onto_first(

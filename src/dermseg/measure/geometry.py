@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from dermseg.errors import UsageError
 from dermseg.measure.basics import Box, as_bytes, describe
 from dermseg.measure.feret import feret
 from dermseg.measure.perimeter import perimeter
+from dermseg.measure.shape import describe_shape
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Reading:
     circularity
         ``4 pi area / perimeter ** 2``: 1 for a disc, 0.785 for a square, at most 1. Taken in
         millimetres where the scale is known, because unequal spacings change the shape.
+    solidity, asymmetry, asymmetry_across
+        See ``measure.shape``; the asymmetries in millimetres where the scale is known.
     bbox, centroid
         ``(x, y, width, height)`` and ``(x, y)`` in pixels; the centre of the top left pixel is (0, 0).
     components
@@ -54,6 +58,9 @@ class Reading:
     feret_min_px: float
     equivalent_diameter_px: float
     circularity: float | None
+    solidity: float | None
+    asymmetry: float | None
+    asymmetry_across: float | None
     bbox: Box | None
     centroid: tuple[float, float] | None
     touches_border: bool
@@ -101,6 +108,7 @@ def measure_mask(mask: NDArray[np.bool_], spacing_mm: tuple[float, float] | None
     part = _crop(mask, basics.box)
     length = perimeter(part)
     widest, narrowest = feret(part)
+    shape = describe_shape(part, spacing_mm or (1.0, 1.0))
     area_mm2 = length_mm = widest_mm = narrowest_mm = diameter_mm = None
     if spacing_mm is not None:
         area_mm2 = basics.area * spacing_mm[0] * spacing_mm[1]
@@ -119,6 +127,9 @@ def measure_mask(mask: NDArray[np.bool_], spacing_mm: tuple[float, float] | None
         circularity=_circularity(basics.area, length)
         if area_mm2 is None or length_mm is None
         else _circularity(area_mm2, length_mm),
+        solidity=None if shape is None else shape.solidity,
+        asymmetry=None if shape is None else shape.asymmetry,
+        asymmetry_across=None if shape is None else shape.asymmetry_across,
         bbox=basics.box,
         centroid=basics.centroid,
         touches_border=basics.touches_border,
@@ -142,8 +153,14 @@ def measure_lesions(
     UsageError
         A spacing that is not a positive number.
     """
-    numbers = np.flatnonzero(cv2.calcHist([labels], [0], None, [256], [0, 256]))
-    return {int(n): measure_mask(labels == n, spacing_mm) for n in numbers if n}
+    return {number: measure_mask(mask, spacing_mm) for number, mask in lesion_masks(labels)}
+
+
+def lesion_masks(labels: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Number and mask of each lesion of a label map ``uint8 (H, W)``, in the order of the numbers."""
+    for number in np.flatnonzero(cv2.calcHist([labels], [0], None, [256], [0, 256])):
+        if number:
+            yield int(number), labels == number
 
 
 def _crop(mask: NDArray[np.bool_], box: Box | None) -> NDArray[np.bool_]:

@@ -1,11 +1,11 @@
-"""``dermseg measure``: area, perimeter, diameters and circularity of the lesions in masks."""
+"""``dermseg measure``: size and shape of the lesions in masks, and with photographs their colours."""
 
 from __future__ import annotations
 
 import csv
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +15,14 @@ from dermseg.apps.cli.common import new_app, print_json, say
 from dermseg.errors import DermsegError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dermseg.images.sources import ImageSource
+    from dermseg.measure.colour import Colour
     from dermseg.measure.geometry import Reading
+
+    Mask = NDArray[np.bool_]
 
 app = new_app()
 
@@ -35,6 +41,9 @@ COLUMNS = (
     "feret_min_px",
     "equivalent_diameter_px",
     "circularity",
+    "solidity",
+    "asymmetry",
+    "asymmetry_across",
     "bbox_x",
     "bbox_y",
     "bbox_width",
@@ -50,6 +59,17 @@ COLUMNS = (
     "feret_max_mm",
     "feret_min_mm",
     "equivalent_diameter_mm",
+    "lesion_l",
+    "lesion_a",
+    "lesion_b",
+    "skin_l",
+    "skin_a",
+    "skin_b",
+    "contrast",
+    "colour_spread",
+    "colour_asymmetry",
+    "border_contrast",
+    "border_contrast_least",
 )
 
 
@@ -70,6 +90,15 @@ def measure(
             "in DICOM.",
         ),
     ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--images",
+            metavar="PHOTOS",
+            help="The photographs of the masks (a.jpg of a.png or a_mask.png), for colours: a file, folder, "
+            "glob or zip; may be given again.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the table to this CSV file.")
     ] = None,
@@ -78,7 +107,8 @@ def measure(
     """Measure the lesion in each mask, or each lesion of label maps (named *_labels).
 
     Of OUT of 'dermseg segment --lesions all' each lesion is measured, a row for each; of OUT/masks all that
-    is in one image together. Millimetres appear only where the spacing is given, or known from DICOM.
+    is in one image together. Millimetres appear only where the spacing is given, or known from DICOM,
+    colours only with --images.
     Without --output and --json the table goes to stdout as CSV.
     """
     from dermseg.files import atomic_write, check_writable
@@ -88,18 +118,32 @@ def measure(
     spacing = None if spacing_mm is None else parse_spacing(spacing_mm)
     if output is not None:
         check_writable(output.parent)
-    rows: list[dict[str, Any]] = []
     sources = find_images([label_root(given) or mask_root(given) for given in masks])
+    photographs = None
+    if images:
+        from dermseg.apps.cli.photographs import Photographs
+
+        photographs = Photographs(images, sources)
+    rows: list[dict[str, Any]] = []
+    colourless = 0
     for source in sources:
         blank: dict[str, Any] = dict.fromkeys(COLUMNS) | {"file": source.name}
         try:
-            found, notes = _readings(source, spacing)
+            lesion, labels, own_spacing, notes = _read(source)
         except DermsegError as error:
             rows.append(blank | {"status": "failed", "message": error.reason})
             say(f"{source.name}: {error.reason}")
-        else:
-            blank["message"] = "; ".join(notes) or None
-            rows += [blank | {"lesion": number} | reading_columns(one) for number, one in found.items()]
+            continue
+        pixels = None
+        if photographs is not None and lesion.any():
+            try:
+                pixels = photographs.pixels(source, lesion.shape)
+            except DermsegError as error:
+                colourless += 1
+                notes = (*notes, f"no colours: {error.reason}")
+                say(f"{source.name}: {notes[-1]}")
+        blank["message"] = "; ".join(notes) or None
+        rows += [blank | row for row in _lesion_rows(lesion, labels, spacing or own_spacing, pixels)]
     failed = sum(row["status"] == "failed" for row in rows)
     sizes = {f"{row['width']} x {row['height']}" for row in rows if row["width"]}
     if spacing and len(sizes) > 1:
@@ -112,25 +156,42 @@ def measure(
     elif output is None:
         sys.stdout.write(table)
     else:
-        say(f"{len(sources) - failed} of {len(sources)} masks measured: {output}")
-    raise typer.Exit(1 if failed else 0)
+        without = f", {colourless} of them without colours" if colourless else ""
+        say(f"{len(sources) - failed} of {len(sources)} masks measured{without}: {output}")
+    raise typer.Exit(1 if failed or colourless else 0)
 
 
-def _readings(
-    source: ImageSource, spacing: tuple[float, float] | None
-) -> tuple[dict[int | None, Reading], tuple[str, ...]]:
-    """Readings of a file by their lesions' numbers (None: all that is in a mask), and remarks."""
+def _read(
+    source: ImageSource,
+) -> tuple[Mask, NDArray[np.uint8] | None, tuple[float, float] | None, tuple[str, ...]]:
+    """What is lesion; the label map, where it is one with lesions; the file's own spacing, and remarks."""
     from dermseg.images.labels import is_label_map, load_labels
     from dermseg.images.masks import read_mask
-    from dermseg.measure.geometry import measure_lesions, measure_mask
 
     if not is_label_map(source):
         loaded = read_mask(source)
-        return {None: measure_mask(loaded.mask, spacing or loaded.spacing_mm)}, loaded.notes
+        return loaded.mask, None, loaded.spacing_mm, loaded.notes
     labels = load_labels(source)
-    if not labels.any():
-        return {None: measure_mask(labels > 0, spacing)}, ()
-    return dict(measure_lesions(labels, spacing).items()), ()
+    lesion = labels > 0
+    return lesion, labels if lesion.any() else None, None, ()
+
+
+def _lesion_rows(
+    lesion: Mask,
+    labels: NDArray[np.uint8] | None,
+    spacing: tuple[float, float] | None,
+    pixels: NDArray[np.uint8] | None,
+) -> Iterator[dict[str, Any]]:
+    """Columns of each lesion of a label map; of a mask as one, without a number."""
+    from dermseg.measure.colour import describe_colour
+    from dermseg.measure.geometry import lesion_masks, measure_mask
+
+    parts = [(None, lesion)] if labels is None else lesion_masks(labels)
+    for number, mask in parts:
+        row = {"lesion": number, **reading_columns(measure_mask(mask, spacing))}
+        if pixels is not None:
+            row |= colour_columns(describe_colour(pixels, mask, lesion & ~mask))
+        yield row
 
 
 def parse_spacing(text: str) -> tuple[float, float]:
@@ -163,6 +224,11 @@ def reading_columns(reading: Reading) -> dict[str, Any]:
     flat |= {"spacing_row_mm": spacing[0], "spacing_column_mm": spacing[1]}
     flat["status"] = "ok" if reading.area_px else "no_lesion"
     return flat
+
+
+def colour_columns(colour: Colour | None) -> dict[str, float | None]:
+    """Colours as values of the table's columns; none where they are not known."""
+    return {} if colour is None else colour.as_dict()
 
 
 def to_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -13,7 +13,7 @@ import typer
 
 from dermseg.apps.cli.common import InputsArgument, ModelOption, new_app, print_json, say
 from dermseg.apps.cli.measure import COLUMNS as MEASURED
-from dermseg.apps.cli.measure import parse_spacing, reading_columns, to_csv
+from dermseg.apps.cli.measure import colour_columns, parse_spacing, reading_columns, to_csv
 from dermseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _in_order(inputs: Sequence[str]) -> Iterator[Photograph]:
 def _reading_row(visit: Visit) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(READING_COLUMNS)
     if visit.reading is not None:
-        row |= reading_columns(visit.reading)
+        row |= reading_columns(visit.reading) | colour_columns(visit.colour)
     shot = visit.photograph
     return row | {
         "lesion": shot.lesion or None,

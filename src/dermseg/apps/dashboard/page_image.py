@@ -9,7 +9,7 @@ import streamlit as st
 from dermseg.apps.dashboard import doubts
 from dermseg.apps.dashboard.calibration import spacing_from_points
 from dermseg.apps.dashboard.looking import Look, look_at, outline
-from dermseg.apps.dashboard.measures import lesion_rows, measurement_rows
+from dermseg.apps.dashboard.measures import character_rows, lesion_rows, measurement_rows
 from dermseg.apps.dashboard.pictures import Pixels, colour_scale, draw_map, draw_result
 from dermseg.apps.dashboard.samples import SAMPLES, sample
 from dermseg.apps.dashboard.settings import current
@@ -252,6 +252,12 @@ def _draw_facts(model: Model, look: Look, result: Result, spacing: tuple[float, 
         st.caption(f"1 pixel is {spacing[1]:.4f} mm wide.")
     else:
         st.caption("Millimetres appear when the scale is known: from DICOM, or set on a ruler.")
+    if st.toggle("Shape and colour", help="As the photograph shows them: they say nothing about what it is."):
+        st.dataframe(
+            character_rows(look.picture, result.mask, result.labels, spacing),
+            hide_index=True,
+            width="stretch",
+        )
     st.download_button(
         "Mask (PNG)",
         encode_mask(result.mask),
