@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -271,7 +272,24 @@ def test_damaged_results_are_a_message(tmp_path: Path, monkeypatch: pytest.Monke
     assert "cannot be read" in page.error[0].value and "reload the page" in page.error[0].value
 
 
+def test_a_card_fetches_no_picture(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    testing = pytest.importorskip("streamlit.testing.v1", reason="needs the extra 'dashboard'")
+    shared = importlib.import_module("dermseg.apps.dashboard.shared")
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    card = json.loads((bundle / "card.json").read_text())
+    card["summary"] = "a fine model ![](http://evil.example/seen.png)"
+    (bundle / "card.json").write_text(json.dumps(card))
+    monkeypatch.setattr(shared, "current", lambda: Settings(models=(str(bundle),)))
+    page = testing.AppTest.from_string("from dermseg.apps.dashboard import page_model as p; p.draw()").run()
+    assert not page.exception
+    (text,) = page.markdown
+    assert "a fine model" in text.value and "![" not in text.value
+
+
 def test_web_pages_of_other_places_get_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("streamlit", reason="needs the extra 'dashboard'")
     from streamlit import config, net_util
     from streamlit.web import bootstrap
     from streamlit.web.server import server_util

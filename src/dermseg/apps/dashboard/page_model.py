@@ -13,4 +13,5 @@ def draw() -> None:
     """Draw the page."""
     name = choose_model(key="card_model")
     with told(name):
-        st.markdown(render_model_card(load_bundle(name).card))
+        card = render_model_card(load_bundle(name).card)
+        st.markdown(card.replace("![", "!\\["))  # a picture would be fetched from wherever a card says
