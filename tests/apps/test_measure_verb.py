@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +57,22 @@ def test_a_table_with_millimetres(masks: Path, tmp_path: Path, run: Run) -> None
     assert float(row["feret_min_mm"]) == pytest.approx(5.0)
     assert float(row["perimeter_mm"]) == pytest.approx(30.0, rel=0.01)
     assert row["touches_border"] == "false"
+
+
+def test_a_stdout_that_cannot_encode_a_name(masks: Path) -> None:
+    """As redirected output on Windows; the table comes, with that name escaped."""
+    (masks / "square.png").rename(masks / "größe日.png")
+    done = subprocess.run(
+        [sys.executable, "-m", "dermseg", "measure", str(masks)],
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+    assert [row["file"] for row in csv.DictReader(done.stdout.decode("cp1252").splitlines())] == [
+        "empty.png",
+        "größe\\u65e5.png",
+    ]
 
 
 def test_one_bad_mask_is_one_failed_row(masks: Path, run: Run) -> None:

@@ -190,8 +190,17 @@ def test_without_streams_the_work_is_done(tiny_bundle: Path, tmp_path: Path) -> 
     assert (tmp_path / "res/report.html").is_file()
     if Path("/dev/full").exists():
         command = command.replace(">&- 2>&-", "--resume >/dev/full")
-        done = subprocess.run(command, cwd=tmp_path, shell=True, capture_output=True, text=True, check=False)
-        assert done.returncode == 1 and done.stderr.endswith("error: No space left on device\n")
+        for unbuffered in ("", "1"):  # what is buffered meets the full disk only at the very end
+            done = subprocess.run(
+                command,
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+                shell=True,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 1 and done.stderr.endswith("error: No space left on device\n")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals to another process are POSIX")

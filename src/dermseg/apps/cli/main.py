@@ -9,6 +9,7 @@ import atexit
 import difflib
 import errno
 import gc
+import io
 import os
 import sys
 from contextlib import suppress
@@ -70,7 +71,8 @@ _EXTRAS = {
     "PySide6": "desktop",
 }
 
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # also of what stdout goes to
+# The disk is full, also the one that stdout goes to.
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 def run_verb(verb: str, args: list[str]) -> None:
@@ -106,13 +108,13 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> None:
     """Run a verb; turn errors into one line on stderr and an exit code."""
     args = sys.argv[1:] if argv is None else argv
-    if not args or args[0] in ("-h", "--help", "help"):
-        sys.stdout.write(usage())
-        sys.exit(0 if args else 2)
-    if args[0] == "--version":
-        sys.stdout.write(f"dermseg {__version__}\n")
-        sys.exit(0)
     try:
+        if not args or args[0] in ("-h", "--help", "help"):
+            sys.stdout.write(usage())
+            sys.exit(0 if args else 2)
+        if args[0] == "--version":
+            sys.stdout.write(f"dermseg {__version__}\n")
+            sys.exit(0)
         if args[0] not in VERBS:
             close = difflib.get_close_matches(args[0], VERBS, n=1)
             hint = f"did you mean 'dermseg {close[0]}'?" if close else "dermseg --help lists the verbs"
@@ -121,6 +123,11 @@ def main(argv: list[str] | None = None) -> None:
     except DermsegError as error:
         print_error(error)
         sys.exit(error.exit_code)
+    except MemoryError:
+        print_error(DermsegError("there is not enough memory", hint="end other programs, or give it more"))
+        sys.exit(1)
+    except BrokenPipeError:  # nobody reads it any more
+        sys.exit(1)
     except OSError as error:
         if error.filename is None and _is_homeless():
             print_error(UsageError("the folder that you are in is gone", hint="cd to another one"))
@@ -161,15 +168,25 @@ def run() -> NoReturn:
     if sys.stdout is None or sys.stderr is None:
         nowhere = Path(os.devnull).open("w", encoding="utf-8", errors="replace")  # noqa: SIM115
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    # A file name with characters that a redirected stdout cannot encode must not cost the whole table.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     code: object = 0
     try:
         main()
     except SystemExit as end:
         code = end.code
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # nobody reads it any more
-            stream.flush()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno in _FULL:  # what stdout still held was the result
+            print_error(DermsegError(error.strerror or str(error)))
+            code = 1
+    except ValueError:
+        pass
+    with suppress(OSError, ValueError):  # nobody reads it any more
+        sys.stderr.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
