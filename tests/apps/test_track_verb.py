@@ -5,14 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from dermseg import files
 from dermseg.apps.cli.track import CHANGE_COLUMNS, READING_COLUMNS
+from dermseg.errors import DermsegError
+from dermseg.inference import following
+from dermseg.inference.following import Followed, Photograph
+from dermseg.inference.predictor import Model
 
 Run = Callable[..., tuple[int, str, str]]
 SIDE = 320
@@ -110,3 +116,59 @@ def test_what_is_not_compared_is_said(tmp_path: Path, tiny_bundle: Path, run: Ru
     assert code == 0 and f"not compared: {nothing}: no lesion was found" in err
     (change,) = csv.DictReader(io.StringIO(out))
     assert change["first_file"] == str(one) and change["file"] == str(two)
+
+
+@pytest.mark.parametrize("name", ["report.html", "readings.csv", "changes.csv"])
+def test_results_of_another_verb_are_not_replaced(
+    visits: Path, tmp_path: Path, tiny_bundle: Path, run: Run, name: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("of dermseg score, say")
+    code, _, err = run("track", visits, "--model", tiny_bundle, "-o", tmp_path / "out")
+    assert code == 2 and name in err and "--overwrite" in err
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [name]
+
+
+def test_a_disk_without_room_for_the_pictures_has_the_tables(
+    visits: Path, tmp_path: Path, tiny_bundle: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = files.atomic_write
+
+    def full(path: Path, data: bytes) -> None:
+        if path.name == "report.html":
+            raise DermsegError("cannot be written: No space left on device", file=path)
+        write(path, data)
+
+    monkeypatch.setattr(files, "atomic_write", full)
+    code, _, err = run("track", visits, "--model", tiny_bundle, "-o", tmp_path / "out")
+    assert code == 1 and "report.html: cannot be written" in err
+    assert len(read(tmp_path / "out" / "changes.csv")) == 3 and len(read(tmp_path / "out/readings.csv")) == 6
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_interrupted_it_keeps_what_is_finished(
+    visits: Path, tmp_path: Path, tiny_bundle: Path, run: Run, monkeypatch: pytest.MonkeyPatch, folder: bool
+) -> None:
+    follow = following.follow
+
+    def stopped(model: Model, group: Sequence[Photograph], **more: Any) -> Followed:
+        if group[0].lesion == "<back>":
+            raise KeyboardInterrupt
+        return follow(model, group, **more)
+
+    monkeypatch.setattr(following, "follow", stopped)
+    where = ["-o", tmp_path / "out"] if folder else []
+    code, out, err = run("track", visits, "--model", tiny_bundle, *where)
+    assert code == 130 and "Stopped" in err
+    table = (tmp_path / "out" / "changes.csv").read_text() if folder else out
+    assert [row["lesion"] for row in csv.DictReader(io.StringIO(table))] == ["arm", "arm"]
+
+
+def test_no_name_of_a_file_is_a_formula(
+    tmp_path: Path, tiny_bundle: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = draw(tmp_path / "=1+1.png", 40), draw(tmp_path / "b.png", 40)
+    monkeypatch.chdir(tmp_path)
+    _, out, _ = run("track", first.name, second.name, "--model", tiny_bundle)
+    (row,) = csv.DictReader(io.StringIO(out))
+    assert (row["first_file"], row["file"]) == ("./=1+1.png", "b.png")

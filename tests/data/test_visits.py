@@ -38,6 +38,12 @@ def test_lesions_in_order_of_time(tmp_path: Path) -> None:
     assert back[0].image.path == tmp_path / "sub/c.jpg" and back[0].taken is None
 
 
+def test_of_one_day_the_time_says_which_was_first(tmp_path: Path) -> None:
+    text = "image,date\nb.jpg,2026-03-01T15:00\na.jpg,2026-03-01T09:30Z\n"
+    ((one, two),), _ = read_visits(table(tmp_path, text))
+    assert (one.image.name, two.image.name) == ("a.jpg", "b.jpg") and one.taken == date(2026, 3, 1)
+
+
 def test_without_names_it_is_one_lesion_in_the_order_of_the_rows(tmp_path: Path) -> None:
     ((one, two),), _ = read_visits(table(tmp_path, "\ufeffimage\nz.jpg\na.jpg\n"))
     assert (one.image.name, two.image.name, one.lesion) == ("z.jpg", "a.jpg", "")

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -153,6 +154,21 @@ def first_frame_group(spacing: list[float]) -> list[Dataset]:
 )
 def test_unknown_spacing_is_none(files: ModuleType, values: dict[str, Any], expected: object) -> None:
     assert load_image(files.to_bytes(files.photograph(**values))).info.spacing_mm == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, date(2026, 1, 2)),
+        ({"AcquisitionDateTime": "20251231235959.5+0100"}, date(2025, 12, 31)),
+        ({"AcquisitionDateTime": "202511", "ContentDate": "20251102"}, date(2025, 11, 2)),
+        ({"AcquisitionDateTime": "", "ContentDate": "", "StudyDate": "20250203"}, date(2025, 2, 3)),
+        ({"AcquisitionDateTime": "", "ContentDate": "unknown", "StudyDate": ""}, None),
+    ],
+)
+def test_the_day_it_was_taken(files: ModuleType, values: dict[str, Any], expected: date | None) -> None:
+    """A month without a day is none."""
+    assert load_image(files.to_bytes(files.photograph(**values))).info.taken == expected
 
 
 def test_jpeg_is_decoded_small(files: ModuleType) -> None:

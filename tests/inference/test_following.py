@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,8 +13,12 @@ import pytest
 from numpy.typing import NDArray
 
 from dermseg.images.sources import as_source
-from dermseg.inference.following import VIEW, Photograph, follow, look
+from dermseg.inference import following
+from dermseg.inference.following import VIEW, Followed, Photograph, compare, follow, look
 from dermseg.inference.predictor import Model, load_model
+from dermseg.measure.align import align
+from dermseg.measure.landmarks import Landmarks
+from dermseg.report.visit_pictures import draw_visits
 
 SIDE = 320
 
@@ -75,6 +82,53 @@ def test_over_another_visit_where_the_first_cannot_be_recognised(model: Model, t
     over = follow(model, [first, between, last]).comparisons[1]
     assert (over.first, over.second) == (0, 2) and over.change.scale == pytest.approx(1, rel=0.01)
     assert over.change.area == pytest.approx(1.21 - 1, abs=0.06)
+
+
+def test_pixels_that_are_not_square(model: Model, tmp_path: Path) -> None:
+    """Turned by 20 degrees, no turn lays one on the other unless their pixels are made square."""
+    first, second = shot(tmp_path, "first", 40), shot(tmp_path, "second", 40, zoom=1.25)
+    turn = cv2.getRotationMatrix2D(((SIDE - 1) / 2, (SIDE - 1) / 2), 20, 1)
+    pixels = cv2.imread(second.image.label)
+    turned = cv2.warpAffine(pixels, turn, (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT)
+    cv2.imwrite(second.image.label, cv2.resize(turned, (SIDE, SIDE // 2), interpolation=cv2.INTER_AREA))
+    flat = Photograph(second.image, "mole", spacing_mm=(0.16, 0.08))
+    (found,) = follow(model, [replace(first, spacing_mm=(0.1, 0.1)), flat]).comparisons
+    assert found.alignment is not None and found.alignment.scale is not None
+    assert found.alignment.turn == pytest.approx(20, abs=0.5) and found.change.notes == ()
+    assert found.change.area == pytest.approx(0, abs=0.03) and (found.overlap or 0) > 0.95
+
+
+def test_what_goes_wrong_with_one_photograph_is_its_row(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, calls = following.landmarks, iter([1, 2, 3])
+
+    def too_large_once(*args: Any, **more: Any) -> Landmarks:
+        if next(calls) == 2:
+            raise MemoryError
+        return find(*args, **more)
+
+    monkeypatch.setattr(following, "landmarks", too_large_once)
+    found = follow(model, [shot(tmp_path, str(n), 40) for n in range(3)])
+    assert [visit.status for visit in found.visits] == ["ok", "failed", "ok"]
+    assert "memory" in found.visits[1].message and len(found.comparisons) == 1
+
+
+def test_photographs_in_the_wrong_order_are_noticed(model: Model, tmp_path: Path) -> None:
+    """As the files of a DICOM series, whose names are numbers without a meaning."""
+    one, two = shot(tmp_path, "one", 40), shot(tmp_path, "two", 44)
+    days = date(2026, 3, 1), date(2026, 1, 1)
+    (found,) = follow(model, [replace(one, taken=days[0]), replace(two, taken=days[1])]).comparisons
+    assert found.change.notes == ("taken before the first photograph: check the order",)
+
+
+def test_a_change_is_shown_with_the_doubts_of_its_outline(model: Model, tmp_path: Path) -> None:
+    visits = [look(model, shot(tmp_path, name, 40)) for name in ("one", "two")]
+    second = replace(visits[1], verdict="review", message="the outline is uncertain")
+    assert visits[0].marks is not None and second.marks is not None
+    found = compare(visits[0], second, (0, 1), None, align(visits[0].marks, second.marks))
+    _, (_, _, words) = draw_visits(Followed("mole", (visits[0], second), (found,)))
+    assert words == "area +0.0 %; verdict review: the outline is uncertain"
 
 
 def test_an_outline_by_a_person_takes_the_place_of_the_models(model: Model, tmp_path: Path) -> None:

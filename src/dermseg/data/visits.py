@@ -53,7 +53,7 @@ def read_visits(path: Path) -> tuple[list[list[Photograph]], int]:
     if twice := [name for name in COLUMNS if columns.count(name) > 1]:
         raise DataError(f"more than one column '{twice[0]}'", file=path)
     named = "lesion" in columns
-    lesions: dict[tuple[str, str], list[Photograph]] = {}
+    lesions: dict[tuple[str, str], list[tuple[datetime, Photograph]]] = {}
     nameless = 0
     try:
         for record in reader:
@@ -65,7 +65,9 @@ def read_visits(path: Path) -> tuple[list[list[Photograph]], int]:
                 nameless += 1
                 continue
             whose = values["subject"], values["lesion"]
-            lesions.setdefault(whose, []).append(_parse(values, path, line))
+            moment = _moment(values["date"], path, line) if values["date"] else None
+            photograph = _parse(values, moment and moment.date(), path, line)
+            lesions.setdefault(whose, []).append((moment or datetime.min, photograph))
     except csv.Error as error:
         raise DataError(f"line {reader.line_num}: {error}", file=path) from None
     if not lesions:
@@ -73,13 +75,13 @@ def read_visits(path: Path) -> tuple[list[list[Photograph]], int]:
     return [_in_time(photographs, path) for photographs in lesions.values()], nameless
 
 
-def _parse(values: dict[str, str], path: Path, line: int) -> Photograph:
+def _parse(values: dict[str, str], taken: date | None, path: Path, line: int) -> Photograph:
     if not values["image"]:
         raise DataError(f"line {line} has no image", file=path)
     return Photograph(
         image=_source(values["image"], path.parent),
         lesion="/".join(part for part in (values["subject"], values["lesion"]) if part),
-        taken=_date(values["date"], path, line) if values["date"] else None,
+        taken=taken,
         spacing_mm=_spacing(values["spacing_mm"], path, line) if values["spacing_mm"] else None,
         mask=_source(values["mask"], path.parent) if values["mask"] else None,
     )
@@ -90,9 +92,10 @@ def _source(location: str, root: Path) -> ImageSource:
     return ImageSource(name=printable_name(location), path=root / path, member=member)
 
 
-def _date(text: str, path: Path, line: int) -> date:
+def _moment(text: str, path: Path, line: int) -> datetime:
+    """The day, or day and time: of two photographs of one day the time says which was the first."""
     try:
-        return datetime.fromisoformat(text).date()
+        return datetime.fromisoformat(text).replace(tzinfo=None)
     except ValueError:
         raise DataError(
             f"line {line}: '{text}' is not a date", file=path, hint="year-month-day, such as 2026-03-14"
@@ -113,7 +116,7 @@ def _spacing(text: str, path: Path, line: int) -> tuple[float, float]:
     return spacing, spacing
 
 
-def _in_time(photographs: list[Photograph], path: Path) -> list[Photograph]:
+def _in_time(rows: list[tuple[datetime, Photograph]], path: Path) -> list[Photograph]:
     """In order of time.
 
     Raises
@@ -121,6 +124,7 @@ def _in_time(photographs: list[Photograph], path: Path) -> list[Photograph]:
     DataError
         Some have a date and some have none: their order is not known.
     """
+    photographs = [one for _, one in sorted(rows, key=lambda row: row[0])]
     dated = [one for one in photographs if one.taken is not None]
     if len(dated) not in (0, len(photographs)):
         missing = next(one for one in photographs if one.taken is None)
@@ -129,4 +133,4 @@ def _in_time(photographs: list[Photograph], path: Path) -> list[Photograph]:
             file=path,
             hint="give all of a lesion's photographs a date, or none and write them in order of time",
         )
-    return sorted(photographs, key=lambda one: one.taken or date.min)
+    return photographs

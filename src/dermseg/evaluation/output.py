@@ -36,17 +36,22 @@ LOG_COLUMNS = (
 _LOG_HEADER = ",".join(LOG_COLUMNS) + "\n"
 
 
-def prepare_folder(folder: Path, *, overwrite: bool, holds: str = METRICS_FILE) -> None:
+def prepare_folder(
+    folder: Path, *, overwrite: bool, holds: Sequence[str] = (METRICS_FILE, PER_IMAGE, PAGE)
+) -> None:
     """Make the output folder.
 
     Raises
     ------
     UsageError
-        It holds such a file already and may not be overwritten, or it cannot be made.
+        It holds one of these files already, also of another verb (each writes a report), and may not be
+        overwritten, or it cannot be made.
     """
-    if (folder / holds).exists() and not overwrite:
+    if not overwrite and (there := [name for name in holds if (folder / name).exists()]):
         raise UsageError(
-            f"the folder holds results already ({holds})", file=folder, hint="--overwrite, or another -o"
+            f"the folder holds results already ({', '.join(there)})",
+            file=folder,
+            hint="--overwrite, or another -o",
         )
     check_writable(folder)
     try:

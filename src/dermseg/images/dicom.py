@@ -15,6 +15,7 @@ import io
 import math
 import warnings
 import zlib
+from datetime import date
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,7 @@ def _header(dataset: Dataset, data: bytes) -> Header:
         notes=tuple(notes),
         samples=int(dataset.get("SamplesPerPixel") or 1),
         spacing_mm=spacing,
+        taken=taken_on(dataset),
         mask_only=dataset.get("SOPClassUID") == SEGMENTATION,
     )
 
@@ -184,6 +186,16 @@ def spacing_of(dataset: Dataset) -> tuple[float, float] | None:
             continue
         if all(math.isfinite(value) and 0 < value < 100 for value in (row, column)):
             return row, column
+    return None
+
+
+def taken_on(dataset: Dataset) -> date | None:
+    """The day on which the picture was taken; that of the study where nothing is closer to it."""
+    for name in ("AcquisitionDateTime", "AcquisitionDate", "ContentDate", "StudyDate"):
+        try:
+            return date.fromisoformat(str(dataset.get(name))[:8])
+        except ValueError:  # absent, empty, or no date
+            continue
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Literal
 
 from dermseg.errors import ImageError
@@ -52,6 +53,8 @@ class Header:
         Grey whose smallest value is white (TIFF).
     spacing_mm
         Millimetres between pixel centres (row, column) where the file is calibrated (DICOM).
+    taken
+        Day on which the picture was taken, where the file says it and its clock can be trusted (DICOM).
     mask_only
         The file holds a mask and no photograph (DICOM Segmentation).
     """
@@ -68,6 +71,7 @@ class Header:
     samples: int = 0
     white_is_zero: bool = False
     spacing_mm: tuple[float, float] | None = None
+    taken: date | None = None
     mask_only: bool = False
 
 

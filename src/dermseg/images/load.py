@@ -8,6 +8,7 @@ are converted and the picture is turned. Whatever was changed on the way is said
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,8 @@ class ImageInfo:
     spacing_mm
         Distance of pixel centres (row, column) in millimetres; None unless the file is calibrated. The dpi
         in EXIF, JFIF, PNG and TIFF is a wish of a printer or a default, not a calibration.
+    taken
+        Day on which it was taken, of DICOM files; the clock of a camera may never have been set.
     notes
         What was converted or is odd, in plain words.
     """
@@ -59,6 +62,7 @@ class ImageInfo:
     orientation: int = 1
     frames: int = 1
     spacing_mm: tuple[float, float] | None = None
+    taken: date | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -141,6 +145,7 @@ def load_image(
         header.orientation,
         header.frames,
         header.spacing_mm,
+        header.taken,
         notes,
     )
     return LoadedImage(pixels, info, pixels.shape[1] / width)

@@ -7,8 +7,9 @@ are let go as soon as they are measured.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal
 
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 from dermseg.errors import DermsegError
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
-from dermseg.images.resize import shrink
+from dermseg.images.resize import area_mean, fit, shrink, stretch
 from dermseg.images.sources import ImageSource
 from dermseg.inference.predictor import Model
+from dermseg.inference.stages import reason_of
 from dermseg.measure.align import Alignment, align, chain, lay
 from dermseg.measure.change import Change, change
 from dermseg.measure.colour import Colour, describe_colour
@@ -47,7 +49,7 @@ class Photograph:
     lesion
         What the lesion is called.
     taken
-        When; None where that is not known.
+        When; None takes what the file knows (DICOM).
     spacing_mm
         Millimetres between pixel centres (row, column); None takes what the file knows.
     mask
@@ -78,8 +80,8 @@ class Visit:
     colour
         Colours of lesion and skin; None where they cannot be told.
     view, lesion
-        ``uint8 (h, w, 3)`` RGB and ``bool (h, w)``, at most ``VIEW`` pixels wide and high; None where it
-        failed.
+        ``uint8 (h, w, 3)`` RGB and ``bool (h, w)``, at most ``VIEW`` pixels wide and high, with square
+        pixels; None where it failed.
     marks
         What can be recognised in it; None where there is no lesion, or the gate rejects.
     """
@@ -167,22 +169,32 @@ def follow(
 def look(model: Model, photograph: Photograph) -> Visit:
     """Read, outline and measure one photograph."""
     try:
-        loaded = load_image(photograph.image, min_side=max(VIEW // 2, model.min_side))
-        size = (loaded.info.height, loaded.info.width)
-        verdict, message = None, "; ".join(loaded.info.notes)
-        if photograph.mask is not None:
-            mask = load_mask(photograph.mask, size=size)
-        else:
-            result = model.segment(loaded)
-            mask = result.mask
-            if result.verdict is not None:
-                verdict = result.verdict.level
-                message = "; ".join([*result.verdict.reasons, *loaded.info.notes])
-        reading = measure_mask(mask, photograph.spacing_mm or loaded.info.spacing_mm)
+        return _look(model, photograph)
     except DermsegError as error:
         where = "" if error.file in (None, photograph.image.label) else f"{error.file}: "
         return Visit(photograph, "failed", where + error.reason)
+    except Exception as error:  # out of memory, say: one photograph is not worth all the others
+        return Visit(photograph, "failed", reason_of(error))
+
+
+def _look(model: Model, photograph: Photograph) -> Visit:
+    loaded = load_image(photograph.image, min_side=max(VIEW // 2, model.min_side))
+    photograph = replace(photograph, taken=photograph.taken or loaded.info.taken)
+    size = (loaded.info.height, loaded.info.width)
+    verdict, message = None, "; ".join(loaded.info.notes)
+    if photograph.mask is not None:
+        mask = load_mask(photograph.mask, size=size)
+    else:
+        result = model.segment(loaded)
+        mask = result.mask
+        if result.verdict is not None:
+            verdict = result.verdict.level
+            message = "; ".join([*result.verdict.reasons, *loaded.info.notes])
+    reading = measure_mask(mask, photograph.spacing_mm or loaded.info.spacing_mm)
     view = shrink(loaded.pixels, VIEW)
+    squared = _squared(size, reading.spacing_mm)
+    if squared != size:
+        view = stretch(view, *fit(*squared, max(view.shape)))
     lesion = _small(mask, view.shape[:2])
     if not lesion.any():
         return Visit(photograph, "no_lesion", message, verdict, reading, None, view, lesion)
@@ -190,8 +202,19 @@ def look(model: Model, photograph: Photograph) -> Visit:
     marks = None
     if verdict != "reject":
         grey = np.asarray(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY), np.uint8)
-        marks = landmarks(view, lesion, size, frame=~vignette(grey))
+        marks = landmarks(view, lesion, squared, frame=~vignette(grey))
     return Visit(photograph, "ok", message, verdict, reading, colour, view, lesion, marks)
+
+
+def _squared(size: tuple[int, int], spacing_mm: tuple[float, float] | None) -> tuple[int, int]:
+    """Height and width at which the pixels are square and as many as before.
+
+    Else no turn would lay one photograph on another, and the skin would tell a wrong scale.
+    """
+    if spacing_mm is None or math.isclose(*spacing_mm, rel_tol=0.001):
+        return size
+    taller = math.sqrt(spacing_mm[0] / spacing_mm[1])
+    return max(1, round(size[0] * taller)), max(1, round(size[1] / taller))
 
 
 def _onto_first(
@@ -234,6 +257,11 @@ def compare(
         area_limit=None if limits is None else limits.area,
         diameter_limit=None if limits is None else limits.diameter,
     )
+    one, two = first.photograph.taken, second.photograph.taken
+    if one is not None and two is not None and two < one:
+        changed = replace(
+            changed, notes=(*changed.notes, "taken before the first photograph: check the order")
+        )
     overlap = None
     if alignment is not None:
         laid = lay_lesion(first, second, alignment)
@@ -251,9 +279,8 @@ def lay_lesion(first: Visit, second: Visit, alignment: Alignment) -> Mask:
     return lay(mask, alignment, sizes, first.lesion.shape[:2], nearest=True).view(np.bool_)
 
 
-def _small(mask: Mask, shape: tuple[int, ...]) -> Mask:
+def _small(mask: Mask, shape: tuple[int, int]) -> Mask:
     """A mask at a smaller size: a pixel belongs to it where more than half of it does."""
     if mask.shape == shape:
         return mask
-    grey = cv2.resize(mask.astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
-    return np.asarray(grey > 0.5, np.bool_)
+    return np.asarray(area_mean(mask.astype(np.float32), *shape) > 0.5, np.bool_)

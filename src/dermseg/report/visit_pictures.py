@@ -68,13 +68,13 @@ def _panel(visit: Visit, first: Visit | None, found: Comparison | None, is_base:
     nothing = np.zeros_like(visit.lesion)
     if found is None or first is None:
         verdict = f"verdict {visit.verdict}" if visit.verdict else "outline by a person"
-        words = verdict if visit.status == "ok" else "no lesion found"
-        if visit.verdict not in (None, "accept"):
-            words += f": {visit.message}"
+        words = (verdict if visit.status == "ok" else "no lesion found") + _doubts(visit)
         if is_base or first is None:
             return Panel(visit.view, nothing, visit.lesion, "", ""), words
         return Panel(visit.view, visit.lesion, nothing, "", ""), words
     words = change_words(found.change)
+    if doubts := _doubts(visit):
+        words += f"; verdict {visit.verdict}{doubts}"
     if found.alignment is None:
         return Panel(visit.view, visit.lesion, nothing, "", ""), words
     assert first.marks is not None and visit.marks is not None and first.lesion is not None
@@ -82,3 +82,8 @@ def _panel(visit: Visit, first: Visit | None, found: Comparison | None, is_base:
     laid = lay(visit.view, found.alignment, sizes, first.lesion.shape[:2])
     outline = lay_lesion(first, visit, found.alignment)
     return Panel(laid, outline, first.lesion, "", ""), words
+
+
+def _doubts(visit: Visit) -> str:
+    """Why the gate does not accept a photograph; what is told of its change rests on that outline."""
+    return "" if visit.verdict in (None, "accept") else f": {visit.message}"

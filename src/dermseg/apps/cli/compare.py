@@ -67,7 +67,7 @@ def compare(
     split = split or "test"
     facts = None if metadata is None else read_metadata(metadata)
     if output is not None:
-        prepare_folder(output, overwrite=overwrite, holds=COMPARISON)
+        prepare_folder(output, overwrite=overwrite, holds=(COMPARISON, PAGE))
     evaluations = dict(zip(labels, _evaluations(names, labels, data, split, output), strict=True))
     if facts is not None:
         evaluations = {name: attach(evaluation, facts) for name, evaluation in evaluations.items()}

@@ -233,9 +233,13 @@ def colour_columns(colour: Colour | None) -> dict[str, float | None]:
 
 def to_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as CSV text; unknown is an empty cell, truth is ``true`` or ``false``."""
+    from dermseg.images.names import cell_name
+
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for row in rows:
-        writer.writerow({k: str(v).lower() if isinstance(v, bool) else v for k, v in row.items()})
+        cells = {k: str(v).lower() if isinstance(v, bool) else v for k, v in row.items()}
+        cells |= {k: cell_name(cells[k]) for k in ("first_file", "file") if cells.get(k)}
+        writer.writerow(cells)
     return buffer.getvalue()

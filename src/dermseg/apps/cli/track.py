@@ -18,6 +18,7 @@ from dermseg.errors import UsageError
 
 if TYPE_CHECKING:
     from dermseg.inference.following import Comparison, Followed, Photograph, Visit
+    from dermseg.report.following import FollowingPage
 
 app = new_app()
 
@@ -83,7 +84,7 @@ def track(
         spacing = parse_spacing(spacing_mm)
         lesions = [[replace(one, spacing_mm=one.spacing_mm or spacing) for one in group] for group in lesions]
     if output is not None:
-        prepare_folder(output, overwrite=overwrite, holds=CHANGES)
+        prepare_folder(output, overwrite=overwrite, holds=(CHANGES, READINGS, PAGE))
     loaded = load_model(model)
     page, readings, changes = FollowingPage(), list[dict[str, Any]](), list[dict[str, Any]]()
     interrupted = False
@@ -96,20 +97,11 @@ def track(
                 page.add(found)
         except KeyboardInterrupt:  # what is done is written all the same
             interrupted = True
-    for row in readings:
-        if row["status"] == "failed":
-            say(f"failed: {row['file']}: {row['message']}")
-        elif row["status"] == "no_lesion":
-            say(f"not compared: {row['file']}: no lesion was found")
-        elif row["verdict"] == "reject":
-            say(f"not compared: {row['file']}: {row['message']}")
-    if output is not None:
-        _write(output, page.render(), readings, changes)
-    if interrupted:
-        say("Stopped. What is written holds the lesions that were finished.")
-        raise KeyboardInterrupt
     failed = sum(row["status"] == "failed" for row in readings)
     exceeding = sum(row["exceeds"] is True for row in changes)
+    # Before any word of it: nobody may be listening on stderr.
+    if output is not None:
+        _write(output, page, readings, changes)
     if as_json:
         print_json(
             {
@@ -122,6 +114,16 @@ def track(
         )
     elif output is None:
         sys.stdout.write(to_csv(CHANGE_COLUMNS, changes))
+    for row in readings:
+        if row["status"] == "failed":
+            say(f"failed: {row['file']}: {row['message']}")
+        elif row["status"] == "no_lesion":
+            say(f"not compared: {row['file']}: no lesion was found")
+        elif row["verdict"] == "reject":
+            say(f"not compared: {row['file']}: {row['message']}")
+    if interrupted:
+        say("Stopped. What is written holds the lesions that were finished.")
+        raise KeyboardInterrupt
     if output is not None or not changes:
         say(
             f"{len(readings) - failed} of {len(readings)} photographs measured, {len(changes)} comparisons, "
@@ -231,13 +233,17 @@ def _rounded(value: Any) -> Any:
 
 
 def _write(
-    folder: Path, page: str, readings: Sequence[Mapping[str, Any]], changes: Sequence[Mapping[str, Any]]
+    folder: Path,
+    page: FollowingPage,
+    readings: Sequence[Mapping[str, Any]],
+    changes: Sequence[Mapping[str, Any]],
 ) -> None:
-    """The tables last: a folder with changes.csv is complete."""
+    """The tables first: a disk that has no room for the pictures is no reason to lose the figures."""
     from dermseg.files import atomic_write
 
-    with suppress(FileNotFoundError):
-        (folder / CHANGES).unlink()
-    atomic_write(folder / PAGE, page.encode())
-    atomic_write(folder / READINGS, to_csv(READING_COLUMNS, readings).encode())
+    for name in (PAGE, CHANGES, READINGS):  # nothing of an earlier run beside it
+        with suppress(FileNotFoundError):
+            (folder / name).unlink()
     atomic_write(folder / CHANGES, to_csv(CHANGE_COLUMNS, changes).encode())
+    atomic_write(folder / READINGS, to_csv(READING_COLUMNS, readings).encode())
+    atomic_write(folder / PAGE, page.render().encode())
