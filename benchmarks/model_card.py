@@ -132,7 +132,8 @@ def section_figures(found: dict[str, Any], spoilt: dict[str, Any]) -> dict[str, 
 def drawing(bundle: Path, index: Path, per_image: Path) -> str:
     """The worst images of an evaluation as outlines."""
     worst = [s for s in worst_images(read_per_image(per_image)) if s.metrics["jaccard"] < JACCARD_THRESHOLD]
-    return draw_outlines(draw_panels(load_model(bundle), read_index(index), worst))
+    model = load_model(bundle)
+    return draw_outlines(draw_panels(lambda source: model.segment(source).mask, read_index(index), worst))
 
 
 def write_card(

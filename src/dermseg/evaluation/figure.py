@@ -5,9 +5,8 @@ Drawn with OpenCV, so that the everyday install can make it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -17,10 +16,9 @@ from dermseg.evaluation.evaluate import Image, Mask
 from dermseg.evaluation.table import Evaluation, ImageScore
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
+from dermseg.images.sources import ImageSource
 
-if TYPE_CHECKING:
-    from dermseg.inference.predictor import Model
-
+Predict = Callable[[ImageSource], Mask]
 # Cyan and yellow differ in hue and lightness from skin, from lesions and, for colour-blind readers too,
 # from each other; the black casing keeps both visible on light skin.
 REFERENCE_RGB = (0, 229, 255)
@@ -62,45 +60,35 @@ def choose_examples(evaluation: Evaluation, each: int = 4) -> list[tuple[str, li
     ]
 
 
-def draw_panels(
-    model: Model,
-    rows: Sequence[IndexRow],
-    scores: Sequence[ImageScore],
-    *,
-    threshold: float | None = None,
-    tta: bool = False,
-) -> list[Panel]:
+def draw_panels(predict: Predict, rows: Sequence[IndexRow], scores: Sequence[ImageScore]) -> list[Panel]:
     """A panel for each of the chosen images, which are segmented once more.
 
     Keeping every mask in memory until the ranking is known would cost more than a few dozen images do.
+
+    Parameters
+    ----------
+    predict
+        From an image file to its mask. (From the file, because a model may read a JPEG at reduced scale.)
     """
     table = {row.key: row for row in rows}
     panels = []
     for score in scores:
         row = table[score.key]
         image = load_image(open_image(row)).pixels
-        # From the file, not from `image`: the model may see a JPEG decoded at reduced scale.
-        prediction = model.segment(open_image(row), threshold=threshold, tta=tta).mask
         values = score.metrics
         caption = f"Dice {values['dice']:.3f}  Jaccard {values['jaccard']:.3f}"
-        panels.append(Panel(image, prediction, load_mask(open_mask(row)), row.image_id, caption))
+        panels.append(
+            Panel(image, predict(open_image(row)), load_mask(open_mask(row)), row.image_id, caption)
+        )
     return panels
 
 
 def draw_examples(
-    model: Model,
-    rows: Sequence[IndexRow],
-    evaluation: Evaluation,
-    *,
-    threshold: float | None = None,
-    tta: bool = False,
-    each: int = 4,
+    predict: Predict, rows: Sequence[IndexRow], evaluation: Evaluation, *, each: int = 4
 ) -> Image:
     """The figure of an evaluation, uint8 RGB: best, median and worst images."""
     groups = choose_examples(evaluation, each)
-    return draw_gallery(
-        [(title, draw_panels(model, rows, scores, threshold=threshold, tta=tta)) for title, scores in groups]
-    )
+    return draw_gallery([(title, draw_panels(predict, rows, scores)) for title, scores in groups])
 
 
 def draw_gallery(groups: Sequence[tuple[str, Sequence[Panel]]]) -> Image:

@@ -15,6 +15,7 @@ from dermseg.evaluation.evaluate import cluster_of, score_pair
 from dermseg.evaluation.table import Evaluation, Failure, ImageScore
 from dermseg.images import load_image
 from dermseg.images.masks import load_mask
+from dermseg.images.sources import ImageSource
 from dermseg.inference.postprocess import upsample
 from dermseg.inference.preprocess import to_input
 from dermseg.models import build_model, count_parameters, without_pretrained
@@ -62,6 +63,13 @@ class RunModel:
         out: NDArray[np.float32] = lesion_probability(logits.float(), softmax).cpu().numpy()
         return out
 
+    def mask(self, source: ImageSource, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+        """``bool (H, W)`` of an image file, at its own size or another: threshold 0.5 and nothing else."""
+        pixels = load_image(source).pixels
+        height, width = size or pixels.shape[:2]
+        mask: NDArray[np.bool_] = upsample(self.probability(pixels), (height, width)) >= THRESHOLD
+        return mask
+
     def evaluate(self, rows: list[IndexRow]) -> Evaluation:
         """Score the run at the masks' own size, threshold 0.5 and nothing else, so that runs differ by their
         network alone. What cannot be read is a failed row."""
@@ -71,11 +79,7 @@ class RunModel:
             cluster = cluster_of(row)
             try:
                 reference = load_mask(open_mask(row))
-                probability = self.probability(load_image(open_image(row)).pixels)
-                height, width = reference.shape
-                score = score_pair(
-                    row.image_id, upsample(probability, (height, width)) >= THRESHOLD, reference
-                )
+                score = score_pair(row.image_id, self.mask(open_image(row), reference.shape), reference)
             except DermsegError as error:
                 failures.append(Failure(row.image_id, str(error), row.dataset, cluster))
             else:

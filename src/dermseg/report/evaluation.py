@@ -264,11 +264,13 @@ def _failures(failures: Sequence[Mapping[str, str]]) -> str:
 def _method(summary: Mapping[str, Any]) -> str:
     protocol, model = summary["protocol"], summary.get("model")
     facts = [("Protocol", protocol["text"])]
-    if model:
+    if model and "sha256" in model:
         facts.append(
             ("Model", f"{model['name']} {model['version']}, {model['architecture']}, {model['variant']}")
         )
         facts.append(("Hash of the model", str(model["sha256"])))
+    elif model:  # a run, which is no bundle yet
+        facts.append(("Run", f"{model['name']}, {model['architecture']}, input {model['input']} px"))
     facts.append(
         ("Empty masks", "what there is nothing of cannot be wrong (0/0 is 1); a missed lesion scores 0")
     )

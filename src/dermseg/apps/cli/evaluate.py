@@ -13,7 +13,6 @@ from dermseg.apps.cli.common import ModelOption, new_app, print_json, say
 
 if TYPE_CHECKING:
     from dermseg.data.index import IndexRow
-    from dermseg.evaluation.table import Evaluation
     from dermseg.inference.predictor import Model
 
 app = new_app()
@@ -89,10 +88,10 @@ def evaluate(
         format_summary,
         prepare_folder,
         summarise,
-        write_folder,
     )
     from dermseg.evaluation.robustness import evaluate_robustness
     from dermseg.inference.predictor import load_model
+    from dermseg.report.folder import write_evaluation
 
     rows, without_mask = select_split(read_index(data), split)
     facts = None if metadata is None else read_metadata(metadata)
@@ -147,8 +146,15 @@ def evaluate(
     if output is not None:
         if spoilt is not None:
             spoilt.write_csv(output / ROBUSTNESS)
-        _write_pictures(output, loaded, rows, evaluation, summary, threshold=threshold, tta=tta)
-        write_folder(output, evaluation, summary)
+        title = f"{described['name']} {described['version']} on {', '.join(protocol['datasets'])}, {split}"
+        write_evaluation(
+            output,
+            title,
+            evaluation,
+            summary,
+            predict=lambda source: loaded.segment(source, threshold=threshold, tta=tta).mask,
+            rows=rows,
+        )
     if as_json:
         print_json(summary)
     else:
@@ -160,38 +166,6 @@ def evaluate(
         say(f"failed: {failure.image_id}: {failure.reason}")
     if evaluation.failures:
         raise typer.Exit(1)
-
-
-def _write_pictures(
-    output: Path,
-    model: Model,
-    rows: list[IndexRow],
-    evaluation: Evaluation,
-    summary: dict[str, Any],
-    *,
-    threshold: float | None,
-    tta: bool,
-) -> None:
-    """The figures of examples and of the worst images, and the report."""
-    from dataclasses import replace
-
-    from dermseg.evaluation.failures import describe_image, worst_images
-    from dermseg.evaluation.figure import draw_examples, draw_gallery, draw_panels
-    from dermseg.evaluation.output import FAILURES, FIGURE, PAGE
-    from dermseg.files import atomic_write
-    from dermseg.images.overlay import encode_jpeg, encode_png
-    from dermseg.report.evaluation import render_evaluation
-
-    figure = draw_examples(model, rows, evaluation, threshold=threshold, tta=tta)
-    atomic_write(output / FIGURE, encode_png(figure))
-    worst = worst_images(evaluation)
-    panels = draw_panels(model, rows, worst, threshold=threshold, tta=tta)
-    gallery = draw_gallery([("Worst", panels[:4]), ("", panels[4:8])])
-    atomic_write(output / FAILURES, encode_jpeg(gallery))
-    panels = [replace(p, caption=describe_image(s)) for p, s in zip(panels, worst, strict=True)]
-    datasets = ", ".join(summary["protocol"]["datasets"])
-    title = f"{model.card.name} {model.card.version} on {datasets}, {summary['protocol']['split']}"
-    atomic_write(output / PAGE, render_evaluation(title, evaluation, summary, panels).encode())
 
 
 def describe_model(model: Model) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch  # noqa: F401  (a missing [train] extra must show before anything e
 import typer
 
 from dermseg.apps.cli.common import new_app, print_json, say
-from dermseg.errors import UsageError
+from dermseg.errors import DermsegError, UsageError
 
 if TYPE_CHECKING:
     from dermseg.training.config import RunConfig
@@ -92,12 +92,30 @@ def train(
     if not torchrun_world().main:
         return
     say(f"best val Dice {progress.best_dice:.4f} in epoch {progress.best_epoch + 1}; run folder: {folder}")
+    _report(folder, mirror)
     if as_json:
         result = {"run": str(folder), "best_dice": progress.best_dice, "best_epoch": progress.best_epoch}
         if settings.training.metric != "dice":
             result["best_score"] = progress.best_score
         result["stopped_early"] = progress.epoch < settings.training.epochs
         print_json({**result, "epochs": progress.epoch, "steps": progress.step, "seconds": progress.seconds})
+
+
+def _report(folder: Path, mirror: Path | None) -> None:
+    """What the network does on each validation image; a run whose images are gone is trained all the same."""
+    import shutil
+
+    from dermseg.report.run import VALIDATION, report_run
+
+    try:
+        report_run(folder)
+        if mirror is not None:
+            copy = mirror / folder.absolute().name / VALIDATION
+            shutil.copytree(folder / VALIDATION, copy, dirs_exist_ok=True)
+    except (DermsegError, OSError) as error:
+        say(f"no report of the validation images: {error}")
+    else:
+        say(f"each validation image, and a page to read: {folder / VALIDATION}")
 
 
 def _find_batch_size(settings: RunConfig, as_json: bool) -> None:

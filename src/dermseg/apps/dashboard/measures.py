@@ -26,7 +26,7 @@ _SHAPE = (
 _COLOURS = (
     ("Contrast to the skin, ΔE", "contrast"),
     ("Contrast across the border, ΔE", "border_contrast"),
-    ("in its weakest eighth", "border_contrast_least"),
+    ("Across its weakest eighth, ΔE", "border_contrast_least"),
     ("Spread of colours, ΔE", "colour_spread"),
     ("Asymmetry of colours, ΔE", "colour_asymmetry"),
 )
