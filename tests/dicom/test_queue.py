@@ -258,6 +258,41 @@ def test_received_segmented_and_sent_with_retries(
     queue.close()
 
 
+@pytest.mark.parametrize("secure", [False, True])
+def test_connections_that_say_nothing_keep_nobody_waiting(
+    files: ModuleType, tiny_bundle: Path, tmp_path: Path, certificates: Tls, secure: bool
+) -> None:
+    """A port scan, a health check, a camera that was switched off amid the handshake."""
+    archive = Archive()
+    config = PacsConfig.model_validate(
+        {
+            "folder": tmp_path / "q",
+            "model": str(tiny_bundle),
+            "listen": {"port": free_port(), "tls": certificates if secure else None},
+            "send": {"dimse": {"ae_title": "ARCHIVE", "host": "127.0.0.1", "port": archive.port}},
+        }
+    )
+    stop = threading.Event()
+    thread = threading.Thread(target=service.listen, args=(config, stop))
+    thread.start()
+    place = ("127.0.0.1", config.listen.port)
+    silent: list[socket.socket] = []
+    try:
+        wait_for(lambda: reachable(config.listen.port))
+        for _ in range(40):  # more than there may be associations
+            socket.create_connection(place).close()
+            silent.append(socket.create_connection(place))
+        begin = time.monotonic()
+        assert store(config, files.photograph()) == 0
+        assert time.monotonic() - begin < 8
+    finally:
+        for connection in silent:
+            connection.close()
+        stop.set()
+        thread.join()
+        archive.server.shutdown()
+
+
 def test_every_job_has_its_audit_record_once(
     files: ModuleType, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,7 +144,7 @@ class Queue:
             It is no UID, and so no safe file name.
         """
         if not is_uid(image_uid):
-            raise QueueError(f"{image_uid[:80]!r} is no UID")
+            raise QueueError("the SOP Instance UID is no UID")  # it is logged: what it is may be a name
         return self.folder / "received" / f"{image_uid}.dcm"
 
     def made_path(self, job: Job, kind: str) -> Path:

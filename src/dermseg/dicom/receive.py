@@ -6,6 +6,7 @@ what is asked about is answered by looking whether the file is there.
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydicom import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
+from pynetdicom.transport import ThreadedAssociationServer
 
 from dermseg.dicom.config import PacsConfig
 from dermseg.dicom.identity import is_ours
@@ -45,6 +47,36 @@ SYNTAXES = (
 )
 _OUT_OF_RESOURCES, _CANNOT_UNDERSTAND = 0xA700, 0xC000
 _COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
+_GREETING_S = 10.0  # a client speaks first, and at once
+
+
+class _Server(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdicom has no types
+    """Keeps nobody waiting for a client that says nothing: a port scan, a check, a camera switched off.
+
+    pynetdicom does the TLS handshake before it takes the next connection, without a limit of time, and
+    counts a connection that was closed again as an association for half a minute.
+    """
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """The next connection; its handshake is left to its own thread."""
+        client, address = self.socket.accept()
+        client.settimeout(_GREETING_S)
+        if self.ssl_context:
+            client = self.ssl_context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+        return client, address
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Make an association of a connection once its client has said something."""
+        try:
+            if self.ssl_context:
+                request.do_handshake()
+            elif not request.recv(1, socket.MSG_PEEK):
+                raise ConnectionError
+            request.settimeout(None)
+        except OSError:
+            self.shutdown_request(request)
+            return
+        super().process_request_thread(request, client_address)
 
 
 class Receiver:
@@ -72,6 +104,7 @@ class Receiver:
         entity.require_called_aet = True
         entity.maximum_associations = 32
         entity.network_timeout = 60
+        entity.acse_timeout = _GREETING_S
         self._entity = entity
         self._server: Any = None
 
@@ -87,14 +120,16 @@ class Receiver:
         handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._commit)]
         tls = None if listen.tls is None else listen.tls.context(server=True)
         try:
-            self._server = self._entity.start_server(
-                (listen.address, listen.port), block=False, evt_handlers=handlers, ssl_context=tls
+            self._server = self._entity.make_server(
+                (listen.address, listen.port), evt_handlers=handlers, ssl_context=tls, server_class=_Server
             )
         except OSError as error:
             raise UsageError(
                 f"cannot listen on {listen.address}:{listen.port}: {error.strerror or error}",
                 hint="another program may have the port",
             ) from None
+        self._entity._servers.append(self._server)  # as its start_server does, which takes no class of ours
+        threading.Thread(target=self._server.serve_forever, name="acceptor", daemon=True).start()
 
     def stop(self) -> None:
         """End all associations and stop listening."""
