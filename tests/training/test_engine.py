@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from torch import nn
 
 from dermseg.apps.cli.main import main
 from dermseg.data.cache import Cache
+from dermseg.data.index import open_mask, read_index
+from dermseg.experiments.predict import RunModel
 from dermseg.images.filters import apply_filters
 from dermseg.images.load import load_image
+from dermseg.images.masks import load_mask
 from dermseg.inference.preprocess import to_input
 from dermseg.training import find_batch
 from dermseg.training.checkpoint import BEST, LAST, load_state
@@ -53,6 +57,11 @@ def test_several_classes_train(tiny_config: tuple[Path, Any], tmp_path: Path, ov
     settings = ["training.epochs=10", "training.ema_decay=0.8", "training.phases=[]", *overrides]
     progress = train(load_config(tiny_config[0], settings), tmp_path / "run", quiet=True)
     assert progress.best_dice > 0.3
+    model, row = RunModel(tmp_path / "run"), read_index(tmp_path / "discs" / "index.csv")[0]
+    left, whole = (load_mask(open_mask(row, number)) for number in (1, 0))
+    reference = model.reference(replace(row, masks=row.masks[::-1]))  # the first, or all classes together
+    assert left.sum() < whole.sum()
+    assert np.array_equal(reference, left if model.config.model.outputs == "sigmoid" else whole)
 
 
 def test_metrics_are_what_their_names_say() -> None:

@@ -70,6 +70,14 @@ class RunModel:
         mask: NDArray[np.bool_] = upsample(self.probability(pixels), (height, width)) >= THRESHOLD
         return mask
 
+    def reference(self, row: IndexRow) -> NDArray[np.bool_]:
+        """What ``mask`` is to be: the first mask; of exclusive classes all of them together."""
+        first = load_mask(open_mask(row))
+        if self.config.model.outputs == "softmax":
+            for number in range(1, min(self.config.model.masks, len(row.masks))):
+                first |= load_mask(open_mask(row, number), size=first.shape)
+        return first
+
     def evaluate(self, rows: list[IndexRow]) -> Evaluation:
         """Score the run at the masks' own size, threshold 0.5 and nothing else, so that runs differ by their
         network alone. What cannot be read is a failed row."""
@@ -78,7 +86,7 @@ class RunModel:
         for row in rows:
             cluster = cluster_of(row)
             try:
-                reference = load_mask(open_mask(row))
+                reference = self.reference(row)
                 score = score_pair(row.image_id, self.mask(open_image(row), reference.shape), reference)
             except DermsegError as error:
                 failures.append(Failure(row.image_id, str(error), row.dataset, cluster))

@@ -26,9 +26,11 @@ def report_run(folder: Path) -> Evaluation:
     Raises
     ------
     DermsegError
-        The run has no checkpoint, or its images are gone or cannot be scored.
+        The network has several classes, the run no checkpoint, or its images cannot be read and scored.
     """
     model, begin = RunModel(folder), time.monotonic()
+    if model.config.model.masks > 1:
+        raise DataError("it is for networks of one class")
     rows: list[IndexRow] = []
     for source in model.config.data.val:
         rows += [row for row in select_rows(source, model.config.seed) if row.masks]
