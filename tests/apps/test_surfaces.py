@@ -178,6 +178,25 @@ def test_a_name_that_is_not_utf8_ends_no_verb(
     assert "that is not UTF-8" in (tmp_path / "index.rejected.csv").read_text(encoding="utf-8")
 
 
+def test_the_name_of_a_file_commands_no_terminal(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = photographs / "x\x1b[2J\x1b]0;title\x07.png"
+    try:
+        odd.write_bytes(b"junk")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    photograph = photographs / "a.png"
+    for words in (
+        ("score", odd, photographs / "a_mask.png"),
+        ("segment", photographs, "-o", tmp_path / "out"),
+        ("label", "propose", photographs),
+        ("segment", photograph, "-o", odd),
+    ):
+        _, err = run(capsys, *words)
+        assert "x_[2J" in err and not set(err) & set("\x1b\x07"), words
+
+
 def test_ctrl_c_says_how_to_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,14 +19,16 @@ OptionalInputsArgument = Annotated[list[str] | None, _INPUTS]
 ModelOption = Annotated[
     str, typer.Option("--model", help="Name of a bundled model, or a bundle's folder or zip.")
 ]
+# What a terminal would obey instead of show; the name of a file may hold it.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def print_error(error: DermsegError) -> None:
     """One or two lines on stderr: what was wrong, and what to do."""
     where = f"{error.file}: " if error.file else ""
-    sys.stderr.write(f"error: {where}{error.message}\n")
+    say(f"error: {where}{error.message}")
     if error.hint:
-        sys.stderr.write(f"  try: {error.hint}\n")
+        say(f"  try: {error.hint}")
 
 
 def print_json(data: Any) -> None:
@@ -41,7 +44,7 @@ def listed_failures(failed: Iterable[tuple[str, str]], what: str = "file") -> di
 
 def say(text: str) -> None:
     """A line for people, on stderr, so that stdout stays machine-readable."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(_CONTROL.sub("_", text) + "\n")
 
 
 @contextmanager
