@@ -114,6 +114,18 @@ def test_what_goes_wrong_with_one_photograph_is_its_row(
     assert "memory" in found.visits[1].message and len(found.comparisons) == 1
 
 
+def test_outlines_in_different_places_are_not_one_lesion(model: Model, tmp_path: Path) -> None:
+    """Of two lesions in the first photograph the smaller one is left in the second."""
+    both, one = shot(tmp_path, "both", 40), shot(tmp_path, "one", 0, zoom=0.9)
+    for photograph, place, radius in ((both, 60, 25), (one, 70, 22)):
+        pixels = cv2.imread(photograph.image.label)
+        cv2.imwrite(photograph.image.label, cv2.circle(pixels, (place, place), radius, (60, 60, 60), -1))
+    (found,) = follow(model, [both, one]).comparisons
+    assert found.alignment is not None and found.alignment.scale is not None
+    assert found.overlap == 0 and found.change.area is None and found.change.exceeds is None
+    assert "another lesion" in found.change.notes[0]
+
+
 def test_photographs_in_the_wrong_order_are_noticed(model: Model, tmp_path: Path) -> None:
     """As the files of a DICOM series, whose names are numbers without a meaning."""
     one, two = shot(tmp_path, "one", 40), shot(tmp_path, "two", 44)

@@ -25,7 +25,7 @@ from dermseg.images.sources import ImageSource
 from dermseg.inference.predictor import Model
 from dermseg.inference.stages import reason_of
 from dermseg.measure.align import Alignment, align, chain, lay
-from dermseg.measure.change import Change, change
+from dermseg.measure.change import Change, ContrastChange, change, contrast_change
 from dermseg.measure.colour import Colour, describe_colour
 from dermseg.measure.geometry import Reading, measure_mask
 from dermseg.measure.landmarks import Landmarks, landmarks
@@ -34,6 +34,7 @@ from dermseg.quality.verdict import Level
 from dermseg.uncertainty.repeatability import Repeatability
 
 VIEW = 768  # longer side of what is kept of a photograph, pixels
+_APART = 0.1  # share of the smaller outline in the other one: a lesion that grows or shrinks has nearly all
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
@@ -116,6 +117,8 @@ class Comparison:
         How the second lies on the first; None where that is not known.
     overlap
         Dice of both outlines as they lie on each other.
+    contrast
+        Of the contrast to the skin; None where that is not known.
     """
 
     first: int
@@ -123,6 +126,7 @@ class Comparison:
     change: Change
     alignment: Alignment | None
     overlap: float | None
+    contrast: ContrastChange | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,17 +261,25 @@ def compare(
         area_limit=None if limits is None else limits.area,
         diameter_limit=None if limits is None else limits.diameter,
     )
+    notes = changed.notes
     one, two = first.photograph.taken, second.photograph.taken
     if one is not None and two is not None and two < one:
-        changed = replace(
-            changed, notes=(*changed.notes, "taken before the first photograph: check the order")
-        )
+        notes = (*notes, "taken before the first photograph: check the order")
     overlap = None
     if alignment is not None:
         laid = lay_lesion(first, second, alignment)
+        areas = int(np.count_nonzero(first.lesion)), int(np.count_nonzero(laid))
         both = int(np.count_nonzero(first.lesion & laid))
-        overlap = 2 * both / int(np.count_nonzero(first.lesion) + np.count_nonzero(laid))
-    return Comparison(*numbers, changed, alignment, overlap)
+        overlap = 2 * both / sum(areas)
+        if alignment.scale is not None and both <= _APART * min(areas):
+            # of several lesions in a picture the one that was followed may have left it
+            notes = ("the outlines lie in different places: one may be of another lesion", *notes)
+            changed = Change(changed.scale_from, changed.scale, None, None)
+    changed = replace(changed, notes=notes)
+    stands_out = contrast_change(
+        first.colour, second.colour, limit=None if limits is None else limits.contrast
+    )
+    return Comparison(*numbers, changed, alignment, overlap, stands_out)
 
 
 def lay_lesion(first: Visit, second: Visit, alignment: Alignment) -> Mask:

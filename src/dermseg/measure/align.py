@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.measure.landmarks import Landmarks, share_of_cells, unmoved
+from dermseg.measure.landmarks import Landmarks, apart, share_of_cells, unmoved
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -229,8 +229,8 @@ def _guided(
     Pores look much the same all over: among thousands few are told apart, among those of one place many are.
     """
     one, two = np.flatnonzero(first.on_skin), np.flatnonzero(second.on_skin)
-    there = second.points[two] @ matrix[:, :2].T + matrix[:, 2]
-    far = ((first.points[one][:, None] - there[None]) ** 2).sum(axis=2) > (_NEAR * max(first.size)) ** 2
+    there = (second.points[two] @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
+    far = apart(first.points[one], there) > _NEAR * max(first.size)
     distance = np.sqrt(np.maximum(0.0, 2 - 2 * first.descriptors[one] @ second.descriptors[two].T))
     distance[far] = np.inf
     if still is not None:

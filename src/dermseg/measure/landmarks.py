@@ -102,9 +102,12 @@ def landmarks(
 
 def unmoved(first: Landmarks, second: Landmarks) -> Mask:
     """Which landmarks of two photographs are at one place of the picture, ``bool (N, M)``."""
-    one, two = first.points / max(first.size), second.points / max(second.size)
-    apart = np.hypot(one[:, None, 0] - two[None, :, 0], one[:, None, 1] - two[None, :, 1])
-    return np.asarray(apart < _STILL, np.bool_)
+    return apart(first.points / max(first.size), second.points / max(second.size)) < _STILL
+
+
+def apart(one: NDArray[np.float32], two: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Distance of each point ``(N, 2)`` from each ``(M, 2)``, in single precision: there are millions."""
+    return np.hypot(one[:, None, 0] - two[None, :, 0], one[:, None, 1] - two[None, :, 1])
 
 
 def share_of_cells(points: NDArray[np.float32], first: Landmarks, second: Landmarks, where: str) -> float:
