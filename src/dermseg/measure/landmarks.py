@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -102,12 +103,14 @@ def landmarks(
 
 def unmoved(first: Landmarks, second: Landmarks) -> Mask:
     """Which landmarks of two photographs are at one place of the picture, ``bool (N, M)``."""
-    return apart(first.points / max(first.size), second.points / max(second.size)) < _STILL
+    near = apart(first.points / max(first.size), second.points / max(second.size)) < _STILL
+    return np.asarray(near, np.bool_)
 
 
-def apart(one: NDArray[np.float32], two: NDArray[np.float32]) -> NDArray[np.float32]:
+def apart(one: NDArray[np.floating[Any]], two: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Distance of each point ``(N, 2)`` from each ``(M, 2)``, in single precision: there are millions."""
-    return np.hypot(one[:, None, 0] - two[None, :, 0], one[:, None, 1] - two[None, :, 1])
+    distance = np.hypot(one[:, None, 0] - two[None, :, 0], one[:, None, 1] - two[None, :, 1])
+    return np.asarray(distance, np.float32)
 
 
 def share_of_cells(points: NDArray[np.float32], first: Landmarks, second: Landmarks, where: str) -> float:
