@@ -4,7 +4,7 @@ HAM10000 holds several photographs of many lesions, with another distance, turn,
 lesion has the same size in all of them is an assumption, and what has changed in truth counts as an error.
 One pair of each lesion of the test split, no millimetres: the scale comes from the skin around the lesion.
 Then the lesion of the second photograph is enlarged by computer, the skin beyond its rim staying where it is,
-and at last each photograph is compared with one of another lesion.
+or darkened, and at last each photograph is compared with one of another lesion.
 
     DERMSEG_RUNS=... python benchmarks/following.py [--model NAME] [--limit N]
     DERMSEG_RUNS=... python benchmarks/following.py --fit BUNDLE
@@ -40,6 +40,7 @@ from dermseg.inference.predictor import Model, load_model
 from dermseg.measure.align import align
 
 GROWTHS = (1.2, 1.5)  # of the area
+DARKER = (5, 10)  # by so much L*
 _RIM = 1.35  # radii of the lesion beyond which nothing is moved
 
 
@@ -77,6 +78,20 @@ def enlarged(model: Model, visit: Visit, factor: float, folder: Path) -> Visit:
     return look(model, replace(visit.photograph, image=as_source(file)))
 
 
+def darkened(model: Model, visit: Visit, by: float, folder: Path) -> Visit:
+    """The visit as it would be with a darker lesion; its rim fades as before."""
+    assert visit.lesion is not None
+    pixels = load_image(visit.photograph.image).pixels
+    lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    height, width = lab.shape[:2]
+    share = cv2.resize(visit.lesion.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    lab[..., 0] = np.maximum(0, lab[..., 0] - by * cv2.GaussianBlur(share, (0, 0), 0.01 * width))
+    dark = 255 * np.clip(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB), 0, 1)
+    file = folder / "dark.png"
+    file.write_bytes(encode_png(np.rint(dark).astype(np.uint8)))
+    return look(model, replace(visit.photograph, image=as_source(file)))
+
+
 def main() -> None:
     """Measure, and write the result and its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -92,6 +107,7 @@ def main() -> None:
     known = model.repeatability
     rows = [row for row in read_index(index) if row.split == "test"]
     outcomes: dict[float, list[dict[str, Any]]] = {factor: [] for factor in (1.0, *GROWTHS)}
+    contrasts: dict[int, list[dict[str, Any]]] = {by: [] for by in (0, *DARKER)}
     seen: list[Visit] = []
     edge = unusable = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -101,6 +117,11 @@ def main() -> None:
                 unusable += 1
                 continue
             seen.append(first)
+            for by, stands in contrasts.items():
+                later = darkened(model, second, by, Path(folder)) if by else second
+                if later.usable and (one := compare(first, later, (0, 1), known, None).contrast):
+                    both = first.verdict == later.verdict == "accept"
+                    stands.append({"change": one.change, "exceeds": one.exceeds, "accepted": both})
             assert first.reading is not None and second.reading is not None
             if first.reading.touches_border or second.reading.touches_border:
                 edge += 1
@@ -127,6 +148,13 @@ def main() -> None:
         "limits": None if known is None else known.model_dump(include={"accepted", "all"}),
         "lesions": {"edge": edge, "not_measured": unusable, "compared": len(outcomes[1.0])},
         **groups,
+        "contrast": {
+            which: {
+                str(by): summarize_contrast([one for one in stands if one["accepted"] or every])
+                for by, stands in contrasts.items()
+            }
+            for which, every in (("accepted", False), ("all", True))
+        },
         "other_lesions": {"pairs": len(strangers), "aligned": sum(one is not None for one in strangers)},
     }
     if args.limit is None and args.model == "default":
@@ -138,16 +166,29 @@ def main() -> None:
 def summarize(found: list[dict[str, Any]]) -> dict[str, Any]:
     """How many have a scale, how the areas differ, and how many differ by more than the limit."""
     areas = np.array([one["area"] for one in found if one["area"] is not None])
+    return {"pairs": len(found), "with_scale": len(areas), **spread(areas), **beyond(found)}
+
+
+def summarize_contrast(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """How the contrasts differ, and how many by more than the limit."""
+    return {"pairs": len(found), **spread(np.array([one["change"] for one in found])), **beyond(found)}
+
+
+def spread(values: NDArray[np.float64]) -> dict[str, float]:
+    """Median and the ends of nine tenths."""
+    quantiles = (("median", 0.5), ("p05", 0.05), ("p95", 0.95))
+    return {name: round(float(np.quantile(values, q)), 4) for name, q in quantiles}
+
+
+def beyond(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The share that differs by more than the limit, with its interval (Wilson)."""
     exceeds = [one["exceeds"] for one in found if one["exceeds"] is not None]
-    interval = binomtest(sum(exceeds), len(exceeds)).proportion_ci(method="wilson") if exceeds else None
+    if not exceeds:
+        return {"exceeds": None, "exceeds_ci95": None}
+    interval = binomtest(sum(exceeds), len(exceeds)).proportion_ci(method="wilson")
     return {
-        "pairs": len(found),
-        "with_scale": len(areas),
-        "median": round(float(np.median(areas)), 4),
-        "p05": round(float(np.quantile(areas, 0.05)), 4),
-        "p95": round(float(np.quantile(areas, 0.95)), 4),
-        "exceeds": round(sum(exceeds) / len(exceeds), 4) if exceeds else None,
-        "exceeds_ci95": None if interval is None else [round(interval.low, 4), round(interval.high, 4)],
+        "exceeds": round(sum(exceeds) / len(exceeds), 4),
+        "exceeds_ci95": [round(float(interval.low), 4), round(float(interval.high), 4)],
     }
 
 
@@ -167,6 +208,21 @@ def table(result: dict[str, Any]) -> str:
                 f"| {grown} | {words} | {found['pairs']} | {found['with_scale']} "
                 f"| {100 * found['median']:+.1f} % ({100 * found['p05']:+.1f} to "
                 f"{100 * found['p95']:+.1f} %) "
+                f"| {100 * (found['exceeds'] or 0):.0f} % ({100 * low:.0f} to {100 * high:.0f} %) |"
+            )
+    lines += [
+        "",
+        "| the lesion | verdicts | pairs | contrast, ΔE: median (5 % to 95 %) "
+        "| beyond the limit (95 % interval) |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for by in (0, *DARKER):
+        for which, words in (("accepted", "both accept"), ("all", "any")):
+            found = result["contrast"][which][str(by)]
+            low, high = found["exceeds_ci95"] or (0, 0)
+            lines.append(
+                f"| {f'is darker by {by} L*' if by else 'is the same'} | {words} | {found['pairs']} "
+                f"| {found['median']:+.1f} ({found['p05']:+.1f} to {found['p95']:+.1f}) "
                 f"| {100 * (found['exceeds'] or 0):.0f} % ({100 * low:.0f} to {100 * high:.0f} %) |"
             )
     others, lesions = result["other_lesions"], result["lesions"]

@@ -66,7 +66,8 @@ def test_a_pair_of_each_lesion_that_the_network_has_not_seen(
     card = fit_bundle_repeatability(bundle, [index])
     known = load_repeatability(load_bundle(bundle))
     assert known is not None and card == load_bundle(bundle).card
-    assert known.all.pairs == 10 and known.fitted["pairs"] == {"x": 10}
+    assert known.all.pairs == known.all.contrast_pairs == 10 and known.fitted["pairs"] == {"x": 10}
+    assert known.all.contrast is not None and known.all.contrast < 2  # all have the same greys
     # the largest of ten: a radius of 41.8 after 40
     assert known.all.area == pytest.approx(2 * np.log(41.8 / 40), abs=0.03)
     # a bundle without a gate accepts nothing

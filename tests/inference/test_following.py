@@ -64,6 +64,8 @@ def test_size_is_compared_with_the_first_usable_photograph(model: Model, tmp_pat
     assert change.change.scale_from == "skin" and change.change.scale == pytest.approx(1.25, rel=0.01)
     assert change.change.area == pytest.approx(0.2, abs=0.06)
     assert change.change.exceeds is None  # nobody has measured how well this bundle repeats
+    assert change.contrast is not None and change.contrast.change == pytest.approx(0, abs=1.5)
+    assert change.contrast.exceeds is None
     # the smaller disc lies within the larger one
     assert change.overlap == pytest.approx(2 / (1 + 1.2), abs=0.03)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dermseg.measure.align import Alignment
-from dermseg.measure.change import change
+from dermseg.measure.change import ContrastChange, change, contrast_change
+from dermseg.measure.colour import Colour
 from dermseg.measure.geometry import Reading, measure_mask
 
 STILL = np.eye(2, 3)
@@ -18,6 +19,10 @@ def reading(side: int, spacing: float | None = None, at: int = 5) -> Reading:
     mask = np.zeros((200, 200), np.bool_)
     mask[at : at + side, at : at + side] = True
     return measure_mask(mask, None if spacing is None else (spacing, spacing))
+
+
+def colour(contrast: float | None) -> Colour:
+    return Colour(*(40.0, 12.0, 16.0), *(65.0, 12.0, 16.0), contrast, 5.0, 2.0, 15.0, 9.0)
 
 
 def skin(scale: float | None) -> Alignment:
@@ -68,3 +73,11 @@ def test_what_is_cut_off_has_no_size(first: int, second: int, which: str) -> Non
     found = change(reading(40, 0.1, first), reading(50, 0.1, second), None)
     assert found.area is None and found.exceeds is None
     assert len(found.notes) == 1 and which in found.notes[0]
+
+
+def test_contrast_by_what_an_unchanged_lesion_differs() -> None:
+    pale, dark, bare = (colour(contrast) for contrast in (20.0, 27.0, None))
+    assert contrast_change(pale, None) is None and contrast_change(pale, bare) is None
+    assert contrast_change(dark, pale) == ContrastChange(-7.0)
+    assert contrast_change(pale, dark, limit=5.0) == ContrastChange(7.0, (2.0, 12.0), True)
+    assert contrast_change(pale, dark, limit=8.0) == ContrastChange(7.0, (-1.0, 15.0), False)

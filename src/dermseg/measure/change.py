@@ -1,4 +1,4 @@
-"""What has become of a lesion between two photographs: change of size, in what scale, and how sure.
+"""What has become of a lesion between two photographs: change of size, in what scale, and of contrast.
 
 A ratio needs a scale that both photographs share. That is, in this order: millimetres, where both are
 calibrated; the skin around the lesion, where it can be recognised; else nothing, and no change is told.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dermseg.measure.align import Alignment
+from dermseg.measure.colour import Colour
 from dermseg.measure.geometry import Reading
 
 ScaleFrom = Literal["spacing", "skin"]
@@ -46,6 +47,43 @@ class Change:
     diameter_range: tuple[float, float] | None = None
     exceeds: bool | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ContrastChange:
+    """How much more or less a lesion stands out from its skin than in a first photograph.
+
+    Attributes
+    ----------
+    change
+        Second minus first contrast, delta E*ab.
+    range
+        From where to where the change lies, by what an unchanged lesion differs; None where not known.
+    exceeds
+        Whether it has changed by more than that; None where it is not known.
+    """
+
+    change: float
+    range: tuple[float, float] | None = None
+    exceeds: bool | None = None
+
+
+def contrast_change(
+    first: Colour | None, second: Colour | None, *, limit: float | None = None
+) -> ContrastChange | None:
+    """Compare the contrasts of two photographs; None where one of them is not known.
+
+    Parameters
+    ----------
+    limit
+        Within what contrasts of an unchanged lesion differ, up or down.
+    """
+    if first is None or second is None or first.contrast is None or second.contrast is None:
+        return None
+    by = second.contrast - first.contrast
+    if limit is None:
+        return ContrastChange(by)
+    return ContrastChange(by, (by - limit, by + limit), abs(by) > limit)
 
 
 def change(

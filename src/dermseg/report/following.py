@@ -7,6 +7,7 @@ from html import escape
 import numpy as np
 
 from dermseg.inference.following import Comparison, Followed, Visit
+from dermseg.measure.change import ContrastChange
 from dermseg.report import svg
 from dermseg.report.page import DASH, Section, note, picture, plots, render_page, table
 from dermseg.report.visit_pictures import draw_visits, short_name, signed_percent
@@ -15,7 +16,9 @@ MOST = 200  # lesions whose pictures are shown
 _EXPLANATION = (
     "The range says within what the change lies, by how much measurements of a lesion that is the same "
     "differ between two photographs in 9 of 10 cases. A larger change is marked; it may still come from the "
-    "outline, so look at it. Nothing here says what a change means."
+    "outline, so look at it. Contrast is how far the lesion's colour is from its skin's (delta E), against "
+    "the first photograph; what an unchanged lesion would not show is marked too. Nothing here says what a "
+    "change means."
 )
 
 
@@ -42,7 +45,17 @@ class FollowingPage:
 
     def render(self) -> str:
         """The page as text."""
-        head = ["lesion", "photographs", "days", "area", "range", "diameter", "scale by", "remark"]
+        head = [
+            "lesion",
+            "photographs",
+            "days",
+            "area",
+            "range",
+            "diameter",
+            "scale by",
+            "contrast",
+            "remark",
+        ]
         rows = [row for _, row in sorted(self._rows, key=lambda row: row[0])]
         left_out = len(rows) - len(self._pictured)
         pictures = "".join(html for _, _, html in self._pictured)
@@ -52,7 +65,7 @@ class FollowingPage:
             "Lesions over time",
             self._lead(),
             [
-                Section("Changes", note(_EXPLANATION) + table(head, rows, words=(6, 7))),
+                Section("Changes", note(_EXPLANATION) + table(head, rows, words=(6, 8))),
                 Section("Photographs", _KEY + pictures),
             ],
         )
@@ -82,7 +95,9 @@ def _latest(followed: Followed) -> Comparison | None:
 
 
 def _rank(last: Comparison | None) -> float:
-    """The largest changes first, then what cannot be told, then what has not changed."""
+    """The largest changes of size first, those of contrast, what cannot be told, what has not changed."""
+    if last is not None and not last.change.exceeds and last.contrast is not None and last.contrast.exceeds:
+        return -0.5
     if last is None or last.change.area is None or last.change.exceeds is None:
         return 0.0
     size = abs(float(np.log1p(last.change.area)))
@@ -94,7 +109,7 @@ def _row(followed: Followed, last: Comparison | None) -> list[str]:
     name = f'<div class="name">{escape(followed.lesion or DASH)}</div>'  # a long one would hide the figures
     cells = [name, f"{len(followed.visits)}"]
     if last is None:
-        return [*cells, *[DASH] * 5, _remark([_why_nothing(followed)])]
+        return [*cells, *[DASH] * 6, _remark([_why_nothing(followed)])]
     change = last.change
     marked = ("<b>", "</b>") if change.exceeds else ("", "")
     ends = DASH
@@ -107,8 +122,16 @@ def _row(followed: Followed, last: Comparison | None) -> list[str]:
         ends,
         DASH if change.diameter is None else signed_percent(change.diameter),
         {"spacing": "millimetres", "skin": "skin", None: DASH}[change.scale_from],
+        _contrast(last.contrast),
         _remark([*change.notes, *_not_compared(followed)]),
     ]
+
+
+def _contrast(found: ContrastChange | None) -> str:
+    if found is None:
+        return DASH
+    marked = ("<b>", "</b>") if found.exceeds else ("", "")
+    return f"{found.change:+.0f}".join(marked)
 
 
 def _not_compared(followed: Followed) -> list[str]:

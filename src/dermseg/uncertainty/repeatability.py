@@ -1,9 +1,9 @@
 """``repeatability.json``: how far measurements of a lesion that is the same differ between photographs.
 
-Fitted on real pairs: two photographs of one lesion with another distance, turn, light or camera, the scale
-by the skin around it (``measure.align``). The limit is the quantile that conformal prediction takes: of pairs
-like these, the next one stays within it with the stated probability (Papadopoulos et al. 2002,
-doi:10.1007/3-540-36755-1_29).
+Fitted on real pairs: two photographs of one lesion with another distance, turn, light or camera; sizes with
+the scale by the skin around it (``measure.align``), the contrast to the skin as it is. The limit is the
+quantile that conformal prediction takes: of pairs like these, the next one stays within it with the stated
+probability (Papadopoulos et al. 2002, doi:10.1007/3-540-36755-1_29).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from dermseg.inference.bundle import Bundle
@@ -28,16 +29,20 @@ class Limits(Stored):
 
     Parameters
     ----------
-    pairs
-        Pairs that it was fitted on.
+    pairs, contrast_pairs
+        Pairs that sizes and contrast were fitted on.
     area, diameter
         Largest absolute logarithm of the ratio of areas and of largest diameters; None where the pairs are
         too few for a promise.
+    contrast
+        Largest absolute difference of the contrasts to the skin, delta E*ab; None likewise.
     """
 
     pairs: int = Field(ge=0)
     area: float | None = Field(default=None, gt=0)
     diameter: float | None = Field(default=None, gt=0)
+    contrast_pairs: int = Field(default=0, ge=0)
+    contrast: float | None = Field(default=None, gt=0)
 
 
 class Repeatability(Stored):
@@ -63,13 +68,22 @@ class Repeatability(Stored):
         return self.model_dump_json() + "\n"
 
 
-def fit_limits(areas: Sequence[float], diameters: Sequence[float]) -> Limits:
-    """Limits from ratios (second by first) of areas and largest diameters, paired, all above 0."""
-    return Limits(pairs=len(areas), area=_limit(areas), diameter=_limit(diameters))
+def fit_limits(areas: Sequence[float], diameters: Sequence[float], contrasts: Sequence[float]) -> Limits:
+    """Limits from ratios of areas and largest diameters, paired, all above 0, and differences of contrast.
+
+    All are second by first, of an unchanged lesion each.
+    """
+    return Limits(
+        pairs=len(areas),
+        area=_limit(np.log(areas)),
+        diameter=_limit(np.log(diameters)),
+        contrast_pairs=len(contrasts),
+        contrast=_limit(np.array(contrasts)),
+    )
 
 
-def _limit(ratios: Sequence[float]) -> float | None:
-    sizes = np.sort(np.abs(np.log(np.asarray(ratios, np.float64))))
+def _limit(differences: NDArray[np.float64]) -> float | None:
+    sizes = np.sort(np.abs(differences))
     rank = math.ceil(LEVEL * (len(sizes) + 1))
     return None if rank > len(sizes) or not sizes[rank - 1] > 0 else round(float(sizes[rank - 1]), 4)
 

@@ -38,6 +38,10 @@ CHANGE_COLUMNS = (
     "diameter_change",
     "diameter_change_low",
     "diameter_change_high",
+    "contrast_change",
+    "contrast_change_low",
+    "contrast_change_high",
+    "contrast_exceeds",
     "scale_from",
     "scale",
     "scale_error",
@@ -98,7 +102,7 @@ def track(
         except KeyboardInterrupt:  # what is done is written all the same
             interrupted = True
     failed = sum(row["status"] == "failed" for row in readings)
-    exceeding = sum(row["exceeds"] is True for row in changes)
+    sizes, contrasts = (sum(row[name] is True for row in changes) for name in ("exceeds", "contrast_exceeds"))
     # Before any word of it: nobody may be listening on stderr.
     if output is not None:
         _write(output, page, readings, changes)
@@ -126,8 +130,9 @@ def track(
         raise KeyboardInterrupt
     if output is not None or not changes:
         say(
-            f"{len(readings) - failed} of {len(readings)} photographs measured, {len(changes)} comparisons, "
-            f"{exceeding} beyond what an unchanged lesion differs by" + (f": {output}" if output else "")
+            f"{len(readings) - failed} of {len(readings)} photographs measured, {len(changes)} comparisons; "
+            f"more than an unchanged lesion differs: {sizes} in size, {contrasts} in contrast"
+            + (f": {output}" if output else "")
         )
     raise typer.Exit(1 if failed else 0)
 
@@ -216,6 +221,9 @@ def _change_row(followed: Followed, found: Comparison) -> dict[str, Any]:
         "overlap": found.overlap,
         "message": "; ".join(change.notes) or None,
     }
+    if found.contrast is not None:
+        row |= {"contrast_change": found.contrast.change, "contrast_exceeds": found.contrast.exceeds}
+        row["contrast_change_low"], row["contrast_change_high"] = found.contrast.range or (None, None)
     row["area_change_low"], row["area_change_high"] = change.area_range or (None, None)
     row["diameter_change_low"], row["diameter_change_high"] = change.diameter_range or (None, None)
     if alignment is not None:

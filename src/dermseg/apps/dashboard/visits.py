@@ -104,7 +104,10 @@ def _row(visit: Visit, found: Comparison | None) -> dict[str, str]:
         "Range": "",
         "Diameter": "",
         "Scale by": "",
+        "Contrast": "",
     }
+    if found is not None and found.contrast is not None:
+        row["Contrast"] = f"{found.contrast.change:+.0f}"
     if found is None or found.change.area is None or found.change.diameter is None:
         return row
     change = found.change
