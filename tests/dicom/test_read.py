@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from datetime import date
 from pathlib import Path
@@ -186,13 +187,17 @@ def test_without_preamble_or_with_a_tiff_in_it(files: ModuleType) -> None:
 def test_bombs_are_refused_before_they_are_unpacked(
     files: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dicom, "MAX_INFLATED", 1 << 20)
+    monkeypatch.setattr(dicom, "MAX_INFLATED", 1 << 26)
     deflated = files.to_bytes(files.photograph(encoding="deflated"))
     end = 144 + int.from_bytes(deflated[140:144], "little")
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    bomb = packer.compress(bytes((1 << 20) + 1)) + packer.flush()
-    with pytest.raises(ImageError, match="more than 1,048,576 bytes"):
+    bomb = packer.compress(bytes((1 << 26) + 1)) + packer.flush()
+    tracemalloc.start()
+    with pytest.raises(ImageError, match="more than 67,108,864 bytes"):
         load_image(deflated[:end] + bomb)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 26
     huge = files.photograph()
     huge.Rows = huge.Columns = 60_000
     with pytest.raises(ImageError, match=r"3,600\.0 megapixels"):

@@ -30,7 +30,8 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 # A photograph has some hundred elements at the top level; a million empty ones would take minutes to read.
 MAX_ELEMENTS = 10_000
-MAX_INFLATED = 1 << 30
+MAX_INFLATED = 320 << 20  # 100 megapixels in colour, and a header
+_PIECE = 1 << 24
 
 
 def dicom_installed() -> bool:
@@ -84,19 +85,25 @@ def read_dataset(data: bytes) -> Dataset:
 
 
 def _inflate(data: bytes) -> bytes:
-    """Undo the deflated transfer syntax, up to a limit: 1 GiB may hide in 1 MB."""
+    """Undo the deflated transfer syntax, up to a limit: 1 GiB may hide in 1 MB.
+
+    It is measured in pieces first, so that what is too large is never in memory.
+    """
     if data[132:140] != b"\x02\0\0\0UL\x04\0":  # group length, the first element of every proper file
         return data
     end = 144 + int.from_bytes(data[140:144], "little")
     meta = data[:end]
     if meta.find(_DEFLATED.encode()) < 0:
         return data
-    engine = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = engine.decompress(data[end:], MAX_INFLATED)
-    if engine.unconsumed_tail:
-        raise ImageError(f"the deflated DICOM file has more than {MAX_INFLATED:,} bytes")
+    engine, packed, size = zlib.decompressobj(-zlib.MAX_WBITS), data[end:], 0
+    while packed:
+        size += len(engine.decompress(packed, _PIECE))
+        if size > MAX_INFLATED:
+            raise ImageError(f"the deflated DICOM file has more than {MAX_INFLATED:,} bytes")
+        packed = engine.unconsumed_tail
     plain = _EXPLICIT_LITTLE.encode().ljust(len(_DEFLATED), b"\0")
-    return meta.replace(_DEFLATED.encode(), plain) + inflated
+    whole = zlib.decompressobj(-zlib.MAX_WBITS)  # unlike zlib.decompress, no error where the file was cut off
+    return meta.replace(_DEFLATED.encode(), plain) + whole.decompress(data[end:])
 
 
 def probe_dicom(data: bytes) -> Header:
