@@ -124,7 +124,7 @@ def test_outlines_in_different_places_are_not_one_lesion(model: Model, tmp_path:
         cv2.imwrite(photograph.image.label, cv2.circle(pixels, (place, place), radius, (60, 60, 60), -1))
     (found,) = follow(model, [both, one]).comparisons
     assert found.alignment is not None and found.alignment.scale is not None
-    assert found.overlap == 0 and found.change.area is None and found.change.exceeds is None
+    assert found.overlap == 0 and found.change.area is None and found.contrast is None
     assert "another lesion" in found.change.notes[0]
 
 

@@ -261,6 +261,8 @@ def compare(
         area_limit=None if limits is None else limits.area,
         diameter_limit=None if limits is None else limits.diameter,
     )
+    limit = None if limits is None else limits.contrast
+    stands_out = contrast_change(first.colour, second.colour, limit=limit)
     notes = changed.notes
     one, two = first.photograph.taken, second.photograph.taken
     if one is not None and two is not None and two < one:
@@ -274,11 +276,8 @@ def compare(
         if alignment.scale is not None and both <= _APART * min(areas):
             # of several lesions in a picture the one that was followed may have left it
             notes = ("the outlines lie in different places: one may be of another lesion", *notes)
-            changed = Change(changed.scale_from, changed.scale, None, None)
+            changed, stands_out = Change(changed.scale_from, changed.scale, None, None), None
     changed = replace(changed, notes=notes)
-    stands_out = contrast_change(
-        first.colour, second.colour, limit=None if limits is None else limits.contrast
-    )
     return Comparison(*numbers, changed, alignment, overlap, stands_out)
 
 
