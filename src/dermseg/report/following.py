@@ -10,7 +10,7 @@ from dermseg.inference.following import Comparison, Followed, Visit
 from dermseg.measure.change import ContrastChange
 from dermseg.report import svg
 from dermseg.report.page import DASH, Section, note, picture, plots, render_page, table
-from dermseg.report.visit_pictures import draw_visits, short_name, signed_percent
+from dermseg.report.visit_pictures import draw_visits, short_name, signed, signed_percent
 
 MOST = 200  # lesions whose pictures are shown
 _EXPLANATION = (
@@ -131,7 +131,7 @@ def _contrast(found: ContrastChange | None) -> str:
     if found is None:
         return DASH
     marked = ("<b>", "</b>") if found.exceeds else ("", "")
-    return f"{found.change:+.0f}".join(marked)
+    return signed(found.change).join(marked)
 
 
 def _not_compared(followed: Followed) -> list[str]:

@@ -45,6 +45,11 @@ def signed_percent(value: float) -> str:
     return f"{100 * value:+z.1f} %".replace("-", MINUS)
 
 
+def signed(value: float) -> str:
+    """A difference as a whole number with its sign."""
+    return f"{value:+z.0f}".replace("-", MINUS)
+
+
 def change_words(change: Change) -> str:
     """A change as a sentence."""
     if change.area is None:

@@ -14,7 +14,7 @@ from dermseg.images.roles import tell_apart
 from dermseg.inference.following import Comparison, Followed, Photograph, Visit, follow
 from dermseg.inference.predictor import Model
 from dermseg.report.following import FollowingPage
-from dermseg.report.visit_pictures import draw_visits, signed_percent
+from dermseg.report.visit_pictures import draw_visits, signed, signed_percent
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _row(visit: Visit, found: Comparison | None) -> dict[str, str]:
         "Contrast": "",
     }
     if found is not None and found.contrast is not None:
-        row["Contrast"] = f"{found.contrast.change:+.0f}"
+        row["Contrast"] = signed(found.contrast.change)
     if found is None or found.change.area is None or found.change.diameter is None:
         return row
     change = found.change
