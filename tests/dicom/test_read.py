@@ -209,6 +209,12 @@ def test_bombs_are_refused_before_they_are_unpacked(
         load_image(data[:at] + struct.pack(">II", 60000, 60000) + data[at + 8 :])
     with pytest.raises(ImageError, match="elements"):
         load_image(data[:132] + struct.pack("<HH2sH", 8, 8, b"CS", 0) * 20_000)
+    end = 144 + int.from_bytes(data[140:144], "little")
+    sequence = struct.pack("<HH2sHI", 8, 0x1140, b"SQ", 0, 0xFFFFFFFF)
+    nothing = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
+    for endless in (bytes(4_000_000), sequence + nothing * 500_000):  # a command set; items of a sequence
+        with pytest.raises(ImageError, match="too many elements"):
+            load_image(data[:end] + endless)
 
 
 def test_what_is_no_photograph_says_what_it_is(files: ModuleType, tmp_path: Path) -> None:

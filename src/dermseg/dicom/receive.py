@@ -21,6 +21,7 @@ from dermseg.dicom.identity import is_ours
 from dermseg.dicom.queue import Queue, QueueError, State
 from dermseg.dicom.work import Worker, log
 from dermseg.errors import DermsegError, UsageError
+from dermseg.images.dicom import read_dataset
 
 # VL Photographic, Dermoscopic Photography, Secondary Capture and its multi-frame kinds in colour and grey.
 IMAGE_CLASSES = (
@@ -147,9 +148,10 @@ class Receiver:
             if self.queue.knows(uid, self.worker.work_key):
                 log("duplicate", caller=caller)
                 return 0
-            ours = is_ours(event.dataset)
-            state: State = "ignored" if ours else "received"
-            self.queue.add(uid, self.worker.work_key, caller, event.encoded_dataset(), state=state)
+            data = event.encoded_dataset()
+            # Not event.dataset: that unpacks and reads whatever comes, without limits.
+            state: State = "ignored" if is_ours(read_dataset(data)) else "received"
+            self.queue.add(uid, self.worker.work_key, caller, data, state=state)
             log(state, caller=caller)
             return 0
         except QueueError as error:

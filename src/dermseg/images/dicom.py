@@ -30,6 +30,7 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 # A photograph has some hundred elements at the top level; a million empty ones would take minutes to read.
 MAX_ELEMENTS = 10_000
+MAX_READS = 200_000  # for those that pydicom counts for nobody: of a command set, inside of sequences
 MAX_INFLATED = 320 << 20  # 100 megapixels in colour, and a header
 _PIECE = 1 << 24
 
@@ -37,6 +38,18 @@ _PIECE = 1 << 24
 def dicom_installed() -> bool:
     """Whether the extra that reads DICOM is here."""
     return find_spec("pydicom") is not None
+
+
+class _Counted(io.BytesIO):
+    """A file in memory that is read in so many pieces at most."""
+
+    left = MAX_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise ImageError("the DICOM file has too many elements")
+        return super().read(size)
 
 
 @functools.cache
@@ -71,7 +84,7 @@ def read_dataset(data: bytes) -> Dataset:
         return False
 
     try:
-        dataset: Dataset = read_partial(io.BytesIO(_inflate(data)), too_many, force=data[128:132] != b"DICM")
+        dataset: Dataset = read_partial(_Counted(_inflate(data)), too_many, force=data[128:132] != b"DICM")
         known = len(dataset)
     except ImageError:
         raise
@@ -96,8 +109,8 @@ def _inflate(data: bytes) -> bytes:
     if meta.find(_DEFLATED.encode()) < 0:
         return data
     engine, packed, size = zlib.decompressobj(-zlib.MAX_WBITS), data[end:], 0
-    while packed:
-        size += len(engine.decompress(packed, _PIECE))
+    while piece := engine.decompress(packed, _PIECE):
+        size += len(piece)
         if size > MAX_INFLATED:
             raise ImageError(f"the deflated DICOM file has more than {MAX_INFLATED:,} bytes")
         packed = engine.unconsumed_tail
