@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -183,6 +184,19 @@ def test_a_new_head_is_on_the_disk_before_the_log_is_used(
     path = tmp_path / "audit.jsonl"
     AuditLog(path).close()
     assert {path.stat().st_ino, head_path(path).stat().st_ino} <= set(synced)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="fcntl is POSIX")
+def test_a_disk_without_locks_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(AuditError, match="No locks available") as error:
+        AuditLog(tmp_path / "audit.jsonl")
+    assert "file locks" in str(error.value.hint)
 
 
 def test_threads_and_processes_share_a_log(tmp_path: Path) -> None:

@@ -75,6 +75,13 @@ class AuditLog:
                 if self._seq == 0:
                     self._write([Entry("opened", "dermseg", key_name(key))])
                     self._settle()
+        except OSError as error:
+            self.close()
+            raise AuditError(
+                f"cannot be used: {error.strerror or error}",
+                file=path,
+                hint="a log needs a disk with file locks, such as a local one",
+            ) from None
         except BaseException:
             self.close()
             raise
