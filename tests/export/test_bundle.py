@@ -22,7 +22,7 @@ from dermseg.errors import ConfigError, ModelError, UsageError
 from dermseg.experiments.predict import RunModel
 from dermseg.export.bundle import Named, _licence, export_run
 from dermseg.export.two_classes import as_one_channel
-from dermseg.export.write import write_bundle
+from dermseg.export.write import check_output, write_bundle
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import read_card
 from dermseg.inference.predictor import load_model
@@ -225,6 +225,12 @@ def test_a_bundle_is_replaced_only_on_request(run: Path, tiny_bundle: Path, tmp_
     with pytest.raises(UsageError, match=r"a bundle already.*another -o, or --overwrite"):
         export_run(run, there, Named("x", "1", "CC0-1.0"))
     assert (there / "card.json").read_bytes() == before
+    (there / "notes.md").write_text("mine")
+    with pytest.raises(UsageError, match=r"no part of the bundle: notes\.md"):
+        export_run(run, there, Named("x", "1", "CC0-1.0"), overwrite=True)
+    assert (there / "notes.md").read_text() == "mine" and (there / "card.json").read_bytes() == before
+    (there / "notes.md").unlink()
+    check_output(there, overwrite=True)
 
 
 def test_a_bundle_is_replaced_whole(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dermseg.errors import UsageError
+from dermseg.errors import ModelError, UsageError
 from dermseg.files import atomic_write
 from dermseg.inference.bundle import Bundle, load_bundle
 from dermseg.inference.card import CARD_NAME, Attachment, Metric, ModelCard
@@ -21,7 +22,7 @@ def check_output(output: Path, *, overwrite: bool = False) -> None:
     Raises
     ------
     UsageError
-        ``output`` exists and is not a bundle, or is one and ``overwrite`` is off.
+        ``output`` exists and is not a bundle, or is one and ``overwrite`` is off, or holds other files too.
     """
     if output.exists() and not (
         output.is_dir() and (not any(output.iterdir()) or (output / CARD_NAME).exists())
@@ -29,6 +30,23 @@ def check_output(output: Path, *, overwrite: bool = False) -> None:
         raise UsageError("there is something that is not a bundle", file=output, hint="choose another -o")
     if (output / CARD_NAME).exists() and not overwrite:
         raise UsageError("there is a bundle already", file=output, hint="another -o, or --overwrite")
+    if (output / CARD_NAME).exists() and (foreign := _foreign(output)):
+        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise UsageError(
+            f"the folder holds files that are no part of the bundle: {shown}",
+            file=output,
+            hint="the whole folder is replaced: move them away, or choose another -o",
+        )
+
+
+def _foreign(output: Path) -> list[str]:
+    """What lies in the folder of a bundle and is not named in its card."""
+    own = {CARD_NAME}
+    with suppress(ModelError):  # of a damaged card nothing is known
+        card = load_bundle(output).card
+        own |= {part.file for variant in card.variants.values() for part in variant.files}
+        own |= {part.file for part in card.attachments.values()}
+    return sorted(path.name for path in output.iterdir() if path.name not in own)
 
 
 def write_bundle(output: Path, card: ModelCard, files: dict[str, bytes]) -> None:
