@@ -288,13 +288,17 @@ def test_a_card_fetches_no_picture(
     assert "a fine model" in text.value and "![" not in text.value
 
 
-def test_web_pages_of_other_places_get_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_web_pages_of_other_places_get_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("streamlit", reason="needs the extra 'dashboard'")
     from streamlit import config, net_util
     from streamlit.web import bootstrap
     from streamlit.web.server import server_util
 
     monkeypatch.setattr(bootstrap, "run", lambda *arguments: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".streamlit").mkdir()
+    opened = 'enableCORS = false\ncorsAllowedOrigins = ["http://evil.example"]\n'
+    (tmp_path / ".streamlit" / "config.toml").write_text(f"[server]\n{opened}")
     monkeypatch.setattr(net_util, "get_external_ip", lambda: pytest.fail("it asks a web service"))
     server.serve(Settings(), host="127.0.0.1", port=8501, browser=False)
     assert not server_util.is_url_from_allowed_origins("http://evil.example")

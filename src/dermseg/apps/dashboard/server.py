@@ -18,6 +18,10 @@ def options(settings: Settings, *, host: str, port: int, browser: bool) -> dict[
         "server_port": port,
         # A web page may give its own name the address 127.0.0.1 (DNS rebinding), which shows in Host.
         "server_allowedHosts": list(_LOOPBACK) if host in _LOOPBACK else [],
+        # Whatever Streamlit's own configuration files, made for other programs, say of them.
+        "server_enableCORS": True,
+        "server_enableXsrfProtection": True,
+        "server_corsAllowedOrigins": [],
         "server_headless": not browser,
         "server_maxUploadSize": settings.max_upload_mb,
         "server_fileWatcherType": "none",
@@ -39,7 +43,6 @@ def serve(settings: Settings, *, host: str, port: int, browser: bool) -> None:
     from streamlit import net_util
     from streamlit.web import bootstrap
 
-    # Streamlit's own configuration files are meant for other programs.
     flags = options(settings, host=host, port=port, browser=browser)
     # For a connection from a page of another place Streamlit asks a web service what address it has itself.
     net_util.get_external_ip = lambda: None
