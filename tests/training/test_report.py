@@ -12,7 +12,7 @@ import pytest
 
 from dermseg.evaluation.output import FIGURE, METRICS_FILE, PAGE, PER_IMAGE
 from dermseg.evaluation.table import read_per_image
-from dermseg.report.run import VALIDATION
+from dermseg.experiments.validation import VALIDATION
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -41,7 +41,7 @@ def test_a_run_whose_images_are_gone_is_trained_all_the_same(
     def gone(*_: object) -> None:
         raise OSError("no such drive")
 
-    monkeypatch.setattr("dermseg.report.run.select_rows", gone)
+    monkeypatch.setattr("dermseg.experiments.validation.select_rows", gone)
     code, _, err = run("train", tiny_config[0], "-o", tmp_path / "run")
     assert code == 0 and "no report of the validation images: no such drive" in err
     assert (tmp_path / "run" / "best.safetensors").is_file()

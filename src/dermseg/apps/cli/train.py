@@ -105,17 +105,23 @@ def _report(folder: Path, mirror: Path | None) -> None:
     """What the network does on each validation image; a run whose images are gone is trained all the same."""
     import shutil
 
-    from dermseg.report.run import VALIDATION, report_run
+    from dermseg.experiments.validation import VALIDATION, evaluate_validation
+    from dermseg.report.folder import write_evaluation
 
+    target = folder / VALIDATION
     try:
-        report_run(folder)
+        done = evaluate_validation(folder)
+        target.mkdir(exist_ok=True)
+        write_evaluation(
+            target, done.title, done.evaluation, done.summary, predict=done.predict, rows=done.rows
+        )
         if mirror is not None:
             copy = mirror / folder.absolute().name / VALIDATION
-            shutil.copytree(folder / VALIDATION, copy, dirs_exist_ok=True)
+            shutil.copytree(target, copy, dirs_exist_ok=True)
     except (DermsegError, OSError) as error:
         say(f"no report of the validation images: {error}")
     else:
-        say(f"each validation image, and a page to read: {folder / VALIDATION}")
+        say(f"each validation image, and a page to read: {target}")
 
 
 def _find_batch_size(settings: RunConfig, as_json: bool) -> None:

@@ -1,27 +1,47 @@
-"""What a training leaves behind for people: its network on the validation images, as an evaluation."""
+"""A run on the validation images it was chosen by: each image, for people to look at."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dermseg.data.index import IndexRow
 from dermseg.errors import DataError
+from dermseg.evaluation.figure import Predict
 from dermseg.evaluation.output import summarise
 from dermseg.evaluation.table import Evaluation
 from dermseg.experiments.predict import THRESHOLD, RunModel
-from dermseg.report.folder import write_evaluation
 from dermseg.training.rows import select_rows
 
 VALIDATION = "validation"
+"""Folder of the report in a run folder."""
 
 
-def report_run(folder: Path) -> Evaluation:
-    """Evaluate a run on the validation images it was chosen by, into ``folder / "validation"``.
+@dataclass(frozen=True, eq=False)
+class Validated:
+    """A run's evaluation, and what its pictures are drawn from.
 
-    At the masks' own size, threshold 0.5, without post-processing; the folder is like that of ``dermseg
-    evaluate``. As the checkpoint was chosen by these images, it is a little better on them than on others.
+    Attributes
+    ----------
+    title, summary
+        Of the report, see ``report.folder.write_evaluation``.
+    predict, rows
+        From an image file to its mask, and the images.
+    """
+
+    title: str
+    evaluation: Evaluation
+    summary: dict[str, Any]
+    predict: Predict
+    rows: list[IndexRow]
+
+
+def evaluate_validation(folder: Path) -> Validated:
+    """Evaluate a run folder, at the masks' own size, threshold 0.5, without post-processing.
+
+    As the checkpoint was chosen by these images, it is a little better on them than on others.
 
     Raises
     ------
@@ -37,7 +57,6 @@ def report_run(folder: Path) -> Evaluation:
     evaluation = model.evaluate(rows)
     if not evaluation.scores:
         raise DataError(f"none of {len(rows)} images can be scored: {evaluation.failures[0].reason}")
-    splits = ", ".join(sorted({source.split for source in model.config.data.val}))
     datasets = sorted({row.dataset for row in rows})
     summary: dict[str, Any] = {
         **summarise(evaluation),
@@ -45,7 +64,7 @@ def report_run(folder: Path) -> Evaluation:
             "text": f"{evaluation.n} validation images of {', '.join(datasets)}, by which the checkpoint was "
             f"chosen, at the mask's own size, threshold {THRESHOLD}, no post-processing, means over images",
             "datasets": datasets,
-            "split": splits,
+            "split": ", ".join(sorted({source.split for source in model.config.data.val})),
         },
         "model": {
             "name": model.config.name,
@@ -55,8 +74,5 @@ def report_run(folder: Path) -> Evaluation:
         },
         "seconds": round(time.monotonic() - begin, 1),
     }
-    target = folder / VALIDATION
-    target.mkdir(exist_ok=True)
     title = f"{model.config.name} on its validation images"
-    write_evaluation(target, title, evaluation, summary, predict=model.mask, rows=rows)
-    return evaluation
+    return Validated(title, evaluation, summary, model.mask, rows)
