@@ -192,3 +192,17 @@ def test_a_chain_is_one_after_the_other() -> None:
     assert found.matrix == pytest.approx(direct.matrix, abs=1.0)
     unsure = Alignment(links[1].matrix, 20, 3, None, None)
     assert chain(links[0], unsure) is None
+
+
+@pytest.mark.parametrize("side", [SIDE, 400])
+def test_what_was_written_into_both_pictures_is_no_skin(side: int) -> None:
+    """A name and a date, at another place of the picture or in one that was exported at another size."""
+    written = []
+    for seed, size, place in ((1, SIDE, (30, 20)), (2, side, (60, side - 40))):
+        pixels, lesion = photograph(seed)
+        pixels = cv2.resize(pixels, (size, size))
+        for line, text in enumerate(("Clinic 0815", "26-03-14 10:42")):
+            where = (place[0], place[1] + 20 * line)
+            cv2.putText(pixels, text, where, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+        written.append(marks((pixels, cv2.resize(lesion.view(np.uint8), (size, size)) > 0)))
+    assert align(*written) is None

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.measure.landmarks import Landmarks, apart, share_of_cells, unmoved
+from dermseg.measure.landmarks import Landmarks, apart, count_cells, share_of_cells, unmoved
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -33,6 +33,7 @@ _START = 5  # landmarks of the skin that must agree before more are looked for
 _NEAR, _RATIO_NEAR, _ALIKE = 0.02, 0.9, 0.8  # where to look, of the longer side; ratio; largest distance
 _TOLERANCE, _SKIN_TOLERANCE = 0.01, 0.006  # of the longer side: how far off a landmark may lie
 _MOST_SCALE = 4.0  # of what the photographs show, whatever their number of pixels
+_PARTS = 6  # of 36 of a picture that must hold landmarks that agree: a logo, a line of text has fewer
 _EVERYWHERE = 0.8  # share of the picture that has to agree, where it has not moved
 _TURN, _SHIFT = 10.0, 0.25  # degrees, and diameters of the lesion, by which both fits may differ
 
@@ -98,6 +99,10 @@ def _laid(
 
     whole = _similarity(first, second, one, two, _TOLERANCE)
     if whole is None or whole.agreed < MATCHES or not everywhere(whole, "anywhere"):
+        return None
+    # What was written into both pictures agrees well wherever it is, and what looks alike by chance joins.
+    on_first = whole.places @ whole.matrix[:, :2].T + whole.matrix[:, 2]
+    if max(count_cells(on_first, first.size), count_cells(whole.places, second.size)) < _PARTS:
         return None
     skin = _of_skin(first, second, one, two, still)
     if skin is None:

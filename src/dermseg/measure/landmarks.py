@@ -126,7 +126,12 @@ def share_of_cells(points: NDArray[np.float32], first: Landmarks, second: Landma
     return float((both & _cells(points, second.size)).sum() / max(1, both.sum()))
 
 
-def _cells(points: NDArray[np.float32], size: tuple[int, int]) -> Mask:
+def count_cells(points: NDArray[np.floating[Any]], size: tuple[int, int]) -> int:
+    """In how many of the 36 parts of a picture ``size`` (height, width) there are points ``(N, 2)``."""
+    return int(_cells(points, size).sum())
+
+
+def _cells(points: NDArray[np.floating[Any]], size: tuple[int, int]) -> Mask:
     at = np.clip((points + 0.5) * (_CELLS / np.array(size[::-1])), 0, _CELLS - 1).astype(int)
     held = np.zeros((_CELLS, _CELLS), np.bool_)
     held[at[:, 1], at[:, 0]] = True
