@@ -153,7 +153,7 @@ def _lesions(inputs: Sequence[str]) -> Iterator[list[Photograph]]:
     if tables:
         lesions, nameless = read_visits(tables[0])
         if nameless:
-            say(f"note: {nameless} rows name no lesion and are left out")
+            say(f"note: left out are rows that name no lesion: {nameless}")
         single = [group for group in lesions if len(group) == 1]
         if len(single) == len(lesions):
             raise UsageError(
@@ -162,7 +162,7 @@ def _lesions(inputs: Sequence[str]) -> Iterator[list[Photograph]]:
                 hint="the column lesion has to say which photographs show the same one",
             )
         if single:
-            say(f"note: {len(single)} lesions with a single photograph are left out")
+            say(f"note: left out are lesions with a single photograph: {len(single)}")
         yield from (group for group in lesions if len(group) > 1)
         return
     photographs = list(_in_order(inputs))
