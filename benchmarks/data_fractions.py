@@ -31,6 +31,7 @@ REPORTED = {
     "100 %": ("0.859 / 0.782", "0.861 / 0.783"),
 }
 IMAGES = {"10 %": 163, "25 %": 407, "50 %": 814, "100 %": 1628}
+FULL = "pretrained encoder, 256 px"
 MODELS = ("pretrained encoder", "U-Net / 4", "UNet++ / 4")
 
 
@@ -39,24 +40,29 @@ def table(rows: list[dict[str, str]]) -> str:
     found = {
         (row["model"], row["data"]): f"{float(row['dice']):.3f} / {float(row['jaccard']):.3f}" for row in rows
     }
-    heads = [*MODELS, "projects, U-Net", "projects, UNet++"]
+    models = (FULL, *MODELS)
+    heads = [*models, "projects, U-Net", "projects, UNet++"]
     lines = [f"| training images | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
     for share, reported in REPORTED.items():
-        cells = [found.get((model, share), "not run") for model in MODELS]
+        cells = [found.get((model, share), "not run") for model in models]
         lines.append(f"| {share} ({IMAGES[share]:,}) | {' | '.join([*cells, *reported])} |")
     return "\n".join(lines)
 
 
 def lead(tests: list[dict[str, str]]) -> str:
     """By how much the pretrained encoder is ahead of the U-Net, on the same images."""
-    parts = []
-    for row in tests:
-        if (row["a"], row["b"]) == ("U-Net / 4", "pretrained encoder"):
-            points = [-100 * float(row[key]) for key in ("difference", "high", "low")]
-            parts.append(f"{points[0]:.1f} ({points[1]:.1f} to {points[2]:.1f}) with {row['where']}")
+
+    def points(model: str) -> str:
+        parts = []
+        for row in tests:
+            if (row["a"], row["b"]) == ("U-Net / 4", model):
+                by, low, high = (-100 * float(row[key]) for key in ("difference", "high", "low"))
+                parts.append(f"{by:.1f} ({low:.1f} to {high:.1f}) with {row['where']}")
+        return ", ".join(parts)
+
     return (
         "The pretrained encoder is ahead of the U-Net by so many points of Dice on the same images "
-        f"(95 % interval): {', '.join(parts)} of the data."
+        f"(95 % interval): {points(MODELS[0])} of the data; at 256 px by {points(FULL)}."
     )
 
 

@@ -64,7 +64,9 @@ def test_a_table_of_lesions(visits: Path, tmp_path: Path, tiny_bundle: Path, run
     out = tmp_path / "out"
     code, stdout, err = run("track", visits, "--model", tiny_bundle, "-o", out)
     assert (code, stdout) == (1, "")  # a photograph failed, the rest is done
-    assert "shots/b2.png" in err and "5 of 6 photographs" in err and "lesions with a single photograph: 1" in err
+    assert (
+        "shots/b2.png" in err and "5 of 6 photographs" in err and "lesions with a single photograph: 1" in err
+    )
     changes = read(out / "changes.csv")
     assert tuple(changes[0]) == CHANGE_COLUMNS
     assert [row["file"] for row in changes] == ["shots/a2.png", "shots/a3.png", "shots/b3.png"]
