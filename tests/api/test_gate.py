@@ -12,6 +12,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -266,17 +267,22 @@ def test_without_keys_no_web_page_gets_at_the_server(
     assert serve().get("/v1/jobs", headers=elsewhere).status_code == 200
 
 
-def test_a_port_that_is_taken_is_said_in_words(
-    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_port_that_is_taken_is_said_in_words(tiny_bundle: Path, tmp_path: Path) -> None:
+    program = [
+        sys.executable,
+        "-m",
+        "dermseg.apps.cli.main",
+        "serve",
+    ]  # its logging would stay in this process
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         place = ["--port", str(taken.getsockname()[1]), "--state", str(tmp_path / "state")]
-        with pytest.raises(SystemExit) as ended:
-            main(["serve", *place, "--model", str(tiny_bundle)])
-    assert ended.value.code == 2
-    assert "error: cannot listen on 127.0.0.1:" in capsys.readouterr().err
+        ended = subprocess.run(
+            [*program, *place, "--model", str(tiny_bundle)], capture_output=True, text=True, check=False
+        )
+    assert ended.returncode == 2
+    assert "error: cannot listen on 127.0.0.1:" in ended.stderr
 
 
 def test_a_server_does_not_start_on_what_it_cannot_trust(tiny_bundle: Path, tmp_path: Path) -> None:
