@@ -51,7 +51,8 @@ def _draw_series(series: Series) -> None:
     st.dataframe(series.rows, hide_index=True, width="stretch")
     st.caption(
         "The range says within what the change lies, by how much measurements of a lesion that is the same "
-        "differ in 9 of 10 cases. Nothing here says what a change means."
+        "differ in 9 of 10 cases. Contrast: how much more the lesion stands out from its skin than in the "
+        "first photograph, ΔE. Nothing here says what a change means."
     )
     for start in range(0, len(series.pictures), COLUMNS):
         shown = series.pictures[start : start + COLUMNS]
