@@ -25,6 +25,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -37,24 +38,12 @@ from dermseg.data.index import IndexRow, open_image, open_mask, read_index
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
 from dermseg.inference.predictor import Model, load_model
-from dermseg.measure.colour import describe_colour
+from dermseg.measure.colour import Colour, describe_colour
 from dermseg.measure.geometry import measure_mask
 from following import find_pairs
 
 SHAPE = ("circularity", "solidity", "asymmetry", "asymmetry_across")
-COLOURS = (
-    "lesion_l",
-    "lesion_a",
-    "lesion_b",
-    "skin_l",
-    "skin_a",
-    "skin_b",
-    "contrast",
-    "colour_spread",
-    "colour_asymmetry",
-    "border_contrast",
-    "border_contrast_least",
-)
+COLOURS = tuple(field.name for field in fields(Colour))
 MEASURES = (*SHAPE, *COLOURS)
 PH2_TABLE = "PH2Dataset_20.zip", "PH2Dataset/PH2_dataset.txt"
 Values = dict[str, float | None]

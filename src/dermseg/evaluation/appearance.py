@@ -65,13 +65,13 @@ def describe_appearance(image: Image, reference: Mask) -> Appearance:
     surface = look_at(image, reference)
     if surface is None:
         return Appearance(None, None, "no lesion")
-    skin, spot = surface.lab[surface.skin], surface.lab[surface.lesion & surface.clean]
-    if not surface.has_skin:
+    spot, tone = surface.lesion_colour, surface.skin_colour
+    if tone is None:
         return Appearance(None, None, "too little clean skin around the lesion")
-    tone = np.median(skin, axis=0)
-    contrast = float(np.linalg.norm(np.median(spot, axis=0) - tone)) if len(spot) else None
+    contrast = None if spot is None else float(np.linalg.norm(spot - tone))
     if tone[2] < _YELLOW:
         return Appearance(contrast, None, "colour cast or overexposure: the skin has no yellow")
+    skin = surface.lab[surface.skin]
     low, high = np.percentile(typology_angle(skin[:, 0], skin[:, 2]), (25, 75))
     if high - low > _UNEVEN:
         return Appearance(contrast, None, "the skin is too uneven")

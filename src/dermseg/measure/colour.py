@@ -86,11 +86,9 @@ def describe_colour(image: Image, mask: Mask, others: Mask | None = None) -> Col
         None without a lesion, or where hair, vignette or glare cover all of it.
     """
     surface = look_at(image, mask, others)
-    if surface is None or not (spot := surface.lesion & surface.clean).any():
+    if surface is None or (lesion := surface.lesion_colour) is None:
         return None
-    colours = surface.lab[spot]
-    lesion = np.median(colours, axis=0)
-    skin = np.median(surface.lab[surface.skin], axis=0) if surface.has_skin else None
+    skin = surface.skin_colour
     sectors = _border(surface)
     lesion_l, lesion_a, lesion_b = (float(value) for value in lesion)
     skin_l, skin_a, skin_b = (None, None, None) if skin is None else (float(value) for value in skin)
@@ -102,7 +100,7 @@ def describe_colour(image: Image, mask: Mask, others: Mask | None = None) -> Col
         skin_a=skin_a,
         skin_b=skin_b,
         contrast=None if skin is None else float(np.linalg.norm(lesion - skin)),
-        colour_spread=float(np.linalg.norm(colours - lesion, axis=1).mean()),
+        colour_spread=float(np.linalg.norm(surface.lab[surface.spot] - lesion, axis=1).mean()),
         colour_asymmetry=_asymmetry(surface),
         border_contrast=float(np.median(sectors)) if sectors else None,
         border_contrast_least=min(sectors) if sectors else None,
@@ -133,7 +131,7 @@ def _asymmetry(surface: Surface) -> float | None:
     """The least mean difference of mirrored places over all lines; None where no places can be compared."""
     center, step = compass(surface.lesion, (1.0, 1.0))
     assert center is not None
-    spot = (surface.lesion & surface.clean).astype(np.float32)
+    spot = surface.spot.astype(np.float32)
     sigma = max(0.5, _SMOOTH * _diameter(surface.lesion))
     share = np.asarray(cv2.GaussianBlur(spot, (0, 0), sigma))
     # smoothed within the clean lesion alone: what is outside lends it no colour

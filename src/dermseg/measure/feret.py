@@ -34,14 +34,21 @@ def feret(mask: NDArray[np.bool_], spacing: tuple[float, float] = (1.0, 1.0)) ->
 
 def pixel_hull(mask: NDArray[np.bool_]) -> Floats:
     """Convex hull of the corners of the mask's pixels: ``float64 (N, 2)`` of (x, y), N = 0 when empty."""
-    contours, _ = cv2.findContours(as_bytes(mask), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    if not contours:
+    centers = center_hull(mask)
+    if not len(centers):
         return np.empty((0, 2))
-    centers = cv2.convexHull(np.concatenate(contours))
     # In half pixels everything is a whole number, and the hull of whole numbers is exact.
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.int32)
-    hull = cv2.convexHull((2 * centers + corners).reshape(-1, 1, 2))
+    hull = cv2.convexHull((2 * centers[:, None] + corners).reshape(-1, 1, 2))
     return hull[:, 0].astype(np.float64) / 2
+
+
+def center_hull(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Convex hull of the centres of the mask's pixels: ``int32 (N, 2)`` of (x, y), N = 0 when empty."""
+    contours, _ = cv2.findContours(as_bytes(mask), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    if not contours:
+        return np.empty((0, 2), np.int32)
+    return np.asarray(cv2.convexHull(np.concatenate(contours))[:, 0], np.int32)
 
 
 def hull_diameters(hull: Floats) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dermseg.images.resize import area_mean, fit
 from dermseg.measure.basics import as_bytes, describe
-from dermseg.measure.feret import pixel_hull
+from dermseg.measure.feret import center_hull, pixel_hull
 
 Floats = NDArray[np.float32]
 
@@ -88,9 +88,7 @@ def _pixels_of_hull(mask: NDArray[np.bool_]) -> float:
     Their own number against it is 1 for whatever is convex, however coarse its pixels: areas of outlines
     through corners or centres are not.
     """
-    contours, _ = cv2.findContours(as_bytes(mask), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    hull = np.asarray(cv2.convexHull(np.concatenate(contours)), np.int64)[:, 0]
-    x, y = hull.T
+    x, y = center_hull(mask).T.astype(np.int64)
     ahead_x, ahead_y = np.roll(x, -1), np.roll(y, -1)
     area = abs(int((x * ahead_y - ahead_x * y).sum())) / 2
     return area + int(np.gcd(ahead_x - x, ahead_y - y).sum()) / 2 + 1

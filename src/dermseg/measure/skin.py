@@ -42,9 +42,22 @@ class Surface:
     skin: Mask
 
     @property
-    def has_skin(self) -> bool:
-        """Whether there is enough clean skin for a colour of it."""
-        return int(np.count_nonzero(self.skin)) >= _ENOUGH * self.skin.size
+    def spot(self) -> Mask:
+        """The clean part of the lesion."""
+        return self.lesion & self.clean
+
+    @property
+    def lesion_colour(self) -> Lab | None:
+        """Median over the clean part of the lesion, ``(3,)``; None where nothing of it is clean."""
+        colours = self.lab[self.spot]
+        return np.asarray(np.median(colours, axis=0), np.float32) if len(colours) else None
+
+    @property
+    def skin_colour(self) -> Lab | None:
+        """Median over clean skin, ``(3,)``; None where there is too little of it."""
+        colours = self.lab[self.skin]
+        enough = len(colours) >= _ENOUGH * self.skin.size
+        return np.asarray(np.median(colours, axis=0), np.float32) if enough else None
 
 
 def look_at(image: Image, mask: Mask, others: Mask | None = None) -> Surface | None:

@@ -190,7 +190,8 @@ def _lesion_rows(
     for number, mask in parts:
         row = {"lesion": number, **reading_columns(measure_mask(mask, spacing))}
         if pixels is not None:
-            row |= colour_columns(describe_colour(pixels, mask, lesion & ~mask))
+            others = None if labels is None else lesion & ~mask
+            row |= colour_columns(describe_colour(pixels, mask, others))
         yield row
 
 

@@ -41,7 +41,11 @@ def character_rows(
     """Shape and colours of the lesion, or of each of a label map, of a photograph ``uint8 (h, w, 3)``."""
     parts = [(1, mask)] if labels is None else lesion_masks(labels)
     found = [
-        (number, describe_shape(part, spacing or (1.0, 1.0)), describe_colour(pixels, part, mask & ~part))
+        (
+            number,
+            describe_shape(part, spacing or (1.0, 1.0)),
+            describe_colour(pixels, part, None if labels is None else mask & ~part),
+        )
         for number, part in parts
     ]
     rows = []
