@@ -6,10 +6,12 @@
     python benchmarks/data_fractions.py --grouped "$DERMSEG_RUNS/suite-grouped"
     dermseg suite run configs/suite/small-sample.yaml -o "$DERMSEG_RUNS/suite-small-sample"
     python benchmarks/data_fractions.py --small-sample "$DERMSEG_RUNS/suite-small-sample"
+    dermseg suite run configs/suite/same-size.yaml -o "$DERMSEG_RUNS/suite-same-size"
+    python benchmarks/data_fractions.py --same-size "$DERMSEG_RUNS/suite-same-size"
 
 Copies the suite's ``results.csv`` and ``tests.csv`` to ``benchmarks/results``. What has not been run is said.
 ``--grouped`` puts its 100 % runs beside those on the split by patient, lesion and near-duplicates,
-``--small-sample`` shows what 161 images give.
+``--small-sample`` shows what 161 images give, ``--same-size`` what 10 % give where both networks see 256 px.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from common import RESULTS, ROOT, write_section
 
-NAME, GROUPED, SAMPLE = "data-fractions-small", "grouped-split-small", "small-sample"
+NAME, GROUPED, SAMPLE, SIZE = "data-fractions-small", "grouped-split-small", "small-sample", "same-size"
 # What student projects report, Dice and IoU of U-Net and UNet++: ISIC 2018, full widths, 256 px, 20 epochs,
 # random splits of their own.
 REPORTED = {
@@ -92,6 +94,15 @@ def sample(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def same_size(rows: list[dict[str, str]], tests: list[dict[str, str]]) -> str:
+    """The runs at 256 px, and how far they are apart."""
+    lines = ["| 10 % (163 images), 256 px | Dice | Jaccard |", "|---|---:|---:|"]
+    lines += [f"| {row['model']} | {float(row['dice']):.3f} | {float(row['jaccard']):.3f} |" for row in rows]
+    by, low, high = (-100 * float(tests[0][key]) for key in ("difference", "high", "low"))
+    ahead = f"Difference on the same images: {by:.1f} points of Dice ({low:.1f} to {high:.1f})."
+    return "\n".join([*lines, "", ahead])
+
+
 def keep(suite: Path, name: str) -> None:
     """Copy the tables of a suite to the results."""
     for source, target in (("results.csv", f"{name}.csv"), ("tests.csv", f"{name}-tests.csv")):
@@ -112,6 +123,7 @@ def main() -> None:
     parser.add_argument("suite", type=Path, nargs="?", default=Path(home) / "suite-small")
     parser.add_argument("--grouped", type=Path, metavar="SUITE", help="the other table, from this folder")
     parser.add_argument("--small-sample", type=Path, metavar="SUITE", help="the third, from this folder")
+    parser.add_argument("--same-size", type=Path, metavar="SUITE", help="the fourth, from this folder")
     args = parser.parse_args()
     page = ROOT / "docs" / "experiments.md"
     if args.grouped:
@@ -124,6 +136,12 @@ def main() -> None:
         keep(args.small_sample, SAMPLE)
         text = sample(read(RESULTS / f"{SAMPLE}.csv"))
         write_section(page, "small-sample", text)
+        print(text)
+        return
+    if args.same_size:
+        keep(args.same_size, SIZE)
+        text = same_size(read(args.same_size / "results.csv"), read(args.same_size / "tests.csv"))
+        write_section(page, "same-size", text)
         print(text)
         return
     suite: Path = args.suite

@@ -44,20 +44,23 @@ def network(**options: Any) -> Any:
 
 
 @pytest.mark.parametrize("options", [{}, {"separable_strides": 0}], ids=["separable", "dense"])
-def test_the_same_masks_give_the_same_logits(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("size, written", [((64, 96), None), ((64, 96), (64, 96)), ((72, 80), (72, 80))])
+def test_the_same_masks_give_the_same_logits(
+    options: dict[str, Any], size: tuple[int, int], written: tuple[int, int] | None
+) -> None:
     model = network(**options)
     graph = to_onnx(fold_batch_norm(model), 64)
-    session = McSession(graph + mc_dropout_part(graph), rate=RATE, threads=1)
+    session = McSession(graph + mc_dropout_part(graph, written), rate=RATE, threads=1)
     assert session.channels == (16, 24)
-    image = np.random.default_rng(0).normal(0, 1, (3, 64, 64)).astype(np.float32)
+    image = np.random.default_rng(0).normal(0, 1, (3, *size)).astype(np.float32)
     masks = draw_masks(session.channels, RATE, passes=5, seed=1)
     found = session.with_masks(image, *masks)
     model.dropout = GivenMasks([torch.from_numpy(m) for m in masks])
     with torch.inference_mode():
         *skips, deepest = model.encode(torch.from_numpy(image)[None].repeat(5, 1, 1, 1))
-        size = found.shape[-2:]
-        expected = model.decode([*skips, deepest], size).numpy()  # at the head's own size: nothing is resized
-    assert found.shape == (5, 1, 16, 16) and np.ptp(found, axis=0).max() > 0.01
+        own = (found.shape[-2], found.shape[-1])
+        expected = model.decode([*skips, deepest], own).numpy()  # at the head's own size: nothing is resized
+    assert found.shape == (5, 1, size[0] // 4, size[1] // 4) and np.ptp(found, axis=0).max() > 0.01
     assert np.abs(found - expected).max() < 1e-4 * max(1.0, float(np.abs(expected).max()))
 
 

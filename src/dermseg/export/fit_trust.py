@@ -221,7 +221,8 @@ def _write(bundle: Bundle, fitted: Fitted) -> ModelCard:
     if card.architecture == "encoder_unet":
         variant = next(name for name in ("fp32", "fp16") if name in card.variants)
         options = {"variant": variant, "rate": float(card.architecture_options.get("dropout", _DROPOUT))}
-        files[MC_PART] = (MC_FILE, mc_dropout_part(bundle.read_model(variant)), options)
+        size = card.preprocessing.height, card.preprocessing.width
+        files[MC_PART] = (MC_FILE, mc_dropout_part(bundle.read_model(variant), size), options)
     attached = {name: attach(bundle.path, *file) for name, file in files.items()}
     changed = {"postprocessing": fitted.postprocessing, "attachments": {**card.attachments, **attached}}
     return write_card(bundle.path, card.model_copy(update=changed))

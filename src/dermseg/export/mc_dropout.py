@@ -11,6 +11,8 @@ Design decisions:
   are one matrix product. What comes from the skips (their share of each stage's first convolution, or
   their depthwise and pointwise part) does not depend on the masks either and is computed once.
 - The result stays on the network's own grid (stride 4); who needs a larger map enlarges it.
+- Where every stage doubles its map, the factor stands in the graph: ONNX Runtime then enlarges in the blocked
+  layout of its convolutions, and the passes need a seventh less time.
 
 The combined graph takes ``image`` float32 ``(1, 3, H, W)``, ``drop_bottleneck`` float32 ``(N, C32)`` and
 ``drop_stage`` float32 ``(N, C16)``, what each channel is multiplied by (0, or ``1 / (1 - p)``), and gives
@@ -31,13 +33,16 @@ from dermseg.uncertainty.mc_dropout import BOTTLENECK_INPUT, LOGITS_OUTPUT, STAG
 _PREFIX = "mc_"
 
 
-def mc_dropout_part(model: bytes) -> bytes:
+def mc_dropout_part(model: bytes, size: tuple[int, int] | None = None) -> bytes:
     """What turns an exported ``encoder_unet`` into one with Monte-Carlo dropout when appended to it.
 
     Parameters
     ----------
     model
         The content of ``model.onnx`` as ``to_onnx`` or ``store_as_fp16`` made it.
+    size
+        Height and width of the images. Where both are multiples of 32 the graph is faster and takes only such
+        images; None, or another size, makes one for images of any size.
 
     Raises
     ------
@@ -45,7 +50,7 @@ def mc_dropout_part(model: bytes) -> bytes:
         The graph is not that of an ``encoder_unet``, or the combined graph is not valid.
     """
     graph = onnx.load_from_string(model).graph
-    part = _Repeated(graph).build()
+    part = _Repeated(graph, doubles=size is not None and not any(length % 32 for length in size)).build()
     data: bytes = ModelProto(graph=part).SerializeToString()
     try:
         onnx.checker.check_model(onnx.load_from_string(model + data), full_check=True)
@@ -59,6 +64,7 @@ class _Repeated:
     """Writes the nodes that are repeated per mask, from the nodes of the plain graph."""
 
     graph: GraphProto
+    doubles: bool
     nodes: list[NodeProto] = field(default_factory=list)
     constants: list[TensorProto] = field(default_factory=list)
 
@@ -152,12 +158,13 @@ class _Repeated:
 
     def _enlarge(self, x: str, like: str) -> str:
         """Bilinear, to the height and width of ``like``, exactly as ``models.blocks.resize_to`` does."""
+        mode = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        if self.doubles:
+            return self._op("Resize", x, "", self._constant("double", [1.0, 1.0, 2.0, 2.0]), **mode)
         own = self._op("Slice", self._op("Shape", x), self._ints([0]), self._ints([2]))
         size = self._op("Slice", self._op("Shape", like), self._ints([2]), self._ints([4]))
         shape = self._op("Concat", own, size, axis=0)
-        return self._op(
-            "Resize", x, "", "", shape, mode="linear", coordinate_transformation_mode="half_pixel"
-        )
+        return self._op("Resize", x, "", "", shape, **mode)
 
     def _conv(self, x: str, weight: str, bias: str | None = None, *, kernel: int, groups: int = 1) -> str:
         inputs = [x, weight] if bias is None else [x, weight, bias]
@@ -173,9 +180,13 @@ class _Repeated:
         return output
 
     def _ints(self, values: list[int]) -> str:
-        name = f"{_PREFIX}ints_{'_'.join(map(str, values)).replace('-', 'm')}"
+        return self._constant(f"ints_{'_'.join(map(str, values)).replace('-', 'm')}", values)
+
+    def _constant(self, name: str, values: list[int] | list[float]) -> str:
+        name = _PREFIX + name
         if all(tensor.name != name for tensor in self.constants):
-            self.constants.append(helper.make_tensor(name, TensorProto.INT64, [len(values)], values))
+            kind = TensorProto.FLOAT if isinstance(values[0], float) else TensorProto.INT64
+            self.constants.append(helper.make_tensor(name, kind, [len(values)], values))
         return name
 
     # What the plain graph tells

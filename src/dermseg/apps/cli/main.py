@@ -20,6 +20,7 @@ from typing import NoReturn
 import typer
 
 from dermseg.apps.cli.common import print_error
+from dermseg.apps.cli.postpone import postpone
 from dermseg.errors import DermsegError, MissingExtraError, UsageError
 from dermseg.version import __version__
 
@@ -159,8 +160,10 @@ def run() -> NoReturn:
     What is registered for the end is done; only the interpreter's taking down of every object is left out.
     It frees memory that the system frees anyway, and takes a sixth of the time of ``segment`` on one image.
     """
-    # Looking for pydantic plug-ins means reading the metadata of everything that is installed.
+    # Looking for pydantic plug-ins means reading the metadata of everything that is installed; what reads
+    # them, and with it Python's parser of e-mails, is needed for nothing else.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    postpone("importlib.metadata", "entry_points")
     # Imports make hundreds of thousands of objects that stay: looking through them again and again takes a
     # thirtieth of the time of ``segment`` on one image.
     gc.set_threshold(50_000)
