@@ -302,6 +302,16 @@ def test_what_stands_behind_a_jpeg_is_not_counted_as_scans() -> None:
         (b"<html>not found</html>", "not an image"),
         (encode(PICTURE, "GIF"), "GIF"),
         (b"PK\x03\x04" + bytes(200), "zip"),
+        (b"\0\0\0\x18ftypheic" + bytes(200), "HEIC"),
+        (b"\0\0\0\x18ftypqt  " + bytes(200), "a film"),
+        (b"RIFF\0\1\0\0AVI LIST" + bytes(200), "a film"),
+        (b"\xff\x0a" + bytes(200), "JPEG XL"),
+        (b"\0\0\0\x18ftypcrx " + bytes(200), "camera raw"),
+        (b"II*\0\x10\0\0\0CR\2\0" + bytes(200), "camera raw"),
+        (b"FUJIFILMCCD-RAW " + bytes(200), "camera raw"),
+        # Their first directory is a thumbnail, and an outline of that was taken for one of the photograph
+        (encode(PICTURE, "TIFF", tiffinfo={254: 1}), "camera raw"),
+        (encode(PICTURE, "TIFF", tiffinfo={50706: b"\1\4\0\0"}), "camera raw"),
     ],
 )
 def test_what_is_not_read_says_so(data: bytes, reason: str) -> None:

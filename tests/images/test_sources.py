@@ -50,6 +50,14 @@ def test_folder_is_recursive_sorted_and_filtered(tree: Path) -> None:
     assert names(tree, exclude=tree / "out") == ["a2.png", "a10.png", "sub/b.JPG", "sub/deep/c.tif"]
 
 
+def test_camera_raw_is_a_source_where_no_picture_was_made_of_it(tmp_path: Path) -> None:
+    for name in ("both.NEF", "both.jpg", "alone.dng", "sub/both.nef", "live.mov", "new.jxl"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(PNG)
+    assert names(tmp_path) == ["alone.dng", "both.jpg", "new.jxl", "sub/both.nef"]
+
+
 def test_what_is_named_is_found_where_the_output_folder_is(tree: Path) -> None:
     """A photograph, a folder or a glob inside the folder that is written to."""
     assert names(tree / "a2.png", exclude=tree) == ["a2.png"]

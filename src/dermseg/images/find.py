@@ -14,7 +14,13 @@ from pathlib import Path
 
 from dermseg.errors import ImageError, UsageError
 from dermseg.images.names import UniqueNames, natural_key, portable_name, printable_name
-from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS, ImageSource, split_zip
+from dermseg.images.sources import (
+    DICOM_EXTENSIONS,
+    IMAGE_EXTENSIONS,
+    RAW_EXTENSIONS,
+    ImageSource,
+    split_zip,
+)
 from dermseg.images.zips import open_zip
 
 
@@ -44,6 +50,7 @@ def find_images(inputs: Sequence[str | Path], *, exclude: Sequence[Path] = ()) -
 
     Notes
     -----
+    Camera raw is a source whose reading fails, except beside the picture that was made of it.
     macOS puts a ``._name`` beside files and in ``__MACOSX``; these hold no image and are passed over.
     A zip that cannot be opened is one source whose reading fails, so that the rest of a batch goes on.
     """
@@ -64,7 +71,22 @@ def find_images(inputs: Sequence[str | Path], *, exclude: Sequence[Path] = ()) -
         if zips := [path for folder in folders for path in folder.rglob("*.zip")]:
             hint = f"zips that lie in a folder are opened where they are named, such as '{zips[0]}'"
         raise UsageError(f"no image found in {listed}", hint=hint)
-    return sorted(found, key=lambda source: natural_key(source.name))
+    return sorted(_without_raw_twins(found), key=lambda source: natural_key(source.name))
+
+
+def _without_raw_twins(sources: list[ImageSource]) -> list[ImageSource]:
+    """Cameras write ``a.nef`` and ``a.jpg`` of one photograph."""
+    placed = [(source, *_place(source)) for source in sources]
+    developed = {place for _, place, ending in placed if ending in IMAGE_EXTENSIONS}
+    return [
+        source for source, place, ending in placed if ending not in RAW_EXTENSIONS or place not in developed
+    ]
+
+
+def _place(source: ImageSource) -> tuple[tuple[Path, str], str]:
+    """Where a file lies, without its extension, and the extension."""
+    place, ending = os.path.splitext(source.member or source.path.name)  # noqa: PTH122
+    return (source.path if source.member else source.path.parent, place), ending.lower()
 
 
 def left_out(place: Path, exclude: Sequence[Path]) -> list[Path]:
@@ -157,4 +179,5 @@ def _wanted(name: str) -> bool:
     last = name.rpartition("/")[2]
     if last.startswith("._") or name.startswith("__MACOSX/"):
         return False
-    return os.path.splitext(last)[1].lower() in IMAGE_EXTENSIONS | DICOM_EXTENSIONS  # noqa: PTH122
+    ending = os.path.splitext(last)[1].lower()  # noqa: PTH122
+    return ending in IMAGE_EXTENSIONS or ending in DICOM_EXTENSIONS or ending in RAW_EXTENSIONS

@@ -23,6 +23,9 @@ _EXTENSIONS: dict[str, tuple[str, ...]] = {
 # DICOM without its preamble: an element of group 0002 or 0008, its VR in letters or a length below 64 kB.
 _BARE_DICOM = re.compile(rb"[\x02\x08]\x00[\x00-\x20]\x00(?:[A-Z]{2}|..\x00\x00)", re.DOTALL)
 _CONVERT = "save it as JPEG, PNG or TIFF"
+_DEVELOP = "save it as JPEG with the program that came with the camera"
+# Kinds of the container that pictures and films of phones share (ISO/IEC 14496-12).
+_STILLS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1", b"avif", b"avis")
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ def sniff(head: bytes) -> Format:
     if head.startswith(PNG_SIGNATURE):
         return "PNG"
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        if head[8:10] == b"CR":  # Canon's CR2
+            raise camera_raw_error()
         return "TIFF"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "WEBP"
@@ -97,15 +102,23 @@ def sniff(head: bytes) -> Format:
         return "BMP"
     if _BARE_DICOM.match(head):
         return "DICOM"
+    if (
+        head.startswith((b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW"))
+        or head[4:12] == b"ftypcrx "
+    ):
+        raise camera_raw_error()
     for name, known in (
-        ("HEIC or AVIF", head[4:8] == b"ftyp"),
+        ("HEIC or AVIF", head[4:8] == b"ftyp" and head[8:12] in _STILLS),
         ("GIF", head.startswith(b"GIF8")),
         ("JPEG 2000", head.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"))),
+        ("JPEG XL", head.startswith((b"\0\0\0\x0cJXL ", b"\xff\x0a"))),
         ("Photoshop", head.startswith(b"8BPS")),
         ("PDF", head.startswith(b"%PDF")),
     ):
         if known:
             raise ImageError(f"{name} files are not read", hint=_CONVERT)
+    if head[4:8] == b"ftyp" or (head.startswith(b"RIFF") and head[8:12] == b"AVI "):
+        raise ImageError("is a film, not a photograph", hint="save a still picture of it as JPEG or PNG")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         raise ImageError(
             "is a zip file, not an image", hint="name it with the extension .zip; if it has it, copy it again"
@@ -113,6 +126,11 @@ def sniff(head: bytes) -> Format:
     if not any(head):
         raise ImageError("holds only zeros, not an image")
     raise ImageError("the file is not an image of a kind that is read (JPEG, PNG, TIFF, BMP, WebP)")
+
+
+def camera_raw_error() -> ImageError:
+    """The error for what a camera's sensor saw: what such a file shows at once is a small preview."""
+    return ImageError("camera raw files are not read", hint=_DEVELOP)
 
 
 def dicom_error() -> ImageError:

@@ -21,8 +21,12 @@ from dermseg.images.zips import find_member, open_member
 
 READ_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dib", ".webp")
 # Images that are not read: a row that says so is better than a photograph that is missed in silence.
-_NOT_READ = [".heic", ".heif", ".avif", ".gif", ".jp2", ".jpx", ".j2k"]
+_NOT_READ = [".heic", ".heif", ".hif", ".avif", ".gif", ".jp2", ".jpx", ".j2k", ".jxl"]
 IMAGE_EXTENSIONS = frozenset([*READ_EXTENSIONS, *_NOT_READ])
+# Camera raw: often beside the JPEG that the camera made of it.
+RAW_EXTENSIONS = frozenset(
+    [".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw"]
+)
 DICOM_EXTENSIONS = frozenset([".dcm", ".dicom"])
 MAX_BYTES = 1 << 30  # 1 GiB: 100 megapixels of RGB with 16 bits are 600 MB uncompressed
 HEAD_BYTES = 1 << 16

@@ -11,8 +11,10 @@ import struct
 from typing import NamedTuple
 
 from dermseg.errors import ImageError
-from dermseg.images.headers import Header
+from dermseg.images.headers import Header, camera_raw_error
 
+SUBFILE, DNG_VERSION = 254, 50706
+_REDUCED = 1  # bit of SUBFILE: a smaller copy of another picture in the file
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES = 256, 257, 258, 262, 274, 277
 TILE_WIDTH, TILE_HEIGHT = 322, 323
 _MAX_ENTRIES = 4096
@@ -112,10 +114,13 @@ def probe_tiff(data: bytes) -> Header:
     Raises
     ------
     ImageError
-        No size, a directory outside the file, or tiles far larger than the picture.
+        No size, a directory outside the file, tiles far larger than the picture, or camera raw (DNG, NEF,
+        ARW), whose first directory is a thumbnail.
     """
     layout, offset = read_layout(data)
     tags, following = read_directory(data, layout, offset)
+    if DNG_VERSION in tags or (SUBFILE in tags and tags[SUBFILE].value & _REDUCED):
+        raise camera_raw_error()
     if WIDTH not in tags or HEIGHT not in tags:
         raise ImageError("the TIFF does not say its size: damaged")
     width, height = tags[WIDTH].value, tags[HEIGHT].value
