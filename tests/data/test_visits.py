@@ -62,13 +62,18 @@ def test_columns_as_spreadsheets_write_them(tmp_path: Path, mark: str) -> None:
     assert [[one.image.name for one in group] for group in lesions] == [["c.jpg", "a.jpg"], ["b.jpg"]]
 
 
+def test_a_decimal_comma_is_one(tmp_path: Path) -> None:
+    ((one,),), _ = read_visits(table(tmp_path, "image;spacing_mm\na.jpg;0,021\n"))
+    assert one.spacing_mm == (0.021, 0.021)
+
+
 def test_names_that_look_alike_together_are_two_people(tmp_path: Path) -> None:
     lesions, _ = read_visits(table(tmp_path, "image,subject,lesion\na.jpg,P/1,2\nb.jpg,P,1/2\n"))
     assert [len(group) for group in lesions] == [1, 1]
 
 
 def test_a_table_of_another_encoding_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "visits.csv").write_text("image\na.jpg\n", encoding="utf-16")
+    (tmp_path / "visits.csv").write_text("image\nfüß.jpg\n", encoding="cp1252")
     with pytest.raises(DataError, match="save it as CSV UTF-8"):
         read_visits(tmp_path / "visits.csv")
 

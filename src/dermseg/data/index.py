@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from dermseg.data.spreadsheet import open_table
 from dermseg.errors import DataError
 from dermseg.files import atomic_write
 from dermseg.images.sources import ImageSource
@@ -168,12 +169,9 @@ def read_index(path: str | Path) -> list[IndexRow]:
     """
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        reader = open_table(file, "index", strict=True)
     except FileNotFoundError:
         raise DataError("no such index", file=file, hint="'dermseg data import' makes one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the index cannot be read: {error}", file=file) from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
         raise DataError(

@@ -8,12 +8,12 @@ are relative to the table or ``zip!member``.
 from __future__ import annotations
 
 import csv
-import io
 import math
 from datetime import date, datetime
 from pathlib import Path
 
 from dermseg.data.index import split_location
+from dermseg.data.spreadsheet import open_table
 from dermseg.errors import DataError
 from dermseg.images.names import printable_name
 from dermseg.images.sources import ImageSource
@@ -35,16 +35,9 @@ def read_visits(path: Path) -> tuple[list[list[Photograph]], int]:
         The table cannot be read, or holds something that cannot be right (line number given).
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        hint = "save it as CSV UTF-8" if isinstance(error, UnicodeDecodeError) else None
-        raise DataError(f"the table cannot be read: {reason}", file=path, hint=hint) from None
-    header = text.partition("\n")[0]
-    delimiter = next(
-        (mark for mark in "\t;" if mark in header), ","
-    )  # spreadsheets write what is usual there
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        reader = open_table(path, "table", strict=True)
+    except FileNotFoundError:
+        raise DataError("the table cannot be read: no such file", file=path) from None
     # A column "Lesion" that is passed over would make all lesions one.
     columns = [name.strip().lower() for name in reader.fieldnames or ()]
     reader.fieldnames = columns
@@ -104,7 +97,7 @@ def _moment(text: str, path: Path, line: int) -> datetime:
 
 def _spacing(text: str, path: Path, line: int) -> tuple[float, float]:
     try:
-        spacing = float(text)
+        spacing = float(text.replace(",", "."))  # a decimal comma: thousands of millimetres there are none
     except ValueError:
         spacing = math.nan
     if not (math.isfinite(spacing) and spacing > 0):

@@ -6,12 +6,11 @@ your own needs only ``image_id`` and whichever of the names on the left of `COLU
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from dermseg.data.spreadsheet import open_table
 from dermseg.errors import DataError
 from dermseg.evaluation.table import Evaluation, Fact
 
@@ -51,11 +50,10 @@ def read_metadata(path: str | Path) -> dict[str, dict[str, Fact]]:
     """
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the metadata cannot be read: {error}", file=file) from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    header = reader.fieldnames or ()
+        reader = open_table(file, "metadata")
+    except FileNotFoundError:
+        raise DataError("the metadata cannot be read: no such file", file=file) from None
+    header = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
     identity = next((name for name in ID_COLUMNS if name in header), None)
     if identity is None:
         raise DataError(

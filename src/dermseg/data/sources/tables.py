@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dermseg.data.sources.base import GLOBAL_ID
+from dermseg.data.spreadsheet import open_table
 from dermseg.errors import DataError
 from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS
 
@@ -66,7 +66,7 @@ class SplitTable:
 
 
 def read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Column names (lower case) and rows of a CSV or tab-separated file with a header.
+    """Column names (lower case) and rows of a table with a header: commas, semicolons or tabs.
 
     Raises
     ------
@@ -74,13 +74,9 @@ def read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
         The file is missing or is not such a table.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        reader = open_table(file, "table")
     except FileNotFoundError:
         raise DataError("no such file", file=file) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the table cannot be read: {error}", file=file) from None
-    header = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if "\t" in header else ",")
     columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
     if len(columns) < 2:
         raise DataError("not a table with a header line", file=file)

@@ -1,0 +1,46 @@
+"""CSV tables as people's programs write them: with commas, semicolons or tabs, in UTF-8 or UTF-16."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from dermseg.errors import DataError
+
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def open_table(path: Path, what: str, *, strict: bool = False) -> csv.DictReader[str]:
+    """A reader of the rows.
+
+    Excel puts semicolons where commas are decimal signs, and tabs and UTF-16 into its "Unicode text".
+
+    Parameters
+    ----------
+    what
+        The table in an error's words, such as "index".
+    strict
+        Refuse odd quotes, with ``csv.Error``.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    DataError
+        The file cannot be read, or its text is in another encoding.
+    """
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DataError(f"the {what} cannot be read: {error.strerror or error}", file=path) from None
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"the {what} cannot be read: {error}", file=path, hint="save it as CSV UTF-8"
+        ) from None
+    header = text.partition("\n")[0]
+    delimiter = next((mark for mark in "\t;" if mark in header), ",")
+    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)

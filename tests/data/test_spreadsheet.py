@@ -1,0 +1,45 @@
+"""Tables that went through a spreadsheet are read as they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dermseg.data.index import COLUMNS, read_index
+from dermseg.data.sources.tables import read_metadata, read_splits
+from dermseg.data.visits import read_visits
+from dermseg.errors import DataError
+from dermseg.evaluation.metadata import read_metadata as read_facts
+
+EXPORTS = [(",", "utf-8"), (";", "utf-8-sig"), (";", "utf-8"), ("\t", "utf-16")]
+
+
+@pytest.mark.parametrize(("mark", "encoding"), EXPORTS)
+def test_what_excel_exports_is_read_everywhere(tmp_path: Path, mark: str, encoding: str) -> None:
+    def save(name: str, *rows: str) -> Path:
+        text = "".join(row.replace(",", mark) + "\r\n" for row in rows)
+        (tmp_path / name).write_bytes(text.encode(encoding))
+        return tmp_path / name
+
+    people = save("people.csv", "Image_ID,Patient_ID,Dx,split", "Fuß 1,P1,nv,train", "b,P2,mel,test")
+    assert {name: facts.subject for name, facts in read_metadata(people).items()} == {
+        "Fuß 1": "P1",
+        "b": "P2",
+    }
+    assert read_splits(people).rows["", "Fuß 1"].split == "train"
+    assert read_facts(people) == {"Fuß 1": {"diagnosis": "nevus"}, "b": {"diagnosis": "melanoma"}}
+    ((one,), (two,)), _ = read_visits(save("visits.csv", "Image,Lesion", "Fuß.jpg,1", "b.jpg,2"))
+    assert (one.image.name, two.image.name) == ("Fuß.jpg", "b.jpg")
+    # As Excel quotes it: the list of masks has semicolons of its own
+    values = {"image_id": "Fuß 1", "image": "Fuß.jpg", "masks": '"a.png;b.png"', "width": "4", "height": "3"}
+    (row,) = read_index(save("index.csv", ",".join(COLUMNS), ",".join(values.get(c, "") for c in COLUMNS)))
+    assert (row.image_id, row.masks, row.width) == ("Fuß 1", ("a.png", "b.png"), 4)
+
+
+def test_another_encoding_says_what_to_do(tmp_path: Path) -> None:
+    table = tmp_path / "people.csv"
+    table.write_bytes("image_id;patient_id\r\nFuß;P1\r\n".encode("cp1252"))
+    for read in (read_metadata, read_splits, read_facts, read_index, read_visits):
+        with pytest.raises(DataError, match="save it as CSV UTF-8"):
+            read(table)
