@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dermseg.errors import ConfigError
-from dermseg.training.checkpoint import LAST, load_state
+from dermseg.training.checkpoint import LAST, load_state, read_weights
 from dermseg.training.config import AugmentationConfig, load_config
+from dermseg.training.optim import WeightAverage
 from dermseg.training.plugins import build_augmentation
 from dermseg.training.run import train
 
@@ -53,6 +55,27 @@ class Crop:
 
 def forgets_the_mask(image, mask):
     return {"image": image}
+
+class HoldsALayerTwice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+        self.first = self.backbone[:1]
+        self.head = nn.Conv2d(4, 1, 1)
+    def forward(self, x):
+        return self.head(self.backbone[1](self.first(x)))
+
+def unknown_recall(found, reference):
+    return (found & reference).flatten(1).sum(1) / (0 * reference).flatten(1).sum(1)
+
+def per_image(logits, target):
+    return (torch.sigmoid(logits) - target).square().mean((1, 2, 3))
+
+def misspelt(logits, target):
+    return torch.nn.functional.mse(logits, target)
+
+def detached(logits, target):
+    return (logits.detach() - target).mean()
 """
 
 
@@ -105,6 +128,49 @@ def test_what_does_not_fit_is_said(somebody: str) -> None:
             build_augmentation(AugmentationConfig(name=name))
     with pytest.raises(ValueError, match="has no effect"):
         AugmentationConfig(name="somebody.flips", rotate_degrees=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("per_image", r"gave shape \(2,\) for 2 images, not a scalar"),
+        ("misspelt", "fails: AttributeError: .*'mse'"),
+        ("detached", "does not require grad"),
+    ],
+)
+def test_a_loss_is_tried_before_anything_is_written(
+    tiny_config: tuple[Path, Any], tmp_path: Path, somebody: str, name: str, message: str
+) -> None:
+    config = load_config(tiny_config[0], [f"training.loss.name=somebody.{name}"])
+    with pytest.raises(ConfigError, match=message):
+        train(config, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_metric_that_is_no_number_chooses_nothing(
+    tiny_config: tuple[Path, Any], tmp_path: Path, somebody: str
+) -> None:
+    config = load_config(tiny_config[0], ["training.metric=somebody.unknown_recall"])
+    with pytest.raises(ConfigError, match=r"gave (nan|inf) for an image"):
+        train(config, tmp_path / "run", quiet=True)
+
+
+def test_a_network_that_holds_a_layer_under_two_names(
+    tiny_config: tuple[Path, Any], tmp_path: Path, somebody: str
+) -> None:
+    overrides = ["model={architecture: somebody.HoldsALayerTwice, options: {}}", "training.epochs=2"]
+    train(load_config(tiny_config[0], overrides), tmp_path / "run", quiet=True)
+    weights = read_weights(tmp_path / "run")
+    assert torch.equal(weights["backbone.0.weight"], weights["first.0.weight"])
+
+    network = nn.Module()
+    network.one = network.two = nn.Linear(1, 1)
+    average = WeightAverage(network, 0.9)
+    before = average.model.one.weight.clone()
+    nn.init.constant_(network.one.weight, 1.0)
+    average.update(10**6)
+    assert torch.allclose(average.model.one.weight, 0.9 * before + 0.1), "averaged once"
 
 
 def test_a_compose_of_albumentations_works_unchanged(

@@ -21,6 +21,7 @@ from dermseg.training.plugins import build_augmentation
 from dermseg.training.rows import select_rows
 from dermseg.training.start import find_start
 from dermseg.training.step import train_mode
+from dermseg.training.targets import make_target
 from dermseg.training.teachers import find_teachers
 from dermseg.training.validation import Validation
 
@@ -46,7 +47,7 @@ def check_run(config: RunConfig, world: World | None = None) -> None:
     t = config.training
     world = world or World()
     device = pick_device(t.device, world.local_rank)
-    build_loss(t.loss, config.model.classes, config.model.outputs)
+    _check_loss(config, device)
     build_augmentation(config.augmentation)
     Validation(t.metric, torch.Tensor.float, softmax=False)
     images = _check_sources(config)
@@ -63,6 +64,32 @@ def check_run(config: RunConfig, world: World | None = None) -> None:
     _check_network(config.model, t, batches)
     if t.compile:
         _check_compiler(device)
+
+
+def _check_loss(config: RunConfig, device: torch.device) -> None:
+    """It can be built; one of somebody else is tried, so that its mistakes show before images are decoded."""
+    model, name = config.model, config.training.loss.name
+    loss = build_loss(config.training.loss, model.classes, model.outputs)
+    if "." not in name:
+        return
+    if isinstance(loss, nn.Module):
+        loss.to(device)
+    size = config.training.at_epoch(0)[0]
+    logits = torch.zeros(2, model.classes, size, size, device=device, requires_grad=True)
+    masks = torch.zeros(2, model.masks, size, size, device=device)
+    masks[..., : size // 2] = 1
+    hint = "it is called with logits and target (N, C, H, W) and gives a scalar to differentiate"
+    try:
+        value = loss(logits, make_target(masks, model.outputs == "softmax"))
+        shape = tuple(value.shape)
+        if not shape:
+            value.backward()
+    except Exception as error:  # whatever somebody else's loss does
+        raise ConfigError(
+            f"training.loss '{name}' fails: {type(error).__name__}: {error}", hint=hint
+        ) from error
+    if shape:
+        raise ConfigError(f"training.loss '{name}' gave shape {shape} for 2 images, not a scalar", hint=hint)
 
 
 def _check_sources(config: RunConfig) -> int:

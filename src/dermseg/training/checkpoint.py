@@ -65,7 +65,11 @@ def best_image_size(run: Path, config: RunConfig) -> int:
 
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write the weights of a network as safetensors."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # copies: safetensors refuses memory that two names share, as where a network holds a layer twice
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
     atomic_write(path, save_tensors(tensors))
 
 

@@ -75,7 +75,8 @@ class WeightAverage:
         self.decay = decay
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         # the tensors of a state are changed in place for as long as the network lives
-        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
+        both = zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
+        pairs = list({pair[0].data_ptr(): pair for pair in both}.values())  # once, under however many names
         self._averaged = [pair for pair in pairs if pair[0].dtype.is_floating_point]
         self._copied = [pair for pair in pairs if not pair[0].dtype.is_floating_point]
 

@@ -54,7 +54,7 @@ class Validation:
         Raises
         ------
         ConfigError
-            The metric of somebody else fails or gives something else than one value per image.
+            The metric of somebody else fails or gives something else than one finite value per image.
         """
         rows: list[tuple[int, NDArray[np.int64], NDArray[np.float64] | None]] = []
         for positions, found, reference in self._predict(model, cache, size):
@@ -106,6 +106,11 @@ class Validation:
             raise ConfigError(
                 f"training.metric '{self.metric}' gave shape {values.shape} for {len(found)} images",
                 hint="one value per image, or one per image and mask",
+            )
+        if not np.isfinite(values).all():  # nothing is better than NaN: the first epoch would stay the best
+            raise ConfigError(
+                f"training.metric '{self.metric}' gave {values[~np.isfinite(values)][0]} for an image",
+                hint="where neither mask has a pixel, 0/0 is to be a number, such as 1",
             )
         return values
 
