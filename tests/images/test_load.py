@@ -135,6 +135,14 @@ def test_a_tiff_in_which_zero_is_white_is_no_negative(dtype: str) -> None:
     assert np.array_equal(load_mask(mask), values == 0)
 
 
+def test_twelve_bits_of_colour_in_sixteen_are_remarked_on() -> None:
+    deep = (RGB.astype(np.uint16) << 4)[..., ::-1]
+    for kind in (".tiff", ".png"):
+        notes = "; ".join(load_image(cv_encode(kind, deep)).info.notes)
+        assert "only a sixteenth" in notes
+        assert "only a sixteenth" not in "; ".join(load_image(cv_encode(kind, deep << 4)).info.notes)
+
+
 def test_premultiplied_grey_is_laid_on_white() -> None:
     stored = encode(Image.fromarray(np.array([[[100, 255], [0, 0], [50, 128]]], np.uint8), "LA"), "TIFF")
     extra = pack("<HHIHH", 338, 3, 1, 2, 0)  # ExtraSamples, as unassociated alpha

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dermseg.inference.journal import Entry
+from dermseg.inference.outputs import failed_row
+from dermseg.report.html import write_report
 from dermseg.report.page import Section, picture, render_page, table
 
 _LONG = "a_name_without_a_place_to_break" * 6
@@ -41,4 +44,17 @@ def test_what_is_printed_has_all_columns(browser: Any, report: str) -> None:
     page.goto(report)
     page.emulate_media(media="print")
     assert page.evaluate(_WIDEST) <= 718
+    page.close()
+
+
+def test_a_name_is_found_however_its_umlauts_are_written(browser: Any, tmp_path: Path) -> None:
+    """On the disks of Macs they are two signs, and one on the keyboard."""
+    entries = [Entry(failed_row(name, "cut off"), (), {}) for name in ("Fu\u0308\u00dfe.jpg", "Arm.jpg")]
+    counts = {"images": 2, "ok": 0, "no_lesion": 0, "failed": 2}
+    file = tmp_path / "report.html"
+    write_report(file, lambda _: entries, counts=counts, about={}, finished="now")
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    page.fill("#search", "f\u00fc\u00dfe")
+    assert page.locator("td.file").all_inner_texts() == ["Fu\u0308\u00dfe.jpg"]
     page.close()

@@ -131,7 +131,7 @@ def load_image(
         raise ImageError(error.message, file=label, hint=error.hint) from error
     except MemoryError as error:
         raise ImageError("not enough memory for this image", file=label) from error
-    notes = (*extension_note(name, header.format), *_notes(header, image), *notes, *_grey_end(header, pixels))
+    notes = (*extension_note(name, header.format), *_notes(header, image), *notes, *_odd_values(header, pixels))
     mode = image.mode
     del image  # not both forms of a large picture longer than needed
     pixels = orient(pixels, header.orientation)
@@ -227,8 +227,11 @@ def _notes(header: Header, image: Image.Image) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _grey_end(header: Header, pixels: npt.NDArray[np.uint8]) -> tuple[str, ...]:
-    """A remark when a JPEG ends in the exact grey that libjpeg puts where coded data is missing."""
+def _odd_values(header: Header, pixels: npt.NDArray[np.uint8]) -> tuple[str, ...]:
+    """A remark when a JPEG ends in the exact grey that libjpeg puts where coded data is missing, or when a
+    microscope's 12 bits of colour stand in 16."""
+    if header.bits == 16 and header.samples > 1 and pixels.size and pixels.max() < 16:
+        return ("only a sixteenth of the range of 16 bits is used, so it looks dark",)
     corner = pixels[-2:, -8:]
     if header.format == "JPEG" and not header.truncated and pixels.size > 4096 and (corner == 128).all():
         return ("ends in the flat grey that stands for missing data: may be damaged",)
