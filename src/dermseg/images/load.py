@@ -131,7 +131,7 @@ def load_image(
         raise ImageError(error.message, file=label, hint=error.hint) from error
     except MemoryError as error:
         raise ImageError("not enough memory for this image", file=label) from error
-    notes = (*extension_note(name, header.format), *_notes(header, image), *notes, *_odd_values(header, pixels))
+    notes = (*extension_note(name, header.format), *_notes(header, image), *notes, *_values(header, pixels))
     mode = image.mode
     del image  # not both forms of a large picture longer than needed
     pixels = orient(pixels, header.orientation)
@@ -227,7 +227,7 @@ def _notes(header: Header, image: Image.Image) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _odd_values(header: Header, pixels: npt.NDArray[np.uint8]) -> tuple[str, ...]:
+def _values(header: Header, pixels: npt.NDArray[np.uint8]) -> tuple[str, ...]:
     """A remark when a JPEG ends in the exact grey that libjpeg puts where coded data is missing, or when a
     microscope's 12 bits of colour stand in 16."""
     if header.bits == 16 and header.samples > 1 and pixels.size and pixels.max() < 16:
