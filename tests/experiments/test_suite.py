@@ -27,7 +27,7 @@ from dermseg.experiments.outcomes import Outcome, collect, paired_tests
 from dermseg.experiments.report import write_report
 from dermseg.experiments.run import run_suite
 from dermseg.experiments.settled import DONE
-from dermseg.experiments.subsets import fraction_index, take_fraction
+from dermseg.experiments.subsets import fold_index, fraction_index, take_fraction
 from dermseg.experiments.suite import cells, load_suite, run_config
 
 SUITES = sorted((Path(__file__).parents[2] / "configs" / "suite").glob("*-*.yaml"))
@@ -134,6 +134,33 @@ def test_cross_validation_is_one_line(suite_file: Path, tmp_path: Path) -> None:
     suite["axes"]["model"]["narrow"]["fold"] = 2
     suite_file.write_text(yaml.safe_dump({**suite, "folds": 3}))
     assert list(load_suite(suite_file).axes) == ["model"], "a variation says which fold"
+
+
+def test_folds_of_several_indexes_are_the_same(tmp_path: Path) -> None:
+    rows = [IndexRow(f"a{i}", f"a{i}.png", (f"a{i}m.png",), "a", lesion=f"HAM_{i:07d}") for i in range(40)]
+    others = [replace(row, dataset="b", image_id=f"b{i}", group="") for i, row in enumerate(rows[::2])]
+    indexes = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for index, part in zip(indexes, (rows, others), strict=True):
+        write_index(part, index)
+    seen = set()
+    for fold in range(4):
+        own, rest = (
+            read_index(fold_index(index, fold, 4, tmp_path / "folds", [other]))
+            for index, other in (indexes, indexes[::-1])
+        )
+        assert (len(own), len(rest)) == (40, 20)
+        split = {row.lesion: row.split for row in own}
+        assert all(split[row.lesion] == row.split for row in rest), "no lesion is on both sides"
+        seen |= {row.image_id for row in (*own, *rest) if row.split == "test"}
+    assert len(seen) == 60, "each is left out once"
+
+
+def test_folds_are_not_evaluated_on_what_they_are_trained_on(suite_file: Path, tmp_path: Path) -> None:
+    suite = yaml.safe_load(suite_file.read_text())
+    suite_file.write_text(yaml.safe_dump({**suite, "folds": 3}))
+    with pytest.raises(ConfigError, match="split 'test' of it is trained on"):
+        run_suite(load_suite(suite_file), suite_file, tmp_path / "out", quiet=True, report=print)
+    assert not (tmp_path / "out").exists()
 
 
 def test_intervals_of_a_suite_know_which_images_are_of_one_lesion() -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dermseg.data.index import read_index
-from dermseg.errors import DermsegError, UsageError
+from dermseg.data.index import EXCLUDED, read_index
+from dermseg.errors import ConfigError, DermsegError, UsageError
 from dermseg.evaluation.evaluate import select_split
 from dermseg.evaluation.output import METRICS_FILE, write_folder
 from dermseg.experiments.predict import RunModel
@@ -44,6 +44,7 @@ def run_suite(
     """
     work = [(cell, run_config(suite, path, cell)) for cell in cells(suite)]
     for cell, config in work:
+        _check_left_out(suite, cell, config)
         check_unchanged(suite, cell, config, output / "runs" / cell.name)
         if not (output / "runs" / cell.name / DONE).exists():
             try:
@@ -96,15 +97,36 @@ def _train(
 def _with_subsets(suite: SuiteConfig, cell: Cell, config: RunConfig, folder: Path) -> RunConfig:
     """The configuration with indexes of the cell's fraction or fold."""
     data = config.data.model_dump()
+    every = _indexes(config)
     for part in ("train", "val"):
         for source in data[part]:
             index = expand(source["index"]).absolute()
             if cell.fold is not None and suite.folds is not None:
-                index = fold_index(index, cell.fold, suite.folds, folder)
+                others = [path for path in every if path != index]
+                index = fold_index(index, cell.fold, suite.folds, folder, others)
             if cell.fraction is not None and cell.fraction < 1 and part == "train":
                 index = fraction_index(index, source["split"], cell.fraction, folder)
             source["index"] = str(index)
     return config.model_copy(update={"data": type(config.data).model_validate(data)})
+
+
+def _indexes(config: RunConfig) -> list[Path]:
+    """The indexes that a run trains and validates on, each once."""
+    sources = (*config.data.train, *config.data.val)
+    return list(dict.fromkeys(expand(source.index).absolute() for source in sources))
+
+
+def _check_left_out(suite: SuiteConfig, cell: Cell, config: RunConfig) -> None:
+    """Refuse to evaluate a fold on a split of the index that the folds are made of: it is trained on."""
+    if cell.fold is None:
+        return
+    for test in suite.evaluate:
+        if test.index and test.split != EXCLUDED and expand(test.index).absolute() in _indexes(config):
+            raise ConfigError(
+                f"evaluate '{test.name}': the folds are made of all images of {test.index}, and split "
+                f"'{test.split}' of it is trained on",
+                hint="leave its index out: each fold is then evaluated on its own test part",
+            )
 
 
 def evaluate_run(folder: Path, test: TestConfig) -> Path:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from dermseg.data.index import IndexRow, open_mask, read_index, write_index
-from dermseg.data.splits import fold_groups, group_of
+from dermseg.data.index import EXCLUDED, IndexRow, open_mask, read_index, write_index
+from dermseg.data.splits import assign_groups, fold_groups, group_of
 from dermseg.images.masks import load_mask
 
 _SEED = 2018
@@ -70,17 +71,26 @@ def fraction_index(index: Path, split: str, fraction: float, folder: Path) -> Pa
     return target
 
 
-def fold_index(index: Path, fold: int, folds: int, folder: Path) -> Path:
-    """The index of one fold of cross-validation over all images that are not excluded."""
-    target = folder / f"{_name(index)}-fold{fold + 1}of{folds}.csv"
+def fold_index(index: Path, fold: int, folds: int, folder: Path, others: Sequence[Path] = ()) -> Path:
+    """The index of one fold of cross-validation over all images that are not excluded.
+
+    Parameters
+    ----------
+    others
+        The other indexes of the run: a patient or lesion is in the same fold in all of them.
+    """
+    target = folder / f"{_name(index, *others)}-fold{fold + 1}of{folds}.csv"
     if not target.exists():
-        rows = [row for row in read_index(index) if row.split != "excluded"]
+        own, *rest = ([r for r in read_index(i) if r.split != EXCLUDED] for i in (index, *others))
+        rows = assign_groups([*own, *chain(*rest)]) if rest else own
         folder.mkdir(parents=True, exist_ok=True)
-        write_index(fold_groups(rows, folds, seed=_SEED)[fold], target)
+        write_index(fold_groups(rows, folds, seed=_SEED)[fold][: len(own)], target)
     return target
 
 
-def _name(index: Path) -> str:
+def _name(index: Path, *others: Path) -> str:
     """Name of an index and of what is in it now: two data sets may both call theirs ``index.csv``."""
-    digest = hashlib.sha256(str(index.absolute()).encode() + b"\0" + index.read_bytes())
+    digest = hashlib.sha256()
+    for path in (index, *others):
+        digest.update(str(path.absolute()).encode() + b"\0" + path.read_bytes())
     return f"{index.stem}-{digest.hexdigest()[:8]}"
