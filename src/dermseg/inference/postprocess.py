@@ -37,7 +37,7 @@ Floats = NDArray[np.float32]
 
 MAX_LABELS = 255  # labels are uint8
 # Below this many output pixels one plain resize is faster than going cell row by cell row.
-_PLAIN_PIXELS = 3_000_000
+_PLAIN_PIXELS = 5_500_000
 
 
 @dataclass(frozen=True)
