@@ -139,6 +139,11 @@ def test_a_batch_gives_what_the_command_writes(model: Model) -> None:
     assert np.array_equal(mask, model.segment(pictures["1"]).mask)
     first = sort_entries(finished.entries, "Least sure first")[0]
     assert first.row.status == "failed" and thumbnail(first) is None
+    numbered = [
+        replace(e, row=replace(e.row, file=f"IMG_{n}"))
+        for n, e in zip((10, 9, 2, 1), finished.entries, strict=True)
+    ]
+    assert [e.row.file for e in sort_entries(numbered, "Name")] == ["IMG_1", "IMG_2", "IMG_9", "IMG_10"]
     sure = [e.row.confidence for e in sort_entries(finished.entries, "Surest first")[:3]]
     assert sure == sorted(sure, reverse=True)
 

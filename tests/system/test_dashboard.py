@@ -439,3 +439,23 @@ def test_a_phone_says_that_it_is_no_medical_device(browser: Any, address: str) -
     page.locator("p.phone").wait_for(state="hidden")
     assert ".heic" not in str(page.locator('input[type="file"]').first.get_attribute("accept"))
     page.close()
+
+
+def test_many_failures_do_not_push_the_results_off_the_page(page: Any, address: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.zip"
+    with zipfile.ZipFile(broken, "w") as archive:
+        for number in range(12):
+            archive.writestr(f"IMG_{number}.HEIC", b"\0\0\0\x18ftypheic" + bytes(50))
+        archive.writestr("flat.png", encode_jpeg(np.full((300, 400, 3), 180, np.uint8)))
+    page.goto(f"{address}/batch")
+    page.get_by_role("heading", name="Many images").wait_for()
+    settle(page)
+    upload(page, broken)
+    settle(page)
+    page.get_by_role("button", name="Segment").click()
+    page.get_by_role("button", name="Everything (ZIP)").wait_for()
+    settle(page)
+    assert page.get_by_text("HEIC or AVIF files are not read").count() == 5
+    page.get_by_text("... and 7 more").wait_for()
+    page.get_by_text("By their verdict 0 to review, 1 rejected.").wait_for()
+    page.get_by_text("no lesion found").wait_for()

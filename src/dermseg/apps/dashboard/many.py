@@ -13,6 +13,7 @@ from typing import Any
 
 from dermseg.apps.dashboard.uploads import Upload, lay_out
 from dermseg.images import close_zips
+from dermseg.images.names import natural_key
 from dermseg.images.roles import JOURNAL, tell_apart
 from dermseg.inference.batch import run_batch
 from dermseg.inference.journal import Entry, read_entries
@@ -34,7 +35,7 @@ class Finished:
     entries
         Row and thumbnail of each image, in input order.
     counts
-        ``images``, ``ok``, ``no_lesion``, ``failed``.
+        ``images``, ``ok``, ``no_lesion``, ``failed``; of those done ``review`` and ``reject``.
     archive, table
         The zip with ``masks/``, ``overlays/``, ``results.csv``, ``report.html`` and ``run.json``, and
         ``results.csv`` alone.
@@ -109,13 +110,13 @@ ORDERS = ("Least sure first", "Surest first", "Largest lesion first", "Name")
 
 def sort_entries(entries: Sequence[Entry], order: str) -> list[Entry]:
     """Entries in one of the `ORDERS`; failed ones come first where the unsure do, else last."""
-    rank = {
-        "Least sure first": lambda e: (e.row.status != "failed", e.row.confidence or 0.0, e.row.file),
-        "Surest first": lambda e: (e.row.status == "failed", -(e.row.confidence or 0.0), e.row.file),
-        "Largest lesion first": lambda e: (e.row.status == "failed", -(e.row.area_fraction or 0), e.row.file),
-        "Name": lambda e: (e.row.file,),
+    rank: dict[str, Callable[[Entry], tuple[float, ...]]] = {
+        "Least sure first": lambda e: (e.row.status != "failed", e.row.confidence or 0.0),
+        "Surest first": lambda e: (e.row.status == "failed", -(e.row.confidence or 0.0)),
+        "Largest lesion first": lambda e: (e.row.status == "failed", -(e.row.area_fraction or 0)),
+        "Name": lambda e: (),
     }
-    return sorted(entries, key=rank[order])
+    return sorted(entries, key=lambda entry: (rank[order](entry), natural_key(entry.row.file)))
 
 
 def thumbnail(entry: Entry) -> bytes | None:

@@ -29,7 +29,7 @@ from dermseg.apps.dashboard.uploads import fingerprint, list_images
 from dermseg.inference.journal import Entry
 from dermseg.inference.options import BatchOptions
 
-COLUMNS, PAGE = 5, 50
+COLUMNS, PAGE, SHOWN_FAILURES = 5, 50, 5
 
 
 def draw() -> None:
@@ -83,9 +83,14 @@ def _draw_finished(finished: Finished) -> None:
     facts["Failed"] = counts["failed"]
     for column, (label, value) in zip(st.columns(4), facts.items(), strict=True):
         column.metric(label, value)
-    for entry in finished.entries:
-        if entry.row.status == "failed":
-            st.error(plain(f"{entry.row.file}: {entry.row.message}"), icon=":material/error:")
+    if counts["review"] or counts["reject"]:
+        st.caption(f"By their verdict {counts['review']} to review, {counts['reject']} rejected.")
+    failed = [entry.row for entry in finished.entries if entry.row.status == "failed"]
+    for row in failed[:SHOWN_FAILURES]:
+        st.error(plain(f"{row.file}: {row.message}"), icon=":material/error:")
+    if len(failed) > SHOWN_FAILURES:
+        more = len(failed) - SHOWN_FAILURES
+        st.error(f"... and {more} more, with their reasons in the table", icon=":material/error:")
     if finished.left_out:
         st.info(f"Left out, masks by their names: {plain(', '.join(finished.left_out[:5]))}")
     with st.container(horizontal=True):
@@ -118,6 +123,7 @@ def _draw_gallery(entries: list[Entry]) -> None:
                     st.caption(f":material/broken_image: {plain(row.file)}  \nfailed")
                     continue
                 show_image(picture, f"{row.file} with its outline")
-                sure = "" if row.confidence is None else f"{row.confidence:.2f}"
-                verdict = f", {row.verdict}" if row.verdict else ""
-                st.caption(f"{plain(row.file)}  \n{sure}{verdict}")
+                facts = ["no lesion found"] if row.status == "no_lesion" else []
+                facts += [] if row.confidence is None else [f"confidence {row.confidence:.2f}"]
+                facts += [row.verdict] if row.verdict else []
+                st.caption(f"{plain(row.file)}  \n{', '.join(facts)}")

@@ -60,11 +60,11 @@ def draw() -> None:
     values = {
         "Dice": f"{agreement.dice:.3f}",
         "Jaccard": f"{agreement.jaccard:.3f}",
-        "Only the model" if against == REFERENCE else "Only the first": f"{agreement.only_first:.1%}",
-        f"Only the {label}": f"{agreement.only_second:.1%}",
+        "Only the model" if against == REFERENCE else "Only the first": f"{100 * agreement.only_first:.1f} %",
+        f"Only the {label}": f"{100 * agreement.only_second:.1f} %",
     }
     for column, (title, value) in zip(st.columns(4), values.items(), strict=True):
         column.metric(title, value)
     picture = draw_difference(look.picture, first, second)
     show_pictures(look.picture, picture, alt="both outlines", key="compare_viewer")
-    st.caption(f"Orange: only the model found it. Blue: only the {label} has it.")
+    st.caption(f"Orange: only the model found it. Blue: only the {label} has it. Percent: of the image.")
