@@ -60,8 +60,19 @@ def test_only_keys_open_the_door(client: Client, bearer: Callable[..., dict[str,
     for path in ("/health", "/ready"):  # as load balancers ask
         answer = client.head(path, headers={"Authorization": ""})
         assert (answer.status_code, answer.content) == (200, b"")
+    for path in ("/metrics", "/v1/models", "/v1/models/tiny", "/v1/audit", "/v1/jobs"):
+        said, asked = client.get(path), client.head(path)
+        assert (asked.status_code, asked.content) == (said.status_code, b""), path
     # No documentation pages, which would load programs from other places.
     assert {client.get(path).status_code for path in ("/docs", "/redoc", "/..%2f..%2fetc/passwd")} == {404}
+
+
+def test_a_slash_too_many_leads_nowhere(client: Client) -> None:
+    """A redirect names the address that the server sees: behind a proxy with HTTPS, plain HTTP."""
+    answer = client.post("/v1/segment/", content=b"x", follow_redirects=False)
+    assert answer.status_code == 404 and "location" not in answer.headers
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert client.delete("/v1/jobs").headers["allow"] == "GET, HEAD, POST"
 
 
 def test_every_answer_has_the_security_headers(client: Client) -> None:

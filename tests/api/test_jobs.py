@@ -130,6 +130,24 @@ def test_the_same_idempotency_key_gives_the_same_job(
     assert len(names_in(tmp_path / "state" / "jobs")) == 2
 
 
+def test_a_result_is_fetched_in_parts(client: Client, photographs: dict[str, bytes]) -> None:
+    """As download managers and gateways do: they ask for the size first, and go on where they broke off."""
+    job = client.post("/v1/jobs", content=pack(photographs), headers=ZIP).json()["id"]
+    url = f"/v1/jobs/{wait(client, job)['id']}/result"
+    whole = client.get(url).content
+    head = client.head(url)
+    assert (head.status_code, head.content) == (200, b"")
+    assert int(head.headers["content-length"]) == len(whole)
+    part = client.get(url, headers={"Range": "bytes=10-19", "If-Range": head.headers["etag"]})
+    assert (part.status_code, part.content) == (206, whole[10:20])
+    behind = client.get(url, headers={"Range": f"bytes={len(whole)}-"})
+    assert behind.status_code == 416 and behind.headers["content-range"] == f"bytes */{len(whole)}"
+    assert behind.headers["content-type"] == "application/problem+json" and behind.json()["request_id"]
+    for unknown in ("lines=1-2", "bytes=abc", "bytes=5-1"):  # passed over (RFC 9110, 14.2)
+        answer = client.get(url, headers={"Range": unknown})
+        assert (answer.status_code, answer.content) == (200, whole)
+
+
 def bomb_directory() -> bytes:
     """An end record that promises a directory of 400 MB."""
     end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 65535, 65535, 400_000_000, 0, 0)

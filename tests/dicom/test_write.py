@@ -101,6 +101,32 @@ def test_objects_are_valid_and_read_back(
     assert np.abs(capture.pixels.astype(int) - files.lesion()).mean() < 4
 
 
+@pytest.mark.parametrize(("kind", "frames"), [("dermoscopic", 1), ("multiframe", 1), ("multiframe", 2)])
+def test_a_frame_is_named_only_of_several(
+    model: Model,
+    files: ModuleType,
+    validate: Callable[[Path], list[str]],
+    tmp_path: Path,
+    kind: str,
+    frames: int,
+) -> None:
+    """Cameras write a Number of Frames of 1 into objects of one picture."""
+    ds = files.photograph(kind=kind, frames=frames, NumberOfFrames=frames)
+    for name, dataset in write(model, files, ds)[2].items():
+        path = tmp_path / f"{name}.dcm"
+        path.write_bytes(to_bytes(dataset))
+        assert validate(path) == []
+        named = [element.value for element in dataset.iterall() if element.keyword == "ReferencedFrameNumber"]
+        assert named.count(1) == (frames > 1) + (name == "dicom-sr"), name  # the report's other: the segment
+        classes = {item.ReferencedSOPClassUID for item in _references(dataset, ds.SOPInstanceUID)}
+        assert classes == {ds.SOPClassUID}
+
+
+def _references(dataset: Dataset, uid: str) -> list[Dataset]:
+    items = [item for element in dataset.iterall() if element.VR == "SQ" for item in element.value]
+    return [item for item in items if item.get("ReferencedSOPInstanceUID") == uid]
+
+
 @pytest.mark.parametrize("spacing", [None, (0.02, 0.03)])
 def test_the_report_measures_in_mm_only_where_it_can(
     model: Model, files: ModuleType, spacing: tuple[float, float] | None

@@ -76,7 +76,7 @@ def reference(image: Dataset) -> Dataset:
     found.Rows, found.Columns = int(image.Rows), int(image.Columns)
     found.Modality = str(image.get("Modality") or "OT")[:16]
     found.InstanceNumber = 1
-    if frame_numbers(image) is not None:  # as a single picture; `put_back` names the class and the frame
+    if image.get("NumberOfFrames"):  # as a single picture; `put_back` names the class and the frame
         found.SOPClassUID = SecondaryCaptureImageStorage
     for name in _REQUIRED:
         setattr(found, name, None)
@@ -126,8 +126,8 @@ def put_back(made: Dataset, origin: Origin) -> None:
             made[tag] = image.get_item(tag)
         elif name in ("SpecificCharacterSet",) and tag in made:
             del made[tag]  # the source's letters are those of the default repertoire
-    numbers = frame_numbers(image)
-    if numbers is not None:
+    if image.get("NumberOfFrames"):
+        numbers = frame_numbers(image)
         made.walk(partial(_name_frame, origin.image_uid, str(image.SOPClassUID), numbers))
     created = _on_the_clock_of(image, origin.created)
     moment: dict[str, Any] = {
@@ -167,14 +167,17 @@ def _settle(dimensions: str, moment: str, at: Dataset, element: Any) -> None:
         element.value = moment
 
 
-def _name_frame(image_uid: str, class_uid: str, numbers: list[int], at: Dataset, element: Any) -> None:
+def _name_frame(image_uid: str, class_uid: str, numbers: list[int] | None, at: Dataset, element: Any) -> None:
     """In every reference to the photograph, say its class and which frame was segmented."""
     if element.keyword == "ReferencedSOPInstanceUID" and element.value == image_uid:
         at.ReferencedSOPClassUID = class_uid
-        if "PurposeOfReferenceCodeSequence" in at:
+        if numbers is not None and "PurposeOfReferenceCodeSequence" in at:
             at.ReferencedFrameNumber = numbers
 
 
 def frame_numbers(image: Dataset) -> list[int] | None:
-    """``[1]`` for a multi-frame source, None for a single picture."""
-    return [1] if image.get("NumberOfFrames") else None
+    """``[1]`` for a source of several frames; None for a single picture, which is named without.
+
+    Cameras write a Number of Frames of 1 into single-frame objects, which have no frames to be named.
+    """
+    return [1] if int(image.get("NumberOfFrames") or 1) > 1 else None

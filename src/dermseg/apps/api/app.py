@@ -57,6 +57,7 @@ def create_app(services: Services) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # would lead clients of a proxy with HTTPS to plain HTTP, their key too
         generate_unique_id_function=lambda route: route.name,  # short names for generated clients
     )
     app.state.services = services

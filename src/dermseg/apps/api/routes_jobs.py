@@ -14,13 +14,14 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi import Path as PathParameter
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from dermseg.apps.api.body import content_type, declared_size, pieces
 from dermseg.apps.api.job_runner import INPUT, RESULT, list_images
 from dermseg.apps.api.job_store import UNFINISHED, Job
 from dermseg.apps.api.problems import Problem
+from dermseg.apps.api.ranged_file import RangedFile
 from dermseg.apps.api.routes_segment import ModelQuery, make_ask
 from dermseg.apps.api.services import MIN_FREE_BYTES, Services
 from dermseg.apps.api.zip_check import check_directory
@@ -144,6 +145,7 @@ async def submit(
     return _answer(kept, status=202 if new else 200, headers={"Location": f"/v1/jobs/{kept.id}"})
 
 
+@router.head("", include_in_schema=False)
 @router.get("", summary="List jobs", response_model=JobList)
 async def list_jobs(request: Request) -> Response:
     """The jobs of this key, newest first."""
@@ -152,6 +154,7 @@ async def list_jobs(request: Request) -> Response:
     return JSONResponse({"jobs": [_described(job) for job in jobs]})
 
 
+@router.head("/{job_id}", include_in_schema=False)
 @router.get("/{job_id}", summary="Look at a job", response_model=JobAnswer)
 async def look(request: Request, job_id: _ID) -> Response:
     """State and progress of a job."""
@@ -168,10 +171,11 @@ async def delete(request: Request, job_id: _ID) -> Response:
     return Response(status_code=204)
 
 
+@router.head("/{job_id}/result", include_in_schema=False)
 @router.get(
     "/{job_id}/result",
     summary="Fetch a job's result",
-    response_class=FileResponse,
+    response_class=RangedFile,
     responses={200: {"description": "masks/, overlays/, results.csv, report.html and run.json", "content": {
         ZIP: {"schema": {"type": "string", "format": "binary"}}}}},
 )  # fmt: skip
@@ -184,7 +188,7 @@ async def result(request: Request, job_id: _ID) -> Response:
         raise Problem(409, "unfinished", "the job is not done yet", retry_after=1)
     if job.state != "done" or not path.is_file():
         raise Problem(410, "gone", "there is no result: the job failed", hint=job.problem)
-    return FileResponse(path, media_type=ZIP, filename=f"{job.id}.zip")
+    return RangedFile(path, media_type=ZIP, filename=f"{job.id}.zip")
 
 
 async def _own(request: Request, job_id: str) -> Job:

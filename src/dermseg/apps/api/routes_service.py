@@ -16,6 +16,7 @@ from dermseg.apps.api.services import Services
 from dermseg.audit import Entry
 from dermseg.version import __version__
 
+# What answers GET answers HEAD too (RFC 9110, 9.1).
 public = APIRouter(tags=["service"])
 router = APIRouter(tags=["service"])
 
@@ -83,6 +84,7 @@ async def ready(request: Request) -> Ready:
     return Ready()
 
 
+@router.head("/metrics", include_in_schema=False)
 @router.get(
     "/metrics",
     summary="Counters for Prometheus",
@@ -98,6 +100,7 @@ async def read_metrics(request: Request) -> Response:
     return Response(services.metrics.text(), headers={"Content-Type": metrics.MEDIA_TYPE})
 
 
+@router.head("/v1/models", include_in_schema=False)
 @router.get("/v1/models", summary="List the models", response_model=ModelList)
 async def list_models(request: Request) -> ModelList:
     """What this server can segment with."""
@@ -115,6 +118,7 @@ async def list_models(request: Request) -> ModelList:
     )
 
 
+@router.head("/v1/models/{name}", include_in_schema=False)
 @router.get("/v1/models/{name}", summary="Read a model's card", response_model=dict[str, Any])
 async def card(request: Request, name: Annotated[str, Path(max_length=128)]) -> Response:
     """Everything known about a model: use, limits, training data, licence, measured accuracy."""
@@ -125,6 +129,7 @@ async def card(request: Request, name: Annotated[str, Path(max_length=128)]) -> 
     return JSONResponse(model.card.model_dump(mode="json"))
 
 
+@router.head("/v1/audit", include_in_schema=False)
 @router.get("/v1/audit", summary="Read the head of the audit log", response_model=AuditHead)
 async def audit_head(request: Request) -> AuditHead:
     """For a system that notes it at times: `dermseg audit verify --expect SEQ:HASH` checks against it."""
