@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate, generate_frames
 
 from dermseg.data.index import open_mask
@@ -141,7 +141,7 @@ def test_a_file_that_cannot_be_read_is_left_out_with_the_reason(
 
 
 def test_segmentations_go_along_with_their_photograph(
-    files: ModuleType, tiny_bundle: Path, tmp_path: Path
+    files: ModuleType, validate: Callable[[Path], list[str]], tiny_bundle: Path, tmp_path: Path
 ) -> None:
     from highdicom.seg import segread
 
@@ -164,6 +164,7 @@ def test_segmentations_go_along_with_their_photograph(
         assert not any(secret in content for secret in (b"P-0815", b"Jane", b"20260102"))
         if dcmread(path).Modality == "SEG":
             assert segread(path).get_segment_description(1).segment_label == "Lesion"
+            assert validate(path) == []
 
 
 def test_the_same_key_keeps_patients_and_studies_together(files: ModuleType, tmp_path: Path) -> None:
@@ -259,8 +260,17 @@ def test_cleaning_adds_no_error_of_its_own(
     files: ModuleType, validate: Callable[[Path], list[str]], tmp_path: Path
 ) -> None:
     path = tmp_path / "a.dcm"
+    table = Dataset()
+    table.LUTDescriptor, table.LUTData = [256, 0, 8], bytes(range(256))
+    table.ModalityLUTType = "US"
+    values = {
+        "FrameOfReferenceUID": "1.2.3.4",
+        "PositionReferenceIndicator": "",
+        "ModalityLUTSequence": [table],
+    }
     for kind in KINDS[:3]:
-        path.write_bytes(files.to_bytes(files.photograph(kind=kind)))
+        colours = "MONOCHROME2" if kind == "capture" else "RGB"
+        path.write_bytes(files.to_bytes(files.photograph(kind=kind, colours=colours, **values)))
         before = set(validate(path))
         deidentify(find_files([path]), tmp_path / kind, KEY)
         assert set(validate(next((tmp_path / kind).rglob("*.dcm")))) <= before

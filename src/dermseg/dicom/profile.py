@@ -57,8 +57,10 @@ _TEXT_KEPT = _words(
     "CodeValue CodingSchemeDesignator CodingSchemeVersion CodeMeaning LongCodeValue CodingSchemeName "
     "MappingResourceName Manufacturer ManufacturerModelName SoftwareVersions SegmentLabel AlgorithmName "
     "AlgorithmVersion AlgorithmSource SegmentAlgorithmName DimensionDescriptionLabel LUTExplanation "
-    "ExposureIndexUnit LensMake LensModel AlgorithmParameters TrackingID"
+    "ExposureIndexUnit LensMake LensModel AlgorithmParameters TrackingID ModalityLUTType"
 )
+# Objects are not valid without these, even if there is nothing in them (type 2).
+_TEXT_EMPTIED = _words("ContentDescription PositionReferenceIndicator")
 _BINARY_KEPT = _words(
     "PixelData FloatPixelData DoubleFloatPixelData ICCProfile "
     "RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData "
@@ -127,6 +129,8 @@ def action(tag: int, vr: str, retain: frozenset[str]) -> str:
     if vr == "PN":
         return "empty"
     if vr in _TEXT:
+        if keyword in _TEXT_EMPTIED:
+            return "empty"
         return "keep" if keyword in _TEXT_KEPT else "remove"
     if vr in _BINARY or dictionary_VR(tag) in _BINARY:
         return "keep" if keyword in _BINARY_KEPT else "remove"
