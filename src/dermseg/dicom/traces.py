@@ -76,17 +76,19 @@ def _part(word: str) -> str:
 def _name_forms(name: str) -> set[str]:
     """Each word of family, given and middle name, in every group (alphabetic, ideographic, phonetic).
 
-    Titles (prefix, suffix) are nobody's. Words too short to be searched alone ("Xu", "Li") are as a pair.
+    Titles (prefix, suffix) are nobody's. Words too short to be searched alone ("Xu", "Li") are as a pair, and
+    what is written as several words also as one.
     """
     forms: set[str] = set()
     for group in unicodedata.normalize("NFKC", name).split("="):
         parts = [part.strip() for part in group.split("^")[:3]]
-        forms |= {word for part in parts for word in _name_words(part)}
+        words = [_name_words(part) for part in parts]
+        glued = ["".join(found) for found in words]  # "OBrien", "delacruz"
+        forms |= {word for found in words for word in found} | set(glued)
         pair = [part for part in parts[:2] if part]
         if len(pair) == 2:
             forms |= {mark.join(two) for two in (pair, pair[::-1]) for mark in (" ", "^", ", ", ",", "_")}
-            if _IDEOGRAPHS.fullmatch("".join(pair)):
-                forms.add("".join(pair))
+            forms |= {glued[0] + glued[1], glued[1] + glued[0]}  # as in the names of logins: "jdoe"
     return forms
 
 
