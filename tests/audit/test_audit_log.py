@@ -147,6 +147,39 @@ def test_a_torn_line_is_cut_off_and_said_so(tmp_path: Path) -> None:
     assert json.loads(path.read_text().splitlines()[-1])["event"] == "repaired"
 
 
+def test_a_long_row_of_zeros_is_cut_off(tmp_path: Path) -> None:
+    """A file system that knew the new length, but not yet the content, when the power failed."""
+    path = tmp_path / "audit.jsonl"
+    make(path, 2).close()
+    with path.open("ab") as file:
+        file.write(bytes(300_000))
+    log = AuditLog(path)
+    log.append([result(2)])
+    assert verify(path).ok and verify(path).records == 5
+
+
+def test_a_full_disk_leaves_nothing_of_what_was_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their results are not given out, so there must be no record of them."""
+    path = tmp_path / "audit.jsonl"
+    log = make(path, 2)
+    write, left = os.write, [700, 0]
+
+    def full(descriptor: int, data: memoryview) -> int:
+        room = left.pop(0)
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data[:room])
+
+    with monkeypatch.context() as patch, pytest.raises(AuditError, match="cannot be written"):
+        patch.setattr(os, "write", full)
+        log.append([result(number) for number in range(2, 9)])
+    assert verify(path).ok and verify(path).records == 3
+    log.append([result(2)])
+    assert verify(path).ok and log.last.seq == 4
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows does not let go of an open file")
 @pytest.mark.parametrize("name", ["audit.jsonl", "audit.jsonl.head"])
 def test_a_log_that_was_moved_away_is_not_written_to(tmp_path: Path, name: str) -> None:

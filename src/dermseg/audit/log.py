@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ class AuditLog:
             raise
 
     def append(self, entries: Sequence[Entry]) -> list[Receipt]:
-        """Add records, all or (after a crash) a part from the front; returns when the disk has them.
+        """Add records, all or none (after a crash: a part from the front); returns when the disk has them.
 
         Raises
         ------
@@ -190,6 +191,8 @@ class AuditLog:
             os.fsync(self._file)
             self._write_head(seq, digest)
         except OSError as error:
+            with suppress(OSError):  # nobody was told of what is there of them
+                os.ftruncate(self._file, self._end)
             raise AuditError(f"cannot be written: {error.strerror or error}", file=self.path) from None
         self._seq, self._hash, self._end = seq, digest, os.fstat(self._file).st_size
         return receipts
@@ -197,6 +200,24 @@ class AuditLog:
     def _write_head(self, seq: int, digest: str) -> None:
         os.lseek(self._head, 0, os.SEEK_SET)
         os.write(self._head, f"{seq:020d} {digest}\n".encode())  # fixed length: it replaces the one before
+
+    def _last_break(self, size: int) -> int:
+        """Where the last whole line ends. A power failure can leave many zeros behind it."""
+        end = size
+        while end:
+            start = max(0, end - _TAIL)
+            found = self._read(start, end).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+        return 0
+
+    def _read(self, start: int, end: int) -> bytes:
+        os.lseek(self._file, start, os.SEEK_SET)
+        data = b""
+        while chunk := os.read(self._file, end - start - len(data)):
+            data += chunk
+        return data
 
     def _check_first(self) -> None:
         """The first line tells which key the log was begun with."""
@@ -218,13 +239,10 @@ class AuditLog:
         size = os.fstat(self._file).st_size
         if size == self._end:
             return
-        start = max(0, size - _TAIL)
-        os.lseek(self._file, start, os.SEEK_SET)
-        tail = b""
-        while chunk := os.read(self._file, _TAIL):
-            tail += chunk
-        torn = len(tail) - (tail.rfind(b"\n") + 1)
-        lines = tail[: len(tail) - torn].splitlines(keepends=True)
+        end = self._last_break(size)
+        torn = size - end
+        start = max(0, end - _TAIL)
+        lines = self._read(start, end).splitlines(keepends=True)
         self._seq, self._hash = 0, START
         if lines:
             try:
@@ -235,7 +253,7 @@ class AuditLog:
         problem = compare_head(read_head(self.path), Receipt(self._seq, self._hash))
         if problem is not None:
             raise AuditError(problem, file=self.path, hint=_VERIFY)
-        self._end = size - torn
+        self._end = end
         if torn:
             os.ftruncate(self._file, self._end)
             self._write([Entry("repaired", "dermseg", f"bytes/{torn}")])
