@@ -68,6 +68,29 @@ def test_an_older_opset_computes_the_same(name: str) -> None:
             to_onnx(model, 64, opset)
 
 
+class Attention(torch.nn.Module):
+    """Means over pixels and halves of the channels, as in many networks of others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(4, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        x = x * torch.sigmoid(x.mean((2, 3), keepdim=True))
+        one, other = x.chunk(2, dim=1)
+        return self.head(one * torch.sigmoid(other.amax(1, keepdim=True)))
+
+
+def test_an_older_opset_of_networks_with_attention() -> None:
+    model = Attention().eval()
+    x = torch.randn(2, 3, 48, 80)
+    with torch.inference_mode():
+        expected = model(x).numpy()
+    for opset in (13, 17):
+        assert np.abs(OrtSession(to_onnx(model, 64, opset), 1)(x.numpy()) - expected).max() < 1e-5
+
+
 def test_folding_batch_norm_keeps_the_function() -> None:
     model = trained_looking("unet", {"widths": (8, 16)})
     x = torch.randn(2, 3, 32, 32)

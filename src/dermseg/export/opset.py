@@ -21,8 +21,10 @@ OLDEST, EXPORTED = 13, 18
 _DROPPED: dict[str, dict[str, Any]] = {
     "Resize": {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"},
     "Reshape": {"allowzero": None},  # matters for tensors without elements only
+    "Split": {"num_outputs": None},  # the older one takes equal parts of what it has outputs for
 }
 _AXES_AS_INPUT = {"ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL2"}
+_DROPPED |= {name: {"noop_with_empty_axes": 0} for name in _AXES_AS_INPUT}
 _IR_VERSION = {13: 7, 14: 7, 15: 8, 16: 8, 17: 8}
 
 
