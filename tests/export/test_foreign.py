@@ -165,6 +165,19 @@ def three_classes() -> onnx.ModelProto:
     return network(**PLAIN | {"classes": 3})
 
 
+def mask(lesion: int) -> onnx.ModelProto:
+    """A graph that ends in a mask of 0 and this number, as programs for pictures make them."""
+    model = network(**PLAIN)
+    model.graph.node[-1].output[0] = "real"
+    for value, name in ((0.0, "edge"), (lesion, "lesion"), (0, "skin")):
+        kind = np.float32 if name == "edge" else np.uint8
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value, kind), name))
+    model.graph.node.append(helper.make_node("Greater", ["real", "edge"], ["inside"]))
+    model.graph.node.append(helper.make_node("Where", ["inside", "lesion", "skin"], ["logits"]))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.UINT8
+    return model
+
+
 @pytest.mark.parametrize(
     ("model", "told", "message"),
     [
@@ -181,6 +194,8 @@ def three_classes() -> onnx.ModelProto:
             "ends in Softmax",
         ),
         (network(**PLAIN, batch=1, baked=True), {}, "dynamic batch"),
+        (mask(1), {}, "UINT8: a mask, not logits"),
+        (mask(255), {"output": "probabilities"}, "with a division by 255"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -190,6 +205,15 @@ def test_what_does_not_fit_is_refused(
         wrap(*write(tmp_path / "given", model, **told), tmp_path / "bundle")
     assert refused.value.file == str(tmp_path / "given" / "net.onnx")
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_graph_that_ends_in_a_mask_outlines_the_same(plain: Path, tmp_path: Path) -> None:
+    wrap(*write(tmp_path / "given", mask(1), output="probabilities"), tmp_path / "bundle")
+    image = np.full((SIZE, SIZE, 3), 230, np.uint8)
+    image[8:20, 8:20] = 30
+    found, expected = (load_model(path).segment(image).mask for path in (tmp_path / "bundle", plain))
+    assert 0 < expected.mean() < 0.5
+    assert np.array_equal(found, expected)
 
 
 def test_every_wrong_field_of_a_card_is_named(tmp_path: Path) -> None:

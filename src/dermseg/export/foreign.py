@@ -104,7 +104,9 @@ def _compare(original: Original, adapted: bytes) -> dict[str, Any]:
     if told.output == "probabilities" and not (answer.min() >= 0 and answer.max() <= 1):
         raise ModelError(
             f"the output reaches from {answer.min():.3g} to {answer.max():.3g}: these are no probabilities",
-            hint="write 'output: logits' in the card",
+            hint="export the network without the last steps, or with a division by 255"
+            if original.whole_numbers
+            else "write 'output: logits' in the card",
         )
     expected = to_probability(answer) if told.output == "logits" else answer
     dynamic = "export it again with a dynamic batch"

@@ -20,6 +20,7 @@ _ENDS_IN_PROBABILITY = ("Sigmoid", "Softmax", "HardSigmoid")
 # Operators that hand on values as they are, in other places or numbers.
 _HANDS_ON = ("Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Gather", "Resize")
 _FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
+_REAL = {*_FLOATS, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 _OLDEST_IR = 7  # from 4 on, constants need not be inputs too; onnxruntime reads 7 since 2020
 _OF_NETWORK = "network/"  # begins every name of the foreign graph, so that none meets one of ours
 
@@ -47,6 +48,14 @@ class Original:
         last = _last_operator(graph, self.output.name)
         if told.output == "logits" and last in _ENDS_IN_PROBABILITY:
             raise ModelError(f"the graph ends in {last}", hint="write 'output: probabilities' in the card")
+        kind = self.output.type.tensor_type.elem_type
+        self.whole_numbers = kind not in _REAL
+        if told.output == "logits" and self.whole_numbers:
+            name = TensorProto.DataType.Name(kind)
+            raise ModelError(
+                f"output '{self.output.name}' is {name}: a mask, not logits",
+                hint="write 'output: probabilities' in the card",
+            )
         try:
             self._session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises types of its own C++ module
