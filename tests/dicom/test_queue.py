@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -19,13 +20,16 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 
 from dermseg.audit import verify
 from dermseg.dicom import service
-from dermseg.dicom.config import PacsConfig, Retry, Tls, load_config
+from dermseg.dicom.config import Dimse, PacsConfig, Retry, Send, Tls, load_config
 from dermseg.dicom.queue import Queue, QueueError
 from dermseg.dicom.receive import IMAGE_CLASSES
+from dermseg.dicom.send import SendError, send
 from dermseg.dicom.work import Worker
 from dermseg.errors import ConfigError, UsageError
 from dermseg.inference.predictor import load_model
@@ -337,6 +341,84 @@ def test_a_header_that_no_result_can_name_is_a_dead_letter_at_once(
     assert dead.reason is not None and "header" in dead.reason
     worker.stop()
     queue.close()
+
+
+def test_who_is_refused_is_in_the_log(
+    tiny_bundle: Path, tmp_path: Path, certificates: Tls, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Titles, classes and certificates are what a first connection fails of, and one a year later."""
+    caplog.set_level(logging.INFO, "dermseg.dicom")
+    for tls in (None, certificates):
+        config = PacsConfig.model_validate(
+            {
+                "folder": tmp_path / "q",
+                "model": str(tiny_bundle),
+                "listen": {"port": free_port(), "callers": ["CAMERA"], "tls": tls},
+                "send": {"dimse": {"ae_title": "ARCHIVE", "host": "127.0.0.1"}},
+            }
+        )
+        stop = threading.Event()
+        thread = threading.Thread(target=service.listen, args=(config, stop))
+        thread.start()
+        try:
+            port = config.listen.port
+            wait_for(lambda port=port: reachable(port))
+            entity = AE(ae_title="CAMERA")
+            entity.add_requested_context("1.2.840.10008.1.1")
+            entity.add_requested_context("1.2.840.10008.5.1.4.1.1.66.4")
+            entity.add_requested_context("1.2.3.4", "1.2.5")
+            if tls is None:
+                entity.associate("127.0.0.1", port, ae_title="OTHER")
+                entity.associate("127.0.0.1", port, ae_title="DERMSEG").release()
+                entity.ae_title = "STRANGER"
+            entity.associate("127.0.0.1", port, ae_title="DERMSEG")
+        finally:
+            stop.set()
+            thread.join()
+    events = [json.loads(record.message) for record in caplog.records]
+    *titles, unsafe = [event["reason"] for event in events if event["event"] == "refused"]
+    assert titles == [
+        "it asked for the AE title OTHER",
+        "takes none of Segmentation Storage, an unknown class",
+        "it is none of the callers",
+    ]
+    assert unsafe.startswith("TLS: ")  # the words are OpenSSL's
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pynetdicom's open socket
+@pytest.mark.parametrize(
+    ("name", "host", "reason"),
+    [
+        ("away", "127.0.0.1", "refused"),
+        ("away", "archive.invalid", "archive.invalid:.* cannot be reached"),
+        ("caller", "127.0.0.1", "Calling AE title not recognised"),
+        ("certificate", "127.0.0.1", "its certificate: .*self.signed"),
+    ],
+)
+def test_an_archive_that_cannot_be_sent_to_says_why(
+    certificates: Tls, tmp_path: Path, name: str, host: str, reason: str
+) -> None:
+    tls = certificates if name == "certificate" else None
+    archive = Archive(tls=tls)
+    if name == "away":
+        archive.server.shutdown()
+    archive.server.ae.require_calling_aet = ["SOMEBODY"]
+    if tls is not None:  # ours is another authority
+        run = "openssl req -newkey rsa:2048 -nodes -subj /CN=x -x509 -keyout x.key -out x.pem -days 2"
+        subprocess.run(run.split(), check=True, capture_output=True, cwd=tmp_path)
+        tls = tls.model_copy(update={"authority": tmp_path / "x.pem"})
+    target = Send(dimse=Dimse(ae_title="ARCHIVE", host=host, port=archive.port, timeout_s=5, tls=tls))
+    empty = Dataset()
+    empty.SOPClassUID = UID("1.2.840.10008.5.1.4.1.1.66.4")
+    empty.file_meta = FileMetaDataset()
+    empty.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    try:
+        with pytest.raises(SendError, match=reason) as raised:
+            send([empty], target)
+        assert not raised.value.final
+    finally:
+        if name != "away":
+            archive.server.shutdown()
 
 
 def reachable(port: int) -> bool:

@@ -7,10 +7,12 @@ what is asked about is answered by looking whether the file is there.
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_role
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
@@ -74,10 +76,19 @@ class _Server(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdicom ha
             elif not request.recv(1, socket.MSG_PEEK):
                 raise ConnectionError
             request.settimeout(None)
-        except OSError:
+        except OSError as error:
+            if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+                log("refused", reason=f"TLS: {getattr(error, 'verify_message', None) or error.reason}")
             self.shutdown_request(request)
             return
         super().process_request_thread(request, client_address)
+
+
+def _offered(context: Any) -> str:
+    """A class that was offered, by its name: what is no class of the standard may be any text."""
+    uid = UID(str(context.abstract_syntax))
+    name = "an unknown class" if uid.name == str(uid) else uid.name
+    return f"{name} in these transfer syntaxes" if str(uid) in IMAGE_CLASSES else name
 
 
 class Receiver:
@@ -118,7 +129,12 @@ class Receiver:
             The port is taken or the address is not one of this machine.
         """
         listen = self.config.listen
-        handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._commit)]
+        handlers: list[Any] = [
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_N_ACTION, self._commit),
+            (evt.EVT_REJECTED, self._rejected),
+            (evt.EVT_ACCEPTED, self._accepted),
+        ]
         tls = None if listen.tls is None else listen.tls.context(server=True)
         try:
             self._server = self._entity.make_server(
@@ -137,6 +153,28 @@ class Receiver:
         if self._server is not None:
             self._server.shutdown()
         self._entity.shutdown()
+
+    def _rejected(self, event: Any) -> None:
+        """Say why a caller gets no association: wrong titles are the usual mistake of a first connection."""
+        request, listen = event.assoc.requestor.primitive, self.config.listen
+        caller, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
+        if called != listen.ae_title:
+            reason = f"it asked for the AE title {called}"
+        elif listen.callers and caller not in listen.callers:
+            reason = "it is none of the callers"
+        else:
+            reason = "too many associations"
+        log("refused", caller=caller, reason=reason)
+
+    def _accepted(self, event: Any) -> None:
+        """Say so where an association allows no image."""
+        taken = {str(context.abstract_syntax) for context in event.assoc.accepted_contexts}
+        refused = event.assoc.rejected_contexts
+        if not refused or taken & {*IMAGE_CLASSES, StorageCommitmentPushModel}:
+            return
+        names = {_offered(context) for context in refused}
+        reason = f"takes none of {', '.join(sorted(names)[:5])}"
+        log("refused", caller=str(event.assoc.requestor.ae_title).strip(), reason=reason)
 
     def _store(self, event: Any) -> int:
         caller = str(event.assoc.requestor.ae_title).strip()

@@ -7,6 +7,8 @@ STOW-RS says that nothing was stored, for whatever reason (PS3.18 10.5.3). Then 
 
 from __future__ import annotations
 
+import socket
+import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +17,7 @@ from dicomweb_client.api import DICOMwebClient
 from dicomweb_client.session_utils import create_session
 from pydicom import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
-from pynetdicom import AE
+from pynetdicom import AE, evt
 
 from dermseg.dicom.config import Dimse, Send, Web, read_secret
 from dermseg.errors import DermsegError
@@ -56,13 +58,32 @@ def _send_dimse(objects: Sequence[Dataset], target: Dimse) -> None:
         if not syntax.is_encapsulated:  # what every archive must read, and old ones read nothing else
             entity.add_requested_context(dataset.SOPClassUID, ImplicitVRLittleEndian)
     tls = None if target.tls is None else (target.tls.context(server=False), target.host)
-    association = entity.associate(target.host, target.port, ae_title=target.ae_title, tls_args=tls)
+    refusals: list[str] = []
+
+    def listen(event: Any) -> None:
+        if getattr(event.primitive, "result", 0):
+            refusals.append(event.primitive.reason_str)
+
+    where = f"{target.ae_title} at {target.host}:{target.port}"
+    try:
+        association = entity.associate(
+            target.host,
+            target.port,
+            ae_title=target.ae_title,
+            tls_args=tls,
+            evt_handlers=[(evt.EVT_ACSE_RECV, listen)],
+        )
+    except OSError as error:  # its name has no address
+        raise SendError(f"{where} cannot be reached ({error.strerror or error})") from error
     if association.rejected_contexts and not association.accepted_contexts:
         names = ", ".join(dict.fromkeys(dataset.SOPClassUID.name for dataset in objects))
         raise SendError(f"{target.ae_title} takes none of {names}", final=True)
     if not association.is_established:
-        why = "refused the association" if association.is_rejected else "cannot be reached"
-        raise SendError(f"{target.ae_title} at {target.host}:{target.port} {why}")
+        if association.is_rejected:
+            why = f"refused the association ({', '.join(refusals) or 'no reason given'})"
+        else:
+            why = f"cannot be reached ({_obstacle(target)})"
+        raise SendError(f"{where} {why}")
     try:
         for dataset in objects:
             try:
@@ -81,6 +102,20 @@ def _send_dimse(objects: Sequence[Dataset], target: Dimse) -> None:
     finally:
         if association.is_established:
             association.release()
+
+
+def _obstacle(target: Dimse) -> str:
+    """What keeps connections from an archive: one more is tried, as pynetdicom does not say."""
+    try:
+        with socket.create_connection((target.host, target.port), target.timeout_s) as connection:
+            if target.tls is not None:
+                context = target.tls.context(server=False)
+                context.wrap_socket(connection, server_hostname=target.host).close()
+    except ssl.SSLCertVerificationError as error:
+        return f"its certificate: {error.verify_message}"
+    except OSError as error:  # TLS too
+        return str(getattr(error, "reason", None) or error.strerror or error or type(error).__name__)
+    return "it broke off or did not answer"
 
 
 def web_client(web: Web) -> DICOMwebClient:
