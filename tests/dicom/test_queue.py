@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -416,6 +417,8 @@ def test_an_archive_that_cannot_be_sent_to_says_why(
         with pytest.raises(SendError, match=reason) as raised:
             send([empty], target)
         assert not raised.value.final
+        del raised
+        gc.collect()  # here, where the warning is expected
     finally:
         if name != "away":
             archive.server.shutdown()
