@@ -14,8 +14,14 @@ const bundle = process.argv[2] ?? join(bundles, existsSync(join(bundles, "fast")
 const out = join(here, "dist");
 
 const card = JSON.parse(readFileSync(join(bundle, "card.json"), "utf8"));
-if (card.postprocessing.smooth_radius > 0) {
-  throw new Error(`${bundle}: the page does not do smooth_radius; use a bundle without it`);
+const { filters = [], resize = "area" } = card.preprocessing;
+const unknown = [
+  card.postprocessing.smooth_radius > 0 ? "smooth_radius" : "",
+  ...filters,
+  resize === "area" ? "" : `resize: ${resize}`,
+].filter(Boolean);
+if (unknown.length) {
+  throw new Error(`${bundle}: the page does not do ${unknown.join(", ")}; use a bundle without`);
 }
 const variant = card.variants[card.default_variant];
 const model = readFileSync(join(bundle, variant.file));

@@ -43,6 +43,30 @@ def images(folder: Path, data: Path | None) -> list[Path]:
     return paths
 
 
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("preprocessing", {"resize": "bilinear"}),
+        ("preprocessing", {"filters": ["dullrazor"]}),
+        ("postprocessing", {"smooth_radius": 0.02}),
+    ],
+)
+def test_a_bundle_whose_steps_the_page_does_not_know_is_refused(
+    tmp_path: Path, part: str, change: dict[str, Any]
+) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed (apt-get install nodejs)")
+    bundle = shutil.copytree(Path(dermseg.__file__).parent / "bundles" / "fast", tmp_path / "bundle")
+    card = json.loads((bundle / "card.json").read_text())
+    card[part] |= change
+    (bundle / "card.json").write_text(json.dumps(card))
+    built = subprocess.run(
+        ["node", "build.mjs", bundle], check=False, cwd=WEB, capture_output=True, text=True
+    )
+    assert built.returncode == 1
+    assert "the page does not do" in built.stderr
+
+
 def test_page_finds_what_the_command_line_finds(
     browser: Any, serve: Any, page_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
