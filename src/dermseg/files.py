@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and text in whatever form people save it."""
 
 from __future__ import annotations
 
@@ -130,3 +130,20 @@ def _place_new(temporary: Path, path: Path) -> None:
         raise
     except OSError:  # file systems without hard links, such as exFAT and some network shares
         temporary.replace(path)
+
+
+def decode_text(data: bytes) -> str:
+    """Text as people's programs save it: in UTF-16 where it begins as such, else in UTF-8.
+
+    Raises
+    ------
+    UnicodeDecodeError
+        It is in another encoding.
+    """
+    return data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+
+
+def delimiter_of(table: str) -> str:
+    """What stands between the columns of a CSV table, by its first line."""
+    header = table.partition("\n")[0]
+    return next((mark for mark in "\t;" if mark in header), ",")

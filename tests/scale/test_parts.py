@@ -129,6 +129,15 @@ def test_manifests_say_the_same_in_every_format(photos: Path, tmp_path: Path) ->
     rows = [read_manifest(str(tmp_path / f"list.{kind}")) for kind in ("txt", "csv", "parquet")]
     assert rows[0] == rows[1] == rows[2]
     assert rows[0][0] == (str(photos / "a.png"), None) and rows[0][2] == ("s3://bucket/x.jpg", None)
+    semicolons = "\ufeffimage;name\r\n" + "".join(f"{at};\r\n" for at in locations)
+    tabs = "image\tname\n" + "".join(f"{at}\t\n" for at in locations)
+    for name, text, encoding in (  # as Excel and PowerShell save them
+        ("excel.csv", semicolons, "utf-8"),
+        ("unicode.csv", tabs, "utf-16"),
+        ("powershell.txt", "\r\n".join(locations), "utf-16"),
+    ):
+        (tmp_path / name).write_bytes(text.encode(encoding))
+        assert name_images(read_manifest(str(tmp_path / name))) == name_images(rows[0]), name
     (tmp_path / "bad.csv").write_text("subject\n1\n")
     with pytest.raises(DataError, match=r"no column of image, path, url, file.*subject"):
         read_manifest(str(tmp_path / "bad.csv"))

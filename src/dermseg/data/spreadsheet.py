@@ -7,8 +7,7 @@ import io
 from pathlib import Path
 
 from dermseg.errors import DataError
-
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+from dermseg.files import decode_text, delimiter_of
 
 
 def open_table(path: Path, what: str, *, strict: bool = False) -> csv.DictReader[str]:
@@ -31,8 +30,7 @@ def open_table(path: Path, what: str, *, strict: bool = False) -> csv.DictReader
         The file cannot be read, or its text is in another encoding.
     """
     try:
-        data = path.read_bytes()
-        text = data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
+        text = decode_text(path.read_bytes())
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -41,6 +39,4 @@ def open_table(path: Path, what: str, *, strict: bool = False) -> csv.DictReader
         raise DataError(
             f"the {what} cannot be read: {error}", file=path, hint="save it as CSV UTF-8"
         ) from None
-    header = text.partition("\n")[0]
-    delimiter = next((mark for mark in "\t;" if mark in header), ",")
-    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
+    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=strict)

@@ -19,6 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from dermseg.errors import DataError, UsageError
+from dermseg.files import decode_text, delimiter_of
 from dermseg.images.find import find_images
 from dermseg.images.names import UniqueNames, portable_name
 from dermseg.images.roles import tell_apart
@@ -102,7 +103,7 @@ def read_manifest(place: str) -> list[tuple[str, str | None]]:
     base = folder or str(Path(place).absolute().parent)
     try:
         if place.lower().endswith(".txt"):
-            lines = (line.strip() for line in data.decode("utf-8-sig").splitlines())
+            lines = (line.strip() for line in decode_text(data).splitlines())
             return [(_absolute(line, base), None) for line in lines if line and not line.startswith("#")]
         table = _read_table(place, data)
         column = next((name for name in COLUMNS if name in table.column_names), None)
@@ -139,9 +140,14 @@ def _texts(table: pa.Table, column: str) -> list[str | None]:
 def _read_table(place: str, data: bytes) -> pa.Table:
     if place.lower().endswith(".parquet"):
         return pyarrow.parquet.read_table(io.BytesIO(data))
-    header = data.partition(b"\n")[0].decode("utf-8-sig").strip().replace('"', "").split(",")
-    options = pyarrow.csv.ConvertOptions(column_types={name: pa.string() for name in header})
-    return pyarrow.csv.read_csv(io.BytesIO(data), convert_options=options)
+    text = decode_text(data)
+    delimiter = delimiter_of(text)
+    header = text.partition("\n")[0].strip().replace('"', "").split(delimiter)
+    return pyarrow.csv.read_csv(
+        io.BytesIO(text.encode()),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
+        convert_options=pyarrow.csv.ConvertOptions(column_types={name: pa.string() for name in header}),
+    )
 
 
 def _absolute(location: str, base: str) -> str:
