@@ -74,10 +74,22 @@ def listed(*uids: str) -> bytes:
     return json.dumps([{**item, **classes} for item in items]).encode()
 
 
+NAMED = b'{"00081199": {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": ["UID"]}}]}}'
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "body", "there", "refused"),
     [
-        (200, JSON, b"{}", False, None),
+        (200, JSON, NAMED, False, None),
+        (200, f"{JSON}; charset=utf-8", NAMED, False, None),
+        (200, JSON, b"{}", True, None),  # says nothing of it
+        (200, JSON, b"{}", False, "does not say that it stored"),
+        (200, JSON, NAMED.replace(b"UID", b"1.2"), False, "does not say"),  # changed its UID
+        (204, "text/plain", b"", False, "does not say"),
+        (200, JSON, b"[{}]", False, "does not say"),
+        (200, JSON, b'{"0008', True, None),
+        (200, "application/dicom+xml", b"<half", False, "does not say"),
+        (200, "text/html; charset=utf-8", b"<form>", False, "web page; is it a login"),  # of a proxy
         (202, JSON, failed(0xA700), False, "A700"),
         (202, f"{JSON}; charset=utf-8", failed(0xA700), False, "A700"),
         (200, JSON, failed(0x0111), False, None),
@@ -99,6 +111,7 @@ def test_stored_is_what_the_archive_has(
 ) -> None:
     ds = files.photograph()
     found = listed(ds.SOPInstanceUID) if there else listed("1.2.3")  # some ignore what is searched for
+    body = body.replace(b"UID", ds.SOPInstanceUID.encode())
     web.answer = lambda method, path: (status, kind, body) if method == "POST" else (200, JSON, found)
     target = Send.model_validate({"web": {"url": web.url}})
     if refused is None:
@@ -106,6 +119,13 @@ def test_stored_is_what_the_archive_has(
     else:
         with pytest.raises(SendError, match=refused):
             send([ds], target)
+
+
+def test_an_archive_that_only_takes_is_believed(web: Web, files: ModuleType) -> None:
+    """Without QIDO-RS there is nobody to ask."""
+    web.answer = lambda method, path: (200 if method == "POST" else 501, "text/plain", b"")
+    send([files.photograph()], Send.model_validate({"web": {"url": web.url}}))
+    assert [line.split()[0] for line in web.asked] == ["POST", "GET"]
 
 
 def test_an_archive_that_does_not_answer_is_given_up(web: Web, files: ModuleType) -> None:

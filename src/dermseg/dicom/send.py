@@ -2,7 +2,8 @@
 
 An archive that has an object already is as good as one that takes it: UIDs are derived from their causes, so
 it can only be the same result (status 0111, duplicate SOP instance). HTTP 409 does not say that: it is how
-STOW-RS says that nothing was stored, for whatever reason (PS3.18 10.5.3). Then the archive is asked.
+STOW-RS says that nothing was stored, for whatever reason (PS3.18 10.5.3). Then the archive is asked. So it is
+where HTTP 200 does not name the object: that may be a proxy's word, and what is stored is removed here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Sequence
 from typing import Any
+from xml.etree.ElementTree import ParseError
 
 import requests
 from dicomweb_client.api import DICOMwebClient
@@ -128,6 +130,7 @@ def web_client(web: Web) -> DICOMwebClient:
     """
     session = create_session()
     session.verify = True if web.authority is None else str(web.authority)
+    session.headers["Accept"] = "application/dicom+json"  # of what is asked without saying which form
     session.hooks["response"].append(_plain_type)
     secret = read_secret(web)
     session.auth = secret.get("auth")
@@ -138,32 +141,49 @@ def web_client(web: Web) -> DICOMwebClient:
     return client
 
 
+class WebPageError(requests.RequestException):
+    """A page for people where an archive should answer: a proxy's login, as a rule."""
+
+
 def _plain_type(response: requests.Response, *arguments: Any, **options: Any) -> None:
     """Of ``application/dicom+json; charset=utf-8`` only the type: the client passes over any other text."""
-    kind = response.headers.get("Content-Type", "")
-    if kind.lower().startswith("application/"):
-        response.headers["Content-Type"] = kind.partition(";")[0].strip().lower()
+    kind = response.headers.get("Content-Type", "").lower()
+    if kind.startswith("application/"):
+        response.headers["Content-Type"] = kind.partition(";")[0].strip()
+    elif kind.startswith("text/html") and response.status_code < 300:
+        response.close()
+        raise WebPageError("answers with a web page; is it a login?")
 
 
 def _send_web(objects: Sequence[Dataset], web: Web) -> None:
     client = web_client(web)
     for dataset in objects:
+        name = dataset.SOPClassUID.name
         try:
             answer = client.store_instances([dataset])
         except requests.HTTPError as error:
             code = 0 if error.response is None else error.response.status_code
-            if error.response is not None and code == 409 and _is_there(client, dataset, error.response):
+            if (
+                error.response is not None
+                and code == 409
+                and _is_refused_copy(client, dataset, error.response)
+            ):
                 continue
             final = code in (400, 413, 415)
-            raise SendError(
-                f"{web.url} refused {dataset.SOPClassUID.name}: HTTP {code}", final=final
-            ) from error
+            raise SendError(f"{web.url} refused {name}: HTTP {code}", final=final) from error
+        except (requests.JSONDecodeError, ParseError, AttributeError, TypeError, KeyError):
+            answer = Dataset()  # nothing that can be understood
+        except WebPageError as error:
+            raise SendError(f"{web.url} {error}") from error
         except requests.RequestException as error:
             raise SendError(f"{web.url} cannot be reached ({type(error).__name__})") from error
-        reasons = _reasons(answer) - {_DUPLICATE}
-        if reasons:
-            shown = ", ".join(f"{reason:04X}" for reason in sorted(reasons))
-            raise SendError(f"{web.url} refused {dataset.SOPClassUID.name}: reason {shown}")
+        reasons = _reasons(answer)
+        if reasons - {_DUPLICATE}:
+            shown = ", ".join(f"{reason:04X}" for reason in sorted(reasons - {_DUPLICATE}))
+            raise SendError(f"{web.url} refused {name}: reason {shown}")
+        stored = {item.get("ReferencedSOPInstanceUID") for item in answer.get("ReferencedSOPSequence") or []}
+        if not reasons and dataset.SOPInstanceUID not in stored and _is_there(client, dataset) is False:
+            raise SendError(f"{web.url} does not say that it stored {name}, and does not list it")
 
 
 def _reasons(answer: Dataset) -> set[int]:
@@ -171,13 +191,18 @@ def _reasons(answer: Dataset) -> set[int]:
     return {int(item.get("FailureReason") or 0) for item in failed}
 
 
-def _is_there(client: DICOMwebClient, dataset: Dataset, refusal: requests.Response) -> bool:
-    """Whether an archive that stored nothing has the object: it says so, or it is asked (QIDO-RS)."""
+def _is_refused_copy(client: DICOMwebClient, dataset: Dataset, refusal: requests.Response) -> bool:
+    """Whether an archive that stored nothing has the object: it says so, or it is asked."""
     try:
         if _reasons(Dataset.from_json(refusal.json())) == {_DUPLICATE}:
             return True
     except (ValueError, TypeError, KeyError, AttributeError):  # no body, XML, or a text of its own
         pass
+    return _is_there(client, dataset) is True
+
+
+def _is_there(client: DICOMwebClient, dataset: Dataset) -> bool | None:
+    """Whether an archive lists an object (QIDO-RS); None where it does not take the question."""
     uid = str(dataset.SOPInstanceUID)
     try:
         found = client.search_for_instances(
@@ -186,5 +211,7 @@ def _is_there(client: DICOMwebClient, dataset: Dataset, refusal: requests.Respon
             search_filters={"SOPInstanceUID": uid},
         )
         return any(Dataset.from_json(item).get("SOPInstanceUID") == uid for item in found)
+    except requests.HTTPError:
+        return None
     except (requests.RequestException, ValueError, TypeError, KeyError, AttributeError):
         return False
