@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -114,3 +115,12 @@ def test_nothing_of_a_body_is_read_without_a_key(connect: Callable[[], socket.so
         connection.sendall(b"POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n")
         connection.settimeout(10)
         assert b" 401 " in connection.recv(65536).split(b"\r\n")[0]
+
+
+def test_idle_connections_outlive_those_of_proxies() -> None:
+    """Else nginx and load balancers answer 502 now and then: they keep connections for 60 s."""
+    from dermseg.apps.api.server import make_server
+    from dermseg.apps.api.settings import Settings
+
+    services: Any = SimpleNamespace(settings=Settings(state="state"), keys=None, metrics=None)
+    assert make_server(services).config.timeout_keep_alive > 60

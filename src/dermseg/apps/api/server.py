@@ -15,7 +15,8 @@ from dermseg.apps.api.services import Services
 from dermseg.apps.api.settings import Settings
 from dermseg.errors import ConfigError, UsageError
 
-_KEEP_ALIVE_S = 15
+# Proxies and load balancers keep a connection for 60 s, and would send a request into one that is just ended.
+_KEEP_ALIVE_S = 75
 
 
 def serve(settings: Settings) -> None:
