@@ -20,6 +20,8 @@ from safetensors.torch import save_file
 from dermseg.apps.cli.main import main
 from dermseg.errors import ConfigError, ModelError, UsageError
 from dermseg.experiments.predict import RunModel
+from dermseg.experiments.run import evaluate_run
+from dermseg.experiments.suite import TestConfig
 from dermseg.export.bundle import Named, _licence, export_run
 from dermseg.export.two_classes import as_one_channel
 from dermseg.export.write import check_output, write_bundle
@@ -165,6 +167,21 @@ def test_two_softmax_channels_become_the_lesion_and_more_are_refused(run: Path, 
     np.testing.assert_allclose(
         RunModel(tmp_path / "2", "cpu").probability(image), RunModel(run, "cpu").probability(image), atol=1e-4
     )
+
+
+def test_a_bundle_of_several_attributes_says_which_it_outlines(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"]["options"] |= {"classes": 2}
+    (other / "config.yaml").write_text(yaml.safe_dump(config))
+    save_file(build_model("unet", **config["model"]["options"]).state_dict(), other / BEST)
+    card = export_run(other, tmp_path / "two", Named("discs", "1", "CC0-1.0"), force=True)
+    assert any("2 maps; outlines and figures are those of the first" in text for text in card.limitations)
+    index = config["data"]["val"][0]["index"]
+    folder = evaluate_run(other, TestConfig(name="discs", index=index, split="val"))
+    said = json.loads((folder / "metrics.json").read_text())["protocol"]["text"]
+    assert "the first of 2 attributes" in said
 
 
 def test_two_softmax_channels_in_a_network_that_is_two_wide_inside() -> None:

@@ -25,7 +25,7 @@ from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, cells, run_
 from dermseg.files import write_json
 from dermseg.training.check import check_run
 from dermseg.training.checkpoint import BEST, CONFIG
-from dermseg.training.config import RunConfig, expand
+from dermseg.training.config import ModelConfig, RunConfig, expand
 from dermseg.training.run import train
 
 
@@ -143,7 +143,8 @@ def evaluate_run(folder: Path, test: TestConfig) -> Path:
     summary: dict[str, Any] = {
         **evaluation.summary(),
         "protocol": {
-            "text": f"{evaluation.n} images of {test.name}, split {test.split}, at the mask's own size, "
+            "text": f"{evaluation.n} images of {test.name}, split {test.split}, "
+            f"{_masks(model.config.model)}at the mask's own size, "
             "threshold 0.5, no post-processing, means over images",
             "index": str(index.absolute()),
             "split": test.split,
@@ -159,6 +160,15 @@ def evaluate_run(folder: Path, test: TestConfig) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     write_folder(target, evaluation, summary)
     return target
+
+
+def _masks(model: ModelConfig) -> str:
+    """Which of several masks an evaluation is about."""
+    if model.masks == 1:
+        return ""
+    return (
+        "all classes as one, " if model.outputs == "softmax" else f"the first of {model.masks} attributes, "
+    )
 
 
 def find_runs(folder: Path) -> Iterator[Path]:

@@ -173,7 +173,7 @@ def export_run(
         parameters=parameters,
         licence=named.licence or _licence(config),
         intended_use=INTENDED_USE,
-        limitations=[*LIMITATIONS, *named.notes],
+        limitations=[*LIMITATIONS, *_other_maps(network.classes), *named.notes],
         preprocessing=preprocessing,
         postprocessing=postprocessing,
         variants=stored.variants,
@@ -248,6 +248,13 @@ def _training(config: RunConfig, val_images: int, trials: list[dict[str, Any]]) 
         "threshold_chosen_on": f"{val_images} validation images",
         "postprocessing_trials": trials,
     }
+
+
+def _other_maps(classes: int) -> list[str]:
+    """What is said of a network of several attributes."""
+    if classes == 1:
+        return []
+    return [f"The network gives {classes} maps; outlines and figures are those of the first one."]
 
 
 def _averaged(config: RunConfig) -> dict[str, str]:
