@@ -116,6 +116,17 @@ def test_two_images_of_one_stem_do_not_share_a_proposal(
     assert all(item["confidence"] in (None, round(item["confidence"] or 0, 4)) for item in files)
 
 
+def test_one_file_that_cannot_be_written_is_no_end_for_the_others(
+    photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photographs / "a.json").mkdir()
+    (photographs / "b.png").rename(photographs / f"{'b' * 251}.png")  # too long with ".json"
+    assert _run("label", "propose", photographs) == 1
+    said = capsys.readouterr().err
+    assert "failed: a.png: its LabelMe file" in said and "1 proposed, 0 kept, 2 failed" in said
+    assert _run("label", "rank", photographs, "-o", photographs / "rank.csv") == 0
+
+
 def test_an_image_without_contrast_is_less_certain_than_a_clear_lesion() -> None:
     model = load_model()
     clear, _, _ = synthesize(1, (192, 192))

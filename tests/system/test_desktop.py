@@ -36,7 +36,8 @@ from dermseg.apps.desktop.theme import CLASS_COLOURS
 from dermseg.apps.desktop.window import Window
 from dermseg.data.labelme import draw_labels, read_labelme
 from dermseg.data.synthetic import synthesize
-from dermseg.errors import UsageError
+from dermseg.errors import ImageError, UsageError
+from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
 from dermseg.inference.predictor import load_model
 from dermseg.labeling.editor import files
@@ -395,6 +396,44 @@ def test_nothing_of_the_image_before_stays_with_a_broken_one(
     assert "cannot be read" in window.file_list.item(1).text()
 
 
+def test_names_too_long_for_what_lies_beside_them(qtbot: Any, show: Open, photographs: Path) -> None:
+    """Of 255 bytes the annotation has no place; of 250 it has one, and the journal another name."""
+    (photographs / "a.png").rename(photographs / f"{'x' * 246}.png")
+    (photographs / "b.png").rename(photographs / f"{'x' * 251}.png")
+    window = show(None)
+    window.open_inputs([photographs])
+    ready(qtbot, window)  # c.png
+    window.step(1)
+    ready(qtbot, window)
+    drag(qtbot, window, (100, 100), (140, 120))
+    opened = window.session.opened
+    assert opened is not None and opened.journal.problem is None and opened.journal.path.is_file()
+    window.step(1)
+    qtbot.waitUntil(lambda: "File name too long" in window.message.text(), timeout=60_000)
+    assert files.file_status(window.session.entries[1]) == "corrected"
+
+
+def test_work_of_many_days_goes_on_where_it_stopped(qtbot: Any, show: Open, photographs: Path) -> None:
+    window = show(photographs)
+    drag(qtbot, window, (100, 100), (140, 120))
+    assert window.session.opened is not None
+    journal = window.session.opened.journal.path
+    left = journal.read_bytes()
+    window.approve()
+    ready(qtbot, window)
+    window.close()
+    again = show(photographs)  # b.png has a proposal only
+    assert again.session.row == 1
+    drag(qtbot, again, (100, 100), (140, 120))
+    again.close()
+    last = show(photographs)
+    assert last.session.row == 1, "corrected, and not approved"
+    last.close()
+    (photographs / "a.json").unlink()
+    journal.write_bytes(left)  # as a crash leaves it
+    assert show(photographs).session.row == 0
+
+
 def test_live_picture(qtbot: Any, show: Open, tmp_path: Path) -> None:
     film = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 15, (640, 480))
@@ -418,6 +457,11 @@ def test_german_is_complete(show: Open) -> None:
     assert not reasons - set(words.GERMAN)
     window.guarded(lambda: window.open_inputs([]))
     assert window.message.text().startswith("kein Bild gefunden")
+    for data in (b"\0\0\0\x18ftypheic", b"\0\0\0\x18ftypqt  ", b"\0\0\0\x18ftypcrx "):
+        with pytest.raises(ImageError) as caught:
+            load_image(data + bytes(200))
+        said = Texts("de").error(caught.value)
+        assert "read" not in said and " as " not in said and "film," not in said
 
 
 def test_german_numbers_and_buttons(qtbot: Any) -> None:

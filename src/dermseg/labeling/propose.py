@@ -109,11 +109,11 @@ class LabelmeEncoder:
 def saved_by_person(source: ImageSource) -> bool:
     """Whether a LabelMe file that a person made or saved lies beside the image (no member of a zip)."""
     file = source.path.with_suffix(".json")
-    if source.member is not None or not file.exists():
+    if source.member is not None:
         return False
     try:
         return not is_proposal(read_labelme(file.read_bytes(), file))
-    except DataError:
+    except (OSError, DataError):
         return False
 
 
@@ -146,6 +146,9 @@ def propose(
             takers[file] = source.name  # an image that cannot be read takes no file
         except DermsegError as error:
             found.append(Proposal(source.name, "", "failed", error.reason))
+        except OSError as error:  # of this file alone, such as a name that is too long with ".json"
+            reason = f"its LabelMe file: {error.strerror or error}"
+            found.append(Proposal(source.name, "", "failed", reason))
         if progress:
             progress(number, len(sources))
     return found

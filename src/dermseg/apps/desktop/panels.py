@@ -9,6 +9,7 @@ from PySide6.QtGui import QBrush, QColor, QIcon, QPixmap
 from PySide6.QtWidgets import (
     QDockWidget,
     QFormLayout,
+    QHBoxLayout,
     QHeaderView,
     QLabel,
     QListWidget,
@@ -90,17 +91,29 @@ class Sliders(QWidget):
     def __init__(self, texts: Texts) -> None:
         super().__init__()
         form = QFormLayout(self)
+        self._texts = texts
         self._sliders: dict[str, QSlider] = {}
+        self._values: dict[str, QLabel] = {}
         for name, (lowest, highest, steps, start) in _RANGES.items():
             slider = QSlider(Qt.Orientation.Horizontal)
             slider.setRange(lowest, highest)
             slider.setValue(round(start * steps))
             slider.setAccessibleName(texts(name))
             slider.valueChanged.connect(lambda value, name=name: self._emit(name, value))
-            form.addRow(texts(name), slider)
-            self._sliders[name] = slider
+            self._sliders[name], self._values[name] = slider, QLabel()
+            self._values[name].setMinimumWidth(self.fontMetrics().horizontalAdvance("0,000"))
+            row = QHBoxLayout()
+            row.addWidget(slider)
+            row.addWidget(self._values[name])
+            form.addRow(texts(name), row)
+            self._show_value(name)
+
+    def _show_value(self, name: str) -> None:
+        decimals = 2 if _RANGES[name][2] > 1 else 0
+        self._values[name].setText(_number(self.value(name), self._texts, decimals))
 
     def _emit(self, name: str, value: int) -> None:
+        self._show_value(name)
         self.changed.emit(name, value / _RANGES[name][2])
 
     def value(self, name: str) -> float:
@@ -113,6 +126,7 @@ class Sliders(QWidget):
         was = slider.blockSignals(quiet)
         slider.setValue(round(value * _RANGES[name][2]))
         slider.blockSignals(was)
+        self._show_value(name)
 
     def move(self, name: str, by: float) -> None:  # type: ignore[override]
         """Move a slider by so much, as its keys do."""

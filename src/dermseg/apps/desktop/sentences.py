@@ -50,6 +50,16 @@ _ERRORS = {
     "the file is not an image of a kind that is read (JPEG, PNG, TIFF, BMP, WebP)": (
         "die Datei ist kein lesbares Bild (JPEG, PNG, TIFF, BMP, WebP)"
     ),
+    "camera raw files are not read": "Rohdaten von Kameras werden nicht gelesen",
+    "{kind} files are not read": "{kind} wird nicht gelesen",
+    "save it as JPEG, PNG or TIFF": "als JPEG, PNG oder TIFF speichern",
+    "save it as JPEG with the program that came with the camera": (
+        "mit dem Programm der Kamera als JPEG speichern"
+    ),
+    "is a film, not a photograph": "ist ein Film, kein Foto",
+    "save a still picture of it as JPEG or PNG": "ein Einzelbild daraus als JPEG oder PNG speichern",
+    "the colour mode {mode} is not read": "der Farbmodus {mode} wird nicht gelesen",
+    "save it as RGB": "als RGB speichern",
     "the file is truncated: {how}": "die Datei ist abgeschnitten: {how}",
     "copy it again from where it came, or save it anew in an image program": (
         "erneut von der Quelle kopieren oder in einem Bildprogramm neu speichern"
@@ -81,6 +91,7 @@ _ERRORS = {
     "No space left on device": "kein Platz mehr auf dem Datenträger",
     "No such file or directory": "Datei oder Ordner gibt es nicht",
     "Not a directory": "kein Ordner",
+    "File name too long": "Dateiname zu lang",
 }
 _PATTERNS = {
     re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+)", re.escape(english)), re.DOTALL): german

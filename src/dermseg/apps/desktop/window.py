@@ -92,14 +92,17 @@ class Window(QMainWindow):
     # -- images
 
     def open_inputs(self, inputs: Sequence[str | Path]) -> None:
-        """Take files, folders, globs or zips, and open the first image."""
+        """Take files, folders, globs or zips, and go on where the work stopped, else with the first image."""
         entries = self.session.find(inputs)  # first: where there are none, what is open stays
         self._leave()
         self.session.take(entries)
         self.file_list.show_names([entry.name for entry in self.session.entries])
-        for row in range(len(self.session.entries)):
-            self._show_status(row)
-        self.file_list.setCurrentRow(0)
+        states = [self._show_status(row) for row in range(len(self.session.entries))]
+        done = [row for row, state in enumerate(states) if state in ("corrected", "approved")]
+        last = done[-1] if done else 0
+        if states[last] == "approved":
+            last = (last + 1) % len(states)
+        self.file_list.setCurrentRow(states.index("unsaved") if "unsaved" in states else last)
 
     def open_row(self, row: int) -> None:
         """Open an image of the list. What was under way for the one before is saved or cancelled."""
@@ -209,7 +212,8 @@ class Window(QMainWindow):
         self.save()
         self.step(1)
 
-    def _show_status(self, row: int) -> None:
+    def _show_status(self, row: int) -> str | None:
+        """Show how far an image is, and give it; ``unsaved`` before all else."""
         entry = self.session.entries[row]
         opened = self.session.opened
         status: Status | None
@@ -220,6 +224,7 @@ class Window(QMainWindow):
             if row in self.session.unreadable:
                 status = None
         self.file_list.show_status(row, entry.name, status, unsaved)
+        return "unsaved" if unsaved else status
 
     # -- the camera
 

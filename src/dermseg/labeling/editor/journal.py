@@ -8,6 +8,7 @@ off at the end is noticed by its checksum and left out. It is removed when the a
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import struct
 import zlib
@@ -20,14 +21,18 @@ from dermseg.labeling.editor.document import Document, Status
 from dermseg.labeling.editor.tiles import Step
 
 _MAGIC = b"dermseg journal 1\n"
+_MAX_NAME = 251  # bytes: disks take 255, and ".new" may follow
 _HEAD = struct.Struct("<cII")  # kind, length, CRC-32 of kind and content
 ELSEWHERE = "make the folder writable, or name another one with -o"  # where nothing can be saved
 _KINDS = {"base": b"B", "step": b"S", "undo": b"U", "redo": b"R", "status": b"T", "origin": b"O"}
 
 
 def journal_path(annotation: Path) -> Path:
-    """Where the journal of an annotation file lies: beside it, hidden."""
-    return annotation.with_name(f".{annotation.name}.journal")
+    """Where the journal of an annotation file lies: beside it, hidden; a hash where the name is too long."""
+    name = f".{annotation.name}.journal"
+    if len(os.fsencode(name)) > _MAX_NAME:
+        name = f".{hashlib.sha256(os.fsencode(annotation.name)).hexdigest()[:32]}.journal"
+    return annotation.with_name(name)
 
 
 class Journal:
