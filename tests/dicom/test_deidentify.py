@@ -289,6 +289,16 @@ def test_reports_and_documents_are_left_out(files: ModuleType, tmp_path: Path) -
     assert run.failed == 2 and not list((tmp_path / "out").rglob("*.dcm"))
 
 
+def test_what_a_picture_lacks_is_named(files: ModuleType, tmp_path: Path) -> None:
+    for keyword in ("SOPInstanceUID", "Rows", "PixelData"):
+        ds = files.photograph()
+        ds[keyword].value = None
+        ds.save_as(tmp_path / f"{keyword}.dcm")
+    run = deidentify(find_files([tmp_path]), tmp_path / "out", KEY)
+    reasons = {outcome.error for outcome in run.outcomes}
+    assert reasons == {f"the DICOM file has no {name}" for name in ("SOPInstanceUID", "Rows", "PixelData")}
+
+
 def test_ordinary_images_lose_their_metadata(files: ModuleType, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x9003], exif[0x013B] = 6, "1999:01:02 03:04:05", "Zorvath"

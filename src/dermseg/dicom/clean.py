@@ -37,6 +37,7 @@ _DUMMY: dict[str, Any] = {
     "DS": 0,
     "AT": 0,
 }
+_NEEDED = ("SOPClassUID", "SOPInstanceUID", "Rows", "Columns", "BitsAllocated", "PixelData")
 _NUMBERS = frozenset(["US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"])
 _TEXT = frozenset(["LO", "SH", "AE", "LT", "ST", "UT", "UC", "UR", "PN", "CS", "AS"])
 
@@ -66,6 +67,9 @@ def clean(dataset: Dataset, pseudonyms: Pseudonyms, retain: frozenset[str]) -> C
     """
     if "PixelData" not in dataset:
         raise ImageError(f"a {class_name(dataset)} is not de-identified: only pictures are")
+    missing = [name for name in _NEEDED if not dataset.get(name)]
+    if missing:
+        raise ImageError(f"the DICOM file has no {', '.join(missing)}")
     work = _Work(dataset, pseudonyms, retain)
     work.secrets = find_traces(dataset, retain)
     syntax = transfer_syntax(dataset)
