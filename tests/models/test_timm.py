@@ -25,6 +25,7 @@ NAMES = (
     "efficientnet_lite0",
     "convnext_atto",
     "swin_tiny_patch4_window7_224",
+    "mambaout_femto",
 )
 
 
@@ -38,6 +39,15 @@ def test_a_network_with_an_encoder_of_timm_trains(name: str) -> None:
     out.square().mean().backward()
     decoder = [p for n, p in network.named_parameters() if not n.startswith("encoder.")]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in decoder)
+
+
+def test_channels_last_are_known_where_the_shapes_do_not_tell() -> None:
+    encoder = build_model("encoder_unet", encoder="timm:mambaout_femto", **DECODER).eval().encoder
+    with torch.inference_mode():
+        x = torch.randn(1, 3, 192, 192)  # at stride 4: 48 rows, 48 columns, 48 channels
+        first, last = encoder(x)[0], encoder.network(x)[0]
+    assert first.shape == (1, 48, 48, 48)
+    assert torch.equal(first, last.permute(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])

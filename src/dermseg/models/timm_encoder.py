@@ -66,14 +66,13 @@ class TimmEncoder(Encoder):
         if strides not in (_STRIDES, _STRIDES[1:]):
             raise _no_pyramid(name)
         self.channels = tuple(widths[i] for i in self._taken)
+        # some networks give (N, H, W, C), which shapes alone do not tell where H is C
+        self._channels_last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = self.network(x)
-        # some networks keep their channels last: (N, H, W, C)
-        return [
-            maps[i] if maps[i].shape[1] == width else maps[i].permute(0, 3, 1, 2)
-            for i, width in zip(self._taken, self.channels, strict=True)
-        ]
+        taken = [maps[i] for i in self._taken]
+        return [each.permute(0, 3, 1, 2) for each in taken] if self._channels_last else taken
 
 
 def _no_pyramid(name: str) -> ConfigError:
