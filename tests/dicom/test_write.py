@@ -267,6 +267,20 @@ def test_the_same_causes_give_the_same_bytes(model: Model, files: ModuleType) ->
     assert len(derive_uid("x")) <= 64
 
 
+def test_another_version_never_reuses_a_uid(
+    model: Model, files: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may write another result, which an archive would take for a copy of the one that it has."""
+    ds = files.photograph()
+    first = write(model, files, ds)[2]
+    monkeypatch.setattr("dermseg.dicom.identity.__version__", "0.0.0")
+    for kind, made in write(model, files, ds)[2].items():
+        assert made.SOPInstanceUID != first[kind].SOPInstanceUID
+        assert made.SeriesInstanceUID != first[kind].SeriesInstanceUID
+        if kind == "dicom-seg":  # the lesion is the same one
+            assert made.SegmentSequence[0].TrackingUID == first[kind].SegmentSequence[0].TrackingUID
+
+
 def test_patients_stay_as_they_stand_even_where_the_standard_is_broken(
     model: Model, files: ModuleType
 ) -> None:

@@ -4,7 +4,8 @@ Decisions
 ---------
 - UIDs are derived, not drawn: the same image, model and options give the same UIDs. A result that is sent
   twice (after a crash, or because nobody knows whether the first one arrived) is then one object in the
-  archive, and a client can ask whether it is there.
+  archive, and a client can ask whether it is there. Another version of dermseg gives others: it may write
+  another result, of which an archive that has the first one would keep nothing.
 - ``2.25.`` and a 128-bit number (PS3.5 B.2): no registered root is needed. The number is the beginning of a
   SHA-256 with the version and variant bits of a name-based UUID (RFC 9562, version 8).
 - The lesion's tracking UID follows from the image and its number alone: another model's outline of the same
@@ -88,11 +89,11 @@ class Origin:
 
     def uid(self, kind: str) -> str:
         """UID of the object of that kind (``dicom-seg``)."""
-        return derive_uid(self.image_uid, self.key, kind)
+        return derive_uid(self.image_uid, self.key, __version__, kind)
 
     def series_uid(self, kind: str) -> str:
         """UID of the series that holds objects of that kind for all images of the photograph's series."""
-        return derive_uid(str(self.image.SeriesInstanceUID), self.key, kind, "series")
+        return derive_uid(str(self.image.SeriesInstanceUID), self.key, __version__, kind, "series")
 
     def tracking_uid(self, number: int) -> str:
         """UID that follows lesion `number` (1 is the largest) of this photograph."""
