@@ -191,3 +191,10 @@ def test_reference_masks_of_all_sets_are_read(data_dir: Path) -> None:
     ]
     assert len(lesions) == 20
     assert all(load_mask(source).any() for source in lesions)
+
+
+def test_a_photograph_with_every_value_is_not_taken_for_a_label_map() -> None:
+    every = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    with pytest.raises(MaskError) as caught:
+        load_mask(png(every))
+    assert "two values" in str(caught.value.hint)

@@ -26,6 +26,7 @@ from dermseg.images.sources import ImageSource, as_source
 BoolMask = npt.NDArray[np.bool_]
 # Share of pixels that may lie between black and white: the ringing of a JPEG, the rim of a resized mask.
 MAX_MIDTONES = 0.05
+MAX_LABELS = 100  # a photograph often has each of the 256 values, a label map never
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def binarize(values: npt.NDArray[Any], *, lossy: bool = False) -> tuple[BoolMask
             f"is not a binary mask: {len(levels)} different values from {low:g} to {high:g}, "
             f"{middle:.1%} of the pixels between black and white",
             hint="'dermseg measure' takes a label map where its name ends in _labels"
-            if low == 0 and high == len(levels) - 1
+            if low == 0 and high == len(levels) - 1 < MAX_LABELS
             else "a mask has two values, such as 0 and 255",
         )
     note = f"{len(levels)} different values; those from {np.ceil(top / 2):g} up taken as lesion"

@@ -178,8 +178,14 @@ def _course(followed: Followed) -> str:
     dated = len(dates) == len(taken)
     xs = [float((one - dates[0]).days) for one in dates] if dated else [number + 1.0 for number in numbers]
     ys = [100.0, *(100 * (1 + (found.change.area or 0.0)) for found in known)]
+    ranges = [found.change.area_range for found in known]
+    ends = [None, *(None if one is None else (100 * (1 + one[0]), 100 * (1 + one[1])) for one in ranges)]
+    reach = [*ys, *(value for one in ends if one is not None for value in one)]
     x = svg.Axis("days" if dated else "photograph", min(xs), max(*xs, min(xs) + 1), counts=True)
-    room = 0.1 * (max(ys) - min(ys)) + 2
-    y = svg.Axis("area, % of the first", max(0.0, min(ys) - room), max(ys) + room)
-    plot = svg.curves([svg.Series("area", xs, ys)], x, y, f"Area of {followed.lesion} over time")
-    return plots((plot, "Area over time."))
+    room = 0.1 * (max(reach) - min(reach)) + 2
+    y = svg.Axis("area, % of the first", max(0.0, min(reach) - room), max(reach) + room)
+    title = f"Area of {followed.lesion or 'the lesion'} over time"
+    plot = svg.curves([svg.Series("area", xs, ys, ends)], x, y, title)
+    # Without its range a change of 2 % fills the picture.
+    bars = " Bars: the range within which the change lies." if any(ends) else ""
+    return plots((plot, f"Area over time.{bars}"))

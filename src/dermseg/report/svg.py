@@ -19,11 +19,12 @@ _DASHES = ("", "7 3", "2 3", "9 3 2 3")
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A line through points that all lie within the axes."""
+    """A line through points that all lie within the axes; ``ends`` are intervals of some of them."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
+    ends: Sequence[tuple[float, float] | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,9 @@ def curves(
         plot.line([x.low, x.high], [y.low, y.high], "var(--soft)", "4 4", 1.0)
     for i, one in enumerate(series):
         plot.line(one.x, one.y, stroke_of(i), _DASHES[i // len(_STROKES) % len(_DASHES)], 2.0)
+        for px, ends in zip(one.x, one.ends, strict=False):
+            if ends is not None:
+                plot.line([px, px], ends, stroke_of(i), "", 1.2)
         for px, py in zip(one.x, one.y, strict=True):
             plot.dot(px, py, stroke_of(i), f"{one.name}: {_text(px)}, {_text(py)}")
     return plot.svg()

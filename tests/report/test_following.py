@@ -1,0 +1,29 @@
+"""The page on lesions over time."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+
+import numpy as np
+
+from dermseg.images.sources import as_source
+from dermseg.inference.following import Comparison, Followed, Photograph, Visit
+from dermseg.measure.change import Change
+from dermseg.report.following import FollowingPage
+
+
+def test_a_course_shows_the_range_of_each_change() -> None:
+    """Without it a change of 2 %, far below what can be told, fills the picture."""
+    view = np.full((30, 40, 3), 180, np.uint8)
+    photographs = [Photograph(as_source(f"{day}.jpg"), "arm", date(2026, 1, day)) for day in (1, 2, 3)]
+    visits = tuple(Visit(one, "ok", view=view, lesion=np.zeros((30, 40), bool)) for one in photographs)
+    changes = [Change("skin", 1.0, area, 0.0, ends) for area, ends in ((-0.02, (-0.12, 0.08)), (0.01, None))]
+    comparisons = tuple(Comparison(0, n, change, None, None) for n, change in enumerate(changes, start=1))
+    page = FollowingPage()
+    page.add(Followed("arm", visits, comparisons))
+    html = page.render()
+    lines = re.findall(r'<polyline points="([^"]+)"', html)
+    across = [line for line in lines if len({point.split(",")[0] for point in line.split()}) == 1]
+    assert len(lines) == 2 and len(across) == 1
+    assert "Bars: the range" in html and ">90<" in html
