@@ -19,7 +19,11 @@ from highdicom.sr import srread
 from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 
+from dermseg.dicom.deidentify import deidentify
+from dermseg.dicom.find import find_files
 from dermseg.dicom.identity import Origin, derive_uid
+from dermseg.dicom.pseudonyms import Pseudonyms
+from dermseg.dicom.to_png import write_pngs
 from dermseg.dicom.write import to_bytes, write_objects
 from dermseg.errors import ImageError
 from dermseg.images.decode import decode
@@ -97,7 +101,12 @@ def test_objects_are_valid_and_read_back(
     assert np.array_equal(probability.pixel_array, np.rint(result.probability * 255))
     header = open_header(tmp_path / "dicom-probability.dcm")
     assert np.array_equal(np.asarray(decode(header)), probability.pixel_array)
-    capture = load_image(tmp_path / "dicom-sc.dcm")
+    with pytest.raises(ImageError, match="outline on it, not a photograph"):
+        load_image(tmp_path / "dicom-sc.dcm")  # it would be segmented, or trained on
+    capture = load_image(tmp_path / "dicom-sc.dcm", allow_drawn_on=True)
+    sources = find_files([tmp_path / "dicom-sc.dcm"])
+    assert write_pngs(sources, tmp_path / "png")[0].error is None
+    assert deidentify(sources, tmp_path / "clean", Pseudonyms(bytes(32))).failed == 0
     assert np.abs(capture.pixels.astype(int) - files.lesion()).mean() < 4
 
 

@@ -160,7 +160,8 @@ def _warnings(dataset: Any) -> list[str]:
 
 
 def _text_warning(cleaned: bytes) -> list[str]:
-    lines = find_text(load_image(cleaned).pixels)  # what cannot be decoded cannot be searched: left out
+    # What cannot be decoded cannot be searched: left out.
+    lines = find_text(load_image(cleaned, allow_drawn_on=True).pixels)
     where = ", ".join(f"x {x}, y {y}, {width} x {height}" for x, y, width, height in lines[:3])
     return [f"looks like text in the picture at {where}"] if lines else []
 

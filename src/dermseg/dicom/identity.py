@@ -26,10 +26,9 @@ from typing import Any
 from pydicom import Dataset
 
 from dermseg.errors import ImageError
-from dermseg.images.dicom import class_name
+from dermseg.images.dicom import MANUFACTURER, class_name
 from dermseg.version import __version__
 
-MANUFACTURER = "dermseg"
 ROOT = "2.25."
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 

@@ -41,9 +41,10 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from dermseg.dicom.identity import MANUFACTURER, Origin, derive_uid, equipment, parameters
+from dermseg.dicom.identity import Origin, derive_uid, equipment, parameters
 from dermseg.dicom.segmentation import SERIES_NUMBERS
 from dermseg.dicom.source import frame_numbers, put_back, reference
+from dermseg.images.dicom import MANUFACTURER
 from dermseg.inference.result import Result
 from dermseg.measure.geometry import Reading
 

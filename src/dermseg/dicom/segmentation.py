@@ -17,8 +17,9 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
-from dermseg.dicom.identity import MANUFACTURER, Origin, equipment, parameters
+from dermseg.dicom.identity import Origin, equipment, parameters
 from dermseg.dicom.source import put_back, reference
+from dermseg.images.dicom import MANUFACTURER
 
 SERIES_NUMBERS = {"dicom-seg": 9001, "dicom-probability": 9002, "dicom-sr": 9003, "dicom-sc": 9004}
 _COLOUR = (45402, 49740, 44872)  # CIELab of a light orange, as PS3.3 C.10.7.1.1 scales it

@@ -45,7 +45,7 @@ def write_pngs(sources: Sequence[ImageSource], out: Path, *, overwrite: bool = F
     done = []
     for source in sources:
         try:
-            loaded = load_image(source)
+            loaded = load_image(source, allow_drawn_on=True)
         except DermsegError as error:
             done.append(Converted(source.name, error=error.reason))
             continue

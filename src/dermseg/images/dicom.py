@@ -25,6 +25,7 @@ from dermseg.images.headers import Header, dicom_error
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+MANUFACTURER = "dermseg"  # of the objects that dermseg writes
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
@@ -163,6 +164,8 @@ def _header(dataset: Dataset, data: bytes) -> Header:
         spacing_mm=spacing,
         taken=taken_on(dataset),
         mask_only=dataset.get("SOPClassUID") == SEGMENTATION,
+        drawn_on=dataset.get("Manufacturer") == MANUFACTURER
+        and "OVERLAY" in (dataset.get("ImageType") or ()),
     )
 
 

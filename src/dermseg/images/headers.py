@@ -22,7 +22,7 @@ _EXTENSIONS: dict[str, tuple[str, ...]] = {
 }
 # DICOM without its preamble: an element of group 0002 or 0008, its VR in letters or a length below 64 kB.
 _BARE_DICOM = re.compile(rb"[\x02\x08]\x00[\x00-\x20]\x00(?:[A-Z]{2}|..\x00\x00)", re.DOTALL)
-_CONVERT = "save it as JPEG, PNG or TIFF"
+_CONVERT = "save it as JPEG, PNG or TIFF with an image program; another name alone changes nothing"
 _DEVELOP = "save it as JPEG with the program that came with the camera"
 # Kinds of the container that pictures and films of phones share (ISO/IEC 14496-12).
 _STILLS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1", b"avif", b"avis")
@@ -60,6 +60,8 @@ class Header:
         Day on which the picture was taken, where the file says it and its clock can be trusted (DICOM).
     mask_only
         The file holds a mask and no photograph (DICOM Segmentation).
+    drawn_on
+        The file is dermseg's own picture with the outline drawn on it (DICOM).
     """
 
     format: Format
@@ -76,6 +78,7 @@ class Header:
     spacing_mm: tuple[float, float] | None = None
     taken: date | None = None
     mask_only: bool = False
+    drawn_on: bool = False
 
 
 def sniff(head: bytes) -> Format:

@@ -91,6 +91,7 @@ def load_image(
     min_side: int | None = None,
     max_pixels: int = MAX_PIXELS,
     allow_truncated: bool = False,
+    allow_drawn_on: bool = False,
 ) -> LoadedImage:
     """Load an image; safe to call from several threads.
 
@@ -104,6 +105,8 @@ def load_image(
         Larger pictures are refused before they are decoded.
     allow_truncated
         Take what is there of a JPEG, PNG or BMP that is cut off.
+    allow_drawn_on
+        Take dermseg's own DICOM pictures with the outline drawn on them, which are no photographs any more.
 
     Returns
     -------
@@ -123,6 +126,8 @@ def load_image(
         header = open_header(source, max_pixels)
         if header.mask_only:
             raise ImageError("the DICOM file is a Segmentation, not a photograph")
+        if header.drawn_on and not allow_drawn_on:
+            raise ImageError("the DICOM file is a picture with dermseg's outline on it, not a photograph")
         image = decode(header, min_side=min_side, allow_truncated=allow_truncated)
         pixels, notes = to_rgb(image, header.bits)
     except ImageError as error:
