@@ -52,7 +52,9 @@ _ERRORS = {
     ),
     "camera raw files are not read": "Rohdaten von Kameras werden nicht gelesen",
     "{kind} files are not read": "{kind} wird nicht gelesen",
-    "save it as JPEG, PNG or TIFF": "als JPEG, PNG oder TIFF speichern",
+    "save it as JPEG, PNG or TIFF with an image program; another name alone changes nothing": (
+        "mit einem Bildprogramm als JPEG, PNG oder TIFF speichern; ein anderer Name allein genügt nicht"
+    ),
     "save it as JPEG with the program that came with the camera": (
         "mit dem Programm der Kamera als JPEG speichern"
     ),
