@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -138,6 +139,21 @@ def test_an_archive_that_does_not_answer_is_given_up(web: Web, files: ModuleType
     with pytest.raises(SendError, match="ReadTimeout"):
         send([files.photograph()], target)
     assert len(web.asked) == 1  # the queue tries again, nobody else
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://127.0.0.1:{closed}", "Connection refused"),
+        ("https://127.0.0.1:{open}", "wrong version number|record"),
+    ],
+)
+def test_why_an_archive_is_away_is_said(web: Web, files: ModuleType, url: str, reason: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = server.getsockname()[1]
+    target = Send.model_validate({"web": {"url": url.format(closed=closed, open=web.server.server_port)}})
+    with pytest.raises(SendError, match=reason):
+        send([files.photograph()], target)
 
 
 def test_what_is_listed_and_not_given_keeps_nobody_waiting(

@@ -176,7 +176,7 @@ def _send_web(objects: Sequence[Dataset], web: Web) -> None:
         except WebPageError as error:
             raise SendError(f"{web.url} {error}") from error
         except requests.RequestException as error:
-            raise SendError(f"{web.url} cannot be reached ({type(error).__name__})") from error
+            raise SendError(f"{web.url} cannot be reached ({cause_of(error)})") from error
         reasons = _reasons(answer)
         if reasons - {_DUPLICATE}:
             shown = ", ".join(f"{reason:04X}" for reason in sorted(reasons - {_DUPLICATE}))
@@ -184,6 +184,22 @@ def _send_web(objects: Sequence[Dataset], web: Web) -> None:
         stored = {item.get("ReferencedSOPInstanceUID") for item in answer.get("ReferencedSOPSequence") or []}
         if not reasons and dataset.SOPInstanceUID not in stored and _is_there(client, dataset) is False:
             raise SendError(f"{web.url} does not say that it stored {name}, and does not list it")
+
+
+def cause_of(error: BaseException) -> str:
+    """Why a request failed, in the system's words, which lie some errors deep; no address, no value."""
+    if isinstance(error, DermsegError):
+        return error.message
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"HTTP {response.status_code}"
+    found: BaseException | None = error
+    while found is not None:
+        words = getattr(found, "verify_message", None) or getattr(found, "strerror", None)
+        if words:
+            return str(words)
+        found = found.__cause__ or found.__context__
+    return type(error).__name__
 
 
 def _reasons(answer: Dataset) -> set[int]:

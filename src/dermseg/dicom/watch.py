@@ -22,7 +22,7 @@ from dermseg.dicom.config import PacsConfig, Watch
 from dermseg.dicom.identity import is_ours
 from dermseg.dicom.queue import Queue, State
 from dermseg.dicom.receive import IMAGE_CLASSES
-from dermseg.dicom.send import web_client
+from dermseg.dicom.send import cause_of, web_client
 from dermseg.dicom.work import Worker, log
 from dermseg.dicom.write import to_bytes
 from dermseg.errors import DermsegError
@@ -61,7 +61,7 @@ class Watcher:
                 log("polled", found=found)
             except Exception as error:  # what an archive answers can be anything: it is asked again
                 failures += 1
-                log("poll_failed", reason=type(error).__name__)
+                log("poll_failed", reason=cause_of(error))
             wait = self.watch.poll_s
             stop.wait(max(wait, self.config.retry.delay_s(failures)) if failures else wait)
 
@@ -122,7 +122,7 @@ class Watcher:
                 whole = False
                 wait = self.config.retry.delay_s(failures + 1)
                 self._missed[uid] = failures + 1, time.monotonic() + wait
-                log("not_fetched", seconds=wait, reason=_reason(error))
+                log("not_fetched", seconds=wait, reason=cause_of(error))
                 continue
             self._missed.pop(uid, None)
             found += self.queue.add(uid, self.worker.work_key, "web", data, state=state)
@@ -143,11 +143,6 @@ def _pages(search: Callable[..., list[dict[str, Any]]], key: str) -> Iterator[di
         for item in page:
             seen.add(str(_value(item, key)))
             yield item
-
-
-def _reason(error: Exception) -> str:
-    response = getattr(error, "response", None)
-    return type(error).__name__ if response is None else f"HTTP {response.status_code}"
 
 
 def _value(item: dict[str, Any], tag: str) -> Any:
