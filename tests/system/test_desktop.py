@@ -248,6 +248,23 @@ def test_threshold_never_moves_a_drawing_from_a_file(
     assert np.array_equal(draw_labels(saved, ["lesion"]), drawn)
 
 
+def test_the_threshold_shown_is_that_of_the_outline(qtbot: Any, show: Open, photographs: Path) -> None:
+    """Of an image opened again "higher" took it from 0.56 to 0.55, and from the image before to the next."""
+    window = show(photographs)
+    own = window.session.model().card.postprocessing.threshold
+    window.step(1)
+    ready(qtbot, window)
+    window.sliders.set_value("Threshold", 0.9)
+    qtbot.waitUntil(lambda: window.session.result is not None and window.session.result.threshold == 0.9)
+    qtbot.waitUntil(lambda: not window.assistant.worker.working, timeout=60_000)
+    window.step(-1)
+    qtbot.waitUntil(lambda: window.session.opened is not None, timeout=60_000)
+    assert window.sliders.value("Threshold") == round(own, 2)
+    window.step(1)
+    qtbot.waitUntil(lambda: window.session.opened is not None, timeout=60_000)
+    assert window.sliders.value("Threshold") == 0.9
+
+
 def hold_model(window: Any, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """The window's model answers when the event is set."""
     model, looked = window.session.model(), threading.Event()

@@ -22,7 +22,7 @@ from PySide6.QtWidgets import (
 )
 
 from dermseg.apps.desktop.texts import Texts
-from dermseg.apps.desktop.theme import CLASS_COLOURS
+from dermseg.apps.desktop.theme import CLASS_COLOURS, ONLY_FIRST, ONLY_SECOND
 from dermseg.labeling.editor.compare import Disagreement
 from dermseg.labeling.editor.document import Status
 from dermseg.measure.geometry import Reading
@@ -183,6 +183,14 @@ class Table(QTableWidget):
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setShowGrid(False)
 
+    def show_heads(self, heads: Sequence[tuple[str, tuple[int, int, int] | None]]) -> None:
+        """Name the columns, some in the colour that the picture has for them."""
+        for column, (text, colour) in enumerate(heads):
+            head = QTableWidgetItem(text)
+            if colour is not None:
+                head.setForeground(QColor(*colour))
+            self.setHorizontalHeaderItem(column, head)
+
     def show_rows(self, rows: Sequence[Sequence[str]]) -> None:
         """Other content."""
         self.setRowCount(len(rows))
@@ -222,6 +230,12 @@ def reading_rows(reading: Reading, expected_dice: float | None, texts: Texts) ->
     if expected_dice is not None:
         rows.append((texts("Expected Dice"), _number(expected_dice, texts, 2)))
     return rows
+
+
+def disagreement_heads(texts: Texts) -> list[tuple[str, tuple[int, int, int] | None]]:
+    """The columns of ``disagreement_rows``; the panel is narrow."""
+    here, there = (texts(whose).replace(" ", "\n") for whose in ("Only here", "Only there"))
+    return [(texts("Class"), None), ("Dice", None), (here, ONLY_FIRST), (there, ONLY_SECOND)]
 
 
 def disagreement_rows(found: Sequence[Disagreement], texts: Texts) -> list[tuple[str, str, str, str]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dermseg.apps.desktop.render import Layer
 from dermseg.apps.desktop.theme import CLASS_COLOURS, ONLY_FIRST, ONLY_SECOND
+from dermseg.inference.bundle import load_bundle
 from dermseg.inference.predictor import Model, load_model
 from dermseg.inference.result import Result
 from dermseg.labeling.editor.claim import Claim
@@ -60,6 +61,7 @@ class Session:
         self.hidden: set[str] = set()
         self._model_name = model
         self._model: Model | None = None
+        self._own_threshold: float | None = None
         self._lock = threading.Lock()
         self._claim: Claim | None = None
 
@@ -69,6 +71,16 @@ class Session:
             if self._model is None:
                 self._model = load_model(self._model_name)
             return self._model
+
+    def threshold(self) -> float:
+        """What the open image's outline was proposed with, where its file says so, else the model's own."""
+        facts = None if self.opened is None else self.opened.document.annotation.extra.get("dermseg")
+        noted = facts.get("threshold") if isinstance(facts, dict) else None
+        if isinstance(noted, float) and 0 < noted < 1:
+            return noted
+        if self._own_threshold is None:
+            self._own_threshold = load_bundle(self._model_name).card.postprocessing.threshold
+        return self._own_threshold
 
     def find(self, inputs: Sequence[str | Path]) -> list[Entry]:
         """Look for images, for ``take``.

@@ -14,7 +14,15 @@ from dermseg.apps.desktop.canvas import Canvas
 from dermseg.apps.desktop.editing import Editing
 from dermseg.apps.desktop.live import Live
 from dermseg.apps.desktop.menus import build_menus
-from dermseg.apps.desktop.panels import ClassList, FileList, Message, Sliders, Table, dock
+from dermseg.apps.desktop.panels import (
+    ClassList,
+    FileList,
+    Message,
+    Sliders,
+    Table,
+    disagreement_heads,
+    dock,
+)
 from dermseg.apps.desktop.questions import Questions
 from dermseg.apps.desktop.readout import Readout
 from dermseg.apps.desktop.render import Renderer
@@ -67,7 +75,7 @@ class Window(QMainWindow):
         self.other.hide()
         self.setCentralWidget(self.splitter)
         self.readings.horizontalHeader().hide()
-        self.differences.setHorizontalHeaderLabels([t("Class"), "Dice", t("Only here"), t("Only there")])
+        self.differences.show_heads(disagreement_heads(t))
         left, right = Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea
         dock(self, t("Images"), self.file_list, left)
         dock(self, t("Classes"), self.class_list, right)
@@ -126,6 +134,7 @@ class Window(QMainWindow):
 
     def _opened(self, row: int, opened: Opened, renderer: Renderer) -> None:
         self.session.adopt(row, opened)
+        self.sliders.set_value("Threshold", self.session.threshold(), quiet=True)
         renderer.opacity = self.sliders.value("Opacity")
         pen = Pen(opened.document, opened.pixels, self.session.label)
         pen.tool, pen.tolerance = self.editing.tool, self.sliders.value("Tolerance")
