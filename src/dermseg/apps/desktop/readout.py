@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QTimer
 
-from dermseg.apps.desktop.panels import disagreement_rows, reading_rows
+from dermseg.apps.desktop.panels import disagreement_heads, disagreement_rows, reading_rows
 from dermseg.apps.desktop.worker import Worker
 from dermseg.measure.geometry import Reading, measure_mask
 
@@ -73,6 +73,7 @@ class Readout:
         if window.session.second is None or window.session.opened is None:
             return
         found = window.session.compare()
+        window.differences.show_heads(disagreement_heads(window.texts))
         window.difference_dock.show()
         if not window.other.isVisible():
             window.other.show()

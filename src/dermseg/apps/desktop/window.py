@@ -14,15 +14,7 @@ from dermseg.apps.desktop.canvas import Canvas
 from dermseg.apps.desktop.editing import Editing
 from dermseg.apps.desktop.live import Live
 from dermseg.apps.desktop.menus import build_menus
-from dermseg.apps.desktop.panels import (
-    ClassList,
-    FileList,
-    Message,
-    Sliders,
-    Table,
-    disagreement_heads,
-    dock,
-)
+from dermseg.apps.desktop.panels import ClassList, FileList, Message, Sliders, Table, dock
 from dermseg.apps.desktop.questions import Questions
 from dermseg.apps.desktop.readout import Readout
 from dermseg.apps.desktop.render import Renderer
@@ -75,7 +67,6 @@ class Window(QMainWindow):
         self.other.hide()
         self.setCentralWidget(self.splitter)
         self.readings.horizontalHeader().hide()
-        self.differences.show_heads(disagreement_heads(t))
         left, right = Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea
         dock(self, t("Images"), self.file_list, left)
         dock(self, t("Classes"), self.class_list, right)
