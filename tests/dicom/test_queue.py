@@ -25,6 +25,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 
+from dermseg.apps.cli.main import main
 from dermseg.audit import verify
 from dermseg.dicom import service
 from dermseg.dicom.config import Dimse, PacsConfig, Retry, Send, Tls, load_config
@@ -299,7 +300,11 @@ def test_connections_that_say_nothing_keep_nobody_waiting(
 
 
 def test_every_job_has_its_audit_record_once(
-    files: ModuleType, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: ModuleType,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """In a log that outlives the queue, whose job numbers then begin again."""
     log = tmp_path / "audit" / "audit.jsonl"
@@ -323,6 +328,13 @@ def test_every_job_has_its_audit_record_once(
     assert verify(log).ok and [record["verdict"] for record in records] == ["reject"] * 2
     first, second = (record["subject"].split("/") for record in records)
     assert first[:2] == second[:2] == ["dicom", "1"] and first[2] != second[2]
+    # They are found by the image, whatever else an archive changed in its file; and no other image's.
+    for uid, found in (("1.2.3", records), ("1.2.3.4", [])):
+        path = tmp_path / "of the archive.dcm"
+        path.write_bytes(files.to_bytes(files.photograph(SOPInstanceUID=uid, encoding="rle")))
+        with pytest.raises(SystemExit):
+            main(["audit", "show", str(log), "--image", str(path)])
+        assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == found
 
 
 def test_a_header_that_no_result_can_name_is_a_dead_letter_at_once(

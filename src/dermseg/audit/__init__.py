@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from dermseg.audit.log import AuditLog, Receipt
-from dermseg.audit.record import AuditError, Entry, read_key, verdict_of
+from dermseg.audit.record import AuditError, Entry, image_mark, read_key, verdict_of
 from dermseg.audit.verify import Verification, verify
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Entry",
     "Receipt",
     "Verification",
+    "image_mark",
     "read_key",
     "verdict_of",
     "verify",

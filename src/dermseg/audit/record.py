@@ -50,8 +50,8 @@ class Entry:
     actor
         The id of the key or user that asked, never the key.
     subject
-        What it is about: the id of the request, ``job/<id>/<number>``, ``dicom/<job>/<digest>`` of the work
-        beside a PACS, or ``seq/<number>`` of the record that is overridden.
+        What it is about: the id of the request, ``job/<id>/<number>``, of the work beside a PACS
+        ``dicom/<job>/<digest>/<image>`` (`image_mark`), or ``seq/<number>`` of the record that is overridden.
     input_sha256, model_sha256, config_sha256, output_sha256
         Of the image file as it came, of the network, of everything else that shapes the mask (card and
         options), and of the mask as PNG.
@@ -83,6 +83,11 @@ class Entry:
             value = getattr(self, name)
             if value is not None and not _DIGEST.fullmatch(value):
                 raise UsageError(f"audit {name} is not a SHA-256 in 64 hexadecimal digits")
+
+
+def image_mark(sop_instance_uid: str) -> str:
+    """Stands for a DICOM image: of its UID, because archives do not keep the bytes of the file that came."""
+    return hashlib.sha256(sop_instance_uid.encode()).hexdigest()[:32]
 
 
 def verdict_of(status: str, verdict: str | None, needs_review: bool | None) -> str:

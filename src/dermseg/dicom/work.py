@@ -13,7 +13,7 @@ from io import BytesIO
 
 from pydicom import dcmread
 
-from dermseg.audit import AuditLog, Entry, read_key, verdict_of
+from dermseg.audit import AuditLog, Entry, image_mark, read_key, verdict_of
 from dermseg.dicom.config import PacsConfig
 from dermseg.dicom.disk import write_synced
 from dermseg.dicom.identity import Origin, work_key
@@ -155,7 +155,7 @@ class Worker:
         input_sha256 = hashlib.sha256(data).hexdigest()
         # Job numbers begin again with every queue, and one log may outlive many.
         digest = hashlib.sha256(f"{job.received!r} {self.work_key} {input_sha256}".encode()).hexdigest()
-        subject = f"dicom/{job.id}/{digest[:32]}"
+        subject = f"dicom/{job.id}/{digest[:32]}/{image_mark(job.image_uid)}"
         if subject in self._audited:
             return
         verdict, judged = result.verdict, result.judgement

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,27 +65,40 @@ def show(
     log: LogArgument,
     *,
     image: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Only results for this image file, byte for byte.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Only results for this image (a DICOM image by its UID, too)."),
     ] = None,
 ) -> None:
     """Print records as JSON lines. It does not check the chain; 'dermseg audit verify' does."""
-    import hashlib
-
     if not log.is_file():
         raise UsageError("there is no audit log", file=log)
-    wanted = None
-    if image is not None:
-        try:
-            wanted = hashlib.sha256(image.read_bytes()).hexdigest()
-        except OSError as error:
-            raise UsageError(f"cannot be read: {error.strerror or error}", file=image) from None
+    wanted = None if image is None else _marks(image)
     with log.open(encoding="utf-8", errors="replace") as file:
         for line in file:
-            if wanted is None or f'"input_sha256":"{wanted}"' in line:
+            if wanted is None or any(mark in line for mark in wanted):
                 try:
                     sys.stdout.write(json.dumps(json.loads(line)) + "\n")
                 except ValueError:
                     say(f"not a record: {line[:60]!r}")
+
+
+def _marks(image: Path) -> list[str]:
+    """What stands in the records of an image."""
+    import hashlib
+
+    from dermseg.audit import image_mark
+    from dermseg.errors import ImageError
+    from dermseg.images.dicom import read_dataset
+
+    try:
+        data = image.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot be read: {error.strerror or error}", file=image) from None
+    marks = [f'"input_sha256":"{hashlib.sha256(data).hexdigest()}"']
+    if data[128:132] == b"DICM":
+        with suppress(ImageError):  # damaged, or without the extra [dicom]: its bytes alone
+            marks.append(f'/{image_mark(str(read_dataset(data).get("SOPInstanceUID")))}"')
+    return marks
 
 
 def _receipt(text: str) -> Receipt:
