@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import csv
 import math
+import os
+import unicodedata
 from datetime import date, datetime
 from pathlib import Path
 
@@ -82,7 +84,13 @@ def _parse(values: dict[str, str], taken: date | None, path: Path, line: int) ->
 
 def _source(location: str, root: Path) -> ImageSource:
     path, member = split_location(location)
-    return ImageSource(name=printable_name(location), path=root / path, member=member)
+    return ImageSource(name=printable_name(location), path=_there(root / path), member=member)
+
+
+def _there(path: Path) -> Path:
+    """The file as it is called on disk: one that came from a Mac may hold "ü" as two signs."""
+    forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFD", "NFC"))
+    return next((form for form in (path, *forms) if os.path.lexists(form)), path)
 
 
 def _moment(text: str, path: Path, line: int) -> datetime:

@@ -13,6 +13,7 @@ from pathlib import Path
 from dermseg.data.spreadsheet import open_table
 from dermseg.errors import DataError
 from dermseg.evaluation.table import Evaluation, Fact
+from dermseg.images.names import typed_name
 
 ID_COLUMNS = ("image_id", "isic_id", "image", "image_name")
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -69,7 +70,7 @@ def read_metadata(path: str | Path) -> dict[str, dict[str, Fact]]:
     table: dict[str, dict[str, Fact]] = {}
     for row in reader:
         facts = {fact: _parse(fact, row[column] or "") for fact, column in used.items()}
-        image_id = (row[identity] or "").strip()
+        image_id = typed_name((row[identity] or "").strip())
         if image_id and table.setdefault(image_id, facts) != facts:
             raise DataError(f"line {reader.line_num}: '{image_id}' is named twice and differently", file=file)
     return table
@@ -83,12 +84,12 @@ def attach(evaluation: Evaluation, metadata: Mapping[str, Mapping[str, Fact]]) -
     DataError
         None of the images is in the metadata.
     """
-    known = sum(score.image_id in metadata for score in evaluation.scores)
+    known = sum(typed_name(score.image_id) in metadata for score in evaluation.scores)
     if evaluation.scores and not known:
         first = evaluation.scores[0].image_id
         raise DataError(f"the metadata names none of the {evaluation.n} images, for example not '{first}'")
     scores = [
-        replace(score, facts={**score.facts, **metadata.get(score.image_id, {})})
+        replace(score, facts={**score.facts, **metadata.get(typed_name(score.image_id), {})})
         for score in evaluation.scores
     ]
     return Evaluation(scores, evaluation.failures)

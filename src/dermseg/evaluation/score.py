@@ -29,6 +29,7 @@ from dermseg.evaluation.table import Evaluation, Fact, Failure, ImageScore
 from dermseg.images import masks
 from dermseg.images.find import find_images
 from dermseg.images.load import load_image
+from dermseg.images.names import typed_name
 from dermseg.images.roles import mask_root
 from dermseg.images.sources import ImageSource
 from dermseg.inference.threads import available_cpus
@@ -66,7 +67,7 @@ def image_id_of(name: str) -> str:
     >>> image_id_of("masks/ISIC_0000000_segmentation.png")
     'ISIC_0000000'
     """
-    stem = PurePosixPath(name).stem
+    stem = typed_name(PurePosixPath(name).stem)
     return _MARKS.sub("", stem) or stem
 
 
@@ -262,7 +263,7 @@ def _without(sources: Sequence[ImageSource], leading: int) -> dict[str, list[Ima
     table: dict[str, list[ImageSource]] = {}
     for source in sources:
         folders = PurePosixPath(source.name).parent.parts[leading:]
-        table.setdefault("/".join((*folders, image_id_of(source.name))), []).append(source)
+        table.setdefault(typed_name("/".join((*folders, image_id_of(source.name)))), []).append(source)
     return table
 
 

@@ -57,6 +57,11 @@ def printable_name(relative: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]", "_", relative)
 
 
+def typed_name(name: str) -> str:
+    """A name to compare others with: the disks of Macs hold two signs where a keyboard types one ("ü")."""
+    return unicodedata.normalize("NFC", name)
+
+
 def cell_name(name: str) -> str:
     """A relative path in a table that people open in a spreadsheet, where ``=`` begins a formula.
 
@@ -105,7 +110,7 @@ class UniqueNames:
         return f"{folder}{slash}{stem}-{number}{dot}{extension}"
 
     def _claim(self, name: str) -> bool:
-        key = unicodedata.normalize("NFC", name).casefold()
+        key = typed_name(name).casefold()
         if key in self._taken:
             return False
         self._taken.add(key)

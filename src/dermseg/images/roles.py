@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dermseg.errors import UsageError
 from dermseg.images.find import find_images
+from dermseg.images.names import typed_name
 from dermseg.images.sources import ImageSource
 
 JOURNAL, RUN = "journal.jsonl", "run.json"  # in the output folders of ``dermseg segment``
@@ -127,4 +128,4 @@ def _is_explanation(source: ImageSource, stems: set[str]) -> bool:
 
 
 def _stem(source: ImageSource) -> str:
-    return PurePosixPath(source.name).stem.lower()
+    return typed_name(PurePosixPath(source.name).stem.lower())

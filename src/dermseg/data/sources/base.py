@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from dermseg.errors import DataError, ImageError
-from dermseg.images.names import portable_name
+from dermseg.images.names import portable_name, typed_name
 from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS, ImageSource
 from dermseg.images.zips import open_zip
 
@@ -108,7 +108,7 @@ def list_entries(inputs: Sequence[str | Path]) -> list[Entry]:
         elif path.suffix.lower() == ".zip" and path.is_file():
             entries.extend(_list_zip(path))
         elif path.is_file():
-            virtual = PurePosixPath(path.absolute().parent.name, path.name)
+            virtual = PurePosixPath(path.absolute().parent.name, typed_name(path.name))
             entries.append(Entry(virtual, ImageSource(name=path.name, path=path)))
         else:
             raise DataError("no such file or folder", file=path)
@@ -125,9 +125,8 @@ def _list_folder(folder: Path) -> Iterator[Entry]:
             if len(relative.parts) == 1:
                 yield from _list_zip(path)
             continue
-        yield Entry(
-            PurePosixPath(name, relative.as_posix()), ImageSource(name=relative.as_posix(), path=path)
-        )
+        inside = relative.as_posix()
+        yield Entry(PurePosixPath(name, typed_name(inside)), ImageSource(name=inside, path=path))
 
 
 def _list_zip(path: Path) -> Iterator[Entry]:

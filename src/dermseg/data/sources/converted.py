@@ -25,7 +25,7 @@ from dermseg.data.sources.base import Candidate, Entry, Found, is_image_name
 from dermseg.errors import DataError
 from dermseg.files import atomic_write
 from dermseg.images.masks import encode_mask
-from dermseg.images.names import portable_name
+from dermseg.images.names import portable_name, typed_name
 from dermseg.images.sources import ImageSource
 
 LABELME = "labelme"
@@ -239,7 +239,7 @@ def _beside(images: dict[PurePosixPath, Entry], path: PurePosixPath, named: str)
     """The image that a LabelMe file names, or the one that is called like the file; several where only the
     name is known and more than one has it: to take any of them would put an outline on another lesion.
     """
-    wanted = [part for part in named.replace("\\", "/").split("/") if part not in ("", ".")]
+    wanted = [part for part in typed_name(named).replace("\\", "/").split("/") if part not in ("", ".")]
     place = list(path.parts[:-1])
     for part in wanted:
         if part == "..":

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from dermseg.data.sources.base import GLOBAL_ID
 from dermseg.data.spreadsheet import open_table
 from dermseg.errors import DataError
+from dermseg.images.names import typed_name
 from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS
 
 _ID = ("isic_id", "image_id", "image", "image_name", "filename", "file", "name")
@@ -130,7 +131,7 @@ def read_splits(file: str | Path, column: str = "split") -> SplitTable:
 
 def _image_id(text: str) -> str:
     """An image id that may be given as a file; a dot in it is none of a file ("IMG.001", DICOM's UIDs)."""
-    path = PurePosixPath(text)
+    path = PurePosixPath(typed_name(text))
     return path.stem if path.suffix.lower() in IMAGE_EXTENSIONS | DICOM_EXTENSIONS else path.name
 
 
