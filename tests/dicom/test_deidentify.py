@@ -201,16 +201,25 @@ def test_the_same_key_keeps_patients_and_studies_together(files: ModuleType, tmp
     [
         ("", set()),
         ("uids", {"SOPInstanceUID", "StudyInstanceUID"}),
-        ("device", {"DeviceSerialNumber"}),
+        ("device", {"DeviceSerialNumber", "UDISequence"}),
         ("institution", {"InstitutionName"}),
         ("patient", {"PatientSex", "PatientAge"}),
-        ("dates", {"StudyDate", "ContentDate", "AcquisitionDateTime"}),
+        ("dates", {"StudyDate", "ContentDate", "AcquisitionDateTime", "TimezoneOffsetFromUTC"}),
+        ("shifted-dates", {"TimezoneOffsetFromUTC"}),
     ],
 )
 def test_options_retain_what_they_name(
     files: ModuleType, tmp_path: Path, retain: str, kept: set[str]
 ) -> None:
-    values = {"DeviceSerialNumber": "SN 44", "InstitutionName": "St. Elsewhere", "PatientAge": "055Y"}
+    device = Dataset()
+    device.UniqueDeviceIdentifier = "(01)00389701000128(21)77"
+    values: dict[str, Any] = {
+        "DeviceSerialNumber": "SN 44",
+        "UDISequence": [device],
+        "InstitutionName": "St. Elsewhere",
+        "PatientAge": "055Y",
+        "TimezoneOffsetFromUTC": "+0100",
+    }
     ds = files.photograph(**values)
     (tmp_path / "a.dcm").write_bytes(files.to_bytes(ds))
     deidentify(find_files([tmp_path / "a.dcm"]), tmp_path / "out", KEY, parse_retain(retain))

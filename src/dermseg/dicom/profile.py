@@ -37,17 +37,21 @@ def _words(text: str) -> frozenset[str]:
 _RETAINED: dict[str, frozenset[str]] = {
     "device": _words(
         "DeviceSerialNumber DeviceUID DeviceID DeviceDescription DeviceLabel StationName GantryID DetectorID "
-        "CassetteID PlateID GeneratorID PerformedStationName PerformedStationAETitle XRaySourceID"
+        "CassetteID PlateID GeneratorID PerformedStationName PerformedStationAETitle XRaySourceID "
+        "UDISequence UniqueDeviceIdentifier"
     ),
     "institution": _words(
         "InstitutionName InstitutionAddress InstitutionalDepartmentName InstitutionCodeSequence "
         "InstitutionalDepartmentTypeCodeSequence ClinicalTrialSiteID ClinicalTrialSiteName "
-        "ClinicalTrialCoordinatingCenterName"
+        "ClinicalTrialCoordinatingCenterName ClinicalTrialProtocolEthicsCommitteeName"
     ),
     "patient": _words(
         "PatientSex PatientAge PatientSize PatientWeight EthnicGroup SmokingStatus PregnancyStatus "
         "PatientSexNeutered"
     ),
+    # Dates and times go by their value representation.
+    "dates": frozenset(["TimezoneOffsetFromUTC"]),
+    "shifted-dates": frozenset(["TimezoneOffsetFromUTC"]),
 }
 # Dates about the person, not about the visit: no option retains them.
 _ALWAYS_PERSONAL = frozenset(
