@@ -152,7 +152,7 @@ def _plain_type(response: requests.Response, *arguments: Any, **options: Any) ->
         response.headers["Content-Type"] = kind.partition(";")[0].strip()
     elif kind.startswith("text/html") and response.status_code < 300:
         response.close()
-        raise WebPageError("answers with a web page; is it a login?")
+        raise WebPageError("it answers with a web page; is it a login?")
 
 
 def _send_web(objects: Sequence[Dataset], web: Web) -> None:
@@ -173,8 +173,6 @@ def _send_web(objects: Sequence[Dataset], web: Web) -> None:
             raise SendError(f"{web.url} refused {name}: HTTP {code}", final=final) from error
         except (requests.JSONDecodeError, ParseError, AttributeError, TypeError, KeyError):
             answer = Dataset()  # nothing that can be understood
-        except WebPageError as error:
-            raise SendError(f"{web.url} {error}") from error
         except requests.RequestException as error:
             raise SendError(f"{web.url} cannot be reached ({cause_of(error)})") from error
         reasons = _reasons(answer)
@@ -190,6 +188,8 @@ def cause_of(error: BaseException) -> str:
     """Why a request failed, in the system's words, which lie some errors deep; no address, no value."""
     if isinstance(error, DermsegError):
         return error.message
+    if isinstance(error, WebPageError):
+        return str(error)
     response = getattr(error, "response", None)
     if response is not None:
         return f"HTTP {response.status_code}"
