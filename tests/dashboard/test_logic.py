@@ -249,7 +249,8 @@ def test_an_evaluation_has_the_intervals_of_its_own_page(tmp_path: Path) -> None
     summary = summarise(Evaluation(scores))
     write_json(tmp_path / METRICS_FILE, summary)
     shown = {row["metric"]: (row["low"], row["high"]) for row in findings.read_summary(tmp_path)}
-    assert shown["dice"] == tuple(best_interval(summary["dice"]) or ()) != tuple(summary["dice"]["ci95"])
+    assert shown["Dice"] == tuple(best_interval(summary["dice"]) or ()) != tuple(summary["dice"]["ci95"])
+    assert "HD95, pixels" in shown, "the names of its page too"
 
 
 def test_a_folder_of_results_that_is_gone_has_none(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from dermseg.evaluation.failures import describe_failure, worst_images
 from dermseg.evaluation.metrics import dice, jaccard
 from dermseg.evaluation.output import METRICS_FILE, PER_IMAGE
 from dermseg.evaluation.table import read_per_image
+from dermseg.report.names import NAMES
 from dermseg.report.strata import best_interval
 
 CURVES = "metrics.jsonl"
@@ -93,7 +94,8 @@ def read_summary(path: Path) -> list[dict[str, Any]]:
     for name, value in summary.items():
         if isinstance(value, dict) and "mean" in value and "bca95" in value:
             low, high = best_interval(value) or (None, None)
-            rows.append({"metric": name.replace("_", " "), "mean": value["mean"], "low": low, "high": high})
+            title = NAMES.get(name, name.replace("_", " "))
+            rows.append({"metric": title, "mean": value["mean"], "low": low, "high": high})
     return rows
 
 

@@ -78,6 +78,7 @@ def _draw_evaluation(chosen: findings.Found) -> None:
     with left:
         st.subheader("Figures", anchor=False)
         st.dataframe(findings.read_summary(chosen.path), hide_index=True, width="stretch")
+        st.caption("Means over images; low and high are the ends of their 95 % intervals.")
     with right:
         st.subheader("Worst images", anchor=False)
         st.dataframe(findings.worst_rows(chosen.path), hide_index=True, width="stretch")
