@@ -12,9 +12,11 @@ import torch
 
 from dermseg.errors import ModelError
 from dermseg.export.onnx import fold_batch_norm, to_onnx
+from dermseg.export.quantize import quantize
 from dermseg.inference.session import OrtSession
 from dermseg.models import build_model, count_parameters
 from dermseg.models.network import SegmentationNetwork
+from dermseg.models.stored import read_parameters
 from dermseg.registry import ARCHITECTURES, Architecture
 from dermseg.training.checkpoint import load_weights, save_weights
 
@@ -192,3 +194,17 @@ def test_folding_batch_norms_changes_nothing(entry: Architecture) -> None:
     with torch.inference_mode():
         difference = heads(network(image()))[0] - heads(fold_batch_norm(network)(image()))[0]
     assert difference.abs().max() < 1e-4
+
+
+@every
+def test_its_exported_form_runs_as_int8_and_keeps_the_names_of_its_weights(entry: Architecture) -> None:
+    network = tiny(entry).eval()
+    data, x = to_onnx(network, SIZE), image()
+    small, _ = quantize(data, x.numpy(), lambda _: 0.0)
+    with torch.inference_mode():
+        expected = heads(network(x))[0].numpy()
+    assert np.abs(OrtSession(small, threads=1)(x.numpy()) - expected).max() < 0.5 * np.abs(expected).max()
+    if entry.name != "transunet":  # whose group norms and linear layers are taken apart
+        names = read_parameters(data)
+        wanted = [name for name in fold_batch_norm(network).state_dict() if not name.startswith("heads.")]
+        assert [name for name in wanted if name not in names and not name.endswith("bias")] == []

@@ -23,6 +23,7 @@ from dermseg.experiments.predict import RunModel
 from dermseg.experiments.run import evaluate_run
 from dermseg.experiments.suite import TestConfig
 from dermseg.export.bundle import Named, _licence, export_run
+from dermseg.export.rebuild import rebuild
 from dermseg.export.two_classes import as_one_channel
 from dermseg.export.write import check_output, write_bundle
 from dermseg.inference.bundle import load_bundle
@@ -30,9 +31,11 @@ from dermseg.inference.card import read_card
 from dermseg.inference.predictor import load_model
 from dermseg.inference.runtimes_openvino import openvino_installed
 from dermseg.models import build_model, count_parameters
+from dermseg.training.check import check_run
 from dermseg.training.checkpoint import BEST
 from dermseg.training.config import ModelConfig, load_config
 from dermseg.training.run import train
+from dermseg.training.start import load_run
 
 HAS_OPENVINO = openvino_installed()
 
@@ -290,6 +293,13 @@ def test_a_pruned_unetpp_is_the_head_of_the_whole(run: Path, tmp_path: Path) -> 
     session = ort.InferenceSession(load_bundle(tmp_path / "small").read_model())
     (logits,) = session.run(["logits"], {"image": x.numpy()})
     np.testing.assert_allclose(logits, head, atol=0.01)
+    export_run(tmp_path / "run", tmp_path / "whole", Named("whole", "1", "CC0-1.0"), force=True)
+    for name, expected in (("small", head), ("whole", whole(x).detach())):  # of several heads there is one
+        with torch.no_grad():
+            again = rebuild(load_bundle(tmp_path / name))(x)
+        np.testing.assert_allclose(again, expected, atol=0.01)
+        start = load_run(run / "config.yaml", str(tmp_path / name))
+        check_run(start)
     with pytest.raises(ConfigError, match="cannot be pruned to depth 3"):
         export_run(tmp_path / "run", tmp_path / "none", Named("x", "1", "CC0-1.0"), prune=3)
     with pytest.raises(SystemExit) as ended:

@@ -126,6 +126,8 @@ def export_run(
         network = network.model_copy(update={"options": {**network.options, "widths": [*model.widths]}})
     if network.outputs == "softmax":
         model, network = as_one_channel(model, network)
+    if isinstance(model, UNetPlusPlus):  # the graph has the deepest head alone
+        network = network.model_copy(update={"options": {**network.options, "deep_supervision": False}})
     all_options = without_pretrained(network.options)
     if "." not in network.architecture:  # defaults may change; the card of this network must not
         known = inspect.signature(type(model)).parameters.values()

@@ -23,15 +23,21 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from dermseg.errors import UsageError
 from dermseg.export.opset import EXPORTED, OLDEST, lower_opset
 from dermseg.models.stored import HALF
+from dermseg.models.transunet import StandardizedConv
 
 INPUT_NAME, OUTPUT_NAME = "image", "logits"
 OPSET, NEWEST = 20, 23  # what torch writes unless told otherwise, and the newest it knows
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` in evaluation mode with every convolution-norm pair folded into one."""
+    """A copy of ``model`` in evaluation mode with every convolution-norm pair folded into one.
+
+    Standardized filters are computed once, too.
+    """
     model = copy.deepcopy(model).eval()
     for module in model.modules():
+        if isinstance(module, StandardizedConv):
+            module.fold_()
         if not isinstance(module, nn.Sequential):
             continue
         for i in range(len(module) - 1):

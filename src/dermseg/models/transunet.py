@@ -28,9 +28,18 @@ class StandardizedConv(nn.Conv2d):
     """Convolution whose filters have mean 0 and variance 1 (Qiao 2019, arXiv:1903.10520)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True, correction=0)
-        weight = (self.weight - mean) / torch.sqrt(variance + 1e-5)
+        weight = self._standardized()
         return F.conv2d(input, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    @torch.no_grad()
+    def fold_(self) -> None:
+        """Become the plain convolution with these filters: nothing of them is computed for an image."""
+        self.weight.copy_(self._standardized())
+        self.__class__ = nn.Conv2d  # type: ignore[assignment]
+
+    def _standardized(self) -> Tensor:
+        variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True, correction=0)
+        return (self.weight - mean) / torch.sqrt(variance + 1e-5)
 
 
 def _norm(channels: int, groups: int = 32) -> nn.GroupNorm:
