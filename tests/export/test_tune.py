@@ -28,6 +28,14 @@ def test_the_threshold_is_where_the_edges_are() -> None:
     assert {t["step"] for t in trials} == {"threshold", "keep_largest", "fill_holes", "smooth"}
 
 
+def test_where_all_thresholds_do_alike_it_is_the_middle() -> None:
+    reference = np.zeros((32, 32), bool)
+    reference[8:24, 8:24] = True
+    sure = np.where(reference, np.float32(0.98), np.float32(0.01))
+    assert tune([Labelled("sure", sure, reference)])[0].threshold == 0.5
+    assert tune([Labelled("nothing found", np.zeros_like(sure), reference)])[0].threshold == 0.5
+
+
 def test_a_step_is_taken_where_it_gains() -> None:
     rng = np.random.default_rng(0)
     post, trials = tune([item(rng, 0.5, True, True) for _ in range(3)])

@@ -43,7 +43,7 @@ def rebuild(bundle: Bundle, variant: str | None = None) -> nn.Module:
             f"torch cannot rebuild '{card.architecture}' from variant '{variant or card.default_variant}': "
             + first_line(error, 2),
             file=bundle.path,
-            hint="bundles of this version's 'dermseg export' can be; segmenting needs no torch: "
-            "--runtime onnxruntime",
+            hint="those of this version's 'dermseg export' can be, but for transunet and timm encoders; "
+            "segmenting needs no torch: --runtime onnxruntime",
         ) from None
     return network.eval()

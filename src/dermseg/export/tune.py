@@ -61,7 +61,7 @@ def tune(items: Sequence[Labelled], min_gain: float = 1e-4) -> tuple[Postprocess
         return figures["objective"]
 
     plain = {t: attempt("threshold", PLAIN.model_copy(update={"threshold": t})) for t in THRESHOLDS}
-    best = max(plain, key=lambda t: plain[t])
+    best = max(plain, key=lambda t: (plain[t], -abs(t - 0.5)))  # where all do alike, the middle
     post = PLAIN.model_copy(update={"threshold": best, "keep_largest": True})
     current = attempt("keep_largest", post)
     steps: list[tuple[str, dict[str, Any]]] = [("fill_holes", {"fill_holes": True})]
