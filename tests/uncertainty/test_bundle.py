@@ -49,6 +49,13 @@ def main_ok(*arguments: object) -> None:
     assert done.value.code in (0, None)
 
 
+def test_where_nothing_was_found_no_agreement_is_expected() -> None:
+    """It was 0.69, as for many an outline, and not among the least sure."""
+    nothing = load_model().segment(np.full((150, 200, 3), (205, 160, 140), np.uint8))
+    assert nothing.status == "no_lesion" and nothing.confidence == 0.0
+    assert nothing.judgement is not None and nothing.judgement.needs_review
+
+
 def test_the_bundle_is_whole_and_its_outlines_are_the_same(fitted: Path, tiny_bundle: Path) -> None:
     before, after = load_model(tiny_bundle), load_model(fitted / "bundle")
     assert after.trust is not None and after.trust.fitted["images"] == {"drawn calib": 30, "drawn val": 30}

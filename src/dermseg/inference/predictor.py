@@ -38,6 +38,7 @@ from dermseg.quality.gate import read_gate
 from dermseg.quality.measures import SIDE
 from dermseg.quality.verdict import Finding
 from dermseg.uncertainty.features import map_features
+from dermseg.uncertainty.predicted_dice import NO_OUTLINE
 from dermseg.uncertainty.repeatability import Repeatability, load_repeatability
 from dermseg.uncertainty.trust import load_trust
 
@@ -214,8 +215,10 @@ class Model:
         height, width = size
         judgement = None
         if self.trust is not None:
-            features = map_features(probability, cleaned.labels > 0, cleaned.threshold)
-            judgement = self.trust.dice.judge(features)
+            judgement = NO_OUTLINE
+            if found.area:
+                features = map_features(probability, cleaned.labels > 0, cleaned.threshold)
+                judgement = self.trust.dice.judge(features)
             confidence = judgement.predicted_dice
         else:
             confidence = postprocess.boundary_confidence(probability, cleaned) if found.area else 0.0

@@ -28,7 +28,7 @@ class Result:
         ``ok`` or ``no_lesion``.
     confidence
         In [0, 1]: the Dice that is expected of the mask (``judgement.predicted_dice``). For a bundle without
-        a fitted estimate, ``postprocess.boundary_confidence``, which is 0 where nothing was found.
+        a fitted estimate, ``postprocess.boundary_confidence``. 0 where nothing was found.
     area_px, area_fraction
         Number of mask pixels, and their share of the image.
     width, height

@@ -53,6 +53,10 @@ class Judgement:
     needs_review: bool
 
 
+# Of a map without an outline, which nothing was fitted on: whoever sees a lesion agrees in no pixel of it.
+NO_OUTLINE = Judgement(0.0, 0.0, 1.0, needs_review=True)
+
+
 class Regression(Stored):
     """A fitted ridge regression; part of a bundle.
 
