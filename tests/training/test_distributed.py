@@ -56,6 +56,7 @@ def test_two_processes_learn_what_one_does(tiny_config: tuple[Path, Any], tmp_pa
     one, two = tmp_path / "one", tmp_path / "two"
     result = torchrun(config, "-o", two)
     assert result.returncode == 0, result.stderr
+    assert "FutureWarning" not in result.stderr
     progress = train(load_config(config), one, quiet=True)
 
     mine, theirs = events(one), events(two)

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,7 +87,9 @@ class World:
         synchronize_batch_norm(model, device)
         # every rank computes the same batch-norm statistics, so there are no buffers to send around
         ids = [device.index] if device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # newer torch has another name for it
+            return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 
 
 def torchrun_world() -> World:
