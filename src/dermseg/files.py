@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -147,3 +148,9 @@ def delimiter_of(table: str) -> str:
     """What stands between the columns of a CSV table, by its first line."""
     header = table.partition("\n")[0]
     return next((mark for mark in "\t;" if mark in header), ",")
+
+
+def as_on_disk(path: Path) -> Path:
+    """The path as its file is called: one that came from a Mac may hold as two signs what was typed as one."""
+    forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFD", "NFC"))
+    return next((form for form in (path, *forms) if os.path.lexists(form)), path)

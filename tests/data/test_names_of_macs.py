@@ -19,6 +19,7 @@ from dermseg.evaluation.metadata import read_metadata as read_facts
 from dermseg.evaluation.score import score_folders
 from dermseg.images.find import find_images
 from dermseg.images.roles import tell_apart
+from dermseg.labeling.editor.files import list_images, read_annotation
 
 TYPED = "Fuß ü"
 ON_DISK = unicodedata.normalize("NFD", TYPED)
@@ -70,6 +71,13 @@ def test_outlines_of_labelme_find_their_image(photographs: Path) -> None:
     content = {"shapes": [shape], "imagePath": f"{TYPED}.png", "imageHeight": 40, "imageWidth": 50}
     (photographs / "other.json").write_text(json.dumps(content), encoding="utf-8")
     assert len(import_dataset([photographs], kind="labelme", folder=photographs.parent / "made").rows) == 1
+
+
+def test_a_second_reader_has_typed_the_name(photographs: Path, tmp_path: Path) -> None:
+    content = {"shapes": [], "imagePath": f"{TYPED}.png", "imageHeight": 40, "imageWidth": 50}
+    (tmp_path / f"{TYPED}.json").write_text(json.dumps(content), encoding="utf-8")
+    (entry,) = list_images([photographs])
+    assert read_annotation(entry, tmp_path) is not None
 
 
 def test_a_table_of_visits_finds_its_photographs(photographs: Path) -> None:

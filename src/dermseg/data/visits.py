@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import csv
 import math
-import os
-import unicodedata
 from datetime import date, datetime
 from pathlib import Path
 
 from dermseg.data.index import split_location
 from dermseg.data.spreadsheet import open_table
 from dermseg.errors import DataError
+from dermseg.files import as_on_disk
 from dermseg.images.names import printable_name
 from dermseg.images.sources import ImageSource
 from dermseg.inference.following import Photograph
@@ -84,13 +83,7 @@ def _parse(values: dict[str, str], taken: date | None, path: Path, line: int) ->
 
 def _source(location: str, root: Path) -> ImageSource:
     path, member = split_location(location)
-    return ImageSource(name=printable_name(location), path=_there(root / path), member=member)
-
-
-def _there(path: Path) -> Path:
-    """The file as it is called on disk: one that came from a Mac may hold "ü" as two signs."""
-    forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFD", "NFC"))
-    return next((form for form in (path, *forms) if os.path.lexists(form)), path)
+    return ImageSource(name=printable_name(location), path=as_on_disk(root / path), member=member)
 
 
 def _moment(text: str, path: Path, line: int) -> datetime:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dermseg.data.coco import write_coco
 from dermseg.data.labelme import Annotation, draw_labels, read_labelme, write_labelme
 from dermseg.errors import DataError, DermsegError, UsageError
-from dermseg.files import atomic_write
+from dermseg.files import as_on_disk, atomic_write
 from dermseg.images.find import find_images
 from dermseg.images.load import ImageInfo, load_image
 from dermseg.images.masks import save_mask
@@ -100,7 +100,7 @@ def annotation_path(source: ImageSource, folder: Path | None) -> Path:
 
 def read_annotation(entry: Entry, folder: Path | None = None) -> Annotation | None:
     """The image's annotation, or that of another reader below ``folder``; None where there is no file."""
-    path = entry.annotation if folder is None else annotation_path(entry.source, folder)
+    path = entry.annotation if folder is None else as_on_disk(annotation_path(entry.source, folder))
     try:
         return read_labelme(path.read_bytes(), path)
     except FileNotFoundError:
