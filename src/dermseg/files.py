@@ -151,6 +151,6 @@ def delimiter_of(table: str) -> str:
 
 
 def as_on_disk(path: Path) -> Path:
-    """The path as its file is called: one that came from a Mac may hold as two signs what was typed as one."""
+    """The path as its file is called: from a Mac it may hold as two signs what was typed as one ("ü")."""
     forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFD", "NFC"))
     return next((form for form in (path, *forms) if os.path.lexists(form)), path)
