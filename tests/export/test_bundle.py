@@ -278,6 +278,17 @@ def test_weights_that_began_with_a_bundle_keep_its_licence(run: Path, tmp_path: 
     )
 
 
+def test_filters_and_end_to_end_are_refused_before_any_work(run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, tmp_path / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"]["filters"] = ["shades_of_grey"]
+    (other / "config.yaml").write_text(yaml.safe_dump(config))
+    said: list[str] = []
+    with pytest.raises(UsageError, match="cannot hold the filters shades_of_grey"):
+        export_run(other, tmp_path / "no", Named("x", "1"), end_to_end=True, report=said.append)
+    assert not said
+
+
 def test_a_pruned_unetpp_is_the_head_of_the_whole(run: Path, tmp_path: Path) -> None:
     config = load_config(run / "config.yaml")
     options = {"widths": [4, 6, 8]}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image, open_mask
 from dermseg.errors import ModelError, UsageError
+from dermseg.export.end_to_end import check_filters
 from dermseg.export.features import add_features
 from dermseg.export.onnx import OPSET, fold_batch_norm, to_onnx
 from dermseg.export.parity import lesion_probability, run_session, run_torch
@@ -136,6 +137,8 @@ def export_run(
     model = fold_batch_norm(model)
     size = best_image_size(run, config)
     preprocessing = network_preprocessing(config, size)
+    if end_to_end:
+        check_filters(preprocessing)
     report("writing ONNX")
     graph = add_features(to_onnx(model, size, opset), size)
     rows = [row for source in config.data.val for row in select_rows(source, config.seed)]

@@ -43,11 +43,7 @@ def add_ends(data: bytes, pre: Preprocessing, post: Postprocessing) -> bytes:
     UsageError
         The card has filters, which no ONNX operators stand for.
     """
-    if pre.filters:
-        raise UsageError(
-            f"a graph from pixels to mask cannot hold the filters {', '.join(pre.filters)}",
-            hint="leave --end-to-end out, or train with model.filters=[]",
-        )
+    check_filters(pre)
     model = onnx.load_from_string(data)
     graph = model.graph
     ends = GraphBuilder("end_to_end")
@@ -77,6 +73,21 @@ def add_ends(data: bytes, pre: Preprocessing, post: Postprocessing) -> bytes:
     onnx.checker.check_model(model, full_check=True)
     out: bytes = model.SerializeToString()
     return out
+
+
+def check_filters(pre: Preprocessing) -> None:
+    """Refuse a card with filters.
+
+    Raises
+    ------
+    UsageError
+        It has some.
+    """
+    if pre.filters:
+        raise UsageError(
+            f"a graph from pixels to mask cannot hold the filters {', '.join(pre.filters)}",
+            hint="leave --end-to-end out, or train with model.filters=[]",
+        )
 
 
 def _resized(g: GraphBuilder, pre: Preprocessing) -> str:
