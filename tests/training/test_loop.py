@@ -21,9 +21,11 @@ from safetensors.torch import load_file
 from dermseg.errors import TrainingError, UsageError
 from dermseg.locks import lock_file
 from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state
-from dermseg.training.config import TrainingConfig, load_config
+from dermseg.training.config import SourceConfig, TrainingConfig, load_config
+from dermseg.training.log import read_events
 from dermseg.training.loop import Trainer
 from dermseg.training.progress import Progress, ending
+from dermseg.training.rows import source_names
 from dermseg.training.run import train
 
 
@@ -234,3 +236,18 @@ def test_what_is_missing_is_said_before_work_starts(tiny_config: tuple[Path, Any
     (tmp_path / "d" / LAST).rename(tmp_path / "d" / BEST)
     with pytest.raises(UsageError, match=r"last\.pt is gone"):
         train(load_config(path), tmp_path / "d", resume=True, quiet=True)
+
+
+def test_each_validation_has_its_figure_where_indexes_have_one_name(
+    tiny_config: tuple[Path, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(tmp_path / "discs", tmp_path / "other" / "discs")
+    val = [
+        {"index": str(tmp_path / folder / "index.csv"), "split": "val"} for folder in ("discs", "other/discs")
+    ]
+    overrides = [f"data.val={json.dumps(val)}", "training.epochs=2", "training.phases=[]"]
+    progress = train(load_config(tiny_config[0], overrides), tmp_path / "run", quiet=True)
+    assert list(progress.val) == [f"val:{tmp_path.name}/discs/index", "val:other/discs/index"]
+    assert read_events(tmp_path / "run" / "metrics.jsonl")[-1].keys() > set(progress.val)
+    twice = (SourceConfig(index="a/index.csv"), SourceConfig(index="a/index.csv", limit=3))
+    assert source_names(twice) == ["train:index 1", "train:index 2"]

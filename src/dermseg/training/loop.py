@@ -41,7 +41,7 @@ from dermseg.training.optim import WeightAverage, lr_factor, set_lr
 from dermseg.training.plugins import build_augmentation
 from dermseg.training.progress import Progress, ending
 from dermseg.training.resolve import check_same_run, digest_ids, without_start
-from dermseg.training.rows import open_cache
+from dermseg.training.rows import open_cache, source_names
 from dermseg.training.start import find_start
 from dermseg.training.step import Step, seed_network
 from dermseg.training.teachers import find_teachers
@@ -230,10 +230,11 @@ class Trainer:
         model = self.average.model if self.average else self.model
         model.eval()
         scores, p.val = [], {}
-        for source, cache in self.val_caches:
+        names = source_names(self.config.data.val)
+        for name, (_, cache) in zip(names, self.val_caches, strict=True):
             score, dice = self.validation.scores(model, cache, size)
             scores.append((score, dice))
-            p.val[f"{source.split}:{Path(source.index).stem}"] = dice
+            p.val[name] = dice
         score, dice = (float(value) for value in np.mean(scores, axis=0))
         better = p.validated(score, dice, t)
         if better and self.world.main:

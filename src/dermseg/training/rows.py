@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -31,6 +32,16 @@ def select_rows(source: SourceConfig, seed: int) -> list[IndexRow]:
         keep = np.sort(np.random.default_rng([seed, 3]).permutation(len(rows))[: source.limit])
         rows = [rows[i] for i in keep]
     return rows
+
+
+def source_names(sources: Sequence[SourceConfig]) -> list[str]:
+    """``split:index`` of each, with as many folders as tell them apart; one that comes twice is numbered."""
+    paths = [(*Path(source.index).parts[:-1], Path(source.index).stem) for source in sources]
+    for length in range(1, max(map(len, paths)) + 1):
+        names = [f"{s.split}:{'/'.join(path[-length:])}" for s, path in zip(sources, paths, strict=True)]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{s.split}:{path[-1]} {n}" for n, (s, path) in enumerate(zip(sources, paths, strict=True), 1)]
 
 
 def open_cache(
