@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 
 from dermseg.data.closeups import SHAPES, close_up
-from dermseg.data.index import IndexRow, write_index
+from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.data.synthetic import synthesize
 from dermseg.errors import DataError, ModelError
 from dermseg.inference.bundle import load_bundle
@@ -143,6 +143,13 @@ def test_fitted_gate_travels_with_the_bundle_and_judges(
     monkeypatch.setattr(fitting, "PAINTED", 20)
     assert load_model(bundle).segment(np.zeros((9, 9, 3), np.uint8)).verdict is None
     before = load_bundle(bundle).card
+    other = index.parent / "other" / "index.csv"  # of the same name: both count
+    other.parent.mkdir()
+    write_index(read_index(index), other)
+    fitting.fit_bundle_gate(bundle, [index, other])
+    gate = load_model(bundle).gate
+    assert gate is not None
+    assert gate.fitted["images"] == {f"{index.parent.name}/index": 40, "other/index": 40}
     card = fitting.fit_bundle_gate(bundle, [index])
     assert card.variants["fp32"].sha256 != before.variants["fp32"].sha256
     assert load_bundle(bundle).verify() == {"fp32": "ok"}

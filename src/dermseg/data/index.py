@@ -159,6 +159,23 @@ def _source(row: IndexRow, location: str, suffix: str) -> ImageSource:
     )
 
 
+def short_names(indexes: Sequence[Path], prefixes: Sequence[str] = ()) -> list[str]:
+    """A name for each index, with as many folders as tell them apart; one that comes twice is numbered.
+
+    Parameters
+    ----------
+    prefixes
+        What each name begins with; it tells them apart too.
+    """
+    first = prefixes or [""] * len(indexes)
+    paths = [(*path.parts[:-1], path.stem) for path in indexes]
+    for length in range(1, max(map(len, paths), default=0) + 1):
+        names = [start + "/".join(path[-length:]) for start, path in zip(first, paths, strict=True)]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{start}{path[-1]} {n}" for n, (start, path) in enumerate(zip(first, paths, strict=True), 1)]
+
+
 def read_index(path: str | Path) -> list[IndexRow]:
     """Read an index.
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from dermseg.data.artefacts import add_hair, add_ruler, add_vignette
 from dermseg.data.closeups import close_up
-from dermseg.data.index import IndexRow, open_image, open_mask, read_index
+from dermseg.data.index import IndexRow, open_image, open_mask, read_index, short_names
 from dermseg.errors import DataError, ModelError
 from dermseg.export.features import add_features
 from dermseg.export.write import add_attachment, open_folder, write_card
@@ -108,11 +108,11 @@ def fit_bundle_gate(
     known: dict[str, Seen] = {}
     calib: dict[str, Seen] = {}
     train: list[IndexRow] = []
-    for index in indexes:
+    for name, index in zip(short_names(indexes), indexes, strict=True):
         splits = {split: _rows(index, split) for split in ("train", "val", "calib")}
-        report(f"{index.stem}: {sum(map(len, splits.values()))} images")
-        known[index.stem] = _see(model, _cameras(rng, _pixels(model, splits["train"] + splits["val"])))
-        calib[index.stem] = _see(model, _pixels(model, splits["calib"]))
+        report(f"{name}: {sum(map(len, splits.values()))} images")
+        known[name] = _see(model, _cameras(rng, _pixels(model, splits["train"] + splits["val"])))
+        calib[name] = _see(model, _pixels(model, splits["calib"]))
         train += splits["train"]
     report(f"{CLOSE_UPS} close-ups")
     close = _see(model, _cameras(rng, _close_ups(rng, model, _evenly(train, CLOSE_UPS))))

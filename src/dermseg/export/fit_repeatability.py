@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
-from dermseg.data.index import IndexRow, open_image, read_index
+from dermseg.data.index import IndexRow, open_image, read_index, short_names
 from dermseg.errors import DataError
 from dermseg.export.write import add_attachment, open_folder
 from dermseg.inference.card import ModelCard
@@ -62,13 +62,11 @@ def fit_bundle_repeatability(
     model = Model(bundle)
     pairs: list[Pair] = []
     used: dict[str, int] = {}
-    for index in indexes:
+    for name, index in zip(short_names(indexes), indexes, strict=True):
         rows = [row for row in read_index(index) if row.split in SPLITS]
         found = list(find_pairs(model, rows))
-        used[index.stem] = sum(pair.area is not None for pair in found)
-        report(
-            f"{index.stem}: {used[index.stem]} pairs for sizes, {len(found) - used[index.stem]} for contrast"
-        )
+        used[name] = sum(pair.area is not None for pair in found)
+        report(f"{name}: {used[name]} pairs for sizes, {len(found) - used[name]} for contrast")
         pairs += found
     if not pairs:
         raise DataError("no lesion has two photographs that can be compared", file=indexes[0])

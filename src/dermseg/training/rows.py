@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dermseg.data.cache import Cache, build_cache, cache_key
-from dermseg.data.index import IndexRow, read_index
+from dermseg.data.index import IndexRow, read_index, short_names
 from dermseg.errors import UsageError
 from dermseg.inference.bundle import Bundle
 from dermseg.training.config import RunConfig, SourceConfig, expand
@@ -35,13 +35,8 @@ def select_rows(source: SourceConfig, seed: int) -> list[IndexRow]:
 
 
 def source_names(sources: Sequence[SourceConfig]) -> list[str]:
-    """``split:index`` of each, with as many folders as tell them apart; one that comes twice is numbered."""
-    paths = [(*Path(source.index).parts[:-1], Path(source.index).stem) for source in sources]
-    for length in range(1, max(map(len, paths)) + 1):
-        names = [f"{s.split}:{'/'.join(path[-length:])}" for s, path in zip(sources, paths, strict=True)]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{s.split}:{path[-1]} {n}" for n, (s, path) in enumerate(zip(sources, paths, strict=True), 1)]
+    """``split:index`` of each; see ``short_names``."""
+    return short_names([Path(s.index) for s in sources], [f"{s.split}:" for s in sources])
 
 
 def open_cache(
