@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from dermseg.errors import UsageError
+from dermseg.errors import ModelError, UsageError
 from dermseg.export.graph import opset_of
 from dermseg.export.onnx import OPSET, fold_batch_norm, store_as_fp16, to_onnx
 from dermseg.inference.session import OrtSession
@@ -89,6 +89,16 @@ def test_an_older_opset_of_networks_with_attention() -> None:
         expected = model(x).numpy()
     for opset in (13, 17):
         assert np.abs(OrtSession(to_onnx(model, 64, opset), 1)(x.numpy()) - expected).max() < 1e-5
+
+
+class LooksAtValues(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :1] if float(x.mean()) > 0 else x[:, 1:2]
+
+
+def test_a_network_that_torch_cannot_export_is_one_line() -> None:
+    with pytest.raises(ModelError, match=r"torch cannot write the network as ONNX: .*data-dependent"):
+        to_onnx(LooksAtValues(), 64)
 
 
 def test_folding_batch_norm_keeps_the_function() -> None:

@@ -20,8 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from dermseg.errors import UsageError
+from dermseg.errors import ModelError, UsageError
 from dermseg.export.opset import EXPORTED, OLDEST, lower_opset
+from dermseg.inference.session import first_line
 from dermseg.models.stored import HALF
 from dermseg.models.transunet import StandardizedConv
 
@@ -64,6 +65,8 @@ def to_onnx(model: nn.Module, size: int = 256, opset: int = OPSET) -> bytes:
     ------
     UsageError
         The network cannot be written in this opset.
+    ModelError
+        torch cannot export it.
     """
     if not OLDEST <= opset <= NEWEST:
         raise UsageError(f"opset {opset} cannot be written", hint=f"{OLDEST} to {NEWEST}")
@@ -73,16 +76,23 @@ def to_onnx(model: nn.Module, size: int = 256, opset: int = OPSET) -> bytes:
     shapes = ({0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations are not the user's business
-        program: Any = torch.onnx.export(
-            folded,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=shapes,
-            opset_version=max(opset, EXPORTED),  # what is asked for below that, it ignores
-            input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            verbose=False,
-        )
+        try:
+            program: Any = torch.onnx.export(
+                folded,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=shapes,
+                opset_version=max(opset, EXPORTED),  # what is asked for below that, it ignores
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME],
+                verbose=False,
+            )
+        except Exception as error:  # of networks of one's own; torch has many kinds
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            raise ModelError(
+                f"torch cannot write the network as ONNX: {type(cause).__name__}: {first_line(cause)}",
+                hint="steps that depend on the values of an image (if, float(), .item()) need torch.where",
+            ) from error
     buffer = io.BytesIO()
     program.save(buffer)
     proto = onnx.load_from_string(buffer.getvalue())
