@@ -51,6 +51,11 @@ def table(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def ahead(row: dict[str, str]) -> tuple[float, ...]:
+    """By how many points of Dice the second model of a paired test is ahead, and the ends of the interval."""
+    return tuple(-100 * float(row[key]) for key in ("difference", "high", "low"))
+
+
 def lead(tests: list[dict[str, str]]) -> str:
     """By how much the pretrained encoder is ahead of the U-Net, on the same images."""
 
@@ -58,7 +63,7 @@ def lead(tests: list[dict[str, str]]) -> str:
         parts = []
         for row in tests:
             if (row["a"], row["b"]) == ("U-Net / 4", model):
-                by, low, high = (-100 * float(row[key]) for key in ("difference", "high", "low"))
+                by, low, high = ahead(row)
                 parts.append(f"{by:.1f} ({low:.1f} to {high:.1f}) with {row['where']}")
         return ", ".join(parts)
 
@@ -98,9 +103,9 @@ def same_size(rows: list[dict[str, str]], tests: list[dict[str, str]]) -> str:
     """The runs at 256 px, and how far they are apart."""
     lines = ["| 10 % (163 images), 256 px | Dice | Jaccard |", "|---|---:|---:|"]
     lines += [f"| {row['model']} | {float(row['dice']):.3f} | {float(row['jaccard']):.3f} |" for row in rows]
-    by, low, high = (-100 * float(tests[0][key]) for key in ("difference", "high", "low"))
-    ahead = f"Difference on the same images: {by:.1f} points of Dice ({low:.1f} to {high:.1f})."
-    return "\n".join([*lines, "", ahead])
+    by, low, high = ahead(tests[0])
+    difference = f"Difference on the same images: {by:.1f} points of Dice ({low:.1f} to {high:.1f})."
+    return "\n".join([*lines, "", difference])
 
 
 def keep(suite: Path, name: str) -> None:
