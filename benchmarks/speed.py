@@ -1,11 +1,11 @@
 """Everything side by side in one run: the bundles, U-Net and UNet++; network only, one image, a folder.
 
 - **Network only**, at 256 and 512 px: each bundled network in ONNX Runtime (also at the input it was made
-  for); U-Net (Ronneberger 2015) and UNet++ (Zhou 2018) with random weights, which do not change speed, in
-  ONNX Runtime and in eager PyTorch (fp32; bf16 autocast, at 512 px only where the CPU has it). Eager
-  networks get the faster memory layout and the best batch of 1 to 8; ONNX Runtime gets the better of one
-  call with all threads and one call per CPU with one thread each, which is how ``dermseg segment`` uses it.
-  Median of calls in turns.
+  for) and, where it is installed, in OpenVINO; U-Net (Ronneberger 2015) and UNet++ (Zhou 2018) with random
+  weights, which do not change speed, in the same and in eager PyTorch (fp32; bf16 autocast, at 512 px only
+  where the CPU has it). Eager networks get the faster memory layout and the best batch of 1 to 8; the
+  runtimes get the better of one call with all threads and one call per CPU with one thread each, which is
+  how ``dermseg segment`` uses them. Median of calls in turns.
 - **One image**: milliseconds from the bytes of a native JPEG to its mask, p50 and p95. Here and below the
   default is also measured with ``--tta``, the most accurate choice.
 - **A folder**: ``dermseg segment --save mask`` on the native images, beside what its parts allow:
@@ -47,6 +47,7 @@ from dermseg.images.masks import save_mask
 from dermseg.images.sources import ImageSource
 from dermseg.inference.bundle import list_bundles
 from dermseg.inference.predictor import Model, load_model
+from dermseg.inference.runtimes_openvino import OpenVinoSession, openvino_installed
 from dermseg.inference.session import OrtSession
 from dermseg.inference.threads import available_cpus
 from dermseg.models import build_model
@@ -56,6 +57,8 @@ RESULT = RESULTS / "speed.json"
 AVERAGED, TTA = "default", "default --tta"  # the most accurate choice that there is
 SIZES = (256, 512)
 PEERS = ("unet", "unetpp")
+ORT, OPENVINO = "ONNX Runtime", "OpenVINO"
+SESSIONS: dict[str, type[OrtSession] | type[OpenVinoSession]] = {ORT: OrtSession, OPENVINO: OpenVinoSession}
 PARTS = ("decode", "network", "write")
 PAGE = ROOT / "docs" / "performance.md"
 Inputs = NDArray[np.float32]
@@ -84,15 +87,16 @@ def inputs_of(n: int, size: int) -> Inputs:
     return np.random.default_rng(0).standard_normal((n, 3, size, size), np.float32)
 
 
-def onnx_runner(name: str, data: bytes, size: int, pool: ThreadPoolExecutor, cpus: int) -> Runner:
+def session_runner(name: str, runtime: str, data: bytes, size: int, pool: ThreadPoolExecutor) -> Runner:
     """The better of one call with every thread and one single-threaded call per CPU."""
-    x = inputs_of(4, size)
-    wide, narrow = OrtSession(data, cpus), OrtSession(data, 1)
+    x, cpus = inputs_of(4, size), available_cpus()
+    wide, narrow = (SESSIONS[runtime](data, threads) for threads in (cpus, 1))
+    label = runtime if isinstance(wide, OrtSession) else f"{runtime} {wide.precision}"
     options = [
-        Runner(name, "ONNX Runtime", size, 4, lambda: wide(x), f"batch 4, {cpus} threads"),
+        Runner(name, label, size, 4, lambda: wide(x), f"batch 4, {cpus} threads"),
         Runner(
             name,
-            "ONNX Runtime",
+            label,
             size,
             4 * cpus,
             lambda: list(pool.map(lambda _: [narrow(x[:1]) for _ in range(4)], range(cpus))),
@@ -135,18 +139,21 @@ def network_only(
     bundles: list[Model], *, rounds: int, batches: list[int], budget_s: float
 ) -> list[dict[str, Any]]:
     """Images/s of every network at every size."""
-    cpus = available_cpus()
-    pool = ThreadPoolExecutor(cpus)
+    pool = ThreadPoolExecutor(available_cpus())
     runners: list[Runner] = []
+    runtimes = [name for name in SESSIONS if name != OPENVINO or openvino_installed()]
     bf16 = describe()["machine"]["bf16_in_hardware"]
     for size in SIZES:
         runners += [
-            onnx_runner(m.card.name, m.bundle.read_model(m.variant), size, pool, cpus) for m in bundles
+            session_runner(m.card.name, runtime, m.bundle.read_model(m.variant), size, pool)
+            for m in bundles
+            for runtime in runtimes
         ]
         for peer in PEERS:
             torch.manual_seed(0)
             network = build_model(peer).eval()
-            runners.append(onnx_runner(peer, to_onnx(network, size), size, pool, cpus))
+            data = to_onnx(network, size)
+            runners += [session_runner(peer, runtime, data, size, pool) for runtime in runtimes]
             for precision in ("fp32", "bf16") if size == SIZES[0] or bf16 else ("fp32",):
                 # emulated bf16 takes ten seconds and more for an image, whatever the batch
                 tried = batches if precision == "fp32" or bf16 else batches[:1]
@@ -178,7 +185,9 @@ def at_own_size(bundles: list[Model], rounds: int) -> dict[str, float]:
     cpus = available_cpus()
     with ThreadPoolExecutor(cpus) as pool:
         runners = [
-            onnx_runner(m.card.name, m.bundle.read_model(m.variant), m.card.preprocessing.height, pool, cpus)
+            session_runner(
+                m.card.name, ORT, m.bundle.read_model(m.variant), m.card.preprocessing.height, pool
+            )
             for m in bundles
         ]
         names = [m.card.name for m in bundles]
@@ -189,7 +198,7 @@ def at_own_size(bundles: list[Model], rounds: int) -> dict[str, float]:
         def averaged() -> None:
             list(pool.map(lambda _: narrow.infer(x, tta=True), range(cpus)))
 
-        runners.append(Runner(TTA, "ONNX Runtime", side, cpus, averaged))
+        runners.append(Runner(TTA, ORT, side, cpus, averaged))
         rates = np.array([[runner.rate() for runner in runners] for _ in range(8 * rounds)])
     return {n: round(float(r), 2) for n, r in zip([*names, TTA], np.median(rates, axis=0), strict=True)}
 
@@ -319,16 +328,21 @@ def tables(result: dict[str, Any]) -> str:
 
 
 def in_short(result: dict[str, Any]) -> str:
-    """The two ratios that README quotes."""
+    """The ratios that README quotes."""
     rates = {
         (r["network"], r["runtime"]): r["images_per_second"] for r in result["network"] if r["size"] == 256
     }
-    times = rates["default", "ONNX Runtime"] / rates["unet", "PyTorch eager fp32"]
+    slow = rates["unet", "PyTorch eager fp32"]
+    times = f"{rates['default', ORT] / slow:.1f} times the images/s of the U-Net in eager fp32"
+    for (name, runtime), rate in rates.items():
+        if name == "default" and runtime.startswith(OPENVINO):
+            amx = ", with AMX" if "AMX" in result["machine"]["vectors"] and "bf16" in runtime else ""
+            times += f" (in {runtime}{amx}: {rate / slow:.1f} times)"
     default, fast = (result["bundles"][name] for name in ("default", "fast"))
     faster = fast["network_images_per_second"] / default["network_images_per_second"]
     return (
         "Network only (`benchmarks/speed.py`, [performance](docs/performance.md)): "
-        f"at 256 px the default has {times:.1f} times the images/s of the U-Net in eager fp32; "
+        f"at 256 px the default has {times}; "
         f"`fast` at its own {fast['input']} px has {faster:.2f} times those of the default "
         f"at its {default['input']}."
     )

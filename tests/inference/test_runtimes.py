@@ -7,8 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dermseg.errors import ModelError, UsageError
@@ -109,6 +111,21 @@ def test_many_images_get_what_was_measured_once(tiny_bundle: Path, cache: Path) 
     ):
         cache.write_text(damaged)
         assert choose_runtime(bundle) in ("onnxruntime", "openvino")
+
+
+@needs_openvino
+def test_openvino_knows_more_shapes_than_it_is_compiled_for(tiny_bundle: Path) -> None:
+    """Whatever order batches of different sizes come in, an image has the map that it has alone."""
+    session = load_model(str(tiny_bundle), runtime="openvino", threads=1).session
+    images = np.random.default_rng(0).standard_normal((7, 3, 64, 96), np.float32)
+    alone = np.concatenate([session(image[None]) for image in images])
+    for n in (7, 2, 5, 3, 6, 4, 2, 7):
+        np.testing.assert_allclose(session(images[:n]), alone[:n], atol=0.05)
+    with ThreadPoolExecutor(4) as pool:
+        for n, found in zip(
+            [1, 2, 3] * 4, pool.map(lambda n: session(images[:n]), [1, 2, 3] * 4), strict=True
+        ):
+            np.testing.assert_allclose(found, alone[:n], atol=0.05)
 
 
 @needs_openvino
