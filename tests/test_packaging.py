@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from importlib import metadata
@@ -47,6 +48,31 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (path,) = folder.glob("*.whl")
     return path
+
+
+def test_the_source_archive_is_the_whole_project(tmp_path: Path) -> None:
+    """Its tests pass as well: they read the web page, the locks and the papers of the project."""
+    pytest.importorskip("hatchling", reason="hatchling (dev group) builds the archive")
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone: nothing says which files belong to the project")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {
+        n for n in listed.splitlines() if not n.startswith((".ci/", ".github/")) and (ROOT / n).exists()
+    }
+    assert not wanted - names
+
+
+def test_other_systems_run_the_tests_that_make_test_runs() -> None:
+    """Those of ``tests/system`` need Debian's packages, /proc and SIGKILL."""
+    for file in ("Makefile", ".github/workflows/ci.yml"):
+        lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+        (line,) = (line for line in lines if "pytest -n" in line)
+        assert "--ignore=tests/system" in line
 
 
 @pytest.fixture(scope="module")
