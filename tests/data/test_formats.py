@@ -238,3 +238,21 @@ def test_labelme_images_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
     found = import_dataset([tmp_path], folder=tmp_path.with_name("files"))
     assert [row.image_id for row in found.rows] == ["labels_anna_1"]
     assert "'1.png' is there more than once" in found.rejected[0].reason
+
+
+def test_labelme_folders_of_one_name_keep_their_own_images(tmp_path: Path) -> None:
+    shapes = tuple(mask_to_shapes(np.pad(np.ones((8, 8), np.bool_), ((4, 8), (4, 18))), "lesion"))
+    folders = [tmp_path / who / "photos" for who in ("anna", "bert")]
+    for n, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        image = np.random.default_rng(n).integers(0, 255, (20, 30, 3), np.uint8)
+        cv2.imwrite(str(folder / "1.png"), image)
+        (folder / "1.json").write_bytes(write_labelme(Annotation("1.png", 30, 20, shapes)))
+    found = import_dataset(folders, folder=tmp_path / "files")
+    assert [Path(row.image).parts[-3] for row in found.rows] == ["anna"]
+    assert [Path(item.file).parts[-3] for item in found.rejected] == ["bert"]
+    assert "--name" in found.rejected[0].reason
+    (folders[0] / "1.png").unlink()
+    found = import_dataset(folders, folder=tmp_path / "files")
+    assert [Path(row.image).parts[-3] for row in found.rows] == ["bert"]
+    assert "'1.png' is not among the files" in found.rejected[0].reason

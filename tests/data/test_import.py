@@ -178,6 +178,43 @@ def test_photographs_called_lesion_are_no_masks(tmp_path: Path, apart: bool) -> 
     assert [Path(row.masks[0]).stem for row in result.rows] == names
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_masks_of_one_name_are_not_laid_on_another_photograph(tmp_path: Path, apart: bool) -> None:
+    for n, who in enumerate(("anna", "bert")):
+        fill(tmp_path / who, {"images/1.jpg": picture(n), "masks/1.png": outline(value=254 + n)})
+    fill(tmp_path / "anna", {"images/2.jpg": picture(2), "masks/2.png": outline()})
+    folders = [tmp_path / who for who in ("anna", "bert")]
+    images, masks = ([who / kind for who in folders] for kind in ("images", "masks"))
+    result = import_dataset(images, masks=masks) if apart else import_dataset(folders)
+    assert [(row.image_id, len(row.masks)) for row in result.rows] == [("2", 1)]
+    assert len(result.rejected) == 4
+    assert all("images of several folders are called so" in item.reason for item in result.rejected)
+    (folders[1] / "images" / "1.jpg").rename(folders[1] / "images" / "9.jpg")
+    if not apart:  # the mask that is left there alone is not another folder's
+        result = import_dataset(folders)
+        assert [(row.image_id, len(row.masks)) for row in result.rows] == [("1", 1), ("2", 1)]
+    two = import_dataset([folders[0] / "images"], masks=masks)  # two people's masks of one image
+    assert [(row.image_id, len(row.masks)) for row in two.rows] == [("1", 2), ("2", 1)]
+
+
+@pytest.mark.parametrize("kind", ["folder", "isic2018"])
+def test_an_archive_beside_what_was_unpacked_from_it(tmp_path: Path, kind: str) -> None:
+    image = {"ISIC2018_Task1-2_Training_Input/ISIC_0000001.jpg": picture(1)}
+    mask = {"ISIC2018_Task1_Training_GroundTruth/ISIC_0000001_segmentation.png": outline()}
+    both = fill(tmp_path / "d", {**image, **mask})
+    fill(both / "ISIC2018_Task1-2_Training_Input.zip", image)
+    fill(both / "ISIC2018_Task1_Training_GroundTruth.zip", mask)
+    if kind == "folder":
+        files = {"images/a.jpg": picture(1), "masks/a.png": outline()}
+        both, _ = fill(tmp_path / "e", files), fill(tmp_path / "e" / "e.zip", files)
+    result = import_dataset([both])
+    assert (result.kind, [len(row.masks) for row in result.rows]) == (kind, [1])
+    assert sorted(item.reason for item in result.rejected) == [
+        "the same image id was found before",
+        "the same mask was found before",
+    ]
+
+
 def test_ids_with_dots_find_their_patient_and_split(tmp_path: Path) -> None:
     ids = [f"1.2.840.{n}" for n in range(4)]
     data = fill(tmp_path / "d", {f"images/{name}.png": picture(n, ".png") for n, name in enumerate(ids)})

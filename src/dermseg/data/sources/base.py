@@ -1,4 +1,4 @@
-"""What every data set layout shares: listing folders and zips, and pairing images with masks.
+"""What every data set layout shares: listing folders and zips, and telling images from masks by their names.
 
 A layout is a value (two patterns and some facts), not a class to derive from: it says which paths are
 images, which are masks, and what the image is called. Everything else is the same for all.
@@ -7,8 +7,7 @@ images, which are masks, and what the image is called. Everything else is the sa
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -89,9 +88,6 @@ class Found:
     rejected: list[tuple[str, Entry, str]] = field(default_factory=list)  # image id, file, reason
 
 
-_PARTS = {"training": "train", "validation": "val", "test": "test", "test_v2": "test"}
-
-
 def list_entries(inputs: Sequence[str | Path]) -> list[Entry]:
     """All files of folders (recursive), zips (also zips lying directly in a folder) and single files.
 
@@ -152,98 +148,11 @@ def is_dicom_name(path: PurePosixPath) -> bool:
     return path.suffix.lower() in DICOM_EXTENSIONS
 
 
-def pair_by_layout(layout: Layout, entries: Iterable[Entry], masks: Iterable[Entry] | None = None) -> Found:
-    """Pair the images and masks of an official layout by image id.
-
-    With ``masks`` the roles are given (``entries`` are images), and folders that were renamed are
-    understood too: the id is then the file name, less the mask suffix.
-    """
-    entries = list(entries)
-    mask_entries = entries if masks is None else list(masks)
-    images = list(_match(layout.image, entries))
-    references = list(_match(layout.mask, mask_entries))
-    if masks is not None:
-        images = images or [(e.path.stem, "", e) for e in entries if is_image_name(e.path)]
-        references = references or [
-            (MASK_SUFFIX.sub("", e.path.stem), "", e) for e in mask_entries if is_image_name(e.path)
-        ]
-    found = Found()
-    of_image: dict[str, list[Entry]] = {}
-    for image_id, _, entry in references:
-        of_image.setdefault(image_id, []).append(entry)
-    known: dict[str, Entry] = {}
-    for image_id, part, entry in images:
-        if image_id in known:
-            found.rejected.append((image_id, entry, "the same image id was found before"))
-            continue
-        known[image_id] = entry
-        found.candidates.append(Candidate(image_id, entry, tuple(of_image.get(image_id, ())), part))
-    for image_id, _, entry in references:
-        if image_id not in known:
-            found.rejected.append((image_id, entry, "mask without an image"))
-    return found
-
-
-def _match(pattern: re.Pattern[str], entries: Iterable[Entry]) -> Iterator[tuple[str, str, Entry]]:
-    for entry in entries:
-        hit = pattern.search(entry.path.as_posix())
-        if hit:
-            groups = hit.groupdict()
-            yield hit["id"], _PARTS.get((groups.get("part") or "").lower(), ""), entry
-
-
-def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = None) -> Found:
-    """Pair the images and masks of any folder or zip.
-
-    A file is a mask when it lies in a folder called ``masks`` (or the like) or its name ends in
-    ``_segmentation``, ``_mask`` ...; every other image file is an image. They belong together when
-    their paths agree but for those words, else when the bare names agree and are unique.
-    """
-    pictures = [entry for entry in entries if is_image_name(entry.path) or is_dicom_name(entry.path)]
-    if masks is None:
-        # names decide where folders do not: "anna_lesion_2.jpg" may well be a photograph
-        told = all(any(_lies_in(e.path, words) for e in pictures) for words in (MASK_FOLDERS, IMAGE_FOLDERS))
-        roles = [_lies_in(e.path, MASK_FOLDERS) if told else is_mask_path(e.path) for e in pictures]
-        references = [entry for entry, is_mask in zip(pictures, roles, strict=True) if is_mask]
-        pictures = [entry for entry, is_mask in zip(pictures, roles, strict=True) if not is_mask]
-        in_folder = [entry for entry in pictures if _lies_in(entry.path, IMAGE_FOLDERS)]
-        if in_folder and references:  # an images/ folder: what lies beside it (previews) is not meant
-            pictures = in_folder
-    else:
-        references = [entry for entry in masks if is_image_name(entry.path)]
-    found = Found()
-    by_key: dict[PurePosixPath, list[Entry]] = {}
-    for entry in pictures:
-        by_key.setdefault(_key(entry), []).append(entry)
-    stems = Counter(key.name for key in by_key)
-    by_stem = {key.name: key for key in by_key if stems[key.name] == 1}
-    of_key: dict[PurePosixPath, list[Entry]] = {}
-    for entry in references:
-        keys = _key(entry), _key(entry, mask=True)  # as it is called, else without what marks a mask
-        owners = (key if key in by_key else by_stem.get(key.name) for key in keys)
-        owner = next((owner for owner in owners if owner is not None), None)
-        if owner is None:
-            found.rejected.append((keys[1].name, entry, "mask without an image"))
-        else:
-            of_key.setdefault(owner, []).append(entry)
-    for key, (entry, *others) in by_key.items():
-        image_id = key.name if stems[key.name] == 1 else key.as_posix()
-        found.candidates.append(Candidate(image_id, entry, tuple(of_key.get(key, ()))))
-        found.rejected.extend((image_id, other, "the same image id was found before") for other in others)
-    return found
-
-
 def is_mask_path(path: PurePosixPath) -> bool:
     """Whether a path says that the file is a mask."""
-    return _lies_in(path, MASK_FOLDERS) or MASK_SUFFIX.search(path.stem) is not None
+    return lies_in(path, MASK_FOLDERS) or MASK_SUFFIX.search(path.stem) is not None
 
 
-def _lies_in(path: PurePosixPath, folders: frozenset[str]) -> bool:
+def lies_in(path: PurePosixPath, folders: frozenset[str]) -> bool:
+    """Whether one of the folders of a path is called so, in any case."""
     return not folders.isdisjoint(part.lower() for part in path.parts[:-1])
-
-
-def _key(entry: Entry, *, mask: bool = False) -> PurePosixPath:
-    stem = MASK_SUFFIX.sub("", entry.path.stem) if mask else entry.path.stem
-    words = MASK_FOLDERS | IMAGE_FOLDERS
-    folders = [part for part in entry.path.parts[1:-1] if part.lower() not in words]
-    return PurePosixPath(*folders, stem)

@@ -22,15 +22,16 @@ from dermseg.data.labelme import draw_labels as draw_labelme
 from dermseg.data.labelme import is_proposal, read_labelme, union_of_labels
 from dermseg.data.shards import Example, read_tar, read_tfrecord
 from dermseg.data.sources.base import Candidate, Entry, Found, is_image_name
+from dermseg.data.sources.beside import ImagesOfFiles
 from dermseg.errors import DataError
 from dermseg.files import atomic_write
 from dermseg.images.masks import encode_mask
-from dermseg.images.names import portable_name, typed_name
+from dermseg.images.names import portable_name
 from dermseg.images.sources import ImageSource
 
 LABELME = "labelme"
 Draw = Callable[[Sequence[str]], NDArray[np.bool_]]
-_TAKEN = "the same image id was found before"
+_TAKEN = "the same image id was found before; import its folder by itself, with --append and a --name"
 _SPLITS = frozenset(["train", "val", "calib", "test", EXCLUDED])
 _ENDING = re.compile(r"\.(?:tar(?:\.gz)?|tfrecords?|tfrec|json)(?=$|-\d)", re.I)
 _NUMBER = re.compile(r"-\d+(?:-of-\d+)?$")
@@ -41,7 +42,7 @@ _SHARDS = re.compile(r"\.(?:tfrecords?|tfrec)(?:-\d+-of-\d+)?$", re.I)
 def convert_labelme(entries: Sequence[Entry], folder: Path, labels: Sequence[str]) -> Found:
     """Draw the masks of LabelMe files; images are found beside them, by name, or inside of them."""
     found = Found()
-    images = {entry.path: entry for entry in entries if is_image_name(entry.path)}
+    images = [entry for entry in entries if is_image_name(entry.path)]
     read = []
     for entry in entries:
         if entry.path.suffix.lower() != ".json":
@@ -51,13 +52,14 @@ def convert_labelme(entries: Sequence[Entry], folder: Path, labels: Sequence[str
         except DataError as error:
             found.rejected.append((entry.path.stem, entry, error.reason))
     chosen = _choose(labels, union_of_labels([annotation for _, annotation in read]))
+    look_up = ImagesOfFiles(images, [entry for entry, _ in read])
     taken: set[str] = set()
     for entry, annotation in read:
         image_id = entry_id(entry.path)
         if image_id in taken:  # its mask would be written over the other one's
             found.rejected.append((image_id, entry, _TAKEN))
             continue
-        places = _beside(images, entry.path, annotation.image)
+        places = look_up.of(entry, annotation.image)
         image = places[0] if len(places) == 1 else None
         embedded = annotation.extra.get("imageData")
         if image is None and isinstance(embedded, str):
@@ -233,28 +235,6 @@ def _choose(labels: Sequence[str], there: Sequence[str]) -> list[tuple[str, ...]
     if unknown:
         raise DataError(f"no outline is labelled '{unknown[0]}'", hint=f"there are: {', '.join(there)}")
     return chosen
-
-
-def _beside(images: dict[PurePosixPath, Entry], path: PurePosixPath, named: str) -> list[Entry]:
-    """The image that a LabelMe file names, or the one that is called like the file; several where only the
-    name is known and more than one has it: to take any of them would put an outline on another lesion.
-    """
-    wanted = [part for part in typed_name(named).replace("\\", "/").split("/") if part not in ("", ".")]
-    place = list(path.parts[:-1])
-    for part in wanted:
-        if part == "..":
-            place = place[:-1]
-        else:
-            place.append(part)
-    if wanted and (by_name := images.get(PurePosixPath(*place))):
-        return [by_name]
-    same = [entry for key, entry in images.items() if key.with_suffix("") == path.with_suffix("")]
-    if same:
-        return same[:1]
-    called = [(key, entry) for key, entry in images.items() if wanted and key.name == wanted[-1]]
-    # labels/anna/1.json belongs to images/anna/1.jpg
-    near = [entry for key, entry in called if key.parent.name == path.parent.name]
-    return near if len(near) == 1 else [entry for _, entry in called]
 
 
 def entry_id(path: PurePosixPath) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dermseg.data.sources.base import Candidate, Entry, Found, is_dicom_name, is_image_name, pair_by_folder
+from dermseg.data.sources.base import Candidate, Entry, Found, is_dicom_name, is_image_name
+from dermseg.data.sources.pairing import pair_by_folder
 from dermseg.data.sources.tables import Facts
 from dermseg.errors import ImageError, MissingExtraError
 from dermseg.images.dicom import SEGMENTATION, class_name, dicom_installed, read_dataset

@@ -12,9 +12,10 @@ from dermseg.data.duplicates import Fingerprint, fingerprint
 from dermseg.data.index import IndexRow, locate, write_table
 from dermseg.data.labelme import PROPOSED
 from dermseg.data.sources import FOLDER, KINDS, LAYOUTS, detect
-from dermseg.data.sources.base import Candidate, Entry, list_entries, pair_by_folder, pair_by_layout
+from dermseg.data.sources.base import Candidate, Entry, list_entries
 from dermseg.data.sources.converted import CONVERTERS, LABELME, entry_id, part_proposals
 from dermseg.data.sources.dicom import DICOM, pair_dicom
+from dermseg.data.sources.pairing import pair_by_folder, pair_by_layout
 from dermseg.data.sources.tables import Facts, SplitTable
 from dermseg.errors import DataError, DermsegError, MaskError
 from dermseg.images.load import load_image
@@ -109,7 +110,7 @@ def import_dataset(
     ------
     DataError
         Nothing to import, an unknown kind, a broken input, or LabelMe files that are proposals all. A broken
-        image is a ``Rejected`` instead.
+        image is a ``Rejected`` instead; there may be no rows but those.
     """
     if kind not in ("auto", *KINDS):
         raise DataError(f"unknown kind of data set '{kind}'", hint=f"one of: auto, {', '.join(KINDS)}")
@@ -141,7 +142,7 @@ def import_dataset(
     else:
         found = pair_by_folder(entries, mask_entries)
     several = len(labels) > 1 or bool(layout and layout.classes)
-    if not found.candidates:
+    if not found.candidates and not found.rejected:
         raise DataError(
             f"no image of a '{kind}' data set among {len(entries)} files",
             file=Path(inputs[0]),

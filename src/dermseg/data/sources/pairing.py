@@ -1,0 +1,175 @@
+"""Which masks belong to which image, by their names; nothing is opened but what could be a copy."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from dermseg.data.sources.base import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    MASK_SUFFIX,
+    Candidate,
+    Entry,
+    Found,
+    Layout,
+    is_dicom_name,
+    is_image_name,
+    is_mask_path,
+    lies_in,
+)
+from dermseg.errors import ImageError
+
+_PARTS = {"training": "train", "validation": "val", "test": "test", "test_v2": "test"}
+_TAKEN = "the same image id was found before"
+_TWO_IMAGES = (
+    "images of several folders are called so, and whose the masks are nothing says: import the folders one "
+    "by one, each with a --name, the second with --append"
+)
+
+
+def pair_by_layout(layout: Layout, entries: Iterable[Entry], masks: Iterable[Entry] | None = None) -> Found:
+    """Pair the images and masks of an official layout by image id.
+
+    With ``masks`` the roles are given (``entries`` are images), and folders that were renamed are
+    understood too: the id is then the file name, less the mask suffix.
+    """
+    entries = list(entries)
+    mask_entries = entries if masks is None else list(masks)
+    images = list(_match(layout.image, entries))
+    references = list(_match(layout.mask, mask_entries))
+    if masks is not None:
+        images = images or [(e.path.stem, "", e) for e in entries if is_image_name(e.path)]
+        references = references or [
+            (MASK_SUFFIX.sub("", e.path.stem), "", e) for e in mask_entries if is_image_name(e.path)
+        ]
+    found = Found()
+    of_image: dict[str, list[Entry]] = {}
+    for image_id, _, entry in references:
+        of_image.setdefault(image_id, []).append(entry)
+    known: dict[str, list[tuple[str, Entry]]] = {}
+    for image_id, part, entry in images:
+        known.setdefault(image_id, []).append((part, entry))
+    for image_id, same in known.items():
+        own = [entry for _, entry in same]
+        _join(found, image_id, own, of_image.get(image_id, []), part=same[0][0], copies=masks is None)
+    for image_id, _, entry in references:
+        if image_id not in known:
+            found.rejected.append((image_id, entry, "mask without an image"))
+    return found
+
+
+def _join(
+    found: Found, image_id: str, images: list[Entry], masks: list[Entry], *, part: str = "", copies: bool
+) -> None:
+    """Make a candidate of the images and masks of one id.
+
+    Of copies of one image the first is taken. Where the images differ nothing says whose the masks are, so
+    all are left out; but in one folder (``1.jpg``, ``1.png``) they are taken for one picture in two formats.
+
+    Parameters
+    ----------
+    copies
+        Masks of one file name may be copies, too: one archive, and what was unpacked from it.
+    """
+    first, *others = images
+    if masks and any(_folder(other) != _folder(first) and not _same_bytes(first, other) for other in others):
+        found.rejected.extend((image_id, entry, _TWO_IMAGES) for entry in (*images, *masks))
+        return
+    found.rejected.extend((image_id, other, _TAKEN) for other in others)
+    kept: list[Entry] = []
+    for mask in masks:
+        twins = [one for one in kept if one.path.name == mask.path.name] if copies or others else []
+        if any(_same_bytes(one, mask) for one in twins):
+            found.rejected.append((image_id, mask, "the same mask was found before"))
+        else:
+            kept.append(mask)
+    found.candidates.append(Candidate(image_id, first, tuple(kept), part))
+
+
+def _folder(entry: Entry) -> tuple[Path, PurePosixPath]:
+    """Where a file really lies: the folder, or the archive and the folder in it."""
+    source = entry.source
+    if source.member is None:
+        return source.path.absolute().parent, PurePosixPath()
+    return source.path.absolute(), PurePosixPath(source.member).parent
+
+
+def _same_bytes(first: Entry, second: Entry) -> bool:
+    try:
+        return first.source.read_bytes() == second.source.read_bytes()
+    except ImageError:  # what cannot be read is like nothing
+        return False
+
+
+def _match(pattern: re.Pattern[str], entries: Iterable[Entry]) -> Iterator[tuple[str, str, Entry]]:
+    for entry in entries:
+        hit = pattern.search(entry.path.as_posix())
+        if hit:
+            groups = hit.groupdict()
+            yield hit["id"], _PARTS.get((groups.get("part") or "").lower(), ""), entry
+
+
+def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = None) -> Found:
+    """Pair the images and masks of any folder or zip.
+
+    A file is a mask when it lies in a folder called ``masks`` (or the like) or its name ends in
+    ``_segmentation``, ``_mask`` ...; every other image file is an image. They belong together when
+    their paths agree but for those words, else when the bare names agree and are unique.
+    """
+    pictures = [entry for entry in entries if is_image_name(entry.path) or is_dicom_name(entry.path)]
+    if masks is None:
+        # names decide where folders do not: "anna_lesion_2.jpg" may well be a photograph
+        told = all(any(lies_in(e.path, words) for e in pictures) for words in (MASK_FOLDERS, IMAGE_FOLDERS))
+        roles = [lies_in(e.path, MASK_FOLDERS) if told else is_mask_path(e.path) for e in pictures]
+        references = [entry for entry, is_mask in zip(pictures, roles, strict=True) if is_mask]
+        pictures = [entry for entry, is_mask in zip(pictures, roles, strict=True) if not is_mask]
+        in_folder = [entry for entry in pictures if lies_in(entry.path, IMAGE_FOLDERS)]
+        if in_folder and references:  # an images/ folder: what lies beside it (previews) is not meant
+            pictures = in_folder
+    else:
+        references = [entry for entry in masks if is_image_name(entry.path)]
+    found = Found()
+    by_key: dict[PurePosixPath, list[Entry]] = {}
+    for entry in pictures:
+        by_key.setdefault(_key(entry), []).append(entry)
+    at_root = {_root(entry) for entry in pictures}
+    stems = Counter(key.name for key in by_key)
+    by_stem = {key.name: key for key in by_key if stems[key.name] == 1}
+    of_key: dict[PurePosixPath, list[Entry]] = {}
+    for entry in references:
+        keys = _key(entry), _key(entry, mask=True)  # as it is called, else without what marks a mask
+        owners = (key if key in by_key else by_stem.get(key.name) for key in keys)
+        owner = next((owner for owner in owners if owner is not None), None)
+        if owner is None:
+            found.rejected.append((keys[1].name, entry, "mask without an image"))
+        else:
+            of_key.setdefault(owner, []).append(entry)
+    for key, images in by_key.items():
+        image_id = key.name if stems[key.name] == 1 else key.as_posix()
+        own = of_key.get(key, [])
+        roots = {_root(entry) for entry in images}
+        # an image with a mask from its own folder takes none from another folder of images and masks
+        if masks is None and any(_root(entry) in roots for entry in own):
+            strange = [entry for entry in own if _root(entry) in at_root - roots]
+            found.rejected.extend((image_id, entry, "mask without an image") for entry in strange)
+            own = [entry for entry in own if entry not in strange]
+        _join(found, image_id, images, own, copies=False)
+    return found
+
+
+def _root(entry: Entry) -> Path:
+    """The input that a file came from: the folder that was named, or the zip."""
+    source = entry.source
+    if source.member is not None:
+        return source.path
+    return Path(source.path.as_posix().removesuffix(source.name))
+
+
+def _key(entry: Entry, *, mask: bool = False) -> PurePosixPath:
+    stem = MASK_SUFFIX.sub("", entry.path.stem) if mask else entry.path.stem
+    words = MASK_FOLDERS | IMAGE_FOLDERS
+    folders = [part for part in entry.path.parts[1:-1] if part.lower() not in words]
+    return PurePosixPath(*folders, stem)
