@@ -102,3 +102,16 @@ def test_later_rows_replace_earlier_ones() -> None:
     other = replace(ROW, dataset="ham10000")
     newer = replace(ROW, split="test")
     assert merge([ROW, other], [newer]) == [newer, other]
+
+
+def test_one_name_for_two_images_is_refused(tmp_path: Path) -> None:
+    old = replace(ROW, root=tmp_path)
+    moved = replace(old, image="elsewhere.jpg", split="val")
+    saved_anew = replace(old, sha256="cd" * 32)
+    assert merge([old], [moved]) == [moved] and merge([old], [saved_anew]) == [saved_anew]
+    deep = replace(saved_anew.rebased(tmp_path / "deep"), split="val")
+    assert merge([old], [deep]) == [deep]
+    with pytest.raises(
+        DataError, match=r"'ISIC_0000001' of data set 'isic2018' is two different images.*--name"
+    ):
+        merge([old], [replace(saved_anew, image="elsewhere.jpg")])

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dermseg.data.index import read_index
+from dermseg.data.index import open_mask, read_index
+from dermseg.images.masks import load_mask
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -110,6 +111,65 @@ def test_two_data_sets_in_one_index_and_folds(tmp_path: Path, zips: tuple[Path, 
         row.key for i in range(4) for row in read_index(tmp_path / f"k-fold{i}.csv") if row.split == "test"
     ]
     assert len(tested) == len(set(tested)) == 58
+
+
+def outlined(folder: Path, seed: int) -> Path:
+    """Two photographs with LabelMe files; the outline is a square of another size for every seed."""
+    folder.mkdir(parents=True)
+    for name in ("1", "2"):
+        cv2.imwrite(str(folder / f"{name}.png"), photograph(10 * seed + int(name)))
+        square = [[10, 10], [20 + seed, 10], [20 + seed, 30], [10, 30]]
+        shapes = [{"label": "lesion", "points": square, "shape_type": "polygon"}]
+        content = {"shapes": shapes, "imagePath": f"{name}.png", "imageWidth": 80, "imageHeight": 60}
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["data", "label"])
+def test_appended_outlines_replace_none_of_another_folder(tmp_path: Path, run: Run, verb: str) -> None:
+    index, where = tmp_path / "index.csv", ("-o", tmp_path / "index.csv")
+    words = ("data", "import", "labelme") if verb == "data" else ("label", "import")
+    anna, bert = (outlined(tmp_path / who / "photos", n) for n, who in enumerate(("anna", "bert"), 1))
+    assert run(*words, anna, *where)[0] == 0
+    before = index.read_text(), {path: path.read_bytes() for path in tmp_path.rglob("masks/*.png")}
+    code, _, err = run(*words, bert, *where, "--append")
+    assert (code, "'1' of data set 'photos' is two different images" in err) == (2, True)
+    assert index.read_text() == before[0]
+    if verb == "data":
+        assert run(*words, bert, *where, "--append", "--name", "bert")[0] == 0
+        rows = read_index(index)
+        assert [row.dataset for row in rows] == ["photos", "photos", "bert", "bert"]
+        assert len({open_mask(row).path.read_bytes() for row in rows}) == 2
+    assert {path: path.read_bytes() for path in before[1]} == before[1]
+    text = (anna / "1.json").read_text().replace("30]", "40]")
+    (anna / "1.json").write_text(text)
+    code, out, err = run(*words, anna, *where, "--append", "--json")  # corrected, and taken in again
+    assert (code, json.loads(out)["replaced"]) == (0, 2)
+    assert "2 of them were in the index already" in err
+    first, second = read_index(index)[:2]
+    assert load_mask(open_mask(first)).sum() > load_mask(open_mask(second)).sum()
+
+
+def test_indexes_that_name_two_images_alike_are_not_merged(tmp_path: Path, run: Run) -> None:
+    tables = []
+    for n, who in enumerate(("a", "b")):
+        for kind in ("images", "masks"):
+            (tmp_path / who / kind).mkdir(parents=True)
+        mask = np.zeros((60, 80), np.uint8)
+        mask[20:40, 20:60] = 255
+        for name in range(4):
+            cv2.imwrite(str(tmp_path / who / "images" / f"{name}.png"), photograph(10 * n + name))
+            cv2.imwrite(str(tmp_path / who / "masks" / f"{name}.png"), mask)
+        tables.append(tmp_path / f"{who}.csv")
+        given = ("--images", tmp_path / who / "images", "--masks", tmp_path / who / "masks")
+        assert run("data", "import", *given, "-o", tables[-1])[0] == 0
+    code, _, err = run("data", "import", *given, "-o", tables[0], "--append")
+    assert (code, "--name NAME" in err, len(read_index(tables[0]))) == (2, True, 4)
+    both = tmp_path / "both.csv"
+    code, _, err = run("data", "split", *tables, "-o", both)
+    assert (code, "is two different images" in err, both.exists()) == (2, True, False)
+    code, _, err = run("data", "split", tables[0], tables[0], "-o", both)
+    assert (code, "4 images are in several of the indexes" in err) == (0, True)
 
 
 def test_synthetic_images_are_a_data_set(tmp_path: Path, run: Run) -> None:

@@ -263,8 +263,33 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 
 def merge(*tables: Sequence[IndexRow]) -> list[IndexRow]:
-    """Several indexes as one; of rows with the same data set and image id the later one stays."""
+    """Several indexes as one; of rows with the same data set and image id the later one stays.
+
+    Raises
+    ------
+    DataError
+        Two such rows are about different images: other bytes, at another place.
+    """
     merged: dict[tuple[str, str], IndexRow] = {}
-    for table in tables:
-        merged.update((row.key, row) for row in table)
+    for row in (row for table in tables for row in table):
+        before = merged.get(row.key)
+        if before is not None and not _same_image(before, row):
+            first, second = (open_image(each).label for each in (before, row))
+            raise DataError(
+                f"'{row.image_id}' of data set '{row.dataset}' is two different images: {first} and {second}",
+                hint="import one of them under another name: dermseg data import ... --name NAME",
+            )
+        merged[row.key] = row
     return list(merged.values())
+
+
+def _same_image(first: IndexRow, second: IndexRow) -> bool:
+    if first.sha256 and first.sha256 == second.sha256:  # perhaps moved
+        return True
+    here = Path.cwd()  # at the same place, perhaps saved anew
+    return relocate(first.image, first.root, here) == relocate(second.image, second.root, here)
+
+
+def files_of(rows: Iterable[IndexRow]) -> set[Path]:
+    """Every file that rows name: images, masks, and archives that hold them."""
+    return {row.root / split_location(place)[0] for row in rows for place in (row.image, *row.masks)}

@@ -90,9 +90,12 @@ def split_(
     folds = [output.with_name(f"{output.stem}-fold{i}{output.suffix}") for i in range(k_folds or 0)]
     for target in folds or [output]:
         may_write(target, overwrite, "--overwrite")
-    rows = merge(*(read_index(path) for path in indexes))
+    read = [read_index(path) for path in indexes]
+    rows = merge(*read)
     if not rows:
         raise DataError("the index is empty", file=indexes[0])
+    if twice := sum(map(len, read)) - len(rows):
+        say(f"{twice} images are in several of the indexes; the last one's rows are taken")
     if splits is not None:
         rows = apply_splits(rows, read_splits(splits, split_column or "split"))
         if not any(row.split for row in rows):

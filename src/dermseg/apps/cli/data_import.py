@@ -73,7 +73,7 @@ def import_(
     <index>-files. Every pair is opened and checked. What is left out is listed in <index>.rejected.csv.
     """
     from dermseg.data.duplicates import fingerprint_rows
-    from dermseg.data.index import merge, read_index, write_index
+    from dermseg.data.index import files_of, merge, read_index, write_index
     from dermseg.data.sources import KINDS
     from dermseg.data.sources.importer import import_dataset, write_rejected
     from dermseg.data.sources.tables import read_metadata, read_splits
@@ -104,6 +104,7 @@ def import_(
             allow_unmasked=allow_unmasked,
             labels=comma_list(labels),
             folder=output.with_name(f"{output.stem}-files"),
+            keep=files_of(old),
             workers=workers,
             progress=step,
         )
@@ -116,6 +117,7 @@ def import_(
     if not imported.rows:
         raise DataError("no usable image-mask pair", file=rejected_path, hint="the file lists the reasons")
     rows = merge(old, imported.rows)
+    replaced = len(old) + len(imported.rows) - len(rows)
     prints = None
     if duplicates:
         fresh = {row.key: item for row, item in zip(imported.rows, imported.fingerprints, strict=True)}
@@ -138,6 +140,7 @@ def import_(
         "rejected": len(imported.rejected),
         "rejected_list": str(rejected_path),
         "images": len(rows),
+        "replaced": replaced,
         "groups": len({row.group for row in rows}),
         "excluded_leaks": excluded,
         "leaks": leaks_json(leaks),
@@ -152,6 +155,8 @@ def import_(
         f"{len(imported.rejected)} left out; "
         f"{summary['images']} images in {summary['groups']} groups"
     )
+    if replaced:
+        say(f"{replaced} of them were in the index already; their rows were replaced")
     if imported.proposals:
         say(
             f"{imported.proposals} outlines are a model's proposals that nobody has worked on, and were left "

@@ -190,7 +190,7 @@ def import_(
 
     What only the model has drawn is left out.
     """
-    from dermseg.data.index import merge, read_index, write_index
+    from dermseg.data.index import files_of, merge, read_index, write_index
     from dermseg.data.sources.importer import UNTOUCHED, import_dataset, write_rejected
     from dermseg.data.splits import group_rows
 
@@ -206,6 +206,7 @@ def import_(
             proposals=proposals,
             split=split,
             folder=folder,
+            keep=files_of(old),
             progress=step,
         )
     rejected = output.with_suffix(".rejected.csv")
@@ -214,10 +215,15 @@ def import_(
         say(f"left out: {item.file}: {item.reason}")
     if not found.rows:
         raise DataError("no usable label of a person", file=rejected, hint="the file lists the reasons")
-    write_index(group_rows(merge(old, found.rows), None), output)
+    rows = merge(old, found.rows)
+    replaced = len(old) + len(found.rows) - len(rows)
+    write_index(group_rows(rows, None), output)
     say(f"{output}: {len(found.rows)} images; {found.proposals} untouched proposals were left out")
+    if replaced:
+        say(f"{replaced} of them were in the index already; their rows were replaced")
     if json_:
-        print_json({"index": str(output), "imported": len(found.rows), "proposals": found.proposals})
+        summary = {"imported": len(found.rows), "replaced": replaced, "proposals": found.proposals}
+        print_json({"index": str(output), **summary})
 
 
 app.command("simulate")(simulate_)

@@ -23,11 +23,9 @@ from dermseg.data.labelme import is_proposal, read_labelme, union_of_labels
 from dermseg.data.shards import Example, read_tar, read_tfrecord
 from dermseg.data.sources.base import Candidate, Entry, Found, is_image_name
 from dermseg.data.sources.beside import ImagesOfFiles
+from dermseg.data.sources.store import Store
 from dermseg.errors import DataError
-from dermseg.files import atomic_write
-from dermseg.images.masks import encode_mask
 from dermseg.images.names import portable_name
-from dermseg.images.sources import ImageSource
 
 LABELME = "labelme"
 Draw = Callable[[Sequence[str]], NDArray[np.bool_]]
@@ -39,7 +37,7 @@ _TAR = re.compile(r"\.tar(?:\.gz)?$", re.I)
 _SHARDS = re.compile(r"\.(?:tfrecords?|tfrec)(?:-\d+-of-\d+)?$", re.I)
 
 
-def convert_labelme(entries: Sequence[Entry], folder: Path, labels: Sequence[str]) -> Found:
+def convert_labelme(entries: Sequence[Entry], store: Store, labels: Sequence[str]) -> Found:
     """Draw the masks of LabelMe files; images are found beside them, by name, or inside of them."""
     found = Found()
     images = [entry for entry in entries if is_image_name(entry.path)]
@@ -69,14 +67,14 @@ def convert_labelme(entries: Sequence[Entry], folder: Path, labels: Sequence[str
             except ValueError:
                 found.rejected.append((image_id, entry, "imageData is damaged"))
                 continue
-            image = _write(folder, f"images/{image_id}{suffix}", data)
+            image = store.write(f"images/{image_id}{suffix}", data)
         if image is None:
             reason = "is not among the files" if not places else "is there more than once"
             found.rejected.append((image_id, entry, f"its image '{annotation.image}' {reason}"))
             continue
         taken.add(image_id)
         masks = [draw_labelme(annotation, names) for names in chosen]
-        found.candidates.append(Candidate(image_id, image, _write_masks(folder, image_id, masks)))
+        found.candidates.append(Candidate(image_id, image, store.write_masks(image_id, masks)))
     return found
 
 
@@ -93,7 +91,7 @@ def part_proposals(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
     return rest, proposals
 
 
-def convert_coco(entries: Sequence[Entry], folder: Path, labels: Sequence[str]) -> Found:
+def convert_coco(entries: Sequence[Entry], store: Store, labels: Sequence[str]) -> Found:
     """Draw the masks of COCO files; images are found by the end of their path."""
     found = Found()
     by_name: dict[str, list[Entry]] = {}
@@ -129,7 +127,7 @@ def convert_coco(entries: Sequence[Entry], folder: Path, labels: Sequence[str]) 
             continue
         taken.add(key)
         part = _part(entry.path.name, own="image_id" in said)
-        written = _write_masks(folder, key, masks)
+        written = store.write_masks(key, masks)
         found.candidates.append(Candidate(image_id, places[0], written, part, said))
     return found
 
@@ -144,7 +142,7 @@ def _stored(facts: Mapping[str, Any], key: str) -> tuple[dict[str, str], str]:
     return said, image_id if portable_name(image_id) == image_id else key
 
 
-def convert_shards(entries: Sequence[Entry], folder: Path, labels: Sequence[str]) -> Found:
+def convert_shards(entries: Sequence[Entry], store: Store, labels: Sequence[str]) -> Found:
     """Take images and masks out of WebDataset and TFRecord shards.
 
     Raises
@@ -175,9 +173,9 @@ def convert_shards(entries: Sequence[Entry], folder: Path, labels: Sequence[str]
                     found.rejected.append((key, entry, _TAKEN))
                     continue
                 taken.add(key)
-                image = _write(folder, f"images/{key}.{example.extension}", example.image)
+                image = store.write(f"images/{key}.{example.extension}", example.image)
                 names = [f"masks/{key}_{i}.png" for i in range(len(example.masks))]
-                masks = tuple(_write(folder, n, data) for n, data in zip(names, example.masks, strict=True))
+                masks = tuple(store.write(n, data) for n, data in zip(names, example.masks, strict=True))
                 said, image_id = _stored(example.facts, key)
                 part = said.get("split") or _part(entry.path.name, own="image_id" in said)
                 found.candidates.append(Candidate(image_id, image, masks, part, said))
@@ -186,7 +184,7 @@ def convert_shards(entries: Sequence[Entry], folder: Path, labels: Sequence[str]
     return found
 
 
-CONVERTERS: dict[str, Callable[[Sequence[Entry], Path, Sequence[str]], Found]] = {
+CONVERTERS: dict[str, Callable[[Sequence[Entry], Store, Sequence[str]], Found]] = {
     LABELME: convert_labelme,
     "coco": convert_coco,
     "shards": convert_shards,
@@ -240,15 +238,3 @@ def _choose(labels: Sequence[str], there: Sequence[str]) -> list[tuple[str, ...]
 def entry_id(path: PurePosixPath) -> str:
     """Image id of a file: its path without the first folder and the extension, as one name."""
     return "_".join((*path.parts[1:-1], path.stem))
-
-
-def _write_masks(folder: Path, image_id: str, masks: Sequence[NDArray[np.bool_]]) -> tuple[Entry, ...]:
-    names = [f"masks/{image_id}{f'_{i}' if len(masks) > 1 else ''}.png" for i in range(len(masks))]
-    return tuple(_write(folder, n, encode_mask(mask)) for n, mask in zip(names, masks, strict=True))
-
-
-def _write(folder: Path, name: str, data: bytes) -> Entry:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, data)
-    return Entry(PurePosixPath(folder.name, name), ImageSource(name=name, path=path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from dermseg.data.sources.base import Candidate, Entry, list_entries
 from dermseg.data.sources.converted import CONVERTERS, LABELME, entry_id, part_proposals
 from dermseg.data.sources.dicom import DICOM, pair_dicom
 from dermseg.data.sources.pairing import pair_by_folder, pair_by_layout
+from dermseg.data.sources.store import Store
 from dermseg.data.sources.tables import Facts, SplitTable
 from dermseg.errors import DataError, DermsegError, MaskError
 from dermseg.images.load import load_image
@@ -80,6 +81,7 @@ def import_dataset(
     labels: Sequence[str] = (),
     proposals: bool = False,
     folder: Path = Path("dermseg-import"),
+    keep: Iterable[Path] = (),
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Imported:
@@ -105,6 +107,8 @@ def import_dataset(
         LabelMe: take a model's outlines that nobody has worked on, too; else each is a ``Rejected``.
     folder
         Where masks go that are no files yet (LabelMe, COCO, shards).
+    keep
+        Files in ``folder`` that are not to be replaced: those that other rows name.
 
     Raises
     ------
@@ -133,7 +137,7 @@ def import_dataset(
                 f"'{PROPOSED}' away; 'dermseg label import --proposals' takes them as they are",
             )
     if kind in CONVERTERS:
-        found = CONVERTERS[kind](entries, folder, labels)
+        found = CONVERTERS[kind](entries, Store(folder, keep), labels)
         found.rejected += [(entry_id(entry.path), entry, UNTOUCHED) for entry in untouched]
     elif kind == DICOM:
         found, headers = pair_dicom(entries, mask_entries)

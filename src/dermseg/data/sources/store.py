@@ -1,0 +1,62 @@
+"""Where masks and images go that are no files yet: outlines of LabelMe and COCO, and what lies in shards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dermseg.data.sources.base import Entry
+from dermseg.files import atomic_write
+from dermseg.images.masks import encode_mask
+from dermseg.images.names import typed_name
+from dermseg.images.sources import ImageSource
+
+
+class Store:
+    """A folder to write into.
+
+    Parameters
+    ----------
+    folder
+        Made when the first file is written.
+    keep
+        Files that rows of the index name already: none of them is replaced by other content, which gets a
+        name beside it. Another folder may hold images of the same names.
+    """
+
+    def __init__(self, folder: Path, keep: Iterable[Path] = ()) -> None:
+        self._folder = folder
+        self._keep = {_key(path) for path in keep}
+
+    def write(self, name: str, data: bytes) -> Entry:
+        """Write one file, ``images/1.jpg`` (or ``images/1-2.jpg`` where that one is kept)."""
+        wanted = PurePosixPath(name)
+        number = 1
+        while _key(path := self._folder / name) in self._keep and not _holds(path, data):
+            number += 1
+            name = str(wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, data)
+        self._keep.add(_key(path))
+        return Entry(PurePosixPath(self._folder.name, name), ImageSource(name=name, path=path))
+
+    def write_masks(self, image_id: str, masks: Sequence[NDArray[np.bool_]]) -> tuple[Entry, ...]:
+        """Write the masks ``bool (H, W)`` of an image, numbered where it has several."""
+        names = [f"masks/{image_id}{f'_{i}' if len(masks) > 1 else ''}.png" for i in range(len(masks))]
+        return tuple(self.write(name, encode_mask(mask)) for name, mask in zip(names, masks, strict=True))
+
+
+def _key(path: Path) -> str:
+    # in small letters, as the disks of Windows and Macs compare them
+    return typed_name(os.path.normpath(path.absolute())).casefold()
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() == data
+    except OSError:  # named in the index, and gone: another row's all the same
+        return False
