@@ -15,8 +15,8 @@ from dermseg.data.index import IndexRow, open_image, open_mask, read_index, writ
 from dermseg.data.sources import detect
 from dermseg.data.sources.base import list_entries
 from dermseg.data.sources.importer import Imported, import_dataset
-from dermseg.data.sources.tables import read_metadata, read_splits
-from dermseg.data.splits import assign_groups
+from dermseg.data.sources.tables import Facts, read_metadata, read_splits
+from dermseg.data.splits import apply_splits, assign_groups
 from dermseg.data.stats import describe
 from dermseg.errors import DataError
 from dermseg.images.load import load_image
@@ -226,6 +226,50 @@ def test_ids_with_dots_find_their_patient_and_split(tmp_path: Path) -> None:
     assert [(row.subject, row.split) for row in result.rows] == [(f"P{n // 2}", "test") for n in range(4)]
     assert (result.not_in_data, result.without_split, result.without_metadata) == (1, 0, 0)
     assert import_dataset([data], metadata={}).without_metadata == 4
+
+
+def test_ids_with_folders_find_their_patient_and_split(tmp_path: Path) -> None:
+    who = ("anna", "bert")
+    files = {f"images/{name}/1.jpg": picture(n) for n, name in enumerate(who)}
+    files |= {f"images/{name}/{name}.jpg": picture(n + 2) for n, name in enumerate(who)}
+    files |= {path.replace("images", "masks").replace("jpg", "png"): outline() for path in files}
+    data, table = fill(tmp_path / "d", files), tmp_path / "table.csv"
+    lines = [f"photos/{name}/{stem}.jpg,{name},{name}" for name in who for stem in ("1", name)]
+    table.write_text("\n".join(["image,Patient ID,split", *lines, "9.jpg,carl,x"]) + "\n")
+    result = import_dataset([data], metadata=read_metadata(table), splits=read_splits(table))
+    ids = ["anna", "anna/1", "bert", "bert/1"]
+    assert [(row.image_id, row.subject) for row in result.rows] == [(id_, id_[:4]) for id_ in ids]
+    assert [row.split for row in result.rows] == [id_[:4] for id_ in ids]
+    assert (result.not_in_data, result.without_split, result.without_metadata) == (1, 0, 0)
+    write_index(result.rows, tmp_path / "index.csv")  # an index is a table of its own splits
+    back = apply_splits(result.rows, read_splits(tmp_path / "index.csv"))
+    assert [row.split for row in back] == [row.split for row in result.rows]
+    one = fill(tmp_path / "e", {"images/1.jpg": picture(1), "masks/1.png": outline()})
+    assert import_dataset([one], metadata=read_metadata(table)).without_metadata == 1  # anna's or bert's
+    with pytest.raises(DataError, match="image '1' is in the file in several folders"):
+        import_dataset([one], splits=read_splits(table))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("image,Patient\n1.jpg,A\n", ("A", "", "")),
+        ("Image ID;Patient ID;Lesion ID\n1;A;L\n", ("A", "L", "")),
+        ("image,patient_id,dx\n1,A,nv\n1.jpg,A,mel\n", ("A", "", "")),
+        ("image,person\n1,A\n", "no column with patient, lesion or licence"),
+        ("image,patient\n1,A\n1.jpg,B\n", "image '1' is in the file twice, with different values"),
+    ],
+)
+def test_metadata_say_who_it_is_or_are_refused(
+    tmp_path: Path, text: str, says: tuple[str, str, str] | str
+) -> None:
+    table = tmp_path / "meta.csv"
+    table.write_text(text)
+    if isinstance(says, str):
+        with pytest.raises(DataError, match=says):
+            read_metadata(table)
+    else:
+        assert read_metadata(table) == {"1": Facts(*says)}
 
 
 def bad_pairs(tmp_path: Path) -> Imported:

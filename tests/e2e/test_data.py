@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from dermseg.data.download import Downloaded
 from dermseg.data.index import open_mask, read_index
 from dermseg.images.masks import load_mask
 
@@ -170,6 +171,18 @@ def test_indexes_that_name_two_images_alike_are_not_merged(tmp_path: Path, run: 
     assert (code, "is two different images" in err, both.exists()) == (2, True, False)
     code, _, err = run("data", "split", tables[0], tables[0], "-o", both)
     assert (code, "4 images are in several of the indexes" in err) == (0, True)
+
+
+def test_a_download_names_the_table_of_its_lesions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    names = ["HAM10000_images_part_1.zip", "HAM10000_metadata.tab"]
+    files = [Downloaded(name, tmp_path / name, 1, "", True) for name in names]
+    monkeypatch.setattr("dermseg.data.download.download", lambda *_, **__: files)
+    code, _, err = run("data", "download", "ham10000", "-o", tmp_path)
+    assert code == 0
+    words = f"dermseg data import ham10000 {tmp_path} --metadata {tmp_path / names[1]}"
+    assert err.rstrip().endswith(words)
 
 
 def test_synthetic_images_are_a_data_set(tmp_path: Path, run: Run) -> None:

@@ -203,6 +203,7 @@ def download_(
     After an interruption the same command goes on.
     """
     from dermseg.data.download import download, download_archive
+    from dermseg.data.sources.addresses import COLLECTIONS
 
     of_files = {
         "--part": part or None,
@@ -234,8 +235,13 @@ def download_(
             backoff_s=1.0 if backoff_s is None else backoff_s,
             progress=step,
         )
+    tables = {file.name for file in COLLECTIONS[source].files if file.part == "metadata"}
     for file in files:
         say(f"{file.path}: {file.size:,} bytes, {'fetched' if file.fetched else 'already there'}")
-    say(f"licence and citation: {output / 'LICENCE.txt'}; then: dermseg data import {source} {output}")
+    then = f"dermseg data import {source} {output}"
+    for file in files:
+        if file.path.name in tables:  # without it the images of one lesion are not kept together
+            then += f" --metadata {file.path}"
+    say(f"licence and citation: {output / 'LICENCE.txt'}; then: {then}")
     if json_:
         print_json({"files": [{**vars(file), "path": str(file.path)} for file in files]})

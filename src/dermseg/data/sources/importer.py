@@ -17,7 +17,7 @@ from dermseg.data.sources.converted import CONVERTERS, LABELME, entry_id, part_p
 from dermseg.data.sources.dicom import DICOM, pair_dicom
 from dermseg.data.sources.pairing import pair_by_folder, pair_by_layout
 from dermseg.data.sources.store import Store
-from dermseg.data.sources.tables import Facts, SplitTable
+from dermseg.data.sources.tables import Facts, SplitTable, ends_of
 from dermseg.errors import DataError, DermsegError, MaskError
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
@@ -212,7 +212,8 @@ def import_dataset(
         ids = {row.image_id for row in result.rows}
         datasets = {"", dataset, *(row.dataset for row in result.rows)}
         mine = {key for key in splits.rows if key[0] in datasets}
-        result.not_in_data = sum(image_id not in ids for _, image_id in mine)
+        # the file may name them with more folders than their ids have
+        result.not_in_data = sum(ids.isdisjoint((name, *ends_of(name))) for _, name in mine)
     return result
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from dermseg.data.sources.base import GLOBAL_ID
@@ -14,7 +14,7 @@ from dermseg.images.names import typed_name
 from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS
 
 _ID = ("isic_id", "image_id", "image", "image_name", "filename", "file", "name")
-_SUBJECT = ("patient_id", "subject", "subject_id")
+_SUBJECT = ("patient_id", "patient", "subject", "subject_id")
 _LESION = ("lesion_id", "lesion")
 _LICENCE = ("copyright_license", "licence", "license")
 
@@ -43,24 +43,34 @@ class SplitTable:
     file: Path
     rows: Mapping[tuple[str, str], Assignment]
     datasets: frozenset[str]
+    ends: Mapping[tuple[str, str], set[Assignment]] = field(default_factory=dict)  # by ends of paths
 
     def find(self, dataset: str, image_id: str) -> Assignment | None:
         """The assignment of an image.
 
-        A file without a data set column serves every data set. Another view of a data set (say crops
-        of the ISIC images under a name of their own) is found by its ISIC id.
+        A file without a data set column serves every data set. An image is found by its whole id, else by
+        the end of a path in the file. Another view of a data set (say crops of the ISIC images under a name
+        of their own) is found by its ISIC id.
 
         Raises
         ------
         DataError
-            Several data sets of the file hold the id, in different splits.
+            Several data sets of the file hold the id, in different splits, or several folders.
         """
         for key in ((dataset, image_id), ("", image_id)):
             if key in self.rows:
                 return self.rows[key]
+        for key in ((dataset, image_id), ("", image_id)):
+            if len(found := self.ends.get(key, ())) > 1:
+                reason = f"image '{image_id}' is in the file in several folders, with different values"
+                raise DataError(reason, file=self.file)
+            for assignment in found:
+                return assignment
         if not GLOBAL_ID.fullmatch(image_id):
             return None
         others = {self.rows[name, image_id] for name in self.datasets if (name, image_id) in self.rows}
+        for name in () if others else self.datasets:
+            others |= self.ends.get((name, image_id), set())
         if len({other.split for other in others}) > 1:
             raise DataError(f"image '{image_id}' is in several splits", file=self.file)
         return next(iter(others), None)
@@ -89,20 +99,42 @@ def read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def read_metadata(file: str | Path) -> dict[str, Facts]:
-    """Patient, lesion and licence per image id (columns as the ISIC archive and HAM10000 name them)."""
+    """Patient, lesion and licence per image (columns as the ISIC archive and HAM10000 name them).
+
+    Returns
+    -------
+    dict
+        By the image as the table names it, without the extension of a file, and by every end of that path
+        ("b/1" and "1" for "a/b/1") which the table names nowhere itself and about which all its rows agree.
+
+    Raises
+    ------
+    DataError
+        No column with the image, or none that says anything of it; or two rows of an image that differ.
+    """
     path = Path(file)
     columns, rows = read_table(path)
     image = _column(columns, _ID, path, "image id")
     subject, lesion, licence = (_first(columns, names) for names in (_SUBJECT, _LESION, _LICENCE))
-    return {
-        _image_id(row[image]): Facts(
-            subject=row[subject] if subject else "",
-            lesion=row[lesion] if lesion else "",
-            licence=row[licence] if licence else "",
+    if not (subject or lesion or licence):
+        known = ", ".join((*_SUBJECT, *_LESION, *_LICENCE))
+        raise DataError(
+            f"no column with patient, lesion or licence; columns: {', '.join(columns)}",
+            file=path,
+            hint=f"one of: {known}",
         )
-        for row in rows
-        if row[image]
-    }
+    found: dict[str, Facts] = {}
+    ends: dict[str, set[Facts]] = {}
+    for row in rows:
+        if not row[image]:
+            continue
+        facts = Facts(*(row[column] if column else "" for column in (subject, lesion, licence)))
+        name = _image_id(row[image])
+        if found.setdefault(name, facts) != facts:
+            raise DataError(f"image '{name}' is in the file twice, with different values", file=path)
+        for end in ends_of(name):
+            ends.setdefault(end, set()).add(facts)
+    return {**{end: same.pop() for end, same in ends.items() if len(same) == 1}, **found}
 
 
 def read_splits(file: str | Path, column: str = "split") -> SplitTable:
@@ -119,25 +151,35 @@ def read_splits(file: str | Path, column: str = "split") -> SplitTable:
     if column.lower() not in columns:
         raise DataError(f"no column '{column}'", file=path, hint=f"columns: {', '.join(columns)}")
     found: dict[tuple[str, str], Assignment] = {}
+    ends: dict[tuple[str, str], set[Assignment]] = {}
     for row in rows:
         if not row[image] or not row[column.lower()]:
             continue
-        key = (row.get("dataset", ""), _image_id(row[image]))
+        dataset, name = row.get("dataset", ""), _image_id(row[image])
         assignment = Assignment(row[column.lower()], row.get("group", ""))
-        if found.setdefault(key, assignment) != assignment:
-            raise DataError(f"image '{key[1]}' is in the file twice, with different values", file=path)
-    return SplitTable(path, found, frozenset(dataset for dataset, _ in found))
+        if found.setdefault((dataset, name), assignment) != assignment:
+            raise DataError(f"image '{name}' is in the file twice, with different values", file=path)
+        for end in ends_of(name):
+            ends.setdefault((dataset, end), set()).add(assignment)
+    return SplitTable(path, found, frozenset(dataset for dataset, _ in found), ends)
 
 
 def _image_id(text: str) -> str:
     """An image id that may be given as a file; a dot in it is none of a file ("IMG.001", DICOM's UIDs)."""
     path = PurePosixPath(typed_name(text))
-    return path.stem if path.suffix.lower() in IMAGE_EXTENSIONS | DICOM_EXTENSIONS else path.name
+    named = path.with_suffix("") if path.suffix.lower() in IMAGE_EXTENSIONS | DICOM_EXTENSIONS else path
+    return named.as_posix()
+
+
+def ends_of(name: str) -> Iterator[str]:
+    """``"b/1"`` and ``"1"`` of ``"a/b/1"``: tables may know of more folders than an image id has."""
+    parts = PurePosixPath(name).parts
+    return ("/".join(parts[i:]) for i in range(1, len(parts)))
 
 
 def _first(columns: Iterable[str], names: Iterable[str]) -> str | None:
-    known = set(columns)
-    return next((name for name in names if name in known), None)
+    known = {column.replace(" ", "_"): column for column in columns}  # "Patient ID" is "patient_id"
+    return next((known[name] for name in names if name in known), None)
 
 
 def _column(columns: list[str], names: Iterable[str], file: Path, what: str) -> str:
