@@ -1,6 +1,7 @@
 """Formats of others: what is written here their own libraries read, and it comes back as it was."""
 
 import json
+import re
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dermseg.data.check import check_rows
 from dermseg.data.coco import count_runs, draw_segmentation, pack_counts, unpack_counts
 from dermseg.data.export import export_rows
 from dermseg.data.index import open_image, open_mask, read_index
@@ -109,6 +111,57 @@ def test_what_is_known_of_an_image_comes_back(synthetic: Path, tmp_path: Path, k
     named = import_dataset([tmp_path / "out"], name="mine", split="test", folder=tmp_path / "files2")
     assert {(row.dataset, row.split) for row in named.rows} == {("mine", "test")}
     assert len(named.rows) + len(named.rejected) == 3
+
+
+@pytest.mark.parametrize("kind", ["coco", "webdataset", "tfrecord"])
+def test_absent_classes_and_images_without_masks_come_back(
+    synthetic: Path, tmp_path: Path, kind: str
+) -> None:
+    first, second, third, fourth = read_index(synthetic)[:4]
+    empty = tmp_path / "empty.png"
+    cv2.imwrite(str(empty), np.zeros((64, 80), np.uint8))
+    rows = [
+        replace(first, masks=(first.masks[0], str(empty))),
+        replace(second, masks=(str(empty), str(empty))),
+        replace(third, masks=(third.masks[0], third.masks[0])),
+        replace(fourth, masks=()),
+    ]
+    assert check_rows(rows).ok  # of several classes not every one is on every image
+    troubles = check_rows([replace(first, masks=(str(empty),))]).troubles
+    assert [trouble.reason for trouble in troubles] == ["the mask is empty"]
+    out, labels = tmp_path / "out", ["a", "b"] if kind == "coco" else []
+    export_rows(rows, kind, out, labels=labels)
+    back = import_dataset([out], labels=labels, allow_unmasked=True, folder=tmp_path / "files")
+    assert [len(row.masks) for row in back.rows] == [2, 2, 2, 0] and not back.rejected
+    areas = [[bool(load_mask(open_mask(row, n)).any()) for n in range(len(row.masks))] for row in back.rows]
+    assert areas == [[True, False], [False, False], [True, True], []]
+    without = import_dataset([out], labels=labels, folder=tmp_path / "files")
+    assert [item.reason for item in without.rejected] == ["no mask for this image"]
+
+
+def test_a_coco_image_without_an_outline_has_no_mask(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((20, 30, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "2.png"), np.full((20, 30, 3), 99, np.uint8))
+    images = [{"id": n, "file_name": f"{n}.png", "width": 30, "height": 20} for n in (1, 2)]
+    region = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[2, 2, 12, 2, 12, 12]]}
+    content = {"images": images, "annotations": [region], "categories": [{"id": 1, "name": "lesion"}]}
+    (tmp_path / "train-1.json").write_text(json.dumps(content))
+    found = import_dataset([tmp_path], allow_unmasked=True, folder=tmp_path / "f")
+    assert [(len(row.masks), row.split) for row in found.rows] == [(1, "train"), (0, "train")]
+
+
+@pytest.mark.parametrize("kind", ["coco", "webdataset", "tfrecord"])
+def test_splits_keep_their_names(synthetic: Path, tmp_path: Path, kind: str) -> None:
+    names = ["fold-1", "fold-2", "val-2017", "a/b", ""]
+    rows = [replace(row, split=name) for row, name in zip(read_index(synthetic), names, strict=True)]
+    export_rows(rows, kind, tmp_path / "out")
+    back = import_dataset([tmp_path / "out"], folder=tmp_path / "files").rows
+    assert [row.split for row in back] == names
+    if kind == "coco":  # as earlier versions wrote it
+        for file in (tmp_path / "out").glob("*.json"):
+            file.write_text(re.sub(r'"split": "[^"]*", ', "", file.read_text()))
+        back = import_dataset([tmp_path / "out"], folder=tmp_path / "files").rows
+        assert [row.split for row in back] == [*names[:3], "a_b", ""]
 
 
 def test_an_export_that_cannot_be_whole_leaves_nothing(synthetic: Path, tmp_path: Path) -> None:

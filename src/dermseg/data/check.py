@@ -47,7 +47,8 @@ def check_rows(
     """Open every image and mask of an index and compare with what it says.
 
     An image must have the bytes (sha256) and size of its row and decode in full; a mask must decode,
-    be binary, have the size of its image and hold a lesion; no group may lie in two splits.
+    be binary, have the size of its image and, where it is the only one, hold a lesion (of several classes
+    not every one is on every image); no group may lie in two splits.
     """
     report = CheckReport(len(rows), sum(len(row.masks) for row in rows))
     with ThreadPoolExecutor(workers) as pool:
@@ -77,7 +78,7 @@ def _check_row(row: IndexRow) -> list[Trouble]:
     size = (row.height, row.width) if row.width and row.height else None
     for number, location in enumerate(row.masks):
         try:
-            if not load_mask(open_mask(row, number), size=size).any():
+            if not load_mask(open_mask(row, number), size=size).any() and len(row.masks) == 1:
                 note(location, "the mask is empty")
         except DermsegError as error:
             note(location, error.reason)

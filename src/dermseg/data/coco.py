@@ -20,6 +20,7 @@ from dermseg.errors import DataError
 
 _LARGEST = 100_000_000  # pixels
 _FACTS = "dermseg"
+MASKS = "masks"  # among them: how many an image has, for an empty one is no annotation
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,9 @@ def write_coco(
     }
     for image_id, (file_name, width, height, masks) in enumerate(images, start=1):
         item = {"id": image_id, "file_name": file_name, "width": width, "height": height}
-        content["images"].append(item | ({_FACTS: dict(facts[image_id - 1])} if facts else {}))
+        content["images"].append(
+            item | ({_FACTS: {**facts[image_id - 1], MASKS: len(masks)}} if facts else {})
+        )
         for category, mask in enumerate(masks, start=1):
             if not mask.any():
                 continue

@@ -141,9 +141,8 @@ def _example(row: IndexRow, key: str, step: Callable[[], None]) -> Example:
 
 def _facts(row: IndexRow) -> dict[str, str]:
     """What an import gives back."""
-    return {
-        name: getattr(row, name) for name in ("image_id", "dataset", "subject", "lesion", "licence", "sha256")
-    }
+    names = ("image_id", "dataset", "subject", "lesion", "split", "licence", "sha256")
+    return {name: getattr(row, name) for name in names}
 
 
 def _write_coco(

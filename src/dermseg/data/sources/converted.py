@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.data.coco import read_coco
+from dermseg.data.coco import MASKS, CocoImage, read_coco
 from dermseg.data.index import EXCLUDED
 from dermseg.data.labelme import draw_labels as draw_labelme
 from dermseg.data.labelme import is_proposal, read_labelme, union_of_labels
@@ -27,14 +27,14 @@ from dermseg.data.sources.store import Store
 from dermseg.errors import DataError
 from dermseg.images.names import portable_name
 
-LABELME = "labelme"
+LABELME, SHARDS = "labelme", "shards"
 Draw = Callable[[Sequence[str]], NDArray[np.bool_]]
 _TAKEN = "the same image id was found before; import its folder by itself, with --append and a --name"
 _SPLITS = frozenset(["train", "val", "calib", "test", EXCLUDED])
 _ENDING = re.compile(r"\.(?:tar(?:\.gz)?|tfrecords?|tfrec|json)(?=$|-\d)", re.I)
 _NUMBER = re.compile(r"-\d+(?:-of-\d+)?$")
 _TAR = re.compile(r"\.tar(?:\.gz)?$", re.I)
-_SHARDS = re.compile(r"\.(?:tfrecords?|tfrec)(?:-\d+-of-\d+)?$", re.I)
+_RECORDS = re.compile(r"\.(?:tfrecords?|tfrec)(?:-\d+-of-\d+)?$", re.I)
 
 
 def convert_labelme(entries: Sequence[Entry], store: Store, labels: Sequence[str]) -> Found:
@@ -121,15 +121,26 @@ def convert_coco(entries: Sequence[Entry], store: Store, labels: Sequence[str]) 
             continue
         said, image_id = _stored(image.facts, key)
         try:
-            masks = [image.draw(names) for names in chosen]
+            masks = [image.draw(names) for names in chosen] if _is_drawn_on(image, chosen) else []
         except DataError as error:
             found.rejected.append((image_id, entry, error.reason))
             continue
         taken.add(key)
-        part = _part(entry.path.name, own="image_id" in said)
+        part = said.get("split") or _part(entry.path.name, own="image_id" in said)
         written = store.write_masks(key, masks)
         found.candidates.append(Candidate(image_id, places[0], written, part, said))
     return found
+
+
+def _is_drawn_on(image: CocoImage, chosen: Sequence[Sequence[str]]) -> bool:
+    """Whether an image has masks, be they empty: COCO has no sign for that, ``dermseg data export`` has.
+
+    Elsewhere an image without an outline of the one class has none; of several classes all may be absent.
+    """
+    number = image.facts.get(MASKS)
+    if isinstance(number, int):
+        return number > 0
+    return len(chosen) > 1 or any(name in chosen[0] for name, _ in image.regions)
 
 
 def _stored(facts: Mapping[str, Any], key: str) -> tuple[dict[str, str], str]:
@@ -156,7 +167,7 @@ def convert_shards(entries: Sequence[Entry], store: Store, labels: Sequence[str]
     taken: set[str] = set()
     for entry in entries:
         read: Callable[[Path], Iterable[Example]]
-        if _SHARDS.search(entry.path.name):
+        if _RECORDS.search(entry.path.name):
             read = read_tfrecord
         elif _TAR.search(entry.path.name):
             read = read_tar
@@ -187,14 +198,14 @@ def convert_shards(entries: Sequence[Entry], store: Store, labels: Sequence[str]
 CONVERTERS: dict[str, Callable[[Sequence[Entry], Store, Sequence[str]], Found]] = {
     LABELME: convert_labelme,
     "coco": convert_coco,
-    "shards": convert_shards,
+    SHARDS: convert_shards,
 }
 
 
 def detect_converted(entries: Sequence[Entry]) -> str | None:
     """``shards``, ``labelme`` or ``coco`` where the files are such; JSON files are looked into."""
-    if any(_SHARDS.search(e.path.name) or _TAR.search(e.path.name) for e in entries):
-        return "shards"
+    if any(_RECORDS.search(e.path.name) or _TAR.search(e.path.name) for e in entries):
+        return SHARDS
     for entry in (e for e in entries if e.path.suffix.lower() == ".json"):
         text = entry.source.read_bytes()
         if b'"shapes"' in text and b'"imageHeight"' in text:
@@ -207,12 +218,17 @@ def detect_converted(entries: Sequence[Entry]) -> str | None:
 def _part(name: str, *, own: bool = False) -> str:
     """The split that a name says: ``train-000000.tar``, ``val-00000-of-00002.tfrecord``, ``test.json``.
 
+    A COCO file that ``dermseg data export`` wrote has none behind it: the number in ``fold-1.json`` is the
+    split's own.
+
     Parameters
     ----------
     own
         ``dermseg data export`` wrote it, so that any name is a split; else only those that are in use are.
     """
-    stem = _NUMBER.sub("", _ENDING.sub("", name))
+    stem = _ENDING.sub("", name)
+    if not (own and name.lower().endswith(".json")):
+        stem = _NUMBER.sub("", stem)
     return stem if stem in _SPLITS or (own and stem != "unassigned") else ""
 
 

@@ -13,7 +13,7 @@ from dermseg.data.index import IndexRow, locate, write_table
 from dermseg.data.labelme import PROPOSED
 from dermseg.data.sources import FOLDER, KINDS, LAYOUTS, detect
 from dermseg.data.sources.base import Candidate, Entry, list_entries
-from dermseg.data.sources.converted import CONVERTERS, LABELME, entry_id, part_proposals
+from dermseg.data.sources.converted import CONVERTERS, LABELME, SHARDS, entry_id, part_proposals
 from dermseg.data.sources.dicom import DICOM, pair_dicom
 from dermseg.data.sources.pairing import pair_by_folder, pair_by_layout
 from dermseg.data.sources.store import Store
@@ -160,7 +160,8 @@ def import_dataset(
     def check(candidate: Candidate) -> tuple[IndexRow, Fingerprint] | Rejected:
         try:
             own = (name or candidate.stored.get("dataset")) or dataset
-            return _open(candidate, own, allow_unmasked, several)
+            classes = several or (kind == SHARDS and len(candidate.masks) > 1)
+            return _open(candidate, own, allow_unmasked, classes)
         except DermsegError as error:
             bad = candidate.masks[0] if isinstance(error, MaskError) and candidate.masks else candidate.image
             return Rejected(dataset, candidate.image_id, error.file or _show(bad), error.reason)
