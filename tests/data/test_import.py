@@ -329,6 +329,20 @@ def test_names_in_a_zip_lead_nowhere(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.zip"]
 
 
+def test_names_that_the_index_cannot_hold_are_left_out(tmp_path: Path) -> None:
+    names = ("trail", "trail ", " lead", "x.zip!y", "bang!")
+    files = {f" d/images/{name}.jpg": picture(n) for n, name in enumerate(names)}
+    files |= {f" d/masks/{name}.png": outline() for name in names}
+    result = import_dataset([fill(tmp_path / "e", files)])
+    write_index(result.rows, tmp_path / "e" / "index.csv")
+    back = read_index(tmp_path / "e" / "index.csv")
+    assert [row.image_id for row in back] == ["bang!", "trail"] and back[0].image.startswith(" d/")
+    assert check_rows(back).ok
+    reasons = {item.image_id: item.reason for item in result.rejected}
+    assert "'.zip!'" in reasons["x.zip!y"] and "rename it" in reasons["x.zip!y"]
+    assert "a space before or behind" in reasons["trail "] and "a space before" in reasons[" lead"]
+
+
 @pytest.fixture
 def good(tmp_path: Path) -> list[IndexRow]:
     files = {f"images/{n}.png": picture(n, ".png") for n in range(4)}

@@ -46,6 +46,7 @@ def test_round_trip(tmp_path: Path) -> None:
     rows = [
         replace(ROW, root=tmp_path),
         IndexRow("x", "a b.png", dataset='odd, "name"', root=tmp_path),
+        IndexRow("y", " in/y.png", (" in/y_mask.png", "  /y.png"), root=tmp_path),
     ]
     write_index(rows, tmp_path / "index.csv")
     back = read_index(tmp_path / "index.csv")

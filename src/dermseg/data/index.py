@@ -215,7 +215,7 @@ def _parse(record: dict[str, str | None], file: Path, line: int) -> IndexRow:
     # A key or value None is how the csv module reports a line with too many or too few fields.
     if None in record or any(record[name] is None for name in COLUMNS):
         raise DataError(f"line {line} does not have the columns of the header", file=file)
-    values = {name: (record[name] or "").strip() for name in COLUMNS}
+    values = {name: (record[name] or "").strip() for name in COLUMNS if name != "masks"}
     if not values["image_id"] or not values["image"]:
         raise DataError(f"line {line} has no image_id or no image", file=file)
     size: dict[str, int] = {}
@@ -224,7 +224,9 @@ def _parse(record: dict[str, str | None], file: Path, line: int) -> IndexRow:
         if text and not text.isdecimal():
             raise DataError(f"line {line}: {name} '{text}' is not a number of pixels", file=file)
         size[name] = int(text or 0)
-    masks = tuple(mask for mask in values.pop("masks").split(";") if mask)
+    # a folder's or file's name may begin with a space
+    values["image"] = record["image"] or ""
+    masks = tuple(mask for mask in (record["masks"] or "").split(";") if mask.strip())
     return IndexRow(masks=masks, root=file.parent, width=size["width"], height=size["height"], **values)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dermseg.data.duplicates import Fingerprint, fingerprint
-from dermseg.data.index import IndexRow, locate, write_table
+from dermseg.data.index import IndexRow, locate, split_location, write_table
 from dermseg.data.labelme import PROPOSED
 from dermseg.data.sources import FOLDER, KINDS, LAYOUTS, detect
 from dermseg.data.sources.base import Candidate, Entry, list_entries
@@ -257,6 +257,13 @@ def _open(
     locations = [locate(entry.source, root) for entry in (candidate.image, *candidate.masks)]
     if any(_SEPARATORS in location for location in locations):
         raise DataError("a file name with ';' does not fit into the index", file=_show(candidate.image))
+    for entry in (candidate.image, *candidate.masks):
+        if split_location(entry.source.path.absolute().as_posix())[1] is not None:
+            reason = "a path with '.zip!' in it does not fit into the index, where it means an archive"
+            raise DataError(reason, file=_show(entry), hint="rename it")
+    if candidate.image_id != candidate.image_id.strip():
+        reason = "a name with a space before or behind it does not fit into the index"
+        raise DataError(reason, file=_show(candidate.image), hint="rename it")
     try:
         "".join(locations).encode()
     except UnicodeEncodeError:
