@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from dermseg.data.check import check_rows
 from dermseg.data.coco import count_runs, draw_segmentation, pack_counts, unpack_counts
@@ -19,7 +20,7 @@ from dermseg.data.index import open_image, open_mask, read_index
 from dermseg.data.labelme import Annotation, mask_to_shapes, write_labelme
 from dermseg.data.sources.importer import import_dataset
 from dermseg.data.sources.synthetic import write_synthetic
-from dermseg.errors import DataError
+from dermseg.errors import DataError, ImageError
 from dermseg.images.masks import load_mask
 
 
@@ -169,6 +170,58 @@ def test_an_export_that_cannot_be_whole_leaves_nothing(synthetic: Path, tmp_path
     with pytest.raises(DataError, match="has 2 masks and 1 labels were given"):
         export_rows([*others, replace(row, masks=row.masks * 2)], "coco", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["coco", "webdataset"])
+def test_a_photograph_that_cannot_be_exported_leaves_nothing(
+    synthetic: Path, tmp_path: Path, kind: str
+) -> None:
+    first, second, third, *others = read_index(synthetic)
+    turned = []
+    for n, row in enumerate((first, second)):
+        exif = Image.Exif()
+        exif[274] = 6
+        Image.open(open_image(row).path).convert("RGB").save(tmp_path / f"{n}.jpg", exif=exif)
+        turned.append(replace(row, image=str(tmp_path / f"{n}.jpg")))
+    with pytest.raises(DataError, match=r"2 of 5 images are turned .*'synthetic_\d+', 'synthetic_\d+' "):
+        export_rows([*others, third, *turned], kind, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "broken.png").write_bytes(open_image(third).read_bytes()[:400])
+    (tmp_path / "there").mkdir()
+    for out in ("out", "there"):
+        with pytest.raises(ImageError):
+            export_rows([*others, replace(third, image=str(tmp_path / "broken.png"))], kind, tmp_path / out)
+    assert not (tmp_path / "out").exists() and list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_coco_annotation_that_cannot_be_drawn_is_its_images_trouble(tmp_path: Path) -> None:
+    for n in (1, 2, 3):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), np.full((20, 30, 3), 50 * n, np.uint8))
+    images = [{"id": n, "file_name": f"{n}.png", "width": 30, "height": 20} for n in (1, 2, 3)]
+    square = [[2, 2, 12, 2, 12, 12]]
+    regions = [
+        {"id": 1, "image_id": 1, "category_id": 1, "segmentation": square},
+        {"id": 2, "image_id": 2, "category_id": 1},
+        {"id": 3, "image_id": 3, "category_id": 7, "segmentation": square},
+    ]
+    content = {"images": images, "annotations": regions, "categories": [{"id": 1, "name": "lesion"}]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="several labels: category 7, lesion"):
+        import_dataset([tmp_path], folder=tmp_path / "f")
+    found = import_dataset([tmp_path], labels=["lesion"], folder=tmp_path / "f")
+    assert [row.image_id for row in found.rows] == ["1"]
+    reasons = [item.reason for item in found.rejected]
+    assert "the annotation has no segmentation" in reasons[0] and reasons[1] == "no mask for this image"
+
+
+@pytest.mark.parametrize("labels", [[], ["scar"]])
+def test_why_no_outline_was_found_is_said(tmp_path: Path, labels: list[str]) -> None:
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((20, 30, 3), np.uint8))
+    shape = {"label": "scar", "points": [[1, 1], [9, 9]], "shape_type": "oriented_rectangle"}
+    content = {"shapes": [shape], "imagePath": "1.png", "imageWidth": 30, "imageHeight": 20}
+    (tmp_path / "1.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"1\.json: .*'oriented_rectangle'; no other file has an outline"):
+        import_dataset([tmp_path], kind="labelme", labels=labels, folder=tmp_path / "f")
 
 
 def _example_message() -> type:

@@ -171,6 +171,7 @@ def test_indexes_that_name_two_images_alike_are_not_merged(tmp_path: Path, run: 
     assert (code, "is two different images" in err, both.exists()) == (2, True, False)
     code, _, err = run("data", "split", tables[0], tables[0], "-o", both)
     assert (code, "4 images are in several of the indexes" in err) == (0, True)
+    assert "no image for test: 4 groups are few for such shares" in err
 
 
 def test_a_download_names_the_table_of_its_lesions(

@@ -62,16 +62,16 @@ def read_coco(data: bytes, file: str | Path | None = None) -> list[CocoImage]:
     Raises
     ------
     DataError
-        Not COCO, or an image without a usable size.
+        Not COCO, or an image without a usable size. An annotation that cannot be drawn is no reason.
     """
     try:
         content = json.loads(data)
         names = {item["id"]: str(item["name"]) for item in content["categories"]}
         regions: dict[Any, list[tuple[str, Any]]] = {}
         for item in content["annotations"]:
-            regions.setdefault(item["image_id"], []).append(
-                (names[item["category_id"]], item["segmentation"])
-            )
+            number = item["category_id"]  # of none that is listed: its image's trouble, not the whole file's
+            name = names.get(number, f"category {number}")
+            regions.setdefault(item["image_id"], []).append((name, item.get("segmentation")))
         images = [
             CocoImage(
                 str(item["file_name"]),
@@ -143,6 +143,8 @@ def draw_segmentation(value: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
     ValueError
         The value cannot be drawn at this size.
     """
+    if value is None:
+        raise ValueError("the annotation has no segmentation")
     if isinstance(value, list):
         drawn = np.zeros(size, np.bool_)
         for flat in value:

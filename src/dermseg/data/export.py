@@ -1,12 +1,15 @@
 """An index as other programs read it: COCO, WebDataset and TFRecord, one part for each split.
 
-Written into a new folder under temporary names and moved into place when whole.
+Written into a temporary folder and moved into place when all is there: one image that cannot be taken leaves
+nothing behind.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -17,7 +20,7 @@ from dermseg.data.index import IndexRow, open_image, open_mask
 from dermseg.data.shards import Example, write_tar, write_tfrecord
 from dermseg.errors import DataError
 from dermseg.files import atomic_write
-from dermseg.images.load import load_image
+from dermseg.images.load import load_image, open_header
 from dermseg.images.masks import encode_mask, load_mask
 from dermseg.images.names import UniqueNames, portable_name
 
@@ -54,7 +57,8 @@ def export_rows(
     Raises
     ------
     DataError
-        Unknown format, no rows, or rows whose numbers of masks differ from the labels.
+        Unknown format, no rows, rows whose numbers of masks differ from the labels, or images that are
+        turned by their EXIF orientation (all are named).
     ImageError, MaskError
         A file cannot be read.
     MissingExtraError
@@ -70,12 +74,15 @@ def export_rows(
                 f"image '{row.image_id}' has {len(row.masks)} masks and {len(labels)} labels were given",
                 hint="--labels names the category of each mask",
             )
-    splits: dict[str, list[IndexRow]] = {}
-    for row in rows:
-        splits.setdefault(row.split or _UNASSIGNED, []).append(row)
-    keys, stems = _keys(rows), UniqueNames()
-    folder.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
+    turned = [row for row in rows if open_header(open_image(row)).orientation > 1]
+    if turned:
+        # readers of these formats do not all turn images by their EXIF tag, so masks would not lie on them
+        names = ", ".join(f"'{row.image_id}'" for row in turned[:5]) + (", ..." if len(turned) > 5 else "")
+        raise DataError(
+            f"{len(turned)} of {len(rows)} images are turned by their EXIF orientation: {names}",
+            file=open_image(turned[0]).label,
+            hint="save them upright first ('dermseg dicom deidentify' and image editors do so)",
+        )
     done = 0
 
     def step() -> None:
@@ -84,6 +91,37 @@ def export_rows(
         if progress:
             progress(done, len(rows))
 
+    there = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as name:
+            written = _write(rows, kind, Path(name), labels=labels, shard_size=shard_size, step=step)
+            for path in [path for path in Path(name).rglob("*") if path.is_file()]:
+                target = folder / path.relative_to(name)
+                target.parent.mkdir(exist_ok=True)
+                path.replace(target)
+    except BaseException:
+        if not there:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+    return [folder / path.name for path in written]
+
+
+def _write(
+    rows: Sequence[IndexRow],
+    kind: str,
+    folder: Path,
+    *,
+    labels: Sequence[str],
+    shard_size: int,
+    step: Callable[[], None],
+) -> list[Path]:
+    splits: dict[str, list[IndexRow]] = {}
+    for row in rows:
+        splits.setdefault(row.split or _UNASSIGNED, []).append(row)
+    keys, stems = _keys(rows), UniqueNames()
+    written: list[Path] = []
     for named, chosen in splits.items():
         split = stems.take(portable_name(named).replace("/", "_"))  # any text may stand in a table
         if kind == "coco":
@@ -98,12 +136,7 @@ def export_rows(
                 if kind == "webdataset"
                 else (f"{split}-{number:05d}-of-{count:05d}.tfrecord")
             )
-            temporary = folder / f".{name}.tmp"
-            try:
-                (write_tar if kind == "webdataset" else write_tfrecord)(examples, temporary)
-                temporary.replace(folder / name)
-            finally:
-                temporary.unlink(missing_ok=True)
+            (write_tar if kind == "webdataset" else write_tfrecord)(examples, folder / name)
             written.append(folder / name)
     return written
 
@@ -112,13 +145,6 @@ def _load(row: IndexRow) -> tuple[bytes, str, int, int, list[NDArray[np.bool_]]]
     source = open_image(row)
     data = source.read_bytes()
     info = load_image(data).info
-    if info.orientation > 1:
-        # readers of these formats do not all turn images by their EXIF tag, so masks would not lie on them
-        raise DataError(
-            f"image '{row.image_id}' is turned by its EXIF orientation",
-            file=source.label,
-            hint="save it upright first ('dermseg dicom deidentify' and image editors do so)",
-        )
     size = (info.height, info.width)
     masks = [load_mask(open_mask(row, i), size=size) for i in range(len(row.masks))]
     return data, PurePosixPath(source.name).suffix.lstrip(".").lower(), info.width, info.height, masks

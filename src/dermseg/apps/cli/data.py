@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -111,10 +112,13 @@ def split_(
         with progress("near-duplicates") as step:
             pairs = find_duplicates(prints, progress=step)
     rows = assign_groups(rows, pairs)
+    expected: Collection[str] = ()
     if k_folds is not None:
         tables = fold_groups(rows, k_folds, seed=seed or 0)
+        expected = ("train", "val", "test")
     elif splits is None:
-        tables = [split_groups(rows, _parse_ratios(ratios or "0.70,0.15,0.15"), seed=seed or 0)]
+        expected = shares = _parse_ratios(ratios or "0.70,0.15,0.15")
+        tables = [split_groups(rows, shares, seed=seed or 0)]
     else:
         tables = [mark_leaks(rows)[0] if exclude_leaks else rows]
     leaks = [leak for table in tables for leak in find_leaks(table)]
@@ -124,6 +128,9 @@ def split_(
         counts = count_splits(table)
         result.append({"index": str(target), "splits": counts})
         say(f"{target}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
+        if empty := [name for name in expected if name not in counts]:
+            groups = len({row.group for row in rows})
+            say(f"{target}: no image for {' and '.join(empty)}: {groups} groups are few for such shares")
     say_leaks(leaks, "--exclude-leaks takes them out of training")
     if json_:
         print_json(

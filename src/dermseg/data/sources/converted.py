@@ -49,7 +49,7 @@ def convert_labelme(entries: Sequence[Entry], store: Store, labels: Sequence[str
             read.append((entry, read_labelme(entry.source.read_bytes(), entry.source.label)))
         except DataError as error:
             found.rejected.append((entry.path.stem, entry, error.reason))
-    chosen = _choose(labels, union_of_labels([annotation for _, annotation in read]))
+    chosen = _choose(labels, union_of_labels([annotation for _, annotation in read]), found)
     look_up = ImagesOfFiles(images, [entry for entry, _ in read])
     taken: set[str] = set()
     for entry, annotation in read:
@@ -105,7 +105,7 @@ def convert_coco(entries: Sequence[Entry], store: Store, labels: Sequence[str]) 
                 read += [(entry, image) for image in read_coco(entry.source.read_bytes(), entry.source.label)]
             except DataError as error:
                 found.rejected.append((entry.path.stem, entry, error.reason))
-    chosen = _choose(labels, sorted({name for _, image in read for name, _ in image.regions}))
+    chosen = _choose(labels, sorted({name for _, image in read for name, _ in image.regions}), found)
     taken: set[str] = set()
     for entry, image in read:
         path = PurePosixPath(portable_name(image.file_name))
@@ -232,8 +232,19 @@ def _part(name: str, *, own: bool = False) -> str:
     return stem if stem in _SPLITS or (own and stem != "unassigned") else ""
 
 
-def _choose(labels: Sequence[str], there: Sequence[str]) -> list[tuple[str, ...]]:
-    """The labels of each mask: ``a+b`` is one mask of two labels."""
+def _choose(labels: Sequence[str], there: Sequence[str], found: Found) -> list[tuple[str, ...]]:
+    """The labels of each mask: ``a+b`` is one mask of two labels.
+
+    Raises
+    ------
+    DataError
+        No such label; the first file that could not be read is named, for its outlines may be those meant.
+    """
+    for _, entry, reason in found.rejected[:1]:
+        missing = [name for label in labels for name in label.split("+") if name.strip() not in there]
+        if missing or not there:
+            what = f"labelled '{missing[0].strip()}'" if missing else "with a label"
+            raise DataError(f"{reason}; no other file has an outline {what}", file=entry.source.label)
     if not there:
         raise DataError("no outline has a label", hint="is it the right folder?")
     if not labels:
