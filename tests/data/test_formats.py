@@ -183,7 +183,7 @@ def test_a_photograph_that_cannot_be_exported_leaves_nothing(
         exif[274] = 6
         Image.open(open_image(row).path).convert("RGB").save(tmp_path / f"{n}.jpg", exif=exif)
         turned.append(replace(row, image=str(tmp_path / f"{n}.jpg")))
-    with pytest.raises(DataError, match=r"2 of 5 images are turned .*'synthetic_\d+', 'synthetic_\d+' "):
+    with pytest.raises(DataError, match=r"EXIF orientation \(2 of 5\): 'synthetic_\d+', 'synthetic_\d+' "):
         export_rows([*others, third, *turned], kind, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "broken.png").write_bytes(open_image(third).read_bytes()[:400])

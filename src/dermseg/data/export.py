@@ -79,7 +79,7 @@ def export_rows(
         # readers of these formats do not all turn images by their EXIF tag, so masks would not lie on them
         names = ", ".join(f"'{row.image_id}'" for row in turned[:5]) + (", ..." if len(turned) > 5 else "")
         raise DataError(
-            f"{len(turned)} of {len(rows)} images are turned by their EXIF orientation: {names}",
+            f"images turned by their EXIF orientation ({len(turned)} of {len(rows)}): {names}",
             file=open_image(turned[0]).label,
             hint="save them upright first ('dermseg dicom deidentify' and image editors do so)",
         )
