@@ -343,6 +343,42 @@ def test_output_below_a_file(show: Open, photographs: Path) -> None:
         window.open_inputs([photographs])
 
 
+def test_the_next_image_is_not_outlined_in_the_class_last_in_hand(
+    qtbot: Any, show: Open, photographs: Path
+) -> None:
+    window = show(photographs)
+    window.editing.add_class("ruler")
+    drag(qtbot, window, (10, 10), (60, 12))
+    key(qtbot, window, Qt.Key.Key_A)
+    ready(qtbot, window)
+    document = window.session.opened.document  # type: ignore[union-attr]
+    assert document.layer("lesion").any() and not document.layer("ruler").any()
+    assert window.session.label == "lesion" and list(document.layers) == ["lesion", "ruler"]
+    before = int(lesion(window).sum())
+    window.editing.choose_class("ruler")
+    window.sliders.set_value("Threshold", 0.95)  # of the outline that is there
+    qtbot.waitUntil(lambda: 0 < int(lesion(window).sum()) < before, timeout=60_000)
+    assert not document.layer("ruler").any()
+    key(qtbot, window, Qt.Key.Key_P)  # asked for, in the class in hand
+    qtbot.waitUntil(lambda: document.layer("ruler").any(), timeout=60_000)
+
+
+def test_what_is_pressed_in_mid_stroke_takes_the_stroke_along(
+    qtbot: Any, show: Open, photographs: Path
+) -> None:
+    window = show(photographs)
+    qtbot.mousePress(window.canvas, LEFT, pos=at(window, 10, 10))
+    qtbot.mouseMove(window.canvas, at(window, 60, 12))
+    drawn = lesion(window).copy()
+    key(qtbot, window, Qt.Key.Key_S, CTRL)
+    saved = read_labelme((photographs / "a.json").read_bytes())
+    assert drawn[11, 40] and np.array_equal(draw_labels(saved, ["lesion"]), drawn)
+    qtbot.mouseMove(window.canvas, at(window, 100, 12))
+    key(qtbot, window, Qt.Key.Key_A)
+    saved = read_labelme((photographs / "a.json").read_bytes())
+    assert draw_labels(saved, ["lesion"])[11, 90] and saved.extra["flags"] == {"approved": True}
+
+
 def test_switching_images_drops_stale_work(qtbot: Any, show: Open, photographs: Path) -> None:
     window = show(photographs)
     for row in (1, 2, 0, 2, 1):

@@ -45,20 +45,29 @@ class Assistant:
         self._window = window
         self.worker = Worker(window)
         self.threshold: float | None = None
+        self._label: str | None = None  # of the open image's last proposal
 
     def forget(self) -> None:
         """Another image is about to be opened."""
         self.worker.cancel()
-        self.threshold = None
+        self.threshold = self._label = None
 
-    def propose(self) -> None:
-        """Ask for the open image's outline."""
+    def propose(self, label: str | None = None) -> None:
+        """Ask for the open image's outline.
+
+        Parameters
+        ----------
+        label
+            The class that it is wanted in; None takes that of the last proposal, else the image's first,
+            whatever class is in hand.
+        """
         session, texts = self._window.session, self._window.texts
         opened = session.opened
         if opened is None:
             return
         self._window.say(texts("The model looks at the image"))
-        name, threshold, label = opened.document.annotation.image, self.threshold, session.label
+        self._label = chosen = label or self._label or next(iter(opened.document.layers))
+        name, threshold = opened.document.annotation.image, self.threshold
         earlier = session.seen
         state = opened.document.state
 
@@ -67,7 +76,7 @@ class Assistant:
             seen = earlier or see(model, opened)  # for another threshold the network need not look again
             result = model.finish(seen.probability, opened.document.size, threshold=threshold)
             result = model.judge(result, seen.gate_view, seen.features)
-            return seen, result, annotate(model, result, image=name, label=label, epsilon=0.0)
+            return seen, result, annotate(model, result, image=name, label=chosen, epsilon=0.0)
 
         self.worker.submit(ask, lambda found: self._proposed(state, *found))
 

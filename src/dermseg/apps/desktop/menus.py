@@ -133,6 +133,6 @@ def _view_menu(window: Window) -> QAction:
 def _model_menu(window: Window, bar: QToolBar) -> None:
     add = partial(_add, window, _menu(window, "Model"))
     bar.addSeparator()
-    bar.addAction(add("Propose", "P", window.assistant.propose))
+    bar.addAction(add("Propose", "P", lambda: window.assistant.propose(window.session.label)))
     add("Higher threshold", "T", lambda: window.sliders.move("Threshold", 0.05))
     add("Lower threshold", "Shift+T", lambda: window.sliders.move("Threshold", -0.05))

@@ -118,9 +118,13 @@ class Session:
         """An image has been opened."""
         self.row, self.opened, self.seen, self.result = row, opened, None, None
         self.unreadable.discard(row)
-        if self.label not in opened.document.layers:
-            self.label = next(iter(opened.document.layers), self.label)
-        opened.document.layer(self.label)
+        layers = opened.document.layers
+        if not layers:  # nothing is drawn: the model's outline comes first, and what was in hand is at hand
+            opened.document.layer(DEFAULT_LABEL)
+            opened.document.layer(self.label)
+            self.label = DEFAULT_LABEL
+        elif self.label not in layers:
+            self.label = next(iter(layers))
 
     def save(self, *, over: bool = False) -> bool:
         """Write the open image's annotation, if there is anything new; says whether it did.
