@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from dermseg.data.coco import read_coco
 from dermseg.data.labelme import Annotation, Shape, draw_labels, read_labelme, write_labelme
 from dermseg.data.synthetic import synthesize
-from dermseg.errors import DataError
+from dermseg.errors import DataError, DermsegError
 from dermseg.inference.predictor import load_model
 from dermseg.labeling.editor import files, tools
+from dermseg.labeling.editor.claim import Claim
 from dermseg.labeling.editor.compare import compare_layers
 from dermseg.labeling.editor.document import Document
 from dermseg.labeling.editor.journal import Journal, journal_path, recover
@@ -189,6 +191,7 @@ def test_what_is_at_risk_is_what_a_person_did() -> None:
 def test_kill_minus_nine_loses_at_most_the_stroke_under_way(tmp_path: Path) -> None:
     code = """
 import sys
+import zipfile
 from pathlib import Path
 from dermseg.data.labelme import Annotation
 from dermseg.labeling.editor import tools
@@ -291,7 +294,7 @@ def test_the_work_on_an_image_from_proposal_to_approval(tmp_path: Path) -> None:
     assert files.file_status(entry) == "approved" and not journal_path(entry.annotation).exists()
     saved = json.loads(entry.annotation.read_bytes())
     assert saved["dermseg"]["model"] == model.card.name and saved["flags"] == {"approved": True}
-    assert files.export_coco([entry], tmp_path / "coco.json") == 1
+    assert files.export_coco([entry], tmp_path / "coco.json") == (1, 0)
     (row,) = read_coco((tmp_path / "coco.json").read_bytes())
     assert np.array_equal(row.draw(["lesion"]), after_a_crash.document.layer("lesion"))
 
@@ -361,3 +364,139 @@ def test_a_box_or_a_click_picks_one_of_two_lesions() -> None:
         found = np.zeros_like(truth)
         found[patch.region] = patch.mask
         assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.8
+
+
+def draw_visits(folder: Path, *names: str) -> list[Path]:
+    """Another photograph for each name, as cameras count those of every visit from 1."""
+    paths = [folder / name for name in names]
+    for seed, path in enumerate(paths):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), synthesize(seed, (240, 320))[0])
+    return paths
+
+
+def draw_and_approve(entry: files.Entry) -> None:
+    opened = files.open_image(entry)
+    opened.document.apply("brush", "lesion", tools.brush((5, 5), (30, 5), 4, (240, 320)))
+    opened.document.set_status("approved")
+    files.save(opened)
+
+
+def test_one_output_folder_for_two_visits_never_mixes_their_annotations(tmp_path: Path) -> None:
+    first, _ = draw_visits(tmp_path, "visit1/IMG_1.png", "visit2/IMG_1.png")
+    out = tmp_path / "linked"
+    (tmp_path / "disk" / "deep" / "out").mkdir(parents=True)
+    out.symlink_to(tmp_path / "disk" / "deep" / "out")
+    (one,) = files.list_images([tmp_path / "visit1"], out)
+    draw_and_approve(one)
+    saved = one.annotation.read_bytes()
+    (two,) = files.list_images([tmp_path / "visit2"], out)
+    assert two.annotation == one.annotation and files.file_status(two) == "new"
+    with pytest.raises(DataError, match=r"belongs to '.*visit1/IMG_1.png'.* -o"):
+        files.open_image(two)
+    assert one.annotation.read_bytes() == saved
+    assert files.export_coco([one, two], tmp_path / "coco.json") == (1, 1)
+    # a link to the photograph and a copy of it are the same image
+    (tmp_path / "link").symlink_to(tmp_path / "visit1")
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "IMG_1.png").write_bytes(first.read_bytes())
+    for name in ("visit1", "link", "copy"):
+        (entry,) = files.list_images([tmp_path / name], out)
+        assert files.open_image(entry).document.status == files.file_status(entry) == "approved"
+
+
+def test_an_annotation_goes_with_its_moved_image_and_names_it_anew(tmp_path: Path) -> None:
+    draw_visits(tmp_path, "visit/IMG_1.png")
+    (entry,) = files.list_images([tmp_path / "visit"], tmp_path / "out")
+    draw_and_approve(entry)
+    (tmp_path / "visit").rename(tmp_path / "archive")
+    (moved,) = files.list_images([tmp_path / "archive"], tmp_path / "out")
+    opened = files.open_image(moved)
+    assert opened.document.status == "approved"
+    opened.document.apply("brush", "lesion", tools.brush((5, 50), (30, 50), 4, (240, 320)))
+    after_a_crash = files.open_image(moved)
+    files.save(after_a_crash)  # nobody else has changed it
+    assert read_labelme(moved.annotation.read_bytes()).image == "../archive/IMG_1.png"
+    (tmp_path / "visit").mkdir()  # the camera begins again with 1
+    cv2.imwrite(str(tmp_path / "visit" / "IMG_1.png"), synthesize(9, (240, 320))[0])
+    with pytest.raises(DataError, match=r"belongs to '../archive/IMG_1.png'"):
+        files.open_image(entry)
+
+
+def test_images_of_two_zips_do_not_share_an_annotation(tmp_path: Path) -> None:
+    for seed, name in enumerate(("visit1.zip", "visit2.zip")):
+        done, data = cv2.imencode(".png", synthesize(seed, (240, 320))[0])
+        assert done
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("photos/IMG_1.png", data.tobytes())
+            archive.writestr(
+                "photos/IMG_1.bmp", cv2.imencode(".bmp", synthesize(7, (240, 320))[0])[1].tobytes()
+            )
+    bmp, png = files.list_images([tmp_path / "visit1.zip"], tmp_path / "out")
+    assert bmp.annotation == png.annotation
+    draw_and_approve(png)
+    written = json.loads(png.annotation.read_bytes())
+    assert written["imagePath"] == "photos/IMG_1.png", "where LabelMe finds it in the unpacked zip"
+    assert written["imageZip"] == "../../visit1.zip!photos/IMG_1.png"
+    assert files.open_image(png).document.status == "approved" and files.file_status(bmp) == "new"
+    with pytest.raises(DataError, match=r"belongs to '../../visit1.zip!photos/IMG_1.png'"):
+        files.open_image(files.list_images([tmp_path / "visit2.zip"], tmp_path / "out")[1])
+    # unpacked, it is the same image
+    (unpacked,) = draw_visits(tmp_path, "photos/IMG_1.png")
+    (entry,) = files.list_images([tmp_path / "photos"], tmp_path / "out" / "photos")
+    assert entry.annotation == png.annotation and files.file_status(entry) == "approved"
+    unpacked.write_bytes(unpacked.read_bytes() + b"\0")
+    with pytest.raises(DataError, match="belongs to"):
+        files.open_image(entry)
+
+
+def test_coco_holds_what_people_drew_on_its_own_image_alone(tmp_path: Path) -> None:
+    draw_visits(tmp_path, "a.bmp", "a.png", "p.png", "new.png")
+    entries = files.list_images([tmp_path])
+    own, other, _, proposed = entries
+    assert [entry.name for entry in entries] == ["a.bmp", "a.png", "new.png", "p.png"]
+    opened = files.open_image(proposed)
+    circle = Shape("lesion", "circle", np.array([[50.0, 50], [80, 50]]))
+    opened.document.propose(Annotation("p.png", 320, 240, (circle,)))
+    files.save(opened)
+    with pytest.raises(DataError, match="no image has an outline that a person corrected or approved"):
+        files.export_coco(entries, tmp_path / "coco.json")
+    draw_and_approve(own)
+    assert files.file_status(other) == "new"
+    assert files.export_coco(entries, tmp_path / "coco.json") == (1, 2)
+    assert [row.file_name for row in read_coco((tmp_path / "coco.json").read_bytes())] == ["a.bmp"]
+
+
+def test_saving_in_mid_stroke_leaves_a_journal_that_brings_back_the_whole_stroke(tmp_path: Path) -> None:
+    draw_visits(tmp_path, "a.png")
+    (entry,) = files.list_images([tmp_path])
+    opened = files.open_image(entry)
+    document = opened.document
+    document.paint("lesion", tools.brush((20, 20), (60, 20), 9, (240, 320)))
+    files.save(opened)
+    document.paint("lesion", tools.brush((60, 20), (60, 90), 9, (240, 320)))
+    document.finish("brush")
+    after_a_crash = files.open_image(entry)
+    assert after_a_crash.recovered
+    assert np.array_equal(after_a_crash.document.layer("lesion"), document.layer("lesion"))
+
+
+def test_an_output_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
+    """Neither by opening the next image nor by saving it."""
+    draw_visits(tmp_path, "photos/a.png", "photos/sub/b.png")
+    out, aside = tmp_path / "out", tmp_path / "aside"
+    one, two = files.list_images([tmp_path / "photos"], out)
+    Claim(one.annotation, one.root).release()
+    draw_and_approve(one)
+    out.rename(aside)
+    claim = Claim(two.annotation, two.root)
+    opened = files.open_image(two)
+    assert "nothing can be saved here: No such file" in str(opened.journal.problem)
+    opened.document.apply("brush", "lesion", tools.brush((5, 5), (30, 5), 4, (240, 320)))
+    with pytest.raises(DermsegError, match="cannot be written: No such file or directory"):
+        files.save(opened)
+    assert not out.exists() and opened.journal.lost
+    aside.rename(out)
+    files.save(opened)
+    claim.release()
+    assert files.file_status(one) == "approved" and files.file_status(two) == "corrected"

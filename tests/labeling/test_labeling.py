@@ -116,6 +116,23 @@ def test_two_images_of_one_stem_do_not_share_a_proposal(
     assert all(item["confidence"] in (None, round(item["confidence"] or 0, 4)) for item in files)
 
 
+def test_one_folder_for_two_visits_does_not_lose_the_first_ones_proposals(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    visit2 = tmp_path / "visit2"
+    visit2.mkdir()
+    cv2.imwrite(str(visit2 / "a.png"), synthesize(8, (120, 160))[0])
+    out = tmp_path / "out"
+    assert _run("label", "propose", photographs, "-o", out) == 0
+    before = (out / "a.json").read_bytes()
+    capsys.readouterr()
+    assert _run("label", "propose", visit2, "-o", out) == 1
+    said = capsys.readouterr().err
+    assert "a.png: a.json is the file of ../photos/a.png already" in said and "-o" in said
+    assert (out / "a.json").read_bytes() == before
+    assert _run("label", "propose", photographs, "-o", out) == 0, "one's own are made again"
+
+
 def test_one_file_that_cannot_be_written_is_no_end_for_the_others(
     photographs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

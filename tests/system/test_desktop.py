@@ -612,6 +612,19 @@ def test_a_folder_that_is_gone_is_not_made_again(qtbot: Any, show: Open, photogr
     assert np.array_equal(saved, lesion(window)) and saved[300, 30]
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_nor_when_the_next_image_opens(
+    qtbot: Any, show: Open, photographs: Path, tmp_path: Path, beside: bool
+) -> None:
+    out = photographs if beside else tmp_path / "anno"
+    window = show(photographs, output=None if beside else out)
+    window.save()
+    out.rename(tmp_path / "unplugged")
+    window.step(1)
+    qtbot.waitUntil(lambda: "No such file" in window.message.text() or "exist" in window.message.text())
+    assert not out.exists()
+
+
 def test_two_images_of_one_stem_never_share_an_outline(qtbot: Any, show: Open, photographs: Path) -> None:
     Image.open(photographs / "c.png").save(photographs / "a.bmp")  # before a.png in the list
     window = show(photographs)

@@ -6,7 +6,6 @@ was made or saved by a person and is never written over.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -31,6 +30,7 @@ from dermseg.images.sources import ImageSource
 from dermseg.inference.postprocess import Lesions
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
+from dermseg.labeling.owner import name_image, other_image
 
 EPSILON = 0.5  # pixels: fewer points to drag, and no pixel of the outline moves visibly
 
@@ -102,8 +102,9 @@ class LabelmeEncoder:
         """The file, where it is wanted."""
         if "labelme" not in files:
             return {}
-        image = _image_path(source, (self.out / files["labelme"]).parent)
-        return {"labelme": write_labelme(annotate(self.model, result, image=image))}
+        folder = (self.out / files["labelme"]).parent
+        annotation = name_image(annotate(self.model, result, image=""), source, folder)
+        return {"labelme": write_labelme(annotation)}
 
 
 def saved_by_person(source: ImageSource) -> bool:
@@ -112,9 +113,10 @@ def saved_by_person(source: ImageSource) -> bool:
     if source.member is not None:
         return False
     try:
-        return not is_proposal(read_labelme(file.read_bytes(), file))
+        annotation = read_labelme(file.read_bytes(), file)
     except (OSError, DataError):
         return False
+    return not is_proposal(annotation) and other_image(annotation, source, file.parent) is None
 
 
 def propose(
@@ -163,22 +165,17 @@ def _file_of(source: ImageSource, folder: Path | None) -> Path:
     return source.path.with_suffix(".json")
 
 
-def _image_path(source: ImageSource, folder: Path) -> str:
-    """Where LabelMe finds the image, seen from the folder of its file; of a zip's member only the name."""
-    if source.member is not None:
-        return source.name
-    try:
-        return Path(os.path.relpath(source.path, folder)).as_posix()
-    except ValueError:  # another drive (Windows): there is no relative path
-        return source.path.absolute().as_posix()
-
-
 def _propose(model: Model, source: ImageSource, file: Path, label: str, lesions: Lesions | None) -> Proposal:
-    if file.exists() and not is_proposal(read_labelme(file.read_bytes(), file)):
-        return Proposal(source.name, str(file), "kept", "a person has worked on this file")
+    if file.exists():
+        there = read_labelme(file.read_bytes(), file)
+        if other := other_image(there, source, file.parent):
+            hint = "rename one of them, or name another folder with -o"
+            raise DataError(f"{file.name} is the file of {other} already", hint=hint)
+        if not is_proposal(there):
+            return Proposal(source.name, str(file), "kept", "a person has worked on this file")
     # LabelMe turns images by their EXIF tag too, so the outline lies where it is seen.
     result = model.segment(load_image(source, min_side=model.min_side), lesions=lesions)
-    annotation = annotate(model, result, image=_image_path(source, file.parent), label=label)
+    annotation = name_image(annotate(model, result, image="", label=label), source, file.parent)
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, write_labelme(annotation))
     message = "" if result.status == "ok" else "nothing found"

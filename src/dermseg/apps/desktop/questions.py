@@ -55,8 +55,12 @@ class Questions:
         name, _ = QFileDialog.getSaveFileName(self._window, title, "annotations.json", "COCO (*.json)")
         if name:
             self._window.save()
-            number = files.export_coco(self._window.session.entries, Path(name))
-            self._window.say(self._texts("{number} images written", number=number))
+            done = files.export_coco(self._window.session.entries, Path(name))
+            said = self._texts("{number} images written", number=done.written)
+            if done.left_out:
+                why = self._texts("{number} left out: proposals, or of another image", number=done.left_out)
+                said = f"{said}; {why}"
+            self._window.say(said)
 
     def new_class(self) -> None:
         """Ask for a class's name and take it in hand."""

@@ -83,7 +83,7 @@ class Readout:
         if found is None:
             window.differences.show_rows([])
             window.other.set_layers([])
-            window.say(window.texts("The other reader has no annotation of this image"))
+            window.say(window.texts("The other reader has drawn nothing on this image"))
             return
         disagreements, layers = found
         window.differences.show_rows(disagreement_rows(disagreements, window.texts))

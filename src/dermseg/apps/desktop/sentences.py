@@ -43,7 +43,9 @@ _ERRORS = {
     "name files, folders or zips with JPEG, PNG, TIFF, BMP, WebP or DICOM images": (
         "Dateien, Ordner oder Zips mit JPEG-, PNG-, TIFF-, BMP-, WebP- oder DICOM-Bildern nennen"
     ),
-    "no image has a saved annotation yet": "noch kein Bild hat eine gespeicherte Annotation",
+    "no image has an outline that a person corrected or approved": (
+        "kein Bild hat einen Umriss, den jemand korrigiert oder freigegeben hat"
+    ),
     "save one first": "zuerst eine speichern",
     "does not exist": "gibt es nicht",
     "the file is empty (0 bytes)": "die Datei ist leer (0 Byte)",
@@ -73,8 +75,8 @@ _ERRORS = {
     "not a LabelMe file: it has no list 'shapes'": "keine LabelMe-Datei: die Liste 'shapes' fehlt",
     "is for an image of {found} pixels, not {size}": "gehört zu einem Bild von {found} Pixeln, nicht {size}",
     "belongs to '{other}', not to this image": "gehört zu '{other}', nicht zu diesem Bild",
-    "rename one of the two images, or put it into another folder": (
-        "eines der beiden Bilder umbenennen oder in einen anderen Ordner legen"
+    "rename one of the two images, put it into another folder, or name another one with -o": (
+        "eines der beiden Bilder umbenennen, in einen anderen Ordner legen oder mit -o einen anderen nennen"
     ),
     "is open in another window": "ist in einem anderen Fenster offen",
     "close it there to work on it here": "dort schließen, um hier daran zu arbeiten",

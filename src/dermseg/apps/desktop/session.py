@@ -18,7 +18,7 @@ from dermseg.inference.result import Result
 from dermseg.labeling.editor.claim import Claim
 from dermseg.labeling.editor.compare import Disagreement, compare_layers
 from dermseg.labeling.editor.document import Document
-from dermseg.labeling.editor.files import Entry, Opened, list_images, read_annotation, save
+from dermseg.labeling.editor.files import Entry, Opened, list_images, read_second, save
 
 DEFAULT_LABEL = "lesion"
 
@@ -106,7 +106,8 @@ class Session:
             Another one does.
         """
         self.let_go()
-        self._claim = Claim(self.entries[row].annotation)
+        entry = self.entries[row]
+        self._claim = Claim(entry.annotation, entry.root)
 
     def let_go(self) -> None:
         """Other windows may work on the image."""
@@ -136,7 +137,10 @@ class Session:
         DermsegError
             It cannot be written.
         """
-        if self.opened is None or not self.opened.document.changed:
+        if self.opened is None:
+            return False
+        self.opened.document.settle()
+        if not self.opened.document.changed:
             return False
         save(self.opened, over=over)
         return True
@@ -156,11 +160,11 @@ class Session:
         Raises
         ------
         DataError
-            The other annotation cannot be read, or is of an image of another size.
+            The other annotation cannot be read, or is of another image.
         """
         if self.opened is None or self.second is None:
             return None
-        annotation = read_annotation(self.opened.entry, self.second)
+        annotation = read_second(self.opened.entry, self.second)
         if annotation is None:
             return None
         other = Document(annotation).layers

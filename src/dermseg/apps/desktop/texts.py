@@ -81,8 +81,11 @@ GERMAN = {
     "Saved: {name}": "Gespeichert: {name}",
     "Nothing found": "Nichts gefunden",
     "Work that a crash had cut off was brought back": "Nach einem Absturz wiederhergestellt",
-    "The other reader has no annotation of this image": "Die zweite Beurteilung enthält dieses Bild nicht",
+    "The other reader has drawn nothing on this image": "Die zweite Beurteilung enthält dieses Bild nicht",
     "{number} images written": "{number} Bilder geschrieben",
+    "{number} left out: proposals, or of another image": (
+        "{number} ausgelassen: Vorschläge oder zu einem anderen Bild"
+    ),
     "Live: {rate:.0f} frames/s": "Live: {rate:.0f} Bilder/s",
     "Not a medical device": "Kein Medizinprodukt",
     "The work on {name} is in no file": "Die Arbeit an {name} ist in keiner Datei",

@@ -207,6 +207,7 @@ class Window(QMainWindow):
             # Nothing is there to be approved yet: it would be filed as an image without a lesion.
             self.say(self.texts("The model looks at the image"))
             return
+        opened.document.settle()  # a stroke that ends later would make it corrected
         opened.document.set_status("approved")
         self.edited()
         self.save()

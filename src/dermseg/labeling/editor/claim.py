@@ -20,6 +20,8 @@ class Claim:
     ----------
     annotation
         The annotation file; its folder is made.
+    root
+        A folder at or above it that was there. If that is gone, nothing is made: see ``Entry``.
 
     Raises
     ------
@@ -27,11 +29,12 @@ class Claim:
         Another window has the image open.
     """
 
-    def __init__(self, annotation: Path) -> None:
+    def __init__(self, annotation: Path, root: Path | None = None) -> None:
         self.path = annotation.with_name(f".{annotation.name}.lock")
         self._file: BinaryIO | None = None
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if root is None or root.is_dir():
+                self.path.parent.mkdir(parents=True, exist_ok=True)
             file = self.path.open("ab")
         except OSError:
             return

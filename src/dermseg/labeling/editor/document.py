@@ -152,6 +152,10 @@ class Document:
         self.on_record("step", step)
         return step
 
+    def settle(self) -> None:
+        """End a stroke under way before the layers are written: no journal may begin with half of it."""
+        self.finish("stroke")
+
     def cancel(self) -> list[Box]:
         """Drop the stroke under way; gives the boxes that changed back."""
         boxes = []

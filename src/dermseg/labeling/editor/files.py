@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import secrets
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.data.coco import write_coco
-from dermseg.data.labelme import Annotation, draw_labels, read_labelme, write_labelme
+from dermseg.data.labelme import Annotation, draw_labels, is_proposal, read_labelme, write_labelme
 from dermseg.errors import DataError, DermsegError, UsageError
 from dermseg.files import as_on_disk, atomic_write
 from dermseg.images.find import find_images
@@ -22,14 +22,26 @@ from dermseg.images.roles import tell_apart
 from dermseg.images.sources import ImageSource
 from dermseg.labeling.editor.document import Document, Status, status_of
 from dermseg.labeling.editor.journal import ELSEWHERE, Journal, journal_path, read_base, recover
+from dermseg.labeling.editor.writable import nearest, why_unwritable
+from dermseg.labeling.owner import adopt, name_image, other_image
+
+_APART = "rename one of the two images, put it into another folder, or name another one with -o"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of the list: where it is, and where its annotation is or will be."""
+    """One image of the list: where it is, and where its annotation is or will be.
+
+    Attributes
+    ----------
+    root
+        The folder of the annotations, which was there when the list was made: where it is gone later, its
+        disk was unplugged, and another folder in its place would take what belongs on that disk.
+    """
 
     source: ImageSource
     annotation: Path
+    root: Path | None = None
 
     @property
     def name(self) -> str:
@@ -71,6 +83,8 @@ class Opened:
 def list_images(inputs: Sequence[str | Path], folder: Path | None = None) -> list[Entry]:
     """Images with their annotation files: beside them, or below a folder (a second reader's, or for zips).
 
+    The folder is made where there is none.
+
     Raises
     ------
     UsageError
@@ -78,13 +92,21 @@ def list_images(inputs: Sequence[str | Path], folder: Path | None = None) -> lis
     DataError
         An image in a zip, and no folder to write to.
     """
-    if folder is not None and (part := _nearest(folder)).is_file():
+    if folder is not None and (part := nearest(folder)).is_file():
         raise UsageError(
             f"annotations cannot be written below '{folder}': '{part}' is a file",
             hint="name a folder with -o",
         )
     sources = tell_apart(find_images(inputs, exclude=[] if folder is None else [folder])).photographs
-    return [Entry(source, annotation_path(source, folder)) for source in sources]
+    if folder is not None:
+        with contextlib.suppress(OSError):  # said when an image is opened: it can still be looked at
+            folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for source in sources:
+        annotation = annotation_path(source, folder)
+        root = annotation.parent if folder is None else folder
+        found.append(Entry(source, annotation, root if root.is_dir() else None))
+    return found
 
 
 def annotation_path(source: ImageSource, folder: Path | None) -> Path:
@@ -99,7 +121,8 @@ def annotation_path(source: ImageSource, folder: Path | None) -> Path:
 
 
 def read_annotation(entry: Entry, folder: Path | None = None) -> Annotation | None:
-    """The image's annotation, or that of another reader below ``folder``; None where there is no file."""
+    """What the image's annotation file holds, or that of another reader below ``folder``, be it of another
+    image; None where there is no file."""
     path = entry.annotation if folder is None else as_on_disk(annotation_path(entry.source, folder))
     try:
         return read_labelme(path.read_bytes(), path)
@@ -109,13 +132,32 @@ def read_annotation(entry: Entry, folder: Path | None = None) -> Annotation | No
         raise DataError(f"cannot be read: {error.strerror}", file=path) from error
 
 
+def read_second(entry: Entry, folder: Path) -> Annotation | None:
+    """What another reader drew on the image, below ``folder``; None where that is nothing.
+
+    A model's proposal that they have not worked on is none of theirs.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or belongs to another image.
+    """
+    annotation = read_annotation(entry, folder)
+    if annotation is None or is_proposal(annotation):
+        return None
+    _check_own(annotation, Entry(entry.source, as_on_disk(annotation_path(entry.source, folder))))
+    return annotation
+
+
 def file_status(entry: Entry) -> Status | None:
     """How far the work on an image is, from its file; None where the file cannot be read."""
     try:
         annotation = read_annotation(entry)
     except DermsegError:
         return None
-    return status_of(None if annotation is None or _other_image(annotation, entry) else annotation)
+    if annotation is not None and other_image(annotation, *_place(entry), quick=True):
+        annotation = None
+    return status_of(annotation)
 
 
 def open_image(entry: Entry) -> Opened:
@@ -138,25 +180,22 @@ def open_image(entry: Entry) -> Opened:
     recovered = document is not None
     if document is not None:
         base = read_base(path)
-        if read is not None and not _is_one_of(read, base, write_labelme(document.to_annotation())):
+        known = (base, write_labelme(document.to_annotation()))
+        if read is not None and not _is_one_of(entry, read, known):
             read = base
     else:
         annotation = read_annotation(entry)
         if annotation is None:
-            document = Document(Annotation(_relative(entry), width, height), "new")
+            document = Document(name_image(Annotation("", width, height), *_place(entry)), "new")
         else:
-            document = Document(annotation)
+            _check_own(annotation, entry)
+            document = Document(adopt(annotation, *_place(entry)))
+    _check_own(document.annotation, entry)
     if document.size != (height, width):
         found = f"{document.size[1]}x{document.size[0]}"
         raise DataError(f"is for an image of {found} pixels, not {width}x{height}", file=entry.annotation)
-    if (other := _other_image(document.annotation, entry)) is not None:
-        raise DataError(
-            f"belongs to '{other}', not to this image",
-            file=entry.annotation,
-            hint="rename one of the two images, or put it into another folder",
-        )
-    journal = Journal(path, document)
-    journal.problem = _why_unwritable(entry.annotation.parent)
+    journal = Journal(path, document, entry.root)
+    journal.problem = why_unwritable(entry.annotation.parent, entry.root)
     return Opened(entry, loaded.pixels, loaded.info, document, journal, recovered, read)
 
 
@@ -176,6 +215,7 @@ def save(opened: Opened, *, over: bool = False) -> None:
         The file cannot be written, or its folder is gone.
     """
     file = opened.entry.annotation
+    opened.document.settle()
     if not over and _content(file) not in (opened.read, None):
         raise ChangedError(
             "was changed by another program since it was opened",
@@ -201,44 +241,57 @@ def export_mask(document: Document, label: str, path: Path) -> None:
     save_mask(document.layer(label), path)
 
 
-def export_coco(entries: Sequence[Entry], path: Path) -> int:
-    """Write every saved annotation as one COCO file; gives the number of images in it.
+class Exported(NamedTuple):
+    """How many images an export has, and of how many it leaves out what a file holds."""
+
+    written: int
+    left_out: int
+
+
+def export_coco(entries: Sequence[Entry], path: Path) -> Exported:
+    """Write what people corrected or approved as one COCO file.
+
+    As in every import, proposals that nobody has worked on are left out, and annotations of another image.
 
     Raises
     ------
     DataError
         An annotation cannot be read, or there is none.
     """
-    found = [(entry, annotation) for entry in entries if (annotation := read_annotation(entry)) is not None]
+    saved = [(entry, annotation) for entry in entries if (annotation := read_annotation(entry)) is not None]
+    found = [
+        (entry, annotation)
+        for entry, annotation in saved
+        if not is_proposal(annotation) and not other_image(annotation, *_place(entry))
+    ]
     if not found:
-        raise DataError("no image has a saved annotation yet", hint="save one first")
+        raise DataError("no image has an outline that a person corrected or approved", hint="save one first")
     labels = sorted({label for _, annotation in found for label in annotation.labels})
     rows = [
         (entry.name, a.width, a.height, [draw_labels(a, [label]) for label in labels]) for entry, a in found
     ]
     atomic_write(path, write_coco(rows, labels))
-    return len(rows)
+    return Exported(len(rows), len(saved) - len(rows))
 
 
-def _other_image(annotation: Annotation, entry: Entry) -> str | None:
-    """The name of the image that an annotation belongs to, if not to `entry`: a.jpg and a.png share a.json.
-
-    An image that is not there any more was renamed or converted: its annotation goes with the new one.
-    """
-    name, own = PureWindowsPath(annotation.image).name, PurePosixPath(entry.name).name
-    if name == own or PurePosixPath(name).stem != PurePosixPath(own).stem:
-        return None
-    if entry.source.member is None and not (entry.annotation.parent / annotation.image).is_file():
-        return None
-    return name
+def _place(entry: Entry) -> tuple[ImageSource, Path]:
+    return entry.source, entry.annotation.parent
 
 
-def _is_one_of(content: bytes, *known: bytes) -> bool:
+def _check_own(annotation: Annotation, entry: Entry) -> None:
+    if other := other_image(annotation, *_place(entry)):
+        raise DataError(f"belongs to '{other}', not to this image", file=entry.annotation, hint=_APART)
+
+
+def _is_one_of(entry: Entry, content: bytes, known: Sequence[bytes]) -> bool:
     """Whether an annotation file's content is one of those that ``write_labelme`` wrote, or says the same."""
+    if content in known:
+        return True
     try:
-        return content in known or write_labelme(read_labelme(content)) in known
+        read = read_labelme(content)
     except DataError:
         return False
+    return any(write_labelme(a) in known for a in (read, adopt(read, *_place(entry))))
 
 
 def _content(file: Path) -> bytes | None:
@@ -247,30 +300,3 @@ def _content(file: Path) -> bytes | None:
         return file.read_bytes()
     except OSError:
         return None
-
-
-def _why_unwritable(folder: Path) -> DermsegError | None:
-    """Tried, since permissions do not tell of read-only disks or shares; the folder may have to be made."""
-    probe = _nearest(folder) / f".dermseg-{secrets.token_hex(6)}.tmp"
-    try:
-        probe.open("xb").close()
-        probe.unlink()
-    except OSError as error:
-        reason = f"nothing can be saved here: {error.strerror or error}"
-        return DermsegError(reason, file=folder, hint=ELSEWHERE)
-    return None
-
-
-def _nearest(folder: Path) -> Path:
-    """The folder, or what is nearest above it of what is there."""
-    return next((part for part in (folder, *folder.parents) if os.path.lexists(part)), folder)
-
-
-def _relative(entry: Entry) -> str:
-    """The image's path as the annotation names it: relative to the annotation's folder."""
-    if entry.source.member is not None:
-        return entry.source.name
-    try:
-        return Path(os.path.relpath(entry.source.path, entry.annotation.parent)).as_posix()
-    except ValueError:  # another drive
-        return entry.source.path.as_posix()

@@ -47,6 +47,8 @@ class Journal:
         The file; one that is there is continued, if ``document`` came from it.
     document
         Its changes are written from now on.
+    root
+        A folder at or above the file's that was there. If that is gone, nothing is made.
 
     Attributes
     ----------
@@ -56,8 +58,8 @@ class Journal:
         Whether the last change is not in the file.
     """
 
-    def __init__(self, path: Path, document: Document) -> None:
-        self.path = path
+    def __init__(self, path: Path, document: Document, root: Path | None = None) -> None:
+        self.path, self._root = path, root
         self.problem: DermsegError | None = None
         self._document = document
         self.lost = False
@@ -68,14 +70,14 @@ class Journal:
         document.on_record = self.write
 
     def make_folder(self) -> None:
-        """Make the folder, unless it was there before: it may lie on a disk that was unplugged.
+        """Make the folder, unless it or its root was there before: it may lie on a disk that was unplugged.
 
         Raises
         ------
         OSError
             It cannot be made, or is gone.
         """
-        if not self._there:
+        if not self._there and (self._root is None or self._root.is_dir()):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._there = True
         self.path.parent.stat()

@@ -1,0 +1,118 @@
+"""Which image a LabelMe file belongs to: how it names the image, and whether that is another one.
+
+The name alone does not tell. Cameras count every visit's photographs from 1, so that a folder of annotations
+(``-o``) is asked for two images ``IMG_1.jpg``, and ``a.jpg`` and ``a.png`` of one folder share ``a.json``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from dermseg.data.labelme import Annotation
+from dermseg.errors import ImageError
+from dermseg.images.names import typed_name
+from dermseg.images.sources import ImageSource, split_zip
+from dermseg.images.zips import find_member
+
+# ``zip!member``, a field of its own: LabelMe keeps it, and finds the unpacked image by ``imagePath``.
+_ZIP = "imageZip"
+
+
+def name_image(annotation: Annotation, source: ImageSource, folder: Path) -> Annotation:
+    """The annotation with the place of its image, as a file in ``folder`` names it."""
+    extra = {key: value for key, value in annotation.extra.items() if key != _ZIP}
+    if source.member is None:
+        return replace(annotation, image=_relative(source.path, folder), extra=extra)
+    extra[_ZIP] = f"{_relative(source.path, folder)}!{source.member}"
+    return replace(annotation, image=source.name, extra=extra)
+
+
+def adopt(annotation: Annotation, source: ImageSource, folder: Path) -> Annotation:
+    """The annotation as that of ``source``, where what it names is not there: it was renamed or moved."""
+    return name_image(annotation, source, folder) if _find(annotation, folder) is None else annotation
+
+
+def other_image(
+    annotation: Annotation, source: ImageSource, folder: Path, *, quick: bool = False
+) -> str | None:
+    """The image that an annotation belongs to, as it names it, if that is not ``source``.
+
+    An image that is not there any more was renamed, converted or moved: its annotation goes with the one that
+    has its name now. A copy, with the very bytes, is the same image.
+
+    Parameters
+    ----------
+    folder
+        Of the LabelMe file.
+    quick
+        Files of one size are taken for copies, unread.
+    """
+    named = _find(annotation, folder)
+    name = PureWindowsPath(annotation.image).name
+    own = PurePosixPath(source.name).name if source.member is not None else source.path.name
+    if _stem(name) != _stem(own):
+        return None
+    if named is None:
+        # Files from before zips were named tell of their members the name alone.
+        unnamed = source.member is not None and _ZIP not in annotation.extra
+        return annotation.image if unnamed and name != own else None
+    if _same_place(named, source) or _same_content(named, source, quick=quick):
+        return None
+    return annotation.image if named.member is None else str(annotation.extra[_ZIP])
+
+
+def _relative(path: Path, folder: Path) -> str:
+    # Of the real folders: ".." of a linked one leads away from where the link lies.
+    real = Path(os.path.realpath(path.parent), path.name)
+    try:
+        return Path(os.path.relpath(real, os.path.realpath(folder))).as_posix()
+    except ValueError:  # another drive (Windows): there is no relative path
+        return path.absolute().as_posix()
+
+
+def _find(annotation: Annotation, folder: Path) -> ImageSource | None:
+    """The image that an annotation names, if it is there."""
+    name = annotation.image
+    for text in (name, name.replace("\\", "/")):  # LabelMe on Windows
+        if os.path.isfile(folder / text):  # noqa: PTH113 - also of a name that no disk takes
+            return ImageSource(name, folder / text)
+    packed = annotation.extra.get(_ZIP)
+    archive, member = split_zip(str(folder / packed)) if isinstance(packed, str) else (folder, None)
+    if member is None or _size(found := ImageSource(name, archive, member)) is None:
+        return None
+    return found
+
+
+def _stem(name: str) -> str:
+    """Without what differs between systems of which some give two such names one file."""
+    return typed_name(PurePosixPath(name).stem).casefold()
+
+
+def _same_place(one: ImageSource, other: ImageSource) -> bool:
+    try:
+        return one.member == other.member and one.path.samefile(other.path)
+    except OSError:
+        return False
+
+
+def _same_content(one: ImageSource, other: ImageSource, *, quick: bool) -> bool:
+    size = _size(one)
+    if size is None or size != _size(other):
+        return False
+    try:
+        return quick or one.read_bytes() == other.read_bytes()
+    except ImageError:
+        return False
+
+
+def _size(source: ImageSource) -> int | None:
+    """Bytes of an image; None where it is not there."""
+    try:
+        if source.member is None:
+            return source.path.stat().st_size
+        info = find_member(source.path, source.member, source.entry)
+        return None if info is None else info.file_size
+    except (OSError, ImageError):
+        return None
