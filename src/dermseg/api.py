@@ -8,11 +8,21 @@ from pathlib import Path
 from dermseg.data.index import read_index
 from dermseg.evaluation.evaluate import evaluate_rows, select_split
 from dermseg.evaluation.table import Evaluation
+from dermseg.inference.bundle import bundle_stamp, find_bundle
 from dermseg.inference.postprocess import Lesions
 from dermseg.inference.predictor import Image, Model, load_model
 from dermseg.inference.result import Result
 
-_loaded = lru_cache(maxsize=2)(load_model)
+
+def _loaded(model: str | Path) -> Model:
+    """The model, kept as long as its bundle is the one that was loaded: another may be put in its place."""
+    place = find_bundle(model).absolute()
+    return _load(place, bundle_stamp(place))
+
+
+@lru_cache(maxsize=2)
+def _load(place: Path, stamp: tuple[int, ...]) -> Model:
+    return load_model(place)
 
 
 def segment(

@@ -152,6 +152,15 @@ def test_a_model_travels_to_another_process_as_its_bundle(model: Model) -> None:
     assert copy.session.threads == 1 and copy.sha256 == model.sha256
 
 
+def test_a_model_of_a_relative_path_travels_to_another_working_folder(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_bundle.parent)
+    model = load_model(tiny_bundle.name)
+    monkeypatch.chdir(tmp_path)
+    assert pickle.loads(pickle.dumps(model)).sha256 == model.sha256
+
+
 def test_a_card_that_names_another_tensor_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     card = json.loads((tiny_bundle / "card.json").read_text())
     card["preprocessing"]["input_name"] = "x"

@@ -133,6 +133,38 @@ def load_bundle(name_or_path: str | PathLike[str] = DEFAULT) -> Bundle:
     ModelError
         The card is missing or does not fit its schema.
     """
+    path = find_bundle(name_or_path)
+    if path.is_dir() and not (path / CARD_NAME).exists() and (path / _RUN_WEIGHTS).exists():
+        raise UnknownModelError(
+            "a training run is no bundle yet",
+            file=path,
+            hint=f"dermseg export {path} -o my-bundle, then give my-bundle",
+        )
+    prefix = "" if path.is_dir() else _zip_prefix(path)
+    data = _read(path, prefix + CARD_NAME, MAX_CARD_BYTES)
+    return Bundle(path, read_card(data, file=path / CARD_NAME if path.is_dir() else path), prefix)
+
+
+def bundle_stamp(path: Path) -> tuple[int, ...]:
+    """What changes when another bundle is put at a path: time, size and number of its card or zip.
+
+    Empty where there is no such file.
+    """
+    try:
+        status = (path / CARD_NAME if path.is_dir() else path).stat()
+    except OSError:
+        return ()
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def find_bundle(name_or_path: str | PathLike[str]) -> Path:
+    """The folder or zip that a name or path means; see ``load_bundle``.
+
+    Raises
+    ------
+    UnknownModelError
+        Nothing is there.
+    """
     path = Path(name_or_path)
     if str(name_or_path) == path.name and not path.exists():
         path = BUNDLED / path.name
@@ -144,15 +176,7 @@ def load_bundle(name_or_path: str | PathLike[str] = DEFAULT) -> Bundle:
             f"there is no bundle '{name_or_path}'",
             hint=f"give a folder, a zip, or the name of one inside the package: {inside}",
         )
-    if path.is_dir() and not (path / CARD_NAME).exists() and (path / _RUN_WEIGHTS).exists():
-        raise UnknownModelError(
-            "a training run is no bundle yet",
-            file=path,
-            hint=f"dermseg export {path} -o my-bundle, then give my-bundle",
-        )
-    prefix = "" if path.is_dir() else _zip_prefix(path)
-    data = _read(path, prefix + CARD_NAME, MAX_CARD_BYTES)
-    return Bundle(path, read_card(data, file=path / CARD_NAME if path.is_dir() else path), prefix)
+    return path
 
 
 def bundled_names() -> list[str]:

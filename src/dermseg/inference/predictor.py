@@ -74,6 +74,7 @@ class Model:
         self.bundle = bundle
         if runtime is not None and check_runtime(runtime) == AUTO:
             runtime = choose_runtime(bundle, variant)
+        self._place = bundle.path.absolute()  # a process elsewhere may have another working folder
         self.variant = select_variant(bundle, variant, runtime)
         self._threads = threads
         self.session = open_session(bundle, self.variant, runtime, threads) if session is None else session
@@ -83,7 +84,7 @@ class Model:
     def __reduce__(self) -> tuple[Any, ...]:
         # A session cannot be pickled; a worker process opens and checks the bundle again.
         options = {"variant": self.variant, "runtime": self.session.runtime}
-        return partial(load_model, self.bundle.path, threads=self._threads, **options), ()
+        return partial(load_model, self._place, threads=self._threads, **options), ()
 
     def __repr__(self) -> str:
         return f"Model({self.card.name} {self.card.version}, {self.variant}, {self.bundle.path})"
