@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from dermseg.images.check import check_mask
+
 Points = npt.NDArray[np.float32]
 
 
@@ -44,8 +46,14 @@ def mask_to_polygons(mask: npt.NDArray[np.bool_], *, epsilon: float = 0.0) -> li
     epsilon
         Largest distance in pixels by which a simplified outline may leave the true one
         (Douglas and Peucker 1973); 0 keeps the mask exactly.
+
+    Raises
+    ------
+    MaskError
+        Not ``bool (H, W)``.
     """
-    grey = np.ascontiguousarray(mask, np.bool_).view(np.uint8)
+    check_mask(mask)
+    grey = np.ascontiguousarray(mask).view(np.uint8)
     found, hierarchy = cv2.findContours(grey, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     if not found:
         return []

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from dermseg.images.check import check_frame, check_image, check_mask
 from dermseg.images.masks import encode
 from dermseg.images.resize import fit
 
@@ -53,7 +54,15 @@ def draw_overlay(
     Returns
     -------
     uint8 (h, w, 3) RGB
+
+    Raises
+    ------
+    ImageError, MaskError
+        Not such an image or mask, or the mask's sides are not in proportion to the image's.
     """
+    check_image(image)
+    check_mask(mask)
+    check_frame(image, mask)
     height, width = image.shape[:2]
     if max_side is not None and max(height, width) > max_side:
         height, width = fit(height, width, max_side)
@@ -179,8 +188,9 @@ def encode_jpeg(image: Pixels, quality: int = 90) -> bytes:
     Raises
     ------
     ImageError
-        A side has more than 65,500 pixels.
+        Not such an image, or a side has more than 65,500 pixels.
     """
+    check_image(image)
     bgr = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return encode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
 
@@ -191,6 +201,7 @@ def encode_png(image: Pixels) -> bytes:
     Raises
     ------
     ImageError
-        The encoder refuses the array.
+        Not such an image, or the encoder refuses it.
     """
+    check_image(image)
     return encode(".png", np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR)), [])

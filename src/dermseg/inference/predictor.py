@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.errors import UsageError
+from dermseg.images.check import check_image
 from dermseg.images.load import LoadedImage, load_image
 from dermseg.images.resize import shrink
 from dermseg.images.sources import ImageSource
@@ -28,7 +29,7 @@ from dermseg.inference import postprocess
 from dermseg.inference.bundle import DEFAULT, Bundle, load_bundle
 from dermseg.inference.card import ModelCard
 from dermseg.inference.postprocess import Floats, Lesions
-from dermseg.inference.preprocess import check_image, to_input
+from dermseg.inference.preprocess import to_input
 from dermseg.inference.result import Result
 from dermseg.inference.runtimes import AUTO, check_runtime, choose_runtime, open_session, select_variant
 from dermseg.inference.session import Session
@@ -42,6 +43,7 @@ from dermseg.uncertainty.predicted_dice import NO_OUTLINE
 from dermseg.uncertainty.repeatability import Repeatability, load_repeatability
 from dermseg.uncertainty.trust import load_trust
 
+_NAMED = (LoadedImage, ImageSource, bytes, str, PathLike)  # what pixels are read from
 Image = NDArray[np.uint8] | LoadedImage | ImageSource | bytes | str | PathLike[str]
 
 
@@ -72,9 +74,9 @@ class Model:
         session: Session | None = None,
     ) -> None:
         self.bundle = bundle
+        self._place = bundle.path.absolute()  # a process elsewhere may have another working folder
         if runtime is not None and check_runtime(runtime) == AUTO:
             runtime = choose_runtime(bundle, variant)
-        self._place = bundle.path.absolute()  # a process elsewhere may have another working folder
         self.variant = select_variant(bundle, variant, runtime)
         self._threads = threads
         self.session = open_session(bundle, self.variant, runtime, threads) if session is None else session
@@ -268,7 +270,7 @@ class Model:
 
     def _pixels(self, image: Image) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """Pixels, perhaps decoded at reduced scale, and the full ``(height, width)`` of the image."""
-        if isinstance(image, np.ndarray):
+        if not isinstance(image, _NAMED):
             check_image(image)
             return image, (image.shape[0], image.shape[1])
         if not isinstance(image, LoadedImage):

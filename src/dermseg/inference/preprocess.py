@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.errors import ImageError
+from dermseg.images.check import check_image
 from dermseg.images.filters import apply_filters
 from dermseg.images.resize import resize_image
 from dermseg.inference.card import Preprocessing
@@ -47,21 +47,3 @@ def to_input(
         np.multiply(small[..., c], np.float32(1.0 / (255.0 * std)), out=out[c], dtype=np.float32)
         out[c] -= np.float32(mean / std)
     return out
-
-
-def check_image(pixels: NDArray[np.uint8]) -> None:
-    """Refuse what is not an RGB image, with what was given.
-
-    Raises
-    ------
-    ImageError
-        Not ``uint8 (H, W, 3)`` with at least one pixel.
-    """
-    if not isinstance(pixels, np.ndarray):
-        raise ImageError(f"an image is an array uint8 (H, W, 3), got {type(pixels).__name__}")
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
-        raise ImageError(
-            f"an image is uint8 (H, W, 3) RGB, got {pixels.dtype} {pixels.shape}",
-            hint="convert grey with np.stack([grey] * 3, -1), and floats in [0, 1] with "
-            "(x * 255).round().astype('uint8')",
-        )

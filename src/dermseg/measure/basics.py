@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.errors import MaskError
+from dermseg.images.check import check_mask
 
 Box = tuple[int, int, int, int]
 
@@ -21,9 +21,7 @@ def as_bytes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     MaskError
         Not ``bool (H, W)`` with at least one pixel.
     """
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.ndim != 2 or mask.size == 0:
-        what = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise MaskError(f"a mask is bool (H, W), got {what}", hint="use array >= 128 for a 0/255 image")
+    check_mask(mask)
     return np.ascontiguousarray(mask).view(np.uint8)
 
 

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dermseg.images.check import check_frame, check_image, check_mask
 from dermseg.measure.basics import describe
 from dermseg.measure.shape import DIRECTIONS, around, compass, mirror_image, ring_radii
 from dermseg.measure.skin import Image, Mask, Surface, look_at
@@ -84,7 +85,16 @@ def describe_colour(image: Image, mask: Mask, others: Mask | None = None) -> Col
     -------
     Colour or None
         None without a lesion, or where hair, vignette or glare cover all of it.
+
+    Raises
+    ------
+    ImageError, MaskError
+        Not such an image or masks, or a mask's sides are not in proportion to the image's.
     """
+    check_image(image)
+    for given in (mask,) if others is None else (mask, others):
+        check_mask(given)
+        check_frame(image, given)
     surface = look_at(image, mask, others)
     if surface is None or (lesion := surface.lesion_colour) is None:
         return None
