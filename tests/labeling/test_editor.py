@@ -21,7 +21,7 @@ from dermseg.labeling.editor.compare import compare_layers
 from dermseg.labeling.editor.document import Document
 from dermseg.labeling.editor.journal import Journal, journal_path, recover
 from dermseg.labeling.editor.narrow import segment_box, segment_click
-from dermseg.labeling.propose import annotate
+from dermseg.labeling.propose import annotate, saved_by_person
 
 SIZE = (300, 520)
 SQUARE = [(100.0, 60.0), (400.0, 60.0), (400.0, 220.0), (100.0, 220.0)]
@@ -465,6 +465,11 @@ def test_coco_holds_what_people_drew_on_its_own_image_alone(tmp_path: Path) -> N
     assert files.file_status(other) == "new"
     assert files.export_coco(entries, tmp_path / "coco.json") == (1, 2)
     assert [row.file_name for row in read_coco((tmp_path / "coco.json").read_bytes())] == ["a.bmp"]
+    # so it is with a second reader's files, and with what need not be labelled any more
+    assert files.read_second(own, tmp_path) is not None and files.read_second(proposed, tmp_path) is None
+    with pytest.raises(DataError, match=r"belongs to 'a.bmp'"):
+        files.read_second(other, tmp_path)
+    assert [saved_by_person(entry.source) for entry in entries] == [True, False, False, False]
 
 
 def test_saving_in_mid_stroke_leaves_a_journal_that_brings_back_the_whole_stroke(tmp_path: Path) -> None:

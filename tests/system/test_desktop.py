@@ -367,16 +367,24 @@ def test_what_is_pressed_in_mid_stroke_takes_the_stroke_along(
     qtbot: Any, show: Open, photographs: Path
 ) -> None:
     window = show(photographs)
+    key(qtbot, window, Qt.Key.Key_S, CTRL)
     qtbot.mousePress(window.canvas, LEFT, pos=at(window, 10, 10))
     qtbot.mouseMove(window.canvas, at(window, 60, 12))
-    drawn = lesion(window).copy()
     key(qtbot, window, Qt.Key.Key_S, CTRL)
     saved = read_labelme((photographs / "a.json").read_bytes())
-    assert drawn[11, 40] and np.array_equal(draw_labels(saved, ["lesion"]), drawn)
+    assert draw_labels(saved, ["lesion"])[11, 40] and np.array_equal(
+        draw_labels(saved, ["lesion"]), lesion(window)
+    )
     qtbot.mouseMove(window.canvas, at(window, 100, 12))
+    qtbot.mouseRelease(window.canvas, LEFT, pos=at(window, 100, 12))
+    after_a_crash = files.open_image(window.session.entries[0])
+    assert after_a_crash.recovered and lesion(window)[11, 40]
+    assert np.array_equal(after_a_crash.document.layer("lesion"), lesion(window))
+    qtbot.mousePress(window.canvas, LEFT, pos=at(window, 10, 300))
+    qtbot.mouseMove(window.canvas, at(window, 60, 300))
     key(qtbot, window, Qt.Key.Key_A)
     saved = read_labelme((photographs / "a.json").read_bytes())
-    assert draw_labels(saved, ["lesion"])[11, 90] and saved.extra["flags"] == {"approved": True}
+    assert draw_labels(saved, ["lesion"])[300, 40] and saved.extra["flags"] == {"approved": True}
 
 
 def test_switching_images_drops_stale_work(qtbot: Any, show: Open, photographs: Path) -> None:

@@ -49,11 +49,11 @@ def other_image(
     quick
         Files of one size are taken for copies, unread.
     """
-    named = _find(annotation, folder)
     name = PureWindowsPath(annotation.image).name
     own = PurePosixPath(source.name).name if source.member is not None else source.path.name
     if _stem(name) != _stem(own):
         return None
+    named = _find(annotation, folder)
     if named is None:
         # Files from before zips were named tell of their members the name alone.
         unnamed = source.member is not None and _ZIP not in annotation.extra
