@@ -60,7 +60,7 @@ def test_ellipses_are_symmetric_and_have_no_dents(
 ) -> None:
     shape = describe_shape(ellipse(a, a * ratio, angle, (120 + dx, 120 + dy)))
     assert shape is not None and shape.solidity > 0.985
-    assert shape.asymmetry <= shape.asymmetry_across < 0.03
+    assert shape.asymmetry <= shape.asymmetry_across < 0.04  # of nine pixels across, the edge is that much
 
 
 @pytest.mark.parametrize("seed", range(12))
