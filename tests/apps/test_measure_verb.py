@@ -204,7 +204,9 @@ def test_photographs_that_are_missing_broken_or_of_another_size_cost_the_colours
     assert run("measure", str(out), "--images", str(tmp_path / "nowhere"))[0] == 2
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "a", "", "1,2,3", "nan", "inf", "0.1,"])
+@pytest.mark.parametrize(
+    "text", ["0", "-1", "a", "", "1,2,3", "nan", "inf", "0.1,", "1e300", "1e-300", "0.1,1e4"]
+)
 def test_a_wrong_spacing_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="spacing-mm"):
         parse_spacing(text)

@@ -87,6 +87,7 @@ def test_a_table_of_another_encoding_says_what_to_do(tmp_path: Path) -> None:
         ("image,date\na.jpg,1.3.2026\n", "line 2: '1.3.2026' is not a date"),
         ("image,spacing_mm\na.jpg,-1\n", "line 2: spacing_mm '-1'"),
         ("image,spacing_mm\na.jpg,nan\n", "line 2: spacing_mm 'nan'"),
+        ("image,spacing_mm\na.jpg,1e300\n", "line 2: spacing_mm '1e300' is not a number between 0.000001"),
         ("image,lesion,date\na.jpg,x,2026-01-01\nb.jpg,x,\n", "'b.jpg' has no date"),
         ("image,lesion\n", "no row"),
         ("image,lesion,Lesion\na.jpg,1,2\n", "more than one column 'lesion'"),

@@ -174,6 +174,9 @@ def test_a_hole_of_one_pixel_has_an_outline() -> None:
 def test_what_is_not_a_mask_or_a_spacing_is_refused() -> None:
     with pytest.raises(MaskError, match="uint8"):
         measure_mask(np.zeros((3, 3), np.uint8))  # type: ignore[arg-type]
-    for spacing in ((0.0, 1.0), (1.0, -1.0), (float("nan"), 1.0)):
+    for spacing in ((0.0, 1.0), (1.0, -1.0), (float("nan"), 1.0), (1e300, 1e300), (1e-300, 1e-300)):
         with pytest.raises(UsageError, match="spacing"):
             measure_mask(np.ones((3, 3), np.bool_), spacing)
+    for spacing in ((1e-6, 1e-6), (1e3, 1e3)):  # the limits themselves are measured
+        measured = measure_mask(np.ones((3, 3), np.bool_), spacing)
+        assert measured.area_mm2 == pytest.approx(9 * spacing[0] ** 2)

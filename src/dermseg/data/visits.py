@@ -19,6 +19,7 @@ from dermseg.files import as_on_disk
 from dermseg.images.names import printable_name
 from dermseg.images.sources import ImageSource
 from dermseg.inference.following import Photograph
+from dermseg.measure.geometry import is_spacing, spacing_words
 
 COLUMNS = ("image", "subject", "lesion", "date", "spacing_mm", "mask")
 _EXAMPLE = "columns: image,lesion,date,spacing_mm,mask; only image has to be there"
@@ -101,9 +102,9 @@ def _spacing(text: str, path: Path, line: int) -> tuple[float, float]:
         spacing = float(text.replace(",", "."))  # a decimal comma: thousands of millimetres there are none
     except ValueError:
         spacing = math.nan
-    if not (math.isfinite(spacing) and spacing > 0):
+    if not is_spacing(spacing):
         raise DataError(
-            f"line {line}: spacing_mm '{text}' is not a number above 0",
+            f"line {line}: spacing_mm '{text}' is not a number {spacing_words()}",
             file=path,
             hint="millimetres between pixel centres, such as 0.021",
         )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import io
-import math
 import warnings
 import zlib
 from datetime import date
@@ -207,7 +206,7 @@ def spacing_of(dataset: Dataset) -> tuple[float, float] | None:
             row, column = (float(value) for value in place.get("PixelSpacing"))
         except (TypeError, ValueError):  # absent, empty, one value, or no numbers
             continue
-        if all(math.isfinite(value) and 0 < value < 100 for value in (row, column)):
+        if all(1e-6 <= value < 100 for value in (row, column)):  # not for NaN
             return row, column
     return None
 

@@ -17,6 +17,10 @@ from dermseg.measure.feret import feret
 from dermseg.measure.perimeter import perimeter
 from dermseg.measure.shape import describe_shape
 
+SPACING_LIMITS_MM = (1e-6, 1e3)
+"""Least and largest distance between pixel centres: far beyond any microscope or camera, and what is squared
+and divided below stays a number."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -83,6 +87,16 @@ def _rounded(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
+def is_spacing(millimetres: float) -> bool:
+    """Whether pixel centres can be so far apart; not for NaN."""
+    return SPACING_LIMITS_MM[0] <= millimetres <= SPACING_LIMITS_MM[1]
+
+
+def spacing_words() -> str:
+    """Within which limits a spacing must lie, for messages."""
+    return f"between {SPACING_LIMITS_MM[0]:f} and {SPACING_LIMITS_MM[1]:g} mm"
+
+
 def measure_mask(mask: NDArray[np.bool_], spacing_mm: tuple[float, float] | None = None) -> Reading:
     """Measure a mask.
 
@@ -98,10 +112,10 @@ def measure_mask(mask: NDArray[np.bool_], spacing_mm: tuple[float, float] | None
     MaskError
         Not a mask.
     UsageError
-        A spacing that is not a positive number.
+        A spacing outside ``SPACING_LIMITS_MM``.
     """
-    if spacing_mm is not None and not all(math.isfinite(s) and s > 0 for s in spacing_mm):
-        raise UsageError(f"spacing must be above 0 mm, got {spacing_mm}")
+    if spacing_mm is not None and not all(map(is_spacing, spacing_mm)):
+        raise UsageError(f"the spacing must be {spacing_words()}, got {spacing_mm}")
     basics = describe(mask)
     height, width = mask.shape
     # Everything below looks only at the part that holds the mask, with one pixel of background around it.
@@ -151,7 +165,7 @@ def measure_lesions(
     Raises
     ------
     UsageError
-        A spacing that is not a positive number.
+        A spacing outside ``SPACING_LIMITS_MM``.
     """
     return {number: measure_mask(mask, spacing_mm) for number, mask in lesion_masks(labels)}
 

@@ -201,15 +201,18 @@ def parse_spacing(text: str) -> tuple[float, float]:
     Raises
     ------
     UsageError
-        Not one or two positive numbers.
+        Not one or two numbers that a spacing can be.
     """
+    from dermseg.measure.geometry import is_spacing, spacing_words
+
     try:
         numbers = [float(part) for part in text.split(",")]
-        if len(numbers) not in (1, 2) or not all(0 < number < float("inf") for number in numbers):
+        if len(numbers) not in (1, 2) or not all(map(is_spacing, numbers)):
             raise ValueError
     except ValueError:
         raise UsageError(
-            f"--spacing-mm {text} is not one or two numbers above 0", hint="such as --spacing-mm 0.025"
+            f"--spacing-mm {text} is not one or two numbers {spacing_words()}",
+            hint="such as --spacing-mm 0.025",
         ) from None
     return numbers[0], numbers[-1]
 
