@@ -186,7 +186,7 @@ def readme_section(card: ModelCard) -> str:
     return (
         f"Bundled `{card.name}` (version {card.version}, {card.parameters / 1e6:.2f} M parameters, "
         f"{shipped.bytes / 1e6:.1f} MB{smaller}; {card.preprocessing.height} px input). Means per image with "
-        "95 % intervals over images (by patient or lesion they are wider), at the masks' own size; "
+        "95 % intervals over patients, lesions or groups of near-duplicates, at the masks' own size; "
         f"failed is Jaccard below 0.65. `make model` ends with these figures.\n\n{results_table(rows)}"
     )
 

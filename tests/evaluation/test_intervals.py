@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dermseg.errors import MissingExtraError, UsageError
-from dermseg.evaluation.intervals import estimate, holm, wilcoxon_p
+from dermseg.evaluation.intervals import estimate, holm, share_interval, wilcoxon_p
+from dermseg.evaluation.statistics import wilson_interval
 
 stats = pytest.importorskip("scipy.stats", reason="scipy comes with the extra [stats]")
 
@@ -52,9 +53,45 @@ def test_what_cannot_be_known_is_none() -> None:
     patient = estimate([0.5, 0.7], ["a", "a"])
     assert (patient.interval, patient.bca) == (None, None)
     assert estimate([0.0] * 3, ["a"] * 3).bca is None  # all of one patient failed
-    assert estimate([1.0] * 5).bca == (1.0, 1.0)
     with pytest.raises(UsageError, match="3 values were given with 2 clusters"):
         estimate([0.1, 0.2, 0.3], ["a", "b"])
+
+
+def test_equal_values_know_no_interval() -> None:
+    """An interval without width would say that the next image is certain to be the same."""
+    for found in (
+        estimate([0.9] * 5),
+        estimate([0.9] * 6, [0, 0, 1, 1, 2, 2]),
+        estimate([0.1, 0.9] * 3, [0, 0, 1, 1, 2, 2]),  # patients do not differ, though their images do
+    ):
+        assert (found.interval, found.bca) == (None, None)
+
+
+def test_a_share_knows_patients() -> None:
+    assert share_interval([1, 0, 0, 0, 1]) == wilson_interval(2, 5)
+    assert share_interval([1, 0, 0], ["a", "a", "a"]) is None
+    # no failure of twelve images of four patients: as of four
+    assert share_interval([0] * 12, [i // 3 for i in range(12)]) == wilson_interval(0, 4)
+    once = np.arange(40) < 6
+    plain, alike = share_interval(once), share_interval(np.repeat(once, 5), [i // 5 for i in range(200)])
+    assert plain is not None and alike is not None
+    assert alike == pytest.approx(plain, abs=0.02) and alike[1] - alike[0] > plain[1] - plain[0]
+    same = share_interval([1, 0] * 20, [i // 2 for i in range(40)])  # as many in each patient
+    assert same is not None and 0 < same[0] < 0.5 < same[1] < 1
+
+
+def test_a_share_of_patients_is_covered() -> None:
+    """Patients whose images fail together: Wilson's interval over images holds the truth in 78 % of draws."""
+    rng = np.random.default_rng(0)
+    hits, over_images, draws = 0, 0, 400
+    for _ in range(draws):
+        chance = rng.beta(0.3, 2.7, 15)  # of each patient, 0.1 in the mean
+        failed = rng.random((15, 8)) < chance[:, None]
+        low, high = share_interval(failed.ravel(), [i // 8 for i in range(120)]) or (0, 0)
+        hits += low <= 0.1 <= high
+        low, high = wilson_interval(int(failed.sum()), 120)
+        over_images += low <= 0.1 <= high
+    assert over_images / draws < 0.8 < 0.9 < hits / draws
 
 
 def test_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ from dermseg.evaluation.table import Evaluation, Failure, ImageScore
 from dermseg.report.card_sections import evaluation_sections
 from dermseg.report.comparison import render_comparison, verdict
 from dermseg.report.evaluation import render_evaluation
+from dermseg.report.page import ends, percent
+from dermseg.report.strata import best_interval
 from dermseg.report.svg import Axis
 
 EVIL = "</script><img src=x onerror=alert(1)>\"'&"
@@ -133,8 +135,10 @@ def test_the_verdict_does_not_claim_what_is_not_shown() -> None:
         assert verdict(compare(alone)["pairs"][0]).startswith(who)
 
 
-def pair_of(mean: float, bca: tuple[float, float], t: tuple[float, float]) -> dict[str, Any]:
-    difference = {"mean": mean, "bca95": list(bca), "ci95_clustered": list(t)}
+def pair_of(
+    mean: float, bca: tuple[float, float], t: tuple[float, float], clusters: int = 40
+) -> dict[str, Any]:
+    difference = {"mean": mean, "bca95": list(bca), "ci95_clustered": list(t), "clusters": clusters}
     return {"a": "mine", "b": "default", "metrics": {"dice": {"difference": difference}}}
 
 
@@ -147,8 +151,47 @@ def test_the_verdict_tells_figure_and_interval_from_one_side() -> None:
 
 def test_the_verdict_claims_nothing_that_one_interval_denies() -> None:
     """Nine images: the bootstrap's interval is too narrow for so few, and the t-interval says so."""
-    said = verdict(pair_of(-0.3, (-0.54, -0.05), (-0.61, 0.004)))
+    said = verdict(pair_of(-0.3, (-0.54, -0.05), (-0.61, 0.004), 9))
     assert said.startswith("No difference") and "\u22120.0040 to 0.6100" in said
+
+
+def test_of_few_patients_the_cards_show_the_t_interval() -> None:
+    """Twelve images of two patients: resampling two has four outcomes and tells an interval that is none."""
+    scores = [replace(score, group=f"p{i % 2}") for i, score in enumerate(evaluation().scores[:12])]
+    few = Evaluation(scores)
+    summary = {**summarise(few), "protocol": {"text": "x"}}
+    glance = render_evaluation("x", few, summary).partition("All figures</h2>")[0]
+    low, high = summary["dice"]["ci95_clustered"]
+    assert f"<span>{ends((low, high), 3)}</span>" in glance
+    assert ends(summary["dice"]["bca95"], 3) not in glance
+    many = {**summary["dice"], "clusters": 20}
+    assert best_interval(many) == summary["dice"]["bca95"]
+    assert best_interval({**many, "bca95": None}) == summary["dice"]["ci95_clustered"]
+
+
+def test_the_card_of_a_comparison_says_what_its_verdict_says() -> None:
+    """The bootstrap of 30 images denied 0 on the card, while the sentence above it quoted the t-interval."""
+    tables = {"a": evaluation(0.02), "b": evaluation(0.0)}
+    summary = {**compare(tables), "protocol": {"text": "x"}}
+    difference = summary["pairs"][0]["metrics"]["dice"]["difference"]
+    difference |= {"mean": 0.02, "bca95": [0.001, 0.05], "ci95_clustered": [-0.02, 0.06], "clusters": 30}
+    page = render_comparison(tables, summary)
+    card = re.search(r"<dt>difference in Dice</dt><dd><b>[^<]*</b><span>([^<]*)</span>", page)
+    assert card is not None and card[1] == ends((-0.02, 0.06))
+    assert f"interval of the difference {card[1]})" in page and "No difference" in page
+
+
+def test_failures_of_one_patient_tell_no_share_of_others() -> None:
+    alone = Evaluation([replace(score, group="p") for score in evaluation(-0.2).scores[:12]])
+    summary = {**summarise(alone), "protocol": {"text": "x"}}
+    assert summary["failed_below_065"] > 0 and summary["failed_below_065_ci95"] is None
+    line = next(line for line in format_summary(summary).splitlines() if "jaccard below" in line)
+    assert line.endswith("unknown") and "of one patient or lesion" in format_summary(summary)
+    page = render_evaluation("one patient", alone, summary)
+    assert (
+        f"<dt>failed outlines</dt><dd><b>{percent(summary['failed_below_065'])}</b><span>\u2013</span>"
+        in page
+    )
 
 
 def test_counts_have_whole_ticks() -> None:

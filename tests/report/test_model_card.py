@@ -13,7 +13,8 @@ import pytest
 
 from dermseg.evaluation.figure import Panel
 from dermseg.inference.bundle import load_bundle
-from dermseg.report.model_card import render_model_card
+from dermseg.inference.card import Metric
+from dermseg.report.model_card import render_model_card, results_table
 from dermseg.report.outlines import draw_outlines
 
 
@@ -28,6 +29,16 @@ def test_the_card_of_the_default_model_is_the_one_in_the_repository(pytestconfig
     assert (root / "MODEL_CARD.md").read_text(encoding="utf-8") == page
     for picture in known.get("pictures", {}).values():
         assert ET.parse(root / picture).getroot().tag.endswith("svg")
+
+
+def test_the_table_of_results_knows_patients() -> None:
+    def row(**dice: Any) -> str:
+        return results_table([Metric(dataset="x", split="test", protocol="", n=9, dice=dice)]).splitlines()[2]
+
+    assert "0.900 (0.700-0.999)" in row(mean=0.9, ci95=[0.85, 0.95], ci95_clustered=[0.7, 0.999])
+    assert "| 0.900 |" in row(mean=0.9, ci95=[0.85, 0.95], ci95_clustered=None)  # all of one patient
+    assert "| 0.900 |" in row(mean=0.9, ci95=None)  # one image
+    assert "0.900 (0.850-0.950)" in row(mean=0.9, ci95=[0.85, 0.95])
 
 
 def test_outlines_are_drawn_where_they_are_and_no_pixel_of_the_photograph_is() -> None:

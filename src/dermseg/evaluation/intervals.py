@@ -6,6 +6,9 @@ Decisions
   images. Where every cluster is one image, both are the plain ones.
 - The t-interval needs nothing but NumPy. The bootstrap is SciPy's, an optional dependency: without it the
   BCa interval is unknown (None), which callers say, and asking for it alone is an error that names the extra.
+- Values that are all equal (every image failed, two models alike on each) say nothing about their spread:
+  resamples of them and their variance have none, and an interval without width would claim certainty. The
+  intervals over clusters are unknown then.
 - Resampling starts from a fixed seed: the same table always gives the same interval.
 """
 
@@ -16,13 +19,14 @@ import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dermseg.errors import MissingExtraError, UsageError
-from dermseg.evaluation.statistics import Interval, mean_interval, t_quantile
+from dermseg.evaluation.statistics import Interval, mean_interval, t_quantile, wilson_interval
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[NDArray[np.intp]], Floats]
@@ -46,7 +50,8 @@ class Estimate:
     clusters
         Number of patients or lesions (images, where nothing is known).
     clustered
-        The t-interval over clusters; None where each is one image, or where there is only one cluster.
+        The t-interval over clusters; None where each is one image, where there is only one cluster, or where
+        clusters do not differ.
     bca
         Bias-corrected and accelerated bootstrap interval over clusters; None where it is unknown.
     """
@@ -63,10 +68,12 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The t-interval that respects clusters; None for a single image or cluster."""
+        """The t-interval that respects clusters; None for a single image or cluster, or without spread."""
         if self.clusters < self.t.n:
             return self.clustered
-        return None if self.t.low is None or self.t.high is None else (self.t.low, self.t.high)
+        if self.t.low is None or self.t.high is None or _no_width(self.t.low, self.t.high):
+            return None
+        return self.t.low, self.t.high
 
     def to_dict(self) -> dict[str, object]:
         """``mean``, ``ci95`` (t over images), ``ci95_clustered`` (t over clusters), ``bca95``, ``n``."""
@@ -100,10 +107,14 @@ def estimate(values: ArrayLike, clusters: Sequence[Hashable] | None = None) -> E
     sums, sizes = cluster_sums(array, clusters)
     clustered = clustered_interval(sums, sizes) if sums.size < array.size else None
     bca = None
-    if has_bootstrap() and sums.size > 1:
-        # Resampling equal values gives no spread, which SciPy calls unknown.
-        bca = (t.mean, t.mean) if np.ptp(array) == 0 else bca_interval(_mean_of(sums, sizes), sums.size)
+    if has_bootstrap() and sums.size > 1 and np.ptp(array) > 0:
+        bca = bca_interval(_mean_of(sums, sizes), sums.size)
     return Estimate(t, sums.size, clustered, bca)
+
+
+def _no_width(low: float, high: float) -> bool:
+    """Whether only rounding keeps the ends apart."""
+    return high - low <= 1e-12 * max(1.0, abs(low))
 
 
 def _mean_of(sums: Floats, sizes: Floats) -> Statistic:
@@ -127,18 +138,59 @@ def cluster_sums(values: Floats, clusters: Sequence[Hashable] | None) -> tuple[F
 
 
 def clustered_interval(sums: Floats, sizes: Floats) -> tuple[float, float] | None:
-    """t-interval of ``sums.sum() / sizes.sum()`` over clusters; None for a single cluster.
+    """t-interval of ``sums.sum() / sizes.sum()`` over clusters; None for one cluster, or without spread.
 
     The variance is that of a ratio of cluster totals (Cochran 1977, Sampling Techniques, chapter 9A).
     """
     m = sums.size
     if m < 2:
         return None
-    mean, total = float(sums.sum() / sizes.sum()), float(sizes.sum())
+    mean = float(sums.sum() / sizes.sum())
+    half = t_quantile(0.5 + LEVEL / 2, m - 1) * _clustered_error(sums, sizes)
+    return None if _no_width(mean - half, mean + half) else (mean - half, mean + half)
+
+
+def _clustered_error(sums: Floats, sizes: Floats) -> float:
+    m, mean = sums.size, float(sums.sum() / sizes.sum())
     residuals = sums - mean * sizes
-    error = math.sqrt(m / (m - 1) * float(residuals @ residuals)) / total
-    half = t_quantile(0.5 + LEVEL / 2, m - 1) * error
-    return mean - half, mean + half
+    return math.sqrt(m / (m - 1) * float(residuals @ residuals)) / float(sizes.sum())
+
+
+def share_interval(hits: ArrayLike, clusters: Sequence[Hashable] | None = None) -> tuple[float, float] | None:
+    """Wilson's interval of a share of images, for as many independent images as the clusters are worth.
+
+    That number is the variance of independent images by that over clusters, and is made smaller for few
+    clusters by the squares of the normal and the t quantile (Korn and Graubard 1998, Survey Methodology
+    24(2), 193-201). Where all images agree, each cluster is worth one. The interval stays within 0 and 1 and
+    always has a width. Where each image is its own cluster, it is the plain one.
+
+    Parameters
+    ----------
+    hits
+        0 or 1 for each image, or between where several references disagree, ``(n,)``.
+    clusters
+        As for `estimate`.
+
+    Returns
+    -------
+    (low, high) or None
+        None for several images of one cluster.
+    """
+    array = np.asarray(hits, np.float64)
+    sums, sizes = cluster_sums(array, clusters)
+    n, m = array.size, sums.size
+    share = float(array.mean())
+    if m == n:
+        return wilson_interval(round(float(array.sum())), n)
+    if m < 2:
+        return None
+    if share in (0, 1):
+        return wilson_interval(share * m, m)
+    error = _clustered_error(sums, sizes)
+    worth = min(float(n), share * (1 - share) / error**2) if error > 0 else float(n)
+    p = 0.5 + LEVEL / 2
+    worth *= (NormalDist().inv_cdf(p) / t_quantile(p, m - 1)) ** 2
+    return wilson_interval(share * worth, worth)
 
 
 def has_bootstrap() -> bool:

@@ -93,10 +93,9 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     for name in names:
         ends = "".join(f"{_ends(summary[name][key]):<24}" for key in intervals)
         lines.append(f"  {name:<20}{summary[name]['mean']:>8.4f}   {ends.rstrip()}")
-    low, high = summary["failed_below_065_ci95"]
-    lines.append(
-        f"  {'jaccard below 0.65':<20}{summary['failed_below_065']:>8.1%}   {low:.1%} to {high:.1%} of images"
-    )
+    share = summary["failed_below_065_ci95"]
+    around = "unknown" if share is None else f"{share[0]:.1%} to {share[1]:.1%} of images"
+    lines.append(f"  {'jaccard below 0.65':<20}{summary['failed_below_065']:>8.1%}   {around}")
     pooled = summary["pooled"]
     lines += ["", "pooled over the pixels of all images"]
     lines.append(
@@ -113,6 +112,8 @@ def format_summary(summary: Mapping[str, Any]) -> str:
 def describe_intervals(summary: Mapping[str, Any]) -> str:
     """One sentence on what the intervals are over."""
     n, clusters = summary["n"], summary["clusters"]
+    if clusters == 1 < n:
+        return "All images are of one patient or lesion: how others differ from it is not known."
     over = "images" if clusters == n else f"{clusters} independent groups of images (patients, lesions)"
     if has_bootstrap():
         return f"Intervals over {over}; BCa bootstrap with {RESAMPLES} resamples."

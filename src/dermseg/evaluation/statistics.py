@@ -91,15 +91,17 @@ def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.9
     return mean_interval(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64), level)
 
 
-def wilson_interval(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson_interval(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Interval of a share ``hits / n``, usable also near 0 and 1 (Wilson 1927, doi 10.2307/2276774).
+
+    ``n`` need not be whole: of images that are alike fewer are independent.
 
     Raises
     ------
     UsageError
         ``n`` is not positive or ``hits`` is not in 0..n.
     """
-    if n < 1 or not 0 <= hits <= n:
+    if not n > 0 or not 0 <= hits <= n:
         raise UsageError(f"{hits} of {n} is not a share")
     z = NormalDist().inv_cdf(0.5 + level / 2)
     share = hits / n

@@ -29,9 +29,9 @@ from dermseg.evaluation.calibration import (
     pooled_figures,
 )
 from dermseg.evaluation.counts import Counts
-from dermseg.evaluation.intervals import Estimate, estimate
+from dermseg.evaluation.intervals import Estimate, estimate, share_interval
 from dermseg.evaluation.metrics import JACCARD_THRESHOLD, METRICS, jaccard, pooled_metrics
-from dermseg.evaluation.statistics import Interval, mean_interval, wilson_interval
+from dermseg.evaluation.statistics import Interval, mean_interval
 from dermseg.files import atomic_write
 
 Fact = str | int | float | bool | None
@@ -183,8 +183,8 @@ class Evaluation:
 
         Metrics at the top level are means over images with 95 % intervals (`Estimate.to_dict`); ``pooled``
         holds what follows from the pixels of all images together, ``calibration`` what `reliability` gives.
-        ``failed_below_065`` is the share of images whose Jaccard index is below 0.65, with its Wilson
-        interval over images and its BCa interval over clusters.
+        ``failed_below_065`` is the share of images whose Jaccard index is below 0.65, with `share_interval`
+        and its BCa interval over clusters.
 
         Raises
         ------
@@ -197,13 +197,13 @@ class Evaluation:
             )
             raise ScoringError(f"no image could be scored ({len(self.failures)} failed{first})")
         failed = self.estimate("failed")
-        hits = round(float(self.values("failed").sum()))
+        share = share_interval(self.values("failed"), list(self.clusters.values()))
         return {
             "n": self.n,
             "clusters": len(set(self.clusters.values())),
             **{name: self.estimate(name).to_dict() for name in self.metrics},
             "failed_below_065": failed.mean,
-            "failed_below_065_ci95": list(wilson_interval(hits, self.n)),
+            "failed_below_065_ci95": None if share is None else list(share),
             "failed_below_065_bca95": None if failed.bca is None else list(failed.bca),
             "pooled": pooled_metrics(self.pooled_counts),
             "calibration": self.reliability(),

@@ -185,7 +185,8 @@ class Attachment(StoredFile):
 class Metric(_Open):
     """What the model reached on one split: means over images with 95 % intervals, and the protocol.
 
-    Each measure is a dict such as ``{"mean": 0.91, "ci95": [0.90, 0.92]}``; more measures may be present.
+    Each measure is a dict such as ``{"mean": 0.91, "ci95": [0.90, 0.92]}``; more measures may be present, and
+    ``ci95_clustered``, over patients or lesions, is shown where it is.
     """
 
     dataset: str

@@ -57,18 +57,28 @@ def render_comparison(evaluations: Mapping[str, Evaluation], summary: Mapping[st
 def verdict(pair: Mapping[str, Any]) -> str:
     """One sentence on the difference in Dice; none is claimed that one of the two intervals denies."""
     difference = pair["metrics"]["dice"]["difference"]
-    intervals = [difference[name] for name in ("bca95", "ci95_clustered") if difference[name] is not None]
-    if not intervals:
+    if difference["clusters"] == 1:
         who = "One image says" if difference["n"] == 1 else "Images of a single patient or lesion say"
         return f"{who} nothing about {pair['a']} and {pair['b']}."
-    low, high = interval = next((i for i in intervals if i[0] <= 0 <= i[1]), intervals[0])
+    interval = cautious_interval(difference)
     better, worse, by = pair["a"], pair["b"], difference["mean"]
     if by < 0:  # told from the side of the better one, so that figure and interval have one sign
-        better, worse, by, interval = worse, better, -by, (-high, -low)
-    how = f"{decimal(by, 4)} (95 % interval of the difference {ends(interval)})"
-    if low <= 0 <= high:
+        better, worse, by = worse, better, -by
+        interval = interval and (-interval[1], -interval[0])
+    around = "the same throughout, so no interval is known"
+    if interval is not None:
+        around = f"95 % interval of the difference {ends(interval)}"
+    how = f"{decimal(by, 4)} ({around})"
+    if interval is None or interval[0] <= 0 <= interval[1]:
         return f"No difference in mean Dice is shown between {better} and {worse}: {how}."
     return f"{better} is better than {worse} in Dice by {how}."
+
+
+def cautious_interval(difference: Mapping[str, Any]) -> Sequence[float] | None:
+    """The interval to quote beside a claim: of BCa and t the one that holds 0, if one does."""
+    best = best_interval(difference)
+    known = [i for i in (best, difference["ci95_clustered"], difference["bca95"]) if i is not None]
+    return next((i for i in known if i[0] <= 0 <= i[1]), best)
 
 
 def p_value(p: float | None) -> str:
@@ -109,7 +119,7 @@ def _difference(pair: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
             (
                 "difference in Dice",
                 decimal(dice["difference"]["mean"]),
-                ends(best_interval(dice["difference"])),
+                ends(cautious_interval(dice["difference"])),
             ),
             (
                 "Wilcoxon's p" + (", after Holm" if several else ""),

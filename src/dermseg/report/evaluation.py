@@ -78,8 +78,8 @@ def _glance(summary: Mapping[str, Any]) -> str:
         value = summary[name]
         return words, decimal(value["mean"], digits), ends(best_interval(value), digits)
 
-    interval = summary["failed_below_065_ci95"]  # Wilson's: a bootstrap of equal values has no width
-    failed = f"{percent(interval[0])} to {percent(interval[1])}"
+    interval = summary["failed_below_065_ci95"]  # Wilson's: a bootstrap of equal values knows no spread
+    failed = ends(None) if interval is None else f"{percent(interval[0])} to {percent(interval[1])}"
     return cards(
         [
             card("dice", "Dice"),
@@ -109,14 +109,13 @@ def _figures(evaluation: Evaluation, summary: Mapping[str, Any]) -> str:
                 f"{value['n']:,}",
             ]
         )
-    low, high = summary["failed_below_065_ci95"]
-    bca = summary["failed_below_065_bca95"]
+    share = summary["failed_below_065_ci95"]
     rows.append(
         [
             escape(NAMES["failed"]),
             decimal(summary["failed_below_065"]),
-            f"{ends((low, high))} (Wilson, over images)",
-            ends(bca if bca and bca[0] < bca[1] else None),
+            ends(share) if share is None else f"{ends(share)} (Wilson)",
+            ends(summary["failed_below_065_bca95"]),
             f"{summary['n']:,}",
         ]
     )

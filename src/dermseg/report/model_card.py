@@ -58,7 +58,8 @@ def render_model_card(
 
 
 _PROTOCOL = (
-    "Per image, at the masks' own resolution; means with 95 % t-intervals. Failed: Jaccard below 0.65."
+    "Per image, at the masks' own resolution; means with 95 % t-intervals over patients, lesions or groups "
+    "of near-duplicates, where these are known. Failed: Jaccard below 0.65."
 )
 _RECIPE = (
     "initialisation",
@@ -96,8 +97,9 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 def _interval(value: Any) -> str:
     if not isinstance(value, dict):
         return "-" if value is None else f"{value:.3f}"
-    low, high = value["ci95"]
-    return f"{value['mean']:.3f} ({low:.3f}-{high:.3f})"
+    interval = value.get("ci95_clustered", value.get("ci95"))  # cards of other programs may have one only
+    around = "" if interval is None else f" ({interval[0]:.3f}-{interval[1]:.3f})"
+    return f"{value['mean']:.3f}{around}"
 
 
 def results_table(metrics: Sequence[Metric]) -> str:

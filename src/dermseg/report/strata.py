@@ -11,6 +11,9 @@ from dermseg.report.page import Section, decimal, ends, note, percent, spanning_
 
 TITLE = "Groups of images"
 QUESTION = "Is it as good for small lesions, low contrast, dark skin, old people? "
+FEW = 20
+"""Patients or lesions below which the bootstrap's interval is too narrow: of skewed Dice it held the mean in
+48, 75 and 87 of 100 draws of 2, 5 and 10 instead of 95, the t-interval in 92, 84 and 89."""
 WARNING = "With so many groups some stick out by chance: a reason to look, not a proof."
 
 
@@ -54,9 +57,10 @@ def refusal(strata: Sequence[Mapping[str, Any]]) -> str:
 
 
 def best_interval(figures: Mapping[str, Any]) -> Sequence[float] | None:
-    """The BCa interval, or the t-interval over clusters where SciPy is not installed."""
-    interval: Sequence[float] | None = figures["bca95"] or figures["ci95_clustered"]
-    return interval
+    """The BCa interval over patients or lesions; of fewer than ``FEW``, or without SciPy, the t-interval."""
+    bca: Sequence[float] | None = figures["bca95"]
+    t: Sequence[float] | None = figures["ci95_clustered"]
+    return t if bca is None or figures["clusters"] < FEW else bca
 
 
 def _row(group: Mapping[str, Any], axis: svg.Axis, whole: float) -> list[str]:

@@ -182,6 +182,6 @@ def _parity(parity: dict[str, Any]) -> str:
 
 
 def _interval(value: dict[str, Any]) -> str:
-    mean, interval = value.get("mean"), value.get("ci95")
+    mean, interval = value.get("mean"), value.get("ci95_clustered", value.get("ci95"))
     text = f"{mean:.3f}" if isinstance(mean, int | float) else "unknown"
     return f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else text
