@@ -28,7 +28,7 @@ def test_what_excel_exports_is_read_everywhere(tmp_path: Path, mark: str, encodi
         "b": "P2",
     }
     assert read_splits(people).rows["", "Fuß 1"].split == "train"
-    assert read_facts(people) == {"Fuß 1": {"diagnosis": "nevus"}, "b": {"diagnosis": "melanoma"}}
+    assert read_facts(people) == {("", "Fuß 1"): {"diagnosis": "nevus"}, ("", "b"): {"diagnosis": "melanoma"}}
     ((one,), (two,)), _ = read_visits(save("visits.csv", "Image,Lesion", "Fuß.jpg,1", "b.jpg,2"))
     assert (one.image.name, two.image.name) == ("Fuß.jpg", "b.jpg")
     # As Excel quotes it: the list of masks has semicolons of its own

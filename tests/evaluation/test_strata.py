@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,15 +79,44 @@ def test_metadata_of_known_tables(tmp_path: Path) -> None:
         ",2,female,torso,nv,\n"
     )
     table = read_metadata(file)
-    assert table["img000"] == {
+    assert table["", "img000"] == {
         "diagnosis": "Nevus", "site": None, "age": 55.0, "sex": "female", "annotation_style": "T3"
     }  # fmt: skip
-    assert (table["img001"]["sex"], table["img001"]["annotation_style"]) == (None, "several")
-    assert (table["img002"]["diagnosis"], table["img002"]["annotation_style"]) == ("nevus", None)
+    assert (table["", "img001"]["sex"], table["", "img001"]["annotation_style"]) == (None, "several")
+    assert (table["", "img002"]["diagnosis"], table["", "img002"]["annotation_style"]) == ("nevus", None)
     attached = attach(Evaluation([score(0, sex="?"), score(7)]), table)
     assert [s.facts.get("sex") for s in attached.scores] == ["female", None]
     with pytest.raises(DataError, match="names none of the 1 images"):
         attach(Evaluation([score(9)]), table)
+
+
+def test_metadata_of_one_data_set_is_not_that_of_another(tmp_path: Path) -> None:
+    """A/img0 to A/img2 and B/img0 to B/img2: B's images got the sex of A's."""
+    both = Evaluation([replace(score(i), dataset=dataset) for dataset in "AB" for i in range(3)])
+    file = tmp_path / "m.csv"
+    file.write_text("image_id,sex\nimg000,male\nimg001,female\n")
+    with pytest.raises(DataError, match=r"2 names .* such as 'img000' \('A', 'B'\)") as refused:
+        attach(both, read_metadata(file))
+    assert "each data set by itself" in str(refused.value.hint)
+
+    def sexes() -> list[object]:
+        return [each.facts.get("sex") for each in attach(both, read_metadata(file)).scores]
+
+    file.write_text("image_id,dataset,sex\nimg000,A,male\nimg000,B,female\nimg001,A,male\nimg002,,female\n")
+    with pytest.raises(DataError, match=r"1 names .* such as 'img002'"):
+        sexes()  # whose the third is, is not said
+    file.write_text("image_id,dataset,sex\nimg000,A,male\nimg000,B,female\nimg001,A,male\n")
+    assert sexes() == ["male", "male", None, "female", None, None]
+    # a column of that name that holds clinics, as HAM10000's does, says nothing of the index's data sets
+    file.write_text("image_id,dataset,sex\nimg000,rosendahl,male\n")
+    with pytest.raises(DataError, match="such as 'img000'"):
+        sexes()
+    alone = Evaluation([each for each in both.scores if each.dataset == "B"])
+    first = attach(alone, read_metadata(file)).scores[0].facts
+    assert (first["sex"], first["source"]) == ("male", "rosendahl")
+    file.write_text("image_id,dataset,sex\nimg000,rosendahl,male\nimg000,vidir,female\n")
+    with pytest.raises(DataError, match="'img000' twice and differently"):
+        attach(alone, read_metadata(file))
 
 
 @pytest.mark.parametrize(

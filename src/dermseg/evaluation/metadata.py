@@ -2,17 +2,20 @@
 
 The columns of the ISIC archive, of HAM10000 and of the shared ISIC 2018 table are known by name; a table of
 your own needs only ``image_id`` and whichever of the names on the left of `COLUMNS` it has.
+
+Names are unique within a data set only. A column ``dataset`` with the index's names of the data sets says
+whose image a row is; HAM10000's own column of that name holds clinics and is a source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from dermseg.data.spreadsheet import open_table
 from dermseg.errors import DataError
-from dermseg.evaluation.table import Evaluation, Fact
+from dermseg.evaluation.table import Evaluation, Fact, ImageScore, Key
 from dermseg.images.names import typed_name
 
 ID_COLUMNS = ("image_id", "isic_id", "image", "image_name")
@@ -41,8 +44,8 @@ _DIAGNOSES = {
 SEVERAL_TOOLS = "several"
 
 
-def read_metadata(path: str | Path) -> dict[str, dict[str, Fact]]:
-    """Facts by image id; what is not known is None.
+def read_metadata(path: str | Path) -> dict[Key, dict[str, Fact]]:
+    """Facts by data set (empty where the table has no column ``dataset``) and image id; unknown is None.
 
     Raises
     ------
@@ -67,32 +70,68 @@ def read_metadata(path: str | Path) -> dict[str, dict[str, Fact]]:
     }
     if not used:
         raise DataError("no column that can be used", file=file, hint=f"one of {', '.join(COLUMNS)}")
-    table: dict[str, dict[str, Fact]] = {}
+    table: dict[Key, dict[str, Fact]] = {}
     for row in reader:
         facts = {fact: _parse(fact, row[column] or "") for fact, column in used.items()}
         image_id = typed_name((row[identity] or "").strip())
-        if image_id and table.setdefault(image_id, facts) != facts:
+        key = (row.get("dataset") or "").strip(), image_id
+        if image_id and table.setdefault(key, facts) != facts:
             raise DataError(f"line {reader.line_num}: '{image_id}' is named twice and differently", file=file)
     return table
 
 
-def attach(evaluation: Evaluation, metadata: Mapping[str, Mapping[str, Fact]]) -> Evaluation:
+def attach(evaluation: Evaluation, metadata: Mapping[Key, Mapping[str, Fact]]) -> Evaluation:
     """The same evaluation with the facts of `read_metadata` added to its images.
 
     Raises
     ------
     DataError
-        None of the images is in the metadata.
+        None of the images is in the metadata, or a name there may mean images of several data sets.
     """
-    known = sum(typed_name(score.image_id) in metadata for score in evaluation.scores)
-    if evaluation.scores and not known:
+    by_name = _by_name(metadata, {score.dataset for score in evaluation.scores})
+    meant: dict[str, set[str]] = {}
+    known = [_facts_of(score, metadata, by_name, meant) for score in evaluation.scores]
+    if shared := [name for name, datasets in meant.items() if len(datasets) > 1]:
+        which = ", ".join(f"'{dataset}'" for dataset in sorted(meant[shared[0]]))
+        raise DataError(
+            f"{len(shared)} names in the metadata mean images of several data sets, such as '{shared[0]}' "
+            f"({which})",
+            hint="evaluate each data set by itself, or name it in a column 'dataset' as the index does",
+        )
+    if evaluation.scores and not any(facts is not None for facts in known):
         first = evaluation.scores[0].image_id
         raise DataError(f"the metadata names none of the {evaluation.n} images, for example not '{first}'")
     scores = [
-        replace(score, facts={**score.facts, **metadata.get(typed_name(score.image_id), {})})
-        for score in evaluation.scores
+        replace(score, facts={**score.facts, **(facts or {})})
+        for score, facts in zip(evaluation.scores, known, strict=True)
     ]
     return Evaluation(scores, evaluation.failures)
+
+
+def _by_name(
+    metadata: Mapping[Key, Mapping[str, Fact]], datasets: Container[str]
+) -> dict[str, Mapping[str, Fact]]:
+    """The rows that say nothing of the data set: all of them, where none has one of these ``datasets``."""
+    told = any(dataset and dataset in datasets for dataset, _ in metadata)
+    found: dict[str, Mapping[str, Fact]] = {}
+    for (dataset, name), facts in metadata.items():
+        if not (told and dataset) and found.setdefault(name, facts) != facts:
+            raise DataError(f"the metadata names '{name}' twice and differently")
+    return found
+
+
+def _facts_of(
+    score: ImageScore,
+    metadata: Mapping[Key, Mapping[str, Fact]],
+    by_name: Mapping[str, Mapping[str, Fact]],
+    meant: dict[str, set[str]],
+) -> Mapping[str, Fact] | None:
+    """What is known of an image; notes in ``meant`` whose image is found by its name alone."""
+    name = typed_name(score.image_id)
+    facts = metadata.get((score.dataset, name)) if score.dataset else None
+    if facts is None and (facts := by_name.get(name)) is not None:
+        meant.setdefault(name, set()).add(score.dataset)
+    return facts
 
 
 def _parse(fact: str, text: str) -> Fact:
