@@ -17,13 +17,14 @@ from dermseg.data.synthetic import synthesize
 from dermseg.errors import ModelError
 from dermseg.evaluation.looks import Look, outline
 from dermseg.export.fit_trust import fit
+from dermseg.export.write import add_attachment, open_folder
 from dermseg.images.masks import load_mask
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import Postprocessing
 from dermseg.inference.predictor import load_model
 from dermseg.uncertainty.maps import Uncertainty
 from dermseg.uncertainty.opinions import Ensemble, Flips, mc_graph, open_opinions
-from dermseg.uncertainty.trust import FILE, load_trust
+from dermseg.uncertainty.trust import ATTACHMENT, FILE, load_trust
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,45 @@ def test_it_is_measured_on_the_test_split(fitted: Path, capsys: pytest.CaptureFi
     assert block["n"] == 30 and -1 <= block["pearson"]["value"] <= 1
     assert block["band_ece"]["after"]["value"] < block["band_ece"]["before"]["value"]
     assert block["interval_coverage"]["value"] > 0.7
+
+
+def test_all_of_it_is_told_for_the_level_that_was_asked_for(
+    fitted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every level but three was passed over, and margins, calibration and dropout were in the JSON alone."""
+    command = ("uncertainty", "evaluate", "--data", fitted / "index.csv", "--model", fitted / "bundle")
+    main_ok(*command, "--margin", "0.2", "--json")
+    block = json.loads(capsys.readouterr().out)["drawn"]
+    assert block["margins"]["alpha"] == 0.2 and block["margins"]["missed_outside"]["value"] <= 0.3
+    main_ok(*command, "--margin", "0.2")
+    text = capsys.readouterr().err
+    for name, figure in (
+        ("missed_outside", block["margins"]["missed_outside"]),
+        ("outer_area", block["margins"]["outer_area"]),
+        ("after", block["band_ece"]["after"]),
+    ):
+        assert f"    {name:<30}{figure['value']:.4f}  {figure['ci95'][0]:.4f} to" in text
+    assert "  margins, level 0.2\n" in text and "missed_outside, worst" in text
+
+
+def test_what_no_margin_can_be_promised_of_is_measured_without(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fitted on a dozen images there are no margins of the lower levels; that was the end, exit code 2."""
+    bundle = open_folder(Path(shutil.copytree(fitted / "bundle", tmp_path / "bundle")))
+    trust = load_trust(bundle)
+    assert trust is not None
+    outer = trust.outer.model_copy(update={"lambdas": [None] * len(trust.outer.lambdas)})
+    add_attachment(bundle, ATTACHMENT, FILE, trust.model_copy(update={"outer": outer}).to_json())
+    command = ("uncertainty", "evaluate", "--data", fitted / "index.csv", "--model", bundle.path)
+    main_ok(*command, "--json")
+    told = capsys.readouterr()
+    block = json.loads(told.out)["drawn"]
+    assert "margins" not in block and block["n"] == 30
+    assert "margins are not measured: this model has no margin at level 0.1" in told.err
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, command), "--margin", "0.123"])
+    assert ended.value.code == 2
 
 
 def test_what_the_images_do_not_say_is_unknown(

@@ -120,6 +120,34 @@ def describe_intervals(summary: Mapping[str, Any]) -> str:
     return f'Intervals over {over}; the BCa bootstrap needs SciPy: pip install "dermseg[stats]"'
 
 
+def format_trust(block: Mapping[str, Any]) -> str:
+    """What ``evaluation.trust`` gives of a data set, as lines for people; unknown is said."""
+    lines = [_figure(name, found) for name, found in block.items() if _is_figure(found)]
+    lines += ["  band_ece", *(_figure(name, found, 4) for name, found in block["band_ece"].items())]
+    if margins := block.get("margins"):
+        lines.append(f"  margins, level {margins['alpha']:g}")
+        lines += [_figure(name, found, 4) for name, found in margins.items() if _is_figure(found)]
+        lines += [
+            f"    {f'{name}, worst':<30}{worst['value']:.4f}  {worst['stratum']}, {worst['n']} images"
+            for name, worst in margins["worst"].items()
+            if worst is not None
+        ]
+    if passes := block.get("pixel_error_auroc"):
+        lines += ["  pixel_error_auroc", *(_figure(name, found, 4) for name, found in passes.items())]
+    return "\n".join(lines)
+
+
+def _is_figure(found: Any) -> bool:
+    return isinstance(found, dict) and "value" in found
+
+
+def _figure(name: str, found: Mapping[str, Any] | None, indent: int = 2) -> str:
+    value, interval = (None, None) if found is None else (found["value"], found["ci95"])
+    shown = "unknown" if value is None else f"{value:.4f}"
+    around = "" if interval is None else f"  {_ends(interval)}"
+    return f"{'':{indent}}{name:<{26 + indent}}{shown}{around}"
+
+
 def _ends(interval: Sequence[float] | None) -> str:
     return "unknown" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
 

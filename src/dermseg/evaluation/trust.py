@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.errors import ModelError
+from dermseg.errors import ModelError, UsageError
 from dermseg.evaluation import weighted
 from dermseg.evaluation.calibration import Calibration, calibrate, pooled_figures
 from dermseg.evaluation.counts import count_pixels
@@ -22,9 +22,9 @@ from dermseg.evaluation.metrics import JACCARD_THRESHOLD, dice, jaccard
 from dermseg.inference.postprocess import upsample
 from dermseg.inference.predictor import Model
 from dermseg.uncertainty.maps import Floats, binary_entropy
-from dermseg.uncertainty.margins import draw_margins, shrink_mask
+from dermseg.uncertainty.margins import DEFAULT_ALPHA, draw_margins, shrink_mask
 from dermseg.uncertainty.predicted_dice import Judgement
-from dermseg.uncertainty.trust import FIT_HINT
+from dermseg.uncertainty.trust import FIT_HINT, Trust
 
 Wide = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -61,21 +61,54 @@ class Judged:
     errors: dict[str, Wide]
 
 
-def judge(model: Model, looks: Iterable[Look]) -> list[Judged]:
+def missing_margins(model: Model, alpha: float) -> str:
+    """Why there are no margins of a level to measure, in words; empty where there are.
+
+    Fitted on few images a bundle has none of the lower levels, and all else can be measured still.
+
+    Raises
+    ------
+    ModelError
+        Nothing was fitted for the model.
+    UsageError
+        No bundle has such a level.
+    """
+    trust = _trust_of(model)
+    try:
+        trust.outer.at(alpha), trust.inner.at(alpha)
+    except UsageError as error:
+        if round(alpha, 4) not in {round(level, 4) for level in trust.outer.alphas}:
+            raise
+        return f"margins are not measured: {error.reason}"
+    return ""
+
+
+def judge(model: Model, looks: Iterable[Look], alpha: float = DEFAULT_ALPHA) -> list[Judged]:
     """Compare what the model says of each image with its reference.
+
+    Parameters
+    ----------
+    alpha
+        Level of the margins that are judged besides those of ``ALPHAS``; what the model does not have is left
+        out.
 
     Raises
     ------
     ModelError
         Nothing was fitted for the model.
     """
+    trust = _trust_of(model)
+    levels = [level for level in sorted({*ALPHAS, alpha}) if trust.possible(level)]
+    return [_judge(model, trust, look, levels) for look in looks]
+
+
+def _trust_of(model: Model) -> Trust:
     if model.trust is None:
         raise ModelError(f"nothing was fitted for model '{model.card.name}'", hint=FIT_HINT)
-    return [_judge(model, look) for look in looks]
+    return model.trust
 
 
-def _judge(model: Model, look: Look) -> Judged:
-    assert model.trust is not None
+def _judge(model: Model, trust: Trust, look: Look, levels: Sequence[float]) -> Judged:
     reference = look.reference
     size = (reference.shape[0], reference.shape[1])
     probability = look.probability(model.card.postprocessing.temperature)
@@ -84,10 +117,9 @@ def _judge(model: Model, look: Look) -> Judged:
     counts = count_pixels(result.mask, reference)
     edges = (reference[0], reference[-1], reference[:, 0], reference[:, -1])
     margins = {}
-    for alpha in ALPHAS:
-        if model.trust.possible(alpha):
-            drawn = draw_margins(result.mask, model.trust, alpha)
-            margins[alpha] = _margin_figures(drawn.outer, drawn.inner, result.mask, reference)
+    for alpha in levels:
+        drawn = draw_margins(result.mask, trust, alpha)
+        margins[alpha] = _margin_figures(drawn.outer, drawn.inner, result.mask, reference)
     return Judged(
         dataset=look.row.dataset,
         group=look.group,
@@ -141,7 +173,7 @@ def _histogram(values: Floats, wrong: Mask) -> Wide:
     return np.array(both, np.float64) / values.size
 
 
-def summarise(judged: Sequence[Judged], alpha: float = 0.1) -> dict[str, Any]:
+def summarise(judged: Sequence[Judged], alpha: float = DEFAULT_ALPHA) -> dict[str, Any]:
     """All figures with 95 % intervals (BCa, over patients or lesions): one block for each data set."""
     names = dict.fromkeys(j.dataset for j in judged)
     return {name: _figures([j for j in judged if j.dataset == name], alpha) for name in names}

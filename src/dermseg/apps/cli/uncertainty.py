@@ -69,26 +69,23 @@ def evaluate(
     from dermseg.data.index import read_index
     from dermseg.evaluation.evaluate import select_split
     from dermseg.evaluation.looks import collect
-    from dermseg.evaluation.trust import judge, summarise
+    from dermseg.evaluation.output import format_trust
+    from dermseg.evaluation.trust import judge, missing_margins, summarise
     from dermseg.inference.predictor import load_model
-    from dermseg.uncertainty.margins import check_margins
     from dermseg.uncertainty.opinions import has_mc_dropout, load_mc_session
 
     loaded = load_model(model)
-    check_margins(loaded.trust, margin, loaded.card.name)
+    if why := missing_margins(loaded, margin):
+        say(why)
     session = load_mc_session(loaded.bundle) if has_mc_dropout(loaded.bundle) else None
     rows, _ = select_split([row for index in data for row in read_index(index)], split)
     with ImageCounter("measuring", len(rows)) as progress:
-        judged = judge(loaded, collect(loaded, rows, session=session, progress=progress.advance))
+        looks = collect(loaded, rows, session=session, progress=progress.advance)
+        judged = judge(loaded, looks, margin)
     summary = summarise(judged, margin)
     if as_json:
         print_json(summary)
         return
     for name, block in summary.items():
         say(f"{name}: {block['n']} images, {block['failures']} failures")
-        for figure, value in block.items():
-            if isinstance(value, dict) and "value" in value:
-                ends = value["ci95"]
-                interval = "" if ends is None else f"  {ends[0]:.4f} to {ends[1]:.4f}"
-                shown = "unknown" if value["value"] is None else f"{value['value']:.4f}"
-                say(f"  {figure:<28}{shown}{interval}")
+        say(format_trust(block))
