@@ -145,7 +145,7 @@ def main() -> None:
     result = {
         **describe(),
         "model": f"{model.card.name} {model.card.version}",
-        "limits": None if known is None else known.model_dump(include={"accepted", "all"}),
+        "limits": None if known is None else known.model_dump(include={"accepted", "others", "all"}),
         "lesions": {"edge": edge, "not_measured": unusable, "compared": len(outcomes[1.0])},
         **groups,
         "contrast": {

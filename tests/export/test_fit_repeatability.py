@@ -72,6 +72,7 @@ def test_a_pair_of_each_lesion_that_the_network_has_not_seen(
     assert known.all.area == pytest.approx(2 * np.log(41.8 / 40), abs=0.03)
     # a bundle without a gate accepts nothing
     assert known.accepted.pairs == 0 and known.accepted.area is None
+    assert known.others == known.all
     model = load_model(bundle)
     assert list(find_pairs(model, [])) == []
 

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from dermseg.images.sources import as_source
 from dermseg.inference import following
-from dermseg.inference.following import VIEW, Followed, Photograph, compare, follow, look
+from dermseg.inference.following import VIEW, Followed, Photograph, Visit, compare, follow, look
 from dermseg.inference.predictor import Model, load_model
 from dermseg.measure.align import align
 from dermseg.measure.landmarks import Landmarks
 from dermseg.report.visit_pictures import draw_visits
+from dermseg.uncertainty.repeatability import Limits, Repeatability
 
 SIDE = 320
 
@@ -143,6 +144,33 @@ def test_a_change_is_shown_with_the_doubts_of_its_outline(model: Model, tmp_path
     found = compare(visits[0], second, (0, 1), None, align(visits[0].marks, second.marks))
     _, (_, _, words) = draw_visits(Followed("mole", (visits[0], second), (found,)))
     assert words == "area +0.0 %; verdict review: the outline is uncertain"
+
+
+def test_the_range_is_that_of_pairs_with_such_verdicts(model: Model, tmp_path: Path) -> None:
+    """Pairs that are not both accepted had the range of all pairs, most of which are."""
+    first, second = (
+        replace(look(model, shot(tmp_path, name, radius)), verdict="accept")
+        for name, radius in (("one", 40), ("two", 43))
+    )
+    sure, doubtful, mixed = (Limits(pairs=30, area=a, contrast=c) for a, c in ((0.1, 3), (0.4, 9), (0.2, 5)))
+    known = Repeatability(accepted=sure, others=doubtful, all=mixed)
+
+    def width(later: Visit, known: Repeatability) -> tuple[float, float]:
+        assert first.marks is not None and later.marks is not None
+        found = compare(first, later, (0, 1), known, align(first.marks, later.marks))
+        assert found.change.area_range is not None and found.contrast is not None and found.contrast.range
+        low, high = found.change.area_range
+        return np.log((1 + high) / (1 + low)) / 2, (found.contrast.range[1] - found.contrast.range[0]) / 2
+
+    assert width(second, known) == pytest.approx((0.1, 3))
+    doubted = replace(second, verdict="review")
+    assert width(doubted, known) == pytest.approx((0.4, 9))
+    assert width(doubted, Repeatability(accepted=sure, all=mixed)) == pytest.approx((0.2, 5))  # older bundles
+    few = Repeatability(accepted=sure, others=Limits(pairs=5), all=mixed)
+    assert first.marks is not None and doubted.marks is not None
+    change = compare(first, doubted, (0, 1), few, align(first.marks, doubted.marks)).change
+    assert change.area is not None and change.area_range is None and change.exceeds is None
+    assert change.notes == ("no range: the model was fitted on too few pairs with such verdicts",)
 
 
 def test_an_outline_by_a_person_takes_the_place_of_the_models(model: Model, tmp_path: Path) -> None:

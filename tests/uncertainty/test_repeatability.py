@@ -10,7 +10,14 @@ import pytest
 
 from dermseg.errors import ModelError
 from dermseg.inference.bundle import load_bundle
-from dermseg.uncertainty.repeatability import FILE, LEVEL, Limits, fit_limits, load_repeatability
+from dermseg.uncertainty.repeatability import (
+    FILE,
+    LEVEL,
+    Limits,
+    Repeatability,
+    fit_limits,
+    load_repeatability,
+)
 
 
 def test_the_limit_is_the_conformal_quantile() -> None:
@@ -32,6 +39,34 @@ def test_nine_of_ten_new_pairs_lie_within() -> None:
         assert limit is not None
         inside.append(abs(np.log(new)) <= limit)
     assert np.mean(inside) == pytest.approx(LEVEL, abs=0.04)
+
+
+def test_nine_of_ten_doubtful_pairs_lie_within_their_own_limit() -> None:
+    """Of pairs that are not both accepted far more lay beyond the limit of all pairs together."""
+    rng = np.random.default_rng(1)
+    of_all, of_others = [], []
+    for _ in range(300):
+        sure, doubtful = (list(np.exp(rng.normal(0, spread, n))) for spread, n in ((0.05, 60), (0.2, 26)))
+        *doubtful, new = doubtful
+        known = Repeatability(
+            accepted=fit_limits(sure, sure, []),
+            others=fit_limits(doubtful, doubtful, []),
+            all=fit_limits(sure + doubtful, sure + doubtful, []),
+        )
+        assert known.others is not None and known.all.area is not None and known.others.area is not None
+        assert known.of_pair(both_accepted=False) == known.others
+        of_all.append(abs(np.log(new)) <= known.all.area)
+        of_others.append(abs(np.log(new)) <= known.others.area)
+    assert np.mean(of_all) < 0.8 and np.mean(of_others) == pytest.approx(LEVEL, abs=0.04)
+
+
+def test_files_that_do_not_tell_the_doubtful_pairs_apart_are_read() -> None:
+    """Those of 0.1.0: what they know of all pairs is the best there is."""
+    limits = '{"pairs":85,"area":0.1883,"diameter":0.1325,"contrast_pairs":166,"contrast":7.0878}'
+    text = f'{{"schema_version":1,"fitted":{{}},"accepted":{{"pairs":6}},"all":{limits}}}'
+    known = Repeatability.model_validate_json(text)
+    assert known.others is None and known.of_pair(both_accepted=False) == known.all
+    assert known.of_pair(both_accepted=True).area is None
 
 
 @pytest.mark.parametrize("name", ["default", "fast"])

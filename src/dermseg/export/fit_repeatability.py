@@ -78,6 +78,7 @@ def fit_bundle_repeatability(
             "pairs": used,
         },
         accepted=_limits([pair for pair in pairs if pair.accepted]),
+        others=_limits([pair for pair in pairs if not pair.accepted]),
         all=_limits(pairs),
     )
     return add_attachment(bundle, ATTACHMENT, FILE, fitted.to_json())

@@ -253,7 +253,7 @@ def compare(
     assert first.lesion is not None and second.lesion is not None
     limits = None
     if known is not None and first.photograph.mask is None and second.photograph.mask is None:
-        limits = known.accepted if first.verdict == second.verdict == "accept" else known.all
+        limits = known.of_pair(both_accepted=first.verdict == second.verdict == "accept")
     changed = change(
         first.reading,
         second.reading,
@@ -264,6 +264,8 @@ def compare(
     limit = None if limits is None else limits.contrast
     stands_out = contrast_change(first.colour, second.colour, limit=limit)
     notes = changed.notes
+    if limits is not None and limits.area is None and changed.area is not None:
+        notes = (*notes, "no range: the model was fitted on too few pairs with such verdicts")
     one, two = first.photograph.taken, second.photograph.taken
     if one is not None and two is not None and two < one:
         notes = (*notes, "taken before the first photograph: check the order")

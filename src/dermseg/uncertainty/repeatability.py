@@ -54,14 +54,23 @@ class Repeatability(Stored):
         When and on what, for the reader.
     accepted
         Where both photographs have the verdict ``accept``.
+    others
+        Where one has not, or both; None in bundles that were fitted before these were told apart.
     all
-        Whatever the verdicts.
+        Whatever the verdicts. A promise about both kinds together is none about the worse one.
     """
 
     schema_version: Literal[1] = 1
     fitted: dict[str, Any] = Field(default_factory=dict)
     accepted: Limits
+    others: Limits | None = None
     all: Limits
+
+    def of_pair(self, *, both_accepted: bool) -> Limits:
+        """The limits of the pairs that a pair is like."""
+        if both_accepted:
+            return self.accepted
+        return self.all if self.others is None else self.others
 
     def to_json(self) -> str:
         """The text of ``repeatability.json``."""
