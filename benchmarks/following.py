@@ -181,12 +181,16 @@ def spread(values: NDArray[np.float64]) -> dict[str, float]:
 
 
 def beyond(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The share that differs by more than the limit, with its interval (Wilson)."""
+    """How many differ by more than the limit, and their share of those with a limit, with Wilson's interval.
+
+    The share of all pairs is smaller: where no scale is known, nothing is seen.
+    """
     exceeds = [one["exceeds"] for one in found if one["exceeds"] is not None]
     if not exceeds:
-        return {"exceeds": None, "exceeds_ci95": None}
+        return {"beyond": 0, "exceeds": None, "exceeds_ci95": None}
     interval = binomtest(sum(exceeds), len(exceeds)).proportion_ci(method="wilson")
     return {
+        "beyond": sum(exceeds),
         "exceeds": round(sum(exceeds) / len(exceeds), 4),
         "exceeds_ci95": [round(float(interval.low), 4), round(float(interval.high), 4)],
     }
@@ -196,8 +200,8 @@ def table(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     lines = [
         "| the lesion | verdicts | pairs | with a scale | area: median (5 % to 95 %) "
-        "| beyond the limit (95 % interval) |",
-        "|---|---|---:|---:|---:|---:|",
+        "| beyond the limit, of those with a scale (95 % interval) | of all pairs |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
     for factor in (1.0, *GROWTHS):
         for which, words in (("accepted", "both accept"), ("all", "any")):
@@ -208,7 +212,8 @@ def table(result: dict[str, Any]) -> str:
                 f"| {grown} | {words} | {found['pairs']} | {found['with_scale']} "
                 f"| {100 * found['median']:+.1f} % ({100 * found['p05']:+.1f} to "
                 f"{100 * found['p95']:+.1f} %) "
-                f"| {100 * (found['exceeds'] or 0):.0f} % ({100 * low:.0f} to {100 * high:.0f} %) |"
+                f"| {100 * (found['exceeds'] or 0):.0f} % ({100 * low:.0f} to {100 * high:.0f} %) "
+                f"| {found['beyond']} ({100 * found['beyond'] / found['pairs']:.0f} %) |"
             )
     lines += [
         "",
