@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -12,12 +16,14 @@ import pytest
 
 from dermseg.data.index import IndexRow
 from dermseg.errors import UsageError
+from dermseg.evaluation import robustness
 from dermseg.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from dermseg.evaluation.counts import count_pixels
 from dermseg.evaluation.evaluate import evaluate_rows
 from dermseg.evaluation.metrics import dice
 from dermseg.evaluation.robustness import evaluate_robustness
-from dermseg.inference.predictor import load_model
+from dermseg.images.load import LoadedImage
+from dermseg.inference.predictor import Model, load_model
 
 MOVING = ("rotation", "scale")
 
@@ -65,6 +71,38 @@ def test_refuses_what_it_does_not_know() -> None:
         corrupt(image, lesion, "fog", 1, image_id="a")
     with pytest.raises(UsageError, match="severity 6"):
         corrupt(image, lesion, "blur", 6, image_id="a")
+
+
+@dataclass
+class Blind:
+    """A model that finds nothing, and decodes JPEGs for itself as its network wants them."""
+
+    min_side: int
+
+    def segment(self, image: LoadedImage, **_: Any) -> Any:
+        return SimpleNamespace(mask=np.zeros((image.info.height, image.info.width), np.bool_))
+
+    def segment_batch(self, images: Sequence[LoadedImage], **_: Any) -> list[Any]:
+        return [self.segment(image) for image in images]
+
+
+def test_every_model_sees_the_same_spoilt_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A photograph at full size was decoded to the size of the network, and spoilt there."""
+    image, lesion = photograph()
+    for name, pixels in (("a.jpg", image), ("a_m.png", lesion.astype(np.uint8) * 255)):
+        assert cv2.imwrite(str(tmp_path / name), cv2.resize(pixels, (1400, 1100)))
+    row = IndexRow("a", "a.jpg", ("a_m.png",), "d", root=tmp_path)
+    seen: dict[int, set[tuple[tuple[int, ...], bytes]]] = {}
+    for side in (64, 256, 384, 1024):
+
+        def note(pixels: Any, reference: Any, *_: Any, into: int = side, **__: Any) -> Any:
+            seen.setdefault(into, set()).add((pixels.shape, pixels.tobytes()))
+            return pixels, reference
+
+        monkeypatch.setattr(robustness, "corrupt", note)
+        evaluate_robustness(cast("Model", Blind(side)), [row])
+    assert seen[64] == seen[256] == seen[384] == seen[1024]
+    assert [shape for shape, _ in seen[64]] == [(550, 700, 3)]
 
 
 def test_robustness_of_a_model(tiny_bundle: Path, tmp_path: Path) -> None:
