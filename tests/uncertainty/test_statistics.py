@@ -181,5 +181,9 @@ def test_weighted_figures_are_the_plain_ones_at_weight_one() -> None:
     plain = estimate(a, [i // 2 for i in range(50)])
     found: Any = weighted.with_interval(lambda w: weighted.mean(w, a), [i // 2 for i in range(50)])
     assert found["value"] == pytest.approx(plain.mean) and found["ci95"] == pytest.approx(plain.bca, abs=0.03)
+    flat: Any = weighted.with_interval(
+        lambda w: weighted.mean(w, np.tile(a[:2], 25)), [i // 2 for i in range(50)]
+    )
+    assert flat["ci95"] is None  # each patient has the same two values: no width is no interval
     doubled = np.where(np.arange(50) < 10, 2.0, 1.0)
     assert float(weighted.mean(doubled, a)) == pytest.approx(np.r_[a, a[:10]].mean())

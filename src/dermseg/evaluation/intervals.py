@@ -240,7 +240,8 @@ def bca_interval(statistic: Statistic, clusters: int, *, width: int = 1) -> tupl
             rng=np.random.default_rng(_SEED),
         ).confidence_interval
     low, high = float(found.low), float(found.high)
-    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+    known = math.isfinite(low) and math.isfinite(high) and not _no_width(low, high)
+    return (low, high) if known else None
 
 
 def wilcoxon_p(differences: Floats) -> float | None:
