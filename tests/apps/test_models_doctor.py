@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dermseg.apps.cli.doctor import extras_of_package
+from dermseg.apps.cli.doctor import extras_of_package, is_too_old
 from dermseg.inference.runtimes import RUNTIMES
 from dermseg.registry import ARCHITECTURES
 
@@ -92,4 +92,37 @@ def test_doctor_has_no_row_for_all_extras_together(monkeypatch: pytest.MonkeyPat
     # the build writes every requirement of the others under "all" too
     declared = ["scipy>=1.14; extra == 'stats'", "scipy>=1.14; extra == 'all'", "numpy>=2.0"]
     monkeypatch.setattr("dermseg.apps.cli.doctor.metadata.requires", lambda name: declared)
-    assert extras_of_package() == {"stats": ["scipy"]}
+    assert extras_of_package() == {"stats": ["scipy>=1.14"]}
+
+
+def test_doctor_says_what_is_too_old(tiny_bundle: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = ["numpy>=2.0", "pyside6<6.12,>=6.7; extra == 'desktop'", "ray[data]>=2.40; extra == 'ray'"]
+    monkeypatch.setattr("dermseg.apps.cli.doctor.metadata.requires", lambda name: declared)
+    versions = {"pyside6": "6.10.1", "ray": "2.9.3"}
+    monkeypatch.setattr("dermseg.apps.cli.doctor.metadata.version", lambda name: versions.get(name, "2.0.0"))
+    code, out, _ = run("doctor", "--model", str(tiny_bundle))
+    assert (
+        code == 0
+        and 'too old  [ray]                   ray 2.9.3 (ray[data]>=2.40): pip install "dermseg[ray]"' in out
+    )
+    assert "ok       [desktop]               pyside6 6.10.1" in out
+    versions |= {"ray": "2.60.0", "numpy": "1.26.4"}
+    code, out, _ = run("doctor", "--model", str(tiny_bundle))
+    assert code == 1 and "too old  " not in out
+    assert "BROKEN   numpy                   1.26.4 is too old: numpy>=2.0" in out
+    assert 'try: pip install --upgrade "numpy>=2.0"' in out
+
+
+@pytest.mark.parametrize(
+    ("version", "requirement", "old"),
+    [
+        ("16.1.0", "pyarrow>=17", True),
+        ("17", "pyarrow>=17.0", False),
+        ("2.10.0+cpu", "torch>=2.6", False),
+        ("2.6.0rc1", "torch>=2.6", False),
+        ("0.9", "efficientnet", False),
+        ("6.6.3", "pyside6-essentials<6.12,>=6.7", True),
+    ],
+)
+def test_versions_are_compared_as_numbers(version: str, requirement: str, old: bool) -> None:
+    assert is_too_old(version, requirement) == old

@@ -37,15 +37,17 @@ CORE = {
     "onnxruntime": "onnxruntime",
 }
 _RUNS = 5
-_MARKS = {"ok": "ok     ", "missing": "missing", "broken": "BROKEN "}
+_MARKS = {"ok": "ok     ", "missing": "missing", "old": "too old", "broken": "BROKEN "}
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the diagnosis. ``missing`` is something optional; ``broken`` fails the command."""
+    """One line of the diagnosis. ``missing`` and ``old`` are of something optional; ``broken`` fails the
+    command.
+    """
 
     name: str
-    status: Literal["ok", "missing", "broken"]
+    status: Literal["ok", "missing", "old", "broken"]
     detail: str
     hint: str | None = None
 
@@ -56,7 +58,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Say what is installed and whether it works. Exit code 1 when something needed is broken."""
-    checks = [check_core(name, module) for name, module in CORE.items()]
+    needed = {_name(line): line for line in _requirements() if "extra" not in line.partition(";")[2]}
+    checks = [check_core(name, module, needed.get(name, name)) for name, module in CORE.items()]
     tried: dict[str, Any] | None = None
     runtimes: dict[str, Any] | None = None
     if all(check.status == "ok" for check in checks):
@@ -99,8 +102,8 @@ def doctor(
     raise typer.Exit(0 if ok else 1)
 
 
-def check_core(distribution: str, module: str) -> Check:
-    """Import a package of the everyday install and say its version."""
+def check_core(distribution: str, module: str, requirement: str) -> Check:
+    """Import a package of the everyday install, say its version, and whether it is the one required."""
     try:
         importlib.import_module(module)
     except Exception as error:  # a broken wheel fails in ways of its own
@@ -108,37 +111,77 @@ def check_core(distribution: str, module: str) -> Check:
             distribution, "broken", f"{type(error).__name__}: {error}", f"pip install {distribution}"
         )
     try:
-        return Check(distribution, "ok", metadata.version(distribution))
+        version = metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return Check(distribution, "ok", "present (from another distribution)")
+    if is_too_old(version, requirement):
+        return Check(
+            distribution,
+            "broken",
+            f"{version} is too old: {requirement}",
+            f'pip install --upgrade "{requirement}"',
+        )
+    return Check(distribution, "ok", version)
+
+
+def _requirements() -> list[str]:
+    """What the installed package declares, one requirement a line."""
+    try:
+        return metadata.requires("dermseg") or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
 
 
 def extras_of_package() -> dict[str, list[str]]:
-    """Extra -> distributions, as the installed package declares them."""
+    """Extra -> what it requires (``pyarrow>=17``), as the installed package declares it."""
     extras: dict[str, list[str]] = {}
-    try:
-        requirements = metadata.requires("dermseg") or []
-    except metadata.PackageNotFoundError:
-        return extras
-    for line in requirements:
+    for line in _requirements():
         extra = re.search(r"""extra\s*==\s*["']([^"']+)""", line)
-        name = re.match(r"[A-Za-z0-9._-]+", line)
-        if extra and name and extra[1] != "all":  # the others together
-            extras.setdefault(extra[1], []).append(name[0])
+        if extra and extra[1] != "all":  # the others together
+            extras.setdefault(extra[1], []).append(line.partition(";")[0].strip())
     return extras
 
 
-def check_extra(extra: str, distributions: list[str]) -> Check:
-    """Whether every distribution of an extra is installed; nothing is imported (torch takes seconds)."""
-    found, absent = [], []
-    for name in distributions:
+def is_too_old(version: str, requirement: str) -> bool:
+    """Whether a version is below the ``>=`` of a requirement, by their numbers: 2.6.0rc1 counts as 2.6.0.
+
+    >>> is_too_old("16.1.0", "pyarrow>=17"), is_too_old("17", "pyarrow>=17.0"), is_too_old("1", "numpy")
+    (True, False, False)
+    """
+    least = re.search(r">=\s*([0-9.]+)", requirement)
+    if least is None:
+        return False
+    has, needs = _numbers(version), _numbers(least[1])
+    return has + [0] * (len(needs) - len(has)) < needs
+
+
+def _numbers(version: str) -> list[int]:
+    """Those that a version begins with: of ``2.6.0rc1`` 2, 6 and 0."""
+    return [int(part) for part in re.split(r"[^0-9.]", version)[0].split(".") if part]
+
+
+def check_extra(extra: str, requirements: list[str]) -> Check:
+    """Whether all that an extra requires is installed; nothing is imported (torch takes seconds)."""
+    found, absent, old = [], [], []
+    for requirement in requirements:
+        name = _name(requirement)
         try:
-            found.append(f"{name} {metadata.version(name)}")
+            version = metadata.version(name)
         except metadata.PackageNotFoundError:
             absent.append(name)
+            continue
+        found.append(f"{name} {version}")
+        if is_too_old(version, requirement):
+            old.append(f"{name} {version} ({requirement})")
     command = f'pip install "dermseg[{extra}]"'
     if absent:
         return Check(f"[{extra}]", "missing", f"without {', '.join(absent)}: {command}", command)
+    if old:
+        return Check(f"[{extra}]", "old", f"{', '.join(old)}: {command}", command)
     return Check(f"[{extra}]", "ok", ", ".join(found))
 
 
