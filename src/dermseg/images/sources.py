@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import lzma
 import os
+import re
 import stat
 import zipfile
 import zlib
@@ -31,6 +32,7 @@ DICOM_EXTENSIONS = frozenset([".dcm", ".dicom"])
 MAX_BYTES = 1 << 30  # 1 GiB: 100 megapixels of RGB with 16 bits are 600 MB uncompressed
 HEAD_BYTES = 1 << 16
 _CHUNK = 1 << 20
+_URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,11 @@ def as_source(value: ImageSource | Path | str) -> ImageSource:
         return ImageSource(portable_name(member), archive, member)
     path = Path(value)
     return ImageSource(printable_name(path.name) or "unnamed", path)
+
+
+def is_url(text: str) -> bool:
+    """Whether this is for fsspec, which ``--engine ray`` uses; a path of the local disk is not."""
+    return bool(_URL.match(text))
 
 
 def split_zip(text: str) -> tuple[Path, str | None]:

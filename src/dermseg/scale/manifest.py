@@ -23,8 +23,8 @@ from dermseg.files import decode_text, delimiter_of
 from dermseg.images.find import find_images
 from dermseg.images.names import UniqueNames, portable_name
 from dermseg.images.roles import tell_apart
-from dermseg.images.sources import ImageSource, as_source
-from dermseg.scale.storage import RemoteImage, Store, is_url
+from dermseg.images.sources import ImageSource, as_source, is_url
+from dermseg.scale.storage import RemoteImage, Store
 
 EXTENSIONS = (".txt", ".csv", ".parquet")
 COLUMNS = ("image", "path", "url", "file")

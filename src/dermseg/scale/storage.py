@@ -7,7 +7,6 @@ that a worker that is killed never leaves half a result under its final name.
 from __future__ import annotations
 
 import contextlib
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,9 @@ import fsspec
 
 from dermseg.errors import DermsegError, ImageError, UsageError
 from dermseg.files import atomic_write
-from dermseg.images.sources import MAX_BYTES, ImageSource
+from dermseg.images.sources import MAX_BYTES, ImageSource, is_url
 
-_URL = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _INSTALL = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
-
-
-def is_url(text: str) -> bool:
-    """Whether this is for fsspec; a path of the local disk is not."""
-    return bool(_URL.match(text))
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:

@@ -109,6 +109,7 @@ def segment(
     """
     from dermseg.images.find import fixed_part, left_out
     from dermseg.images.roles import find_photographs
+    from dermseg.images.sources import is_url
     from dermseg.inference.bundle import load_bundle
     from dermseg.inference.outputs import output_files, parse_save, result_folders
     from dermseg.inference.pipeline import plan_work
@@ -156,6 +157,8 @@ def segment(
         return _end(summary, as_json=as_json)
     if all(given.lower().endswith((".txt", ".csv", ".parquet")) for given in inputs):
         raise UsageError(f"'{inputs[0]}' is no image", hint="lists of images are read by --engine ray")
+    if urls := [given for given in (*inputs, output) if is_url(given)]:
+        raise UsageError(f"'{urls[0]}' is a URL", hint="URLs are for --engine ray")
     out = Path(output)
     if any(Path(given).is_dir() and os.path.realpath(given) == os.path.realpath(out) for given in inputs):
         raise UsageError("the output folder is an input too", file=out, hint="choose another one with -o")

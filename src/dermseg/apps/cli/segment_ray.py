@@ -49,12 +49,12 @@ def segment_on_ray(
     ``chosen`` holds what ``BatchOptions`` takes besides ``save``.
     """
     check_extra()
+    from dermseg.images.sources import is_url
     from dermseg.inference.options import BatchOptions
     from dermseg.inference.outputs import ENCODED_KINDS, parse_save, result_folders
     from dermseg.inference.predictor import load_model
     from dermseg.scale.manifest import list_inputs
     from dermseg.scale.ray_engine import run_on_ray
-    from dermseg.scale.storage import is_url
 
     if overwrite:
         raise UsageError(
