@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -187,6 +188,18 @@ def test_a_folder_belongs_to_one_job(tmp_path: Path) -> None:
     (tmp_path / "local/journal.jsonl").touch()
     with pytest.raises(UsageError, match="another run"):
         claim(Store(str(tmp_path / "local")), job, resume=True)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # of zipfile
+def test_members_of_one_name_are_two_images(photos: Path, model: Model, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "twins.zip", "w") as archive:
+        archive.write(photos / "a.png", "x.png")
+        archive.write(photos / "sub/c.png", "x.png")
+    listed = list_inputs([str(tmp_path / "twins.zip")])
+    assert work_on(listed, model, str(tmp_path / "out"))["ok"] == 2
+    table = pyarrow.parquet.read_table(tmp_path / "out" / TABLE)
+    small, large = sorted(table["area_px"].to_pylist())
+    assert small < large / 2
 
 
 def test_parts_are_few_and_small() -> None:

@@ -34,17 +34,21 @@ _NOT_UTF8 = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One image of a job: where it is, and the relative path its results are named after."""
+    """One image of a job: where it is, and the relative path its results are named after.
+
+    ``entry`` is the position in the zip's directory, which tells apart members that share a location.
+    """
 
     location: str
     name: str
+    entry: int | None = None
 
     def source(self) -> ImageSource:
         """What reads it."""
         if is_url(self.location):
             return RemoteImage(self.name, Path(self.location.rpartition("/")[2]), url=self.location)
         found = as_source(self.location)
-        return ImageSource(self.name, found.path, found.member)
+        return ImageSource(self.name, found.path, found.member, self.entry)
 
 
 def is_manifest(text: str) -> bool:
@@ -72,7 +76,7 @@ def list_inputs(inputs: Sequence[str], *, exclude: Sequence[Path] = ()) -> list[
         listed = name_images((text, None) for text in inputs)
     else:
         sources = tell_apart(find_images(inputs, exclude=exclude)).photographs
-        listed = [Listed(str(Path(s.path).absolute()) + _member(s), s.name) for s in sources]
+        listed = [Listed(str(Path(s.path).absolute()) + _member(s), s.name, s.entry) for s in sources]
     if not listed:
         raise UsageError(f"no image is listed in {', '.join(inputs)}")
     for image in listed:

@@ -37,6 +37,13 @@ from dermseg.scale.worker import STATUSES, PartWorker, Work
 from dermseg.version import __version__
 
 START_TRIES = 3
+_ROW = pa.schema(
+    {
+        "part": pa.int64(),
+        **dict.fromkeys(["locations", "names", "stems"], pa.list_(pa.string())),
+        "entries": pa.list_(pa.int64()),
+    }
+)
 _TEMPORARY = re.compile(r"\..{1,40}\.[0-9a-f]{12}\.tmp", re.DOTALL)
 Listener = Callable[[int | None, "Counter[str]"], None]  # number of the finished part, counts so far
 
@@ -184,9 +191,10 @@ def _tables(listed: Sequence[Listed], parts: Sequence[int], size: int) -> list[p
             "part": part,
             "locations": [image.location for image in images],
             "names": [image.name for image in images],
+            "entries": [image.entry for image in images],
             "stems": [stems[image.name] for image in images],
         }
-        tables.append(pa.Table.from_pylist([row]))
+        tables.append(pa.Table.from_pylist([row], _ROW))
     return tables
 
 

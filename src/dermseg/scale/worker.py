@@ -68,9 +68,10 @@ class PartWorker:
         self._segmenter = open_segmenter(model, work.model, self._folder, work.options)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """One row with what became of the part, for one row with its number, locations, names and stems."""
+        """One row with what became of the part, for one row as ``ray_engine._tables`` makes them."""
         (row,) = table.to_pylist()
-        listed = [Listed(*pair) for pair in zip(row["locations"], row["names"], strict=True)]
+        columns = (row[column] for column in ("locations", "names", "entries"))
+        listed = [Listed(*values) for values in zip(*columns, strict=True)]
         counts: Counter[str] = Counter()
         error: str | None = None
         for attempt in range(TRIES):
