@@ -156,6 +156,35 @@ def test_manifests_say_the_same_in_every_format(photos: Path, tmp_path: Path) ->
         list_inputs([str(tmp_path / "list.txt"), str(photos)])
 
 
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        ["s3://clinic/photos/"],
+        ["s3://clinic/photos/*.jpg"],
+        ["gs://clinic/photo?.jpg"],
+        ["s3://clinic/a.jpg", "photos"],
+        ["photos/*.png", "s3://clinic/a.jpg"],
+        ["s3://clinic/a.jpg", "photos.zip"],
+        ["s3://clinic/a.jpg", "photos.zip!b*"],
+    ],
+)
+def test_urls_are_not_searched(photos: Path, inputs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos.parent)
+    with pytest.raises(UsageError, match=r"(no URL of one image|not one image).*in a manifest"):
+        list_inputs(inputs)
+
+
+def test_files_stand_beside_urls(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos.parent)
+    listed = list_inputs(["https://host/a.jpg?key=1", "photos/b.png", "photos.zip!c.png"])
+    assert [image.location for image in listed] == [
+        "https://host/a.jpg?key=1",
+        str(photos / "b.png"),  # for workers in other folders
+        f"{photos}.zip!c.png",
+    ]
+    assert [image.name for image in listed] == ["a.jpg_key=1", "photos/b.png", "photos.zip/c.png"]
+
+
 def test_names_leave_out_what_all_locations_share() -> None:
     rows = [("s3://b/site/v1/a.jpg", None), ("s3://b/site/v2/a.jpg", None), ("s3://b/site/v1/a.jpg", None)]
     assert [image.name for image in name_images(rows)] == ["v1/a.jpg", "v2/a.jpg"]

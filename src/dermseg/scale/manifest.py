@@ -7,6 +7,7 @@ Relative paths are relative to the manifest. Without names, the folder that all 
 
 from __future__ import annotations
 
+import glob
 import io
 import posixpath
 import re
@@ -23,7 +24,7 @@ from dermseg.files import decode_text, delimiter_of
 from dermseg.images.find import find_images
 from dermseg.images.names import UniqueNames, portable_name
 from dermseg.images.roles import tell_apart
-from dermseg.images.sources import ImageSource, as_source, is_url
+from dermseg.images.sources import ImageSource, as_source, is_url, split_zip
 from dermseg.scale.storage import RemoteImage, Store
 
 EXTENSIONS = (".txt", ".csv", ".parquet")
@@ -62,7 +63,8 @@ def list_inputs(inputs: Sequence[str], *, exclude: Sequence[Path] = ()) -> list[
     Raises
     ------
     UsageError
-        Manifests are mixed with other inputs, or nothing is found.
+        Manifests are mixed with other inputs, a URL or what is named beside one is more than one image, or
+        nothing is found.
     DataError
         A manifest cannot be read.
     """
@@ -73,7 +75,7 @@ def list_inputs(inputs: Sequence[str], *, exclude: Sequence[Path] = ()) -> list[
         rows = [row for manifest in manifests for row in read_manifest(manifest)]
         listed = name_images(rows)
     elif any(is_url(text) for text in inputs):
-        listed = name_images((text, None) for text in inputs)
+        listed = name_images(_one_image(text) for text in inputs)
     else:
         sources = tell_apart(find_images(inputs, exclude=exclude)).photographs
         listed = [Listed(str(Path(s.path).absolute()) + _member(s), s.name, s.entry) for s in sources]
@@ -85,6 +87,28 @@ def list_inputs(inputs: Sequence[str], *, exclude: Sequence[Path] = ()) -> list[
                 f"the path {image.location!a} is not UTF-8", hint="rename it, or leave --engine ray away"
             )
     return listed
+
+
+def _one_image(text: str) -> tuple[str, str | None]:
+    """Location and name (None: from the location) of an input that is a URL or stands beside one.
+
+    Raises
+    ------
+    UsageError
+        It is a folder, a zip or a pattern: object storage is not searched.
+    """
+    hint = "list the images in a manifest (.txt, one path or URL a line)"
+    if is_url(text):
+        query = text.lower().startswith(("http://", "https://"))  # where "?" is no pattern
+        if text.endswith("/") or "*" in text or ("?" in text and not query):
+            raise UsageError(f"'{text}' is no URL of one image", hint=hint)
+        return text, None
+    path, member = split_zip(text)
+    whole = member is None and (path.is_dir() or path.suffix.lower() == ".zip")
+    if whole or glob.has_magic(member or ("" if path.exists() else text)):
+        raise UsageError(f"'{text}' is not one image, and other inputs are URLs", hint=hint)
+    name = text if member is None else f"{path}/{member}"
+    return str(Path(text).absolute()), name  # absolute: workers may run in another folder
 
 
 def _member(source: ImageSource) -> str:
