@@ -156,6 +156,14 @@ def test_manifests_say_the_same_in_every_format(photos: Path, tmp_path: Path) ->
         list_inputs([str(tmp_path / "list.txt"), str(photos)])
 
 
+def test_heads_of_tables_may_have_spaces(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("image, name\na.jpg, p1/left.jpg\nb.jpg, \n")
+    rows = [(str(tmp_path / "a.jpg"), "p1/left.jpg"), (str(tmp_path / "b.jpg"), "")]
+    assert read_manifest(str(tmp_path / "list.csv")) == rows
+    (tmp_path / "turned.csv").write_text("name, image \n007.jpg, a.jpg\n")
+    assert read_manifest(str(tmp_path / "turned.csv")) == [(str(tmp_path / "a.jpg"), "007.jpg")]
+
+
 @pytest.mark.parametrize(
     "inputs",
     [
@@ -193,6 +201,10 @@ def test_names_leave_out_what_all_locations_share() -> None:
         [("s3://b/1", "p1/left.jpg"), ("gs://c/2", "p1/LEFT.jpg"), ("s3://b/3", "../../up.jpg")]
     )
     assert [image.name for image in named] == ["p1/left.jpg", "p1/p1/LEFT.jpg", "up.jpg"]
+    twice = name_images(
+        [("s3://b/1", "p1/left.jpg"), ("s3://b/1", "p2/left.jpg"), ("s3://b/1", "p1/left.jpg")]
+    )
+    assert [image.name for image in twice] == ["p1/left.jpg", "p2/left.jpg"]
 
 
 @given(st.lists(st.text(alphabet="ab/.!:\\", min_size=1, max_size=12), min_size=1, max_size=20))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -170,12 +171,17 @@ def _read_table(place: str, data: bytes) -> pa.Table:
         return pyarrow.parquet.read_table(io.BytesIO(data))
     text = decode_text(data)
     delimiter = delimiter_of(text)
-    header = text.partition("\n")[0].strip().replace('"', "").split(delimiter)
-    return pyarrow.csv.read_csv(
+    header = text.partition("\n")[0].rstrip("\r").replace('"', "").split(delimiter)
+    table = pyarrow.csv.read_csv(
         io.BytesIO(text.encode()),
         parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
         convert_options=pyarrow.csv.ConvertOptions(column_types={name: pa.string() for name in header}),
     )
+    for index, name in enumerate(table.column_names):
+        if name != name.strip():  # "image, name" and, below it, "a.jpg, left.jpg"
+            texts = pyarrow.compute.utf8_trim_whitespace(table.column(index).cast(pa.string()))
+            table = table.set_column(index, name.strip(), texts)
+    return table
 
 
 def _absolute(location: str, base: str) -> str:
@@ -187,17 +193,18 @@ def _absolute(location: str, base: str) -> str:
 
 
 def name_images(rows: Iterable[tuple[str, str | None]]) -> list[Listed]:
-    """Every location once, with a unique name, in the order of the rows.
+    """Every row once, with a unique name, in the order of the rows.
 
-    A location without a name gets its path below the folder that all of them share. The same rows give the
-    same names, which is what lets a job be taken up again.
+    A location without a name gets its path below the folder that all of them share; one that is listed under
+    several names has results under each. The same rows give the same names, which is what lets a job be
+    taken up again.
     """
-    wanted = dict(rows)
-    bare = [location for location, name in wanted.items() if not name]
+    wanted = list(dict.fromkeys((location, name or None) for location, name in rows))
+    bare = [location for location, name in wanted if name is None]
     folder = _common_folder(bare)
     unique = UniqueNames()
     listed = []
-    for location, name in wanted.items():
+    for location, name in wanted:
         plain = portable_name(name or location[len(folder) :].replace("!", "/"))
         parent, _, _ = plain.rpartition("/")
         listed.append(Listed(location, unique.take(plain, parent)))
