@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import zipfile
 from pathlib import Path
 
@@ -229,6 +230,35 @@ def test_a_folder_belongs_to_one_job(tmp_path: Path) -> None:
     (tmp_path / "local/journal.jsonl").touch()
     with pytest.raises(UsageError, match="another run"):
         claim(Store(str(tmp_path / "local")), job, resume=True)
+
+
+def test_a_replaced_photograph_is_another_job(photos: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.write(photos / "b.png", "m.png")
+    listed = [
+        *list_inputs([str(photos), str(tmp_path / "more.zip")]),
+        Listed("memory://bucket/x.jpg", "x.jpg"),  # not asked for its size and time
+        Listed(str(tmp_path / "none.jpg"), "none.jpg"),
+    ]
+    store = Store(str(tmp_path / "out"))
+
+    def resume() -> None:
+        claim(store, describe_job({"name": "m"}, {}, listed), resume=True)
+
+    resume()
+    resume()
+    for replaced in (photos / "b.png", tmp_path / "more.zip"):
+        whole, status = replaced.read_bytes(), replaced.stat()
+        replaced.write_bytes(whole + b"\0")
+        os.utime(replaced, ns=(status.st_atime_ns, status.st_mtime_ns))
+        with pytest.raises(UsageError, match="cannot be resumed: images have changed since"):
+            resume()
+        replaced.write_bytes(whole)
+        os.utime(replaced, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
+        with pytest.raises(UsageError, match="images have changed since"):
+            resume()
+        os.utime(replaced, ns=(status.st_atime_ns, status.st_mtime_ns))
+        resume()
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # of zipfile

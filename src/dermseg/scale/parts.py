@@ -7,7 +7,9 @@ Decisions
   and gives the same files under the same names.
 - Which image is in which part follows from the list of images alone, so a later run finds the same parts.
 - ``results.parquet`` is a folder, as Spark and Ray write tables: ``pandas.read_parquet`` takes it as one.
-- ``job.json`` claims the output folder and says what the job was: model, options, list of images.
+- ``job.json`` claims the output folder and says what the job was: model, options, list of images, and by
+  sizes and times of change whether the images are still those. Objects behind URLs are not asked for theirs:
+  a request for each would be as slow as the job.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
@@ -28,9 +30,10 @@ import pyarrow.parquet
 from dermseg.errors import UsageError
 from dermseg.files import json_text
 from dermseg.images.roles import JOURNAL, RUN
+from dermseg.inference.header import stamp_inputs
 from dermseg.inference.outputs import Row
 from dermseg.scale.manifest import Listed
-from dermseg.scale.storage import Store
+from dermseg.scale.storage import RemoteImage, Store
 from dermseg.version import __version__
 
 JOB, TABLE = "job.json", "results.parquet"
@@ -53,6 +56,7 @@ class Job:
     options: dict[str, Any]
     images: int
     digest: str  # sha256 of locations and names, in order
+    files: str  # sha256 of the sizes and times of change of local files, in that order
 
     def to_json(self) -> bytes:
         """The text of ``job.json``."""
@@ -66,6 +70,8 @@ class Job:
         for key, what in (("version", "dermseg"), ("model", "the model"), ("digest", "the list of images")):
             if earlier.get(key) != now[key]:
                 found.append(f"{what} is another")
+        if earlier.get("digest") == now["digest"] and earlier.get("files") != now["files"]:
+            found.append("images have changed since")
         was, options = earlier.get("options") or {}, now["options"]
         found += [
             f"{key} was {was.get(key)}, is {options.get(key)}"
@@ -77,10 +83,27 @@ class Job:
 
 def describe_job(model: dict[str, Any], options: dict[str, Any], listed: Sequence[Listed]) -> Job:
     """The job that segments these images in this way."""
-    digest = hashlib.sha256()
+    digest, files = hashlib.sha256(), hashlib.sha256()
     for image in listed:
         digest.update(f"{image.location}\n{image.name}\n".encode())
-    return Job(__version__, model, options, len(listed), digest.hexdigest())
+    for stamp in _stamps(listed):
+        files.update(f"{stamp}\n".encode())
+    return Job(__version__, model, options, len(listed), digest.hexdigest(), files.hexdigest())
+
+
+def _stamps(listed: Iterable[Listed]) -> Iterator[str]:
+    """Size and time of change of each local file, as the local engine compares them; empty of a URL."""
+    place, stamp = None, ""
+    for image in listed:
+        source = image.source()
+        if isinstance(source, RemoteImage):
+            yield ""
+            continue
+        if source.path != place:  # members of one zip, which they share, stand together
+            place = source.path
+            (_, *values) = stamp_inputs([source])[0]
+            stamp = str(values)
+        yield stamp
 
 
 def part_size(images: int) -> int:
