@@ -19,7 +19,11 @@ parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra [ray]")
 def segment(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dermseg.apps.cli.main", "segment", *map(str, arguments)]
     return subprocess.run(
-        [*command, "--save", "mask", "--json"], capture_output=True, text=True, timeout=300, check=False
+        [*command, "--save", "mask", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
@@ -51,3 +55,15 @@ def test_ray_gives_what_the_local_engine_gives(tiny_bundle: Path, tmp_path: Path
     shutil.rmtree(bundle)
     gone = segment(images, "-o", tmp_path / "gone", "--model", bundle, *ray)
     assert gone.returncode == 2 and "there is no bundle" in gone.stderr
+
+
+def test_a_log_of_json_lines_is_nothing_else(tiny_bundle: Path, tmp_path: Path) -> None:
+    write_synthetic(tmp_path, 2, seed=5, size=(90, 120))
+    (tmp_path / "images" / "broken.jpg").write_bytes(b"no image")
+    job = (tmp_path / "images", "-o", tmp_path / "out", "--model", tiny_bundle, "--engine", "ray")
+    done = segment(*job, "--workers", 1, "--log-json")
+    assert done.returncode == 1, done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["event"] for line in lines] == ["start", "part", "end"]
+    again = segment(*job, "--workers", 1, "--resume")
+    assert again.returncode == 1 and "log level" not in again.stderr

@@ -7,11 +7,8 @@ reported, and tried again by the next run with ``--resume``.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import re
-import sys
 import threading
 import time
 from collections import Counter
@@ -29,14 +26,13 @@ from dermseg.inference.machine import describe_machine, library_versions
 from dermseg.inference.options import BatchOptions, describe_model
 from dermseg.inference.outputs import LAYOUT, plan_stems
 from dermseg.inference.predictor import Model
-from dermseg.inference.threads import available_cpus
+from dermseg.scale.cluster import connect
 from dermseg.scale.manifest import Listed
 from dermseg.scale.parts import TABLE, claim, describe_job, forget_all_tries, part_size, read_done
 from dermseg.scale.storage import Store
 from dermseg.scale.worker import STATUSES, PartWorker, Work
 from dermseg.version import __version__
 
-START_TRIES = 3
 _ROW = pa.schema(
     {
         "part": pa.int64(),
@@ -77,6 +73,7 @@ def run_on_ray(
     workers: int | None = None,
     resume: bool = False,
     inputs: Sequence[str] = (),
+    quiet: bool = False,
     listener: Listener | None = None,
     stop: threading.Event | None = None,
 ) -> RayResult:
@@ -88,6 +85,8 @@ def run_on_ray(
         The model, and the name or path under which the workers find it.
     workers
         Worker processes, one CPU each; None takes the CPUs of the cluster.
+    quiet
+        Keep what Ray says of workers that died off stderr, where every line is to be JSON.
     listener
         Told of finished parts; first, once, with None and what an earlier run has done.
     stop
@@ -120,7 +119,7 @@ def run_on_ray(
         work = Work(
             __version__, bundle, model.variant, model.session.runtime, described, options, _absolute(store)
         )
-        with _cluster(workers) as used:
+        with connect(workers, quiet=quiet) as used:
             tables = _tables(listed, left, size)
             for row in _map(tables, work, min(used, len(left))):
                 if row["error"] is None:
@@ -196,40 +195,6 @@ def _tables(listed: Sequence[Listed], parts: Sequence[int], size: int) -> list[p
         }
         tables.append(pa.Table.from_pylist([row], _ROW))
     return tables
-
-
-@contextlib.contextmanager
-def _cluster(workers: int | None) -> Iterator[int]:
-    """Connect to the cluster of RAY_ADDRESS, or start Ray here; the number of workers to use."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # dermseg sends nothing to anyone
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its remarks on itself; failures are reported
-    local = not os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if local:
-        cpus = available_cpus()
-        options |= {"address": "local", "num_cpus": max(cpus, workers or 1), "include_dashboard": False}
-    with contextlib.redirect_stdout(sys.stderr):  # Ray prints remarks on dead workers; stdout is for --json
-        yield from _connected(workers, options, local=local)
-
-
-def _connected(workers: int | None, options: dict[str, Any], *, local: bool) -> Iterator[int]:
-    import ray
-
-    for attempt in reversed(range(START_TRIES if local else 1)):
-        try:
-            ray.init(**options)
-            break
-        except Exception as error:  # a bare Exception where a busy machine takes more than 20 seconds
-            ray.shutdown()
-            if attempt:
-                continue
-            where = "Ray cannot be started here" if local else f"no Ray at {os.environ['RAY_ADDRESS']}"
-            raise DermsegError(f"{where}: {error}", hint="RAY_ADDRESS names the cluster to use") from None
-    try:
-        resources: dict[str, float] = ray.cluster_resources()
-        yield workers or max(1, int(resources.get("CPU", 1)))
-    finally:
-        ray.shutdown()
 
 
 def _map(tables: list[pa.Table], work: Work, workers: int) -> Iterator[dict[str, Any]]:

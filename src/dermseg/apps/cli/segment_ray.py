@@ -94,6 +94,7 @@ def segment_on_ray(
         workers=workers,
         resume=resume,
         inputs=inputs,
+        quiet=log_json,
         listener=listener,
         stop=stop,
     )
