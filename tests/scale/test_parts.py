@@ -36,6 +36,7 @@ from dermseg.scale.parts import (
     forget_all_tries,
     part_size,
     read_done,
+    read_failures,
 )
 from dermseg.scale.storage import RemoteImage, Store
 from dermseg.scale.worker import PartWorker, Work
@@ -271,6 +272,14 @@ def test_members_of_one_name_are_two_images(photos: Path, model: Model, tmp_path
     table = pyarrow.parquet.read_table(tmp_path / "out" / TABLE)
     small, large = sorted(table["area_px"].to_pylist())
     assert small < large / 2
+
+
+def test_images_that_failed_are_named(photos: Path, model: Model, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    assert work_on(list_inputs([str(photos)]), model, out)["failed"] == 1
+    ((name, reason),) = read_failures(Store(out), [0], 5)
+    assert name == "broken.jpg" and "not an image" in reason
+    assert read_failures(Store(out), [0], 0) == []
 
 
 def test_parts_are_few_and_small() -> None:

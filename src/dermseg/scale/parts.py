@@ -172,6 +172,18 @@ def forget_all_tries(store: Store) -> None:
             forget_tries(store, int(match[1]))
 
 
+def read_failures(store: Store, parts: Iterable[int], limit: int) -> list[tuple[str, str]]:
+    """Names and reasons of the first images of these parts that failed."""
+    found: list[tuple[str, str]] = []
+    for part in parts:
+        data = store.read(f"{TABLE}/part-{part:06d}.parquet") or b""
+        table = pyarrow.parquet.read_table(io.BytesIO(data), columns=["file", "status", "message"])
+        found += [(row["file"], row["message"]) for row in table.to_pylist() if row["status"] == "failed"]
+        if len(found) >= limit:
+            break
+    return found[:limit]
+
+
 def read_done(store: Store, column: str = "status") -> dict[int, Counter[str]]:
     """The parts that are recorded, and how many images of each ended with which status (or verdict)."""
     found = [(name, int(match[1])) for name in store.names(TABLE) if (match := _PART.fullmatch(name))]

@@ -28,11 +28,20 @@ from dermseg.inference.outputs import LAYOUT, plan_stems
 from dermseg.inference.predictor import Model
 from dermseg.scale.cluster import connect
 from dermseg.scale.manifest import Listed
-from dermseg.scale.parts import TABLE, claim, describe_job, forget_all_tries, part_size, read_done
+from dermseg.scale.parts import (
+    TABLE,
+    claim,
+    describe_job,
+    forget_all_tries,
+    part_size,
+    read_done,
+    read_failures,
+)
 from dermseg.scale.storage import Store
 from dermseg.scale.worker import STATUSES, PartWorker, Work
 from dermseg.version import __version__
 
+SHOWN_FAILURES = 5
 _ROW = pa.schema(
     {
         "part": pa.int64(),
@@ -48,7 +57,8 @@ Listener = Callable[[int | None, "Counter[str]"], None]  # number of the finishe
 class RayResult:
     """How a job ended; the fields are those of ``batch.BatchResult`` where they have the same name.
 
-    ``unfinished`` counts the images of parts that were given up, ``problems`` has the reasons.
+    ``unfinished`` counts the images of parts that were given up, ``problems`` has the reasons;
+    ``failures`` names the first images that failed, each with its reason.
     """
 
     out: str
@@ -61,6 +71,7 @@ class RayResult:
     interrupted: bool
     unfinished: int
     problems: tuple[str, ...]
+    failures: tuple[tuple[str, str], ...]
 
 
 def run_on_ray(
@@ -113,7 +124,7 @@ def run_on_ray(
     if listener is not None:
         listener(None, done)
     left = [part for part in parts if part not in earlier]
-    finished, problems = set(earlier), []
+    finished, failing, problems = set(earlier), set[int](), []
     used = 0
     if left:
         work = Work(
@@ -125,6 +136,8 @@ def run_on_ray(
                 if row["error"] is None:
                     done.update({status: row[status] for status in STATUSES})
                     finished.add(row["part"])
+                    if row["failed"]:
+                        failing.add(row["part"])
                     if listener is not None:
                         listener(row["part"], done)
                 else:
@@ -172,6 +185,7 @@ def run_on_ray(
         interrupted,
         0 if interrupted else len(listed) - counts["images"],
         tuple(dict.fromkeys(problems)),
+        tuple(read_failures(store, sorted(failing), SHOWN_FAILURES)),
     )
 
 

@@ -135,6 +135,13 @@ def _tell(result: RayResult) -> None:
     say(f"{result.seconds:.1f} s{left}{rate}")
     say(f"  results        {result.out}")
     say("  table          results.parquet (a folder that reads as one table)")
+    if counts["failed"]:
+        say(f"{counts['failed']} failed:")
+        for name, reason in result.failures:
+            say(f"  {name}: {reason}")
+        if counts["failed"] > len(result.failures):
+            more = counts["failed"] - len(result.failures)
+            say(f"  ... and {more} more, with their reasons in results.parquet")
     if result.unfinished:
         say(f"{result.unfinished} images were given up; the same command with --resume tries them again")
         for problem in result.problems[:5]:
