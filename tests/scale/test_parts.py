@@ -19,15 +19,17 @@ pytest.importorskip("fsspec", reason="needs the extra [ray]")
 
 import pyarrow.parquet
 
-from dermseg.errors import DataError, ImageError, UsageError
+from dermseg.errors import DataError, DermsegError, ImageError, UsageError
 from dermseg.images.find import find_images
 from dermseg.inference.batch import run_batch
 from dermseg.inference.options import BatchOptions, describe_model
 from dermseg.inference.outputs import Row
 from dermseg.inference.pipeline import Plan
 from dermseg.inference.predictor import Model, load_model
+from dermseg.scale import ray_engine
 from dermseg.scale.manifest import Listed, list_inputs, name_images, read_manifest
 from dermseg.scale.parts import (
+    JOB,
     SCHEMA,
     TABLE,
     claim,
@@ -280,6 +282,33 @@ def test_images_that_failed_are_named(photos: Path, model: Model, tmp_path: Path
     ((name, reason),) = read_failures(Store(out), [0], 5)
     assert name == "broken.jpg" and "not an image" in reason
     assert read_failures(Store(out), [0], 0) == []
+
+
+def test_a_start_that_fails_leaves_the_folder_free(
+    photos: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(workers: int | None, *, quiet: bool) -> None:
+        assert store.read(JOB) is not None  # others keep out meanwhile
+        raise DermsegError("no Ray at auto")
+
+    monkeypatch.setattr(ray_engine, "connect", refuse)
+    store = Store(str(tmp_path / "out"))
+    listed = list_inputs([str(photos)])
+
+    def run(*, resume: bool = False) -> None:
+        ray_engine.run_on_ray(
+            model, str(model.bundle.path), listed, store.place, BatchOptions(), resume=resume
+        )
+
+    with pytest.raises(DermsegError, match="no Ray at auto"):
+        run()
+    assert store.read(JOB) is None
+    with pytest.raises(DermsegError, match="no Ray at auto"):
+        run()
+    claim(store, describe_job(describe_model(model), BatchOptions().as_dict(), listed), resume=False)
+    with pytest.raises(DermsegError, match="no Ray at auto"):
+        run(resume=True)
+    assert store.read(JOB) is not None  # of a run before
 
 
 def test_parts_are_few_and_small() -> None:

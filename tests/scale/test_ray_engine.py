@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,11 @@ pytest.importorskip("ray", reason="needs ray (make test-system)")
 parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra [ray]")
 
 
-def segment(*arguments: object) -> subprocess.CompletedProcess[str]:
+def segment(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dermseg.apps.cli.main", "segment", *map(str, arguments)]
     return subprocess.run(
         [*command, "--save", "mask", "--json"],
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         timeout=300,
@@ -61,7 +63,9 @@ def test_a_log_of_json_lines_is_nothing_else(tiny_bundle: Path, tmp_path: Path) 
     write_synthetic(tmp_path, 2, seed=5, size=(90, 120))
     (tmp_path / "images" / "broken.jpg").write_bytes(b"no image")
     job = (tmp_path / "images", "-o", tmp_path / "out", "--model", tiny_bundle, "--engine", "ray")
-    done = segment(*job, "--workers", 1, "--log-json")
+    none = segment(*job, "--tta", RAY_ADDRESS="auto")
+    assert none.returncode == 1 and "no Ray at auto" in none.stderr
+    done = segment(*job, "--workers", 1, "--log-json")  # other options: nothing was done before
     assert done.returncode == 1, done.stderr
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert [line["event"] for line in lines] == ["start", "part", "end"]

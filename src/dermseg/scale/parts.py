@@ -111,8 +111,8 @@ def part_size(images: int) -> int:
     return max(MIN_PART, min(MAX_PART, images // 1000), -(-images // MAX_PARTS))
 
 
-def claim(store: Store, job: Job, *, resume: bool) -> None:
-    """Make the output folder that of this job, or check that it is.
+def claim(store: Store, job: Job, *, resume: bool) -> bool:
+    """Make the output folder that of this job, or check that it is; whether it was not before.
 
     Raises
     ------
@@ -125,7 +125,8 @@ def claim(store: Store, job: Job, *, resume: bool) -> None:
             raise UsageError(
                 "the output folder holds another run", file=str(store), hint="choose another folder with -o"
             )
-        return store.write(JOB, job.to_json())
+        store.write(JOB, job.to_json())
+        return True
     if not resume:
         raise UsageError(
             "the output folder holds an earlier run",
@@ -142,6 +143,7 @@ def claim(store: Store, job: Job, *, resume: bool) -> None:
             file=str(store),
             hint="run it as before, or choose another folder with -o",
         )
+    return False
 
 
 def write_part(store: Store, part: int, rows: Iterable[tuple[str, Row]]) -> None:

@@ -29,6 +29,7 @@ from dermseg.inference.predictor import Model
 from dermseg.scale.cluster import connect
 from dermseg.scale.manifest import Listed
 from dermseg.scale.parts import (
+    JOB,
     TABLE,
     claim,
     describe_job,
@@ -114,7 +115,7 @@ def run_on_ray(
     stop = stop or threading.Event()
     store = Store(out)
     described = describe_model(model)
-    claim(store, describe_job(described, options.as_dict(), listed), resume=resume)
+    new = claim(store, describe_job(described, options.as_dict(), listed), resume=resume)
     size = part_size(len(listed))
     parts = range(-(-len(listed) // size))
     forget_all_tries(store)
@@ -130,20 +131,25 @@ def run_on_ray(
         work = Work(
             __version__, bundle, model.variant, model.session.runtime, described, options, _absolute(store)
         )
-        with connect(workers, quiet=quiet) as used:
-            tables = _tables(listed, left, size)
-            for row in _map(tables, work, min(used, len(left))):
-                if row["error"] is None:
-                    done.update({status: row[status] for status in STATUSES})
-                    finished.add(row["part"])
-                    if row["failed"]:
-                        failing.add(row["part"])
-                    if listener is not None:
-                        listener(row["part"], done)
-                else:
-                    problems.append(row["error"])
-                if stop.is_set():
-                    break
+        try:
+            with connect(workers, quiet=quiet) as used:
+                tables = _tables(listed, left, size)
+                for row in _map(tables, work, min(used, len(left))):
+                    if row["error"] is None:
+                        done.update({status: row[status] for status in STATUSES})
+                        finished.add(row["part"])
+                        if row["failed"]:
+                            failing.add(row["part"])
+                        if listener is not None:
+                            listener(row["part"], done)
+                    else:
+                        problems.append(row["error"])
+                    if stop.is_set():
+                        break
+        except DermsegError:
+            if new and not store.names(TABLE):  # nothing was begun: the folder is free for another job
+                store.remove(JOB)
+            raise
     complete = len(finished) == len(parts)
     if store.local is not None and complete:
         _remove_leftovers(store)
