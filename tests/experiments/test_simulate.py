@@ -134,3 +134,18 @@ def test_a_strategy_that_learns_twice_as_fast_needs_half_of_the_labels() -> None
     assert last["minus_random"]["mean"] == pytest.approx(0.1)
     assert last["minus_random"]["ci95"] == pytest.approx([0.1, 0.1])
     assert "labels_share" not in found["random"]
+
+
+@pytest.mark.parametrize(
+    ("curve", "share"), [((0.76, 0.80, 0.80, 0.80), 17.5 / 80), ((0.76, 0.78, 0.79, 0.795), 0.5)]
+)
+def test_labels_are_counted_to_the_dice_that_random_has_in_the_end(
+    curve: tuple[float, ...], share: float
+) -> None:
+    sizes, random = (10, 20, 40, 80), (0.76, 0.80, 0.79, 0.79)  # more labels took it down again
+    cells = [Cell(0, "start", [], curve[0], 0, {})]
+    for n, chance, clever in list(zip(sizes, random, curve, strict=True))[1:]:
+        cells += [Cell(0, "random", ["x"] * n, chance, 0, {}), Cell(0, "mixed", ["x"] * n, clever, 0, {})]
+    cells[0] = Cell(0, "start", ["x"] * 10, curve[0], 0, {})
+    found = summarize(cells, sizes, ("random", "mixed"))["strategies"]["mixed"]["labels_share"]["share"]
+    assert found == pytest.approx(share, abs=1e-4)

@@ -31,9 +31,9 @@ def summarize(cells: Sequence[Cell], sizes: Sequence[int], strategies: Sequence[
 
     For each strategy and number of labelled images: the mean Dice over seeds with its t-interval, and the
     difference from ``random``, paired by seed. ``labels_share`` is how many labels the strategy needs for
-    the Dice that random reaches with all of its own, as a share of those (linear between the sizes, from
-    curves of the mean that never fall; the interval is of bootstrap samples of the seeds). It is null where
-    that Dice is not reached.
+    the Dice that random has with all of its own, as a share of those (linear between the sizes, from a curve
+    of the mean that never falls; the interval is of bootstrap samples of the seeds). It is null where that
+    Dice is not reached.
     """
     tables = {s: dice_table(cells, s, sizes) for s in strategies}
     control = tables.get(CONTROL)
@@ -78,11 +78,8 @@ def _share_with_interval(
     table: NDArray[np.float64], control: NDArray[np.float64], sizes: Sequence[int]
 ) -> dict[str, Any]:
     def share(picks: NDArray[np.intp]) -> float:
-        random = np.maximum.accumulate(control[picks].mean(0))
-        target = float(random[-1])
-        own = labels_needed(sizes, table[picks].mean(0), target)
-        base = labels_needed(sizes, random, target)
-        return np.inf if own is None or not base else own / base
+        own = labels_needed(sizes, table[picks].mean(0), float(control[picks].mean(0)[-1]))
+        return np.inf if own is None else own / sizes[-1]
 
     seeds = len(table)
     value = share(np.arange(seeds))
