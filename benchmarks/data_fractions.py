@@ -56,21 +56,36 @@ def ahead(row: dict[str, str]) -> tuple[float, ...]:
     return tuple(-100 * float(row[key]) for key in ("difference", "high", "low"))
 
 
+def short(p: str) -> str:
+    """A p-value as short as it makes sense."""
+    value = float(p)
+    return "< 0.0001" if value < 1e-4 else f"{value:.1g}" if value < 0.01 else f"{value:.2f}"
+
+
 def lead(tests: list[dict[str, str]]) -> str:
-    """By how much the pretrained encoder is ahead of the U-Net, on the same images."""
+    """By how much the pretrained encoder is ahead of the U-Net on the same images, and what the test says."""
+    against = {m: [r for r in tests if (r["a"], r["b"]) == ("U-Net / 4", m)] for m in (MODELS[0], FULL)}
 
     def points(model: str) -> str:
         parts = []
-        for row in tests:
-            if (row["a"], row["b"]) == ("U-Net / 4", model):
-                by, low, high = ahead(row)
-                parts.append(f"{by:.1f} ({low:.1f} to {high:.1f}) with {row['where']}")
+        for row in against[model]:
+            by, low, high = ahead(row)
+            shown = f"{by:.1f} ({low:.1f} to {high:.1f}; {short(row['p'])}, {short(row['p_holm'])})"
+            parts.append(f"{shown} with {row['where']}")
         return ", ".join(parts)
 
-    return (
-        "The pretrained encoder is ahead of the U-Net by so many points of Dice on the same images "
-        f"(95 % interval): {points(MODELS[0])} of the data; at 256 px by {points(FULL)}."
+    text = (
+        "The pretrained encoder is ahead of the U-Net by so many points of Dice on the same images (95 % "
+        f"interval of the mean; p of Wilcoxon's test, and after Holm for all {len(tests)} pairs): "
+        f"{points(MODELS[0])} of the data; at 256 px by {points(FULL)}."
     )
+    silent = [row["where"] for row in against[MODELS[0]] if float(row["p_holm"]) >= 0.05]
+    if silent:
+        text += (
+            f" With {', '.join(silent)} of the data the test shows no difference: the interval is of the "
+            "mean, to which a few large gains add up, the test is of ranks."
+        )
+    return text
 
 
 def beside(random: list[dict[str, str]], grouped: list[dict[str, str]]) -> str:
@@ -104,7 +119,10 @@ def same_size(rows: list[dict[str, str]], tests: list[dict[str, str]]) -> str:
     lines = ["| 10 % (163 images), 256 px | Dice | Jaccard |", "|---|---:|---:|"]
     lines += [f"| {row['model']} | {float(row['dice']):.3f} | {float(row['jaccard']):.3f} |" for row in rows]
     by, low, high = ahead(tests[0])
-    difference = f"Difference on the same images: {by:.1f} points of Dice ({low:.1f} to {high:.1f})."
+    difference = (
+        f"Difference on the same images: {by:.1f} points of Dice ({low:.1f} to {high:.1f}; p of Wilcoxon's "
+        f"test {short(tests[0]['p'])})."
+    )
     return "\n".join([*lines, "", difference])
 
 
