@@ -93,6 +93,39 @@ def test_compare_models_then_their_results(
     assert said.count("Wilcoxon's p after Holm") == 3, "of several, the figures of one column are others"
 
 
+def test_images_that_cannot_be_compared_are_listed(
+    tiny_bundle: Path, strict: Path, index: Path, tmp_path: Path, run: Run
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    broken = "broken,broken.png,0_m.png,ellipses,,,gb,{split},80,60,CC0-1.0,\n"
+    with index.open("a") as file:
+        file.write(broken.format(split="test") + "bare,1.png,,ellipses,,,gc,test,80,60,CC0-1.0,\n")
+        file.write(broken.format(split="val").replace("broken,", "other,", 1))
+    out = tmp_path / "out"
+    code, printed, said = run("compare", tiny_bundle, strict, "--data", index, "-o", out, "--json")
+    summary = json.loads(printed)
+    assert (code, summary["n"], summary["failed_images"]) == (1, 5, 1)
+    assert [failure["image_id"] for failure in summary["failures"]] == ["broken"]
+    assert summary["protocol"]["images_without_mask"] == 1
+    assert "1 without a mask left out" in summary["protocol"]["text"]
+    assert json.loads((out / "comparison.json").read_text()) == summary
+    assert "failed: broken: " in said and "1 images of split 'test' have no mask" in said
+    page = (out / "report.html").read_text("utf-8")
+    assert "Not scored" in page and "These are in no figure." in page
+
+    folders = [tmp_path / f"results-{model.name}" for model in (tiny_bundle, strict)]
+    for model, folder in zip((tiny_bundle, strict), folders, strict=True):
+        assert run("evaluate", "--data", index, "--model", model, "-o", folder)[0] == 1
+    code, _, said = run("compare", *folders)
+    assert (code, said.count("failed: broken: ")) == (1, 1)
+    table = folders[1] / "per_image.csv"
+    table.write_text(table.read_text().replace("img4", "broken"))  # one of them alone could score it
+    code, _, said = run("compare", *folders)
+    assert (code, "2 images are in one evaluation only: broken, img4" in said) == (2, True), said
+    code, _, said = run("compare", tiny_bundle, strict, "--data", index, "--split", "val")
+    assert (code, "no image could be scored (1 failed, first: other: " in said) == (1, True), said
+
+
 def test_masks_of_another_program_beside_a_model(
     tiny_bundle: Path, index: Path, tmp_path: Path, run: Run
 ) -> None:

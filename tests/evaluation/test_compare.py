@@ -11,7 +11,7 @@ from dermseg.errors import DataError, UsageError
 from dermseg.evaluation.compare import compare
 from dermseg.evaluation.counts import Counts
 from dermseg.evaluation.intervals import holm, wilcoxon_p
-from dermseg.evaluation.table import Evaluation, ImageScore
+from dermseg.evaluation.table import Evaluation, Failure, ImageScore
 
 pytest.importorskip("scipy.stats", reason="scipy comes with the extra [stats]")
 
@@ -59,6 +59,10 @@ def test_what_was_scored_by_name_takes_data_set_and_groups_of_the_other() -> Non
         compare({"a": plain, "b": b})["pairs"][0]["metrics"]
         == compare({"a": a, "b": b})["pairs"][0]["metrics"]
     )
+    lost = [Evaluation(e.scores, [Failure("x", "broken", e.scores[0].dataset)]) for e in (plain, b)]
+    assert compare(dict(zip("ab", lost, strict=True)))["failures"] == [
+        {"image_id": "x", "dataset": "d", "reason": "broken"}
+    ]
     twice = Evaluation([*b.scores, *(replace(score, dataset="e") for score in b.scores)])
     with pytest.raises(DataError, match="in one evaluation only"):
         compare({"a": plain, "b": twice})

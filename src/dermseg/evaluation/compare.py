@@ -2,7 +2,8 @@
 
 Decisions
 - The difference is A minus B over the same images and the same references; another set of images or another
-  reference is refused, since it would be compared with the difference of the data.
+  reference is refused, since it would be compared with the difference of the data. What none of them could
+  score is in no figure and is listed.
 - Masks that were scored by file name have no data set and no groups; they take those of the same images in
   the other evaluation, so that another program's masks can be compared with a model on an index.
 - Intervals know clusters (patients, lesions). Wilcoxon's test does not; it is given because many ask for it.
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,9 @@ from dermseg.errors import DataError, UsageError
 from dermseg.evaluation.calibration import CALIBRATION_METRICS
 from dermseg.evaluation.intervals import estimate, has_bootstrap, holm, wilcoxon_p
 from dermseg.evaluation.strata import STRATUM_METRICS, Stratum, group_figures, stratify
-from dermseg.evaluation.table import Evaluation, ImageScore, Key
+from dermseg.evaluation.table import Evaluation, Failure, ImageScore, Key
+
+_Row = TypeVar("_Row", ImageScore, Failure)
 
 LOWER_IS_BETTER = frozenset(
     [
@@ -52,14 +55,17 @@ def compare(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``n``, ``clusters``, ``models`` (name, each metric's mean with intervals) and ``pairs``: names ``a``
-        and ``b``, ``metrics`` by name as `_difference` gives them, ``strata`` as an evaluation has them, with
-        differences for figures. Images are sorted into groups by the first table.
+        ``n``, ``clusters``, ``failed_images`` and ``failures`` (of all of them, each image once), ``models``
+        (name, each metric's mean with intervals) and ``pairs``: names ``a`` and ``b``, ``metrics`` by name as
+        `_difference` gives them, ``strata`` as an evaluation has them, with differences for figures. Images
+        are sorted into groups by the first table.
 
     Raises
     ------
     DataError
-        They do not hold the same images, or not with the same references.
+        They did not score the same images, or not with the same references.
+    ScoringError
+        No image could be scored.
     UsageError
         There are fewer than two.
     """
@@ -69,11 +75,15 @@ def compare(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
     first = next(iter(evaluations.values()))
     for other in evaluations.values():
         check_same(first, other)
+    first.check_scored()
+    failures = {(f.dataset, f.image_id): f for e in reversed(evaluations.values()) for f in e.failures}
     strata = stratify(first)
     pairs = [_pair(a, b, evaluations, strata) for a, b in combinations(evaluations, 2)]
     return {
         "n": first.n,
         "clusters": len(set(first.clusters.values())),
+        "failed_images": len(failures),
+        "failures": [failure.to_dict() for failure in failures.values()],
         "models": [
             {"name": name, **{metric: e.estimate(metric).to_dict() for metric in (*e.metrics, "failed")}}
             for name, e in evaluations.items()
@@ -85,18 +95,21 @@ def compare(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
 def align(evaluations: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
     """The evaluations, those without data sets (of `score`) with data set and group of the same images."""
     named = next((e for e in evaluations.values() if any(s.dataset for s in e.scores)), None)
-    known = {} if named is None else {score.image_id: score for score in named.scores}
-    if named is None or len(known) < named.n:  # one name in two data sets: which one is meant is not known
+    if named is None:
         return dict(evaluations)
+    known: dict[str, ImageScore | Failure] = {failure.image_id: failure for failure in named.failures}
+    known |= {score.image_id: score for score in named.scores}
+    if len(known) < named.n + len(named.failures):
+        return dict(evaluations)  # one name in two data sets: which one is meant is not known
 
-    def taken_from(score: ImageScore) -> ImageScore:
-        same = known.get(score.image_id, score)
-        return replace(score, dataset=same.dataset, group=same.group)
+    def taken_from(each: _Row) -> _Row:
+        same = known.get(each.image_id, each)
+        return replace(each, dataset=same.dataset, group=same.group)
 
     return {
         name: e
         if any(s.dataset or s.group for s in e.scores)
-        else Evaluation([taken_from(s) for s in e.scores], e.failures)
+        else Evaluation([taken_from(s) for s in e.scores], [taken_from(f) for f in e.failures])
         for name, e in evaluations.items()
     }
 

@@ -91,6 +91,10 @@ class Failure:
     dataset: str = ""
     group: str = ""
 
+    def to_dict(self) -> dict[str, str]:
+        """As it stands in JSON and reports."""
+        return {"image_id": self.image_id, "dataset": self.dataset, "reason": self.reason}
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -160,6 +164,18 @@ class Evaluation:
         """The images with these keys, without failures."""
         return Evaluation([score for score in self.scores if score.key in keys])
 
+    def check_scored(self) -> None:
+        """Refuse an evaluation without a score, which has no means.
+
+        Raises
+        ------
+        ScoringError
+            No image could be scored.
+        """
+        if not self.scores:
+            first = "".join(f", first: {f.image_id}: {f.reason}" for f in self.failures[:1])
+            raise ScoringError(f"no image could be scored ({len(self.failures)} failed{first})")
+
     def reliability(self) -> dict[str, object] | None:
         """Calibration over the pixels of all images, each image weighing the same; None without maps.
 
@@ -191,11 +207,7 @@ class Evaluation:
         ScoringError
             No image could be scored.
         """
-        if not self.scores:
-            first = (
-                f", first: {self.failures[0].image_id}: {self.failures[0].reason}" if self.failures else ""
-            )
-            raise ScoringError(f"no image could be scored ({len(self.failures)} failed{first})")
+        self.check_scored()
         failed = self.estimate("failed")
         share = share_interval(self.values("failed"), list(self.clusters.values()))
         return {
@@ -208,9 +220,7 @@ class Evaluation:
             "pooled": pooled_metrics(self.pooled_counts),
             "calibration": self.reliability(),
             "failed_images": len(self.failures),
-            "failures": [
-                {"image_id": f.image_id, "dataset": f.dataset, "reason": f.reason} for f in self.failures
-            ],
+            "failures": [failure.to_dict() for failure in self.failures],
         }
 
     def write_csv(self, path: str | Path) -> None:

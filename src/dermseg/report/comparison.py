@@ -18,6 +18,7 @@ from dermseg.report.page import (
     cards,
     decimal,
     ends,
+    not_scored,
     note,
     plots,
     render_page,
@@ -49,6 +50,7 @@ def render_comparison(evaluations: Mapping[str, Evaluation], summary: Mapping[st
             Section(f"Image by image{heading}", _images(pair, *tables)),
             Section(f"Groups of images{heading}", _groups(pair)),
         ]
+    sections.append(Section("Not scored", not_scored(summary["failures"])))
     sections.append(Section("What was compared", f"<p>{escape(summary['protocol']['text'])}</p>\n"))
     lead = " ".join(verdict(pair) for pair in summary["pairs"])
     return render_page(" against ".join(evaluations), lead, sections)

@@ -22,6 +22,7 @@ from dermseg.report.page import (
     cards,
     decimal,
     ends,
+    not_scored,
     note,
     percent,
     picture,
@@ -63,7 +64,7 @@ def render_evaluation(
         strata_section(summary),
         robustness_section(summary.get("robustness")),
         Section("Worst images", _worst(summary["worst"], worst)),
-        Section("Not scored", _failures(summary["failures"])),
+        Section("Not scored", not_scored(summary["failures"])),
         Section("What was measured", _method(summary)),
     ]
     return render_page(title, lead, sections)
@@ -251,13 +252,6 @@ def _worst(rows: Sequence[Mapping[str, Any]], panels: Sequence[Panel]) -> str:
         for row in rows
     ]
     return table(["image", "Jaccard", "what is wrong", "what is known of it"], cells, words=(2, 3))
-
-
-def _failures(failures: Sequence[Mapping[str, str]]) -> str:
-    if not failures:
-        return ""
-    rows = [[escape(f["image_id"]), escape(f["dataset"]), escape(f["reason"])] for f in failures]
-    return table(["image", "data set", "why"], rows, words=(1, 2)) + note("These are in no figure.")
 
 
 def _method(summary: Mapping[str, Any]) -> str:

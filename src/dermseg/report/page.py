@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
@@ -94,6 +94,14 @@ def spanning_table(head: Sequence[str], parts: Sequence[tuple[str, Sequence[Sequ
     return (
         f'<div class="scroll"><table class="spanning"><thead><tr>{names}</tr></thead>{bodies}</table></div>\n'
     )
+
+
+def not_scored(failures: Sequence[Mapping[str, str]]) -> str:
+    """The images that are in no figure, and why, as ``Failure.to_dict`` gives them; empty without any."""
+    if not failures:
+        return ""
+    rows = [[escape(f["image_id"]), escape(f["dataset"]), escape(f["reason"])] for f in failures]
+    return table(["image", "data set", "why"], rows, words=(1, 2)) + note("These are in no figure.")
 
 
 def note(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -45,6 +45,22 @@ def listed_failures(failed: Iterable[tuple[str, str]], what: str = "file") -> di
 def say(text: str) -> None:
     """A line for people, on stderr, so that stdout stays machine-readable."""
     sys.stderr.write(_CONTROL.sub("_", text) + "\n")
+
+
+def say_left_out(split: str, without_mask: int, failures: Sequence[Mapping[str, str]]) -> None:
+    """Name the images of a split that are in no figure; those that could not be scored end with exit code 1.
+
+    Parameters
+    ----------
+    failures
+        As ``Failure.to_dict`` gives them.
+    """
+    if without_mask:
+        say(f"{without_mask} images of split '{split}' have no mask and were left out")
+    for failure in failures:
+        say(f"failed: {failure['image_id']}: {failure['reason']}")
+    if failures:
+        raise typer.Exit(1)
 
 
 @contextmanager

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, refuse_unused, say
+from dermseg.apps.cli.common import new_app, print_json, refuse_unused, say, say_left_out
 from dermseg.errors import UsageError
 
 if TYPE_CHECKING:
+    from dermseg.data.index import IndexRow
     from dermseg.evaluation.table import Evaluation
 
 app = new_app()
@@ -49,10 +50,13 @@ def compare(
     """Compare two or more models on the same images: paired differences with intervals.
 
     The difference is the first minus the second. With more than two, each is compared with each and p-values
-    are corrected after Holm. Images that one of them could not score are refused.
+    are corrected after Holm. Images that none of them could score are listed and are in no figure; the exit
+    code is then 1. Where only some of them could score an image, the comparison is refused.
     """
+    from dermseg.data.index import read_index
     from dermseg.evaluation.compare import align
     from dermseg.evaluation.compare import compare as compare_evaluations
+    from dermseg.evaluation.evaluate import select_split
     from dermseg.evaluation.metadata import attach, read_metadata
     from dermseg.evaluation.output import COMPARISON, PAGE, describe_intervals, prepare_folder
     from dermseg.files import atomic_write, write_json
@@ -66,29 +70,35 @@ def compare(
         )
     split = split or "test"
     facts = None if metadata is None else read_metadata(metadata)
+    _check_names(names, data)
+    rows, without_mask = ([], 0) if data is None else select_split(read_index(data), split)
     if output is not None:
         prepare_folder(output, overwrite=overwrite, holds=(COMPARISON, PAGE))
-    evaluations = dict(zip(labels, _evaluations(names, labels, data, split, output), strict=True))
+    evaluations = dict(zip(labels, _evaluations(names, labels, rows, output), strict=True))
     if facts is not None:
         evaluations = {name: attach(evaluation, facts) for name, evaluation in evaluations.items()}
     evaluations = align(evaluations)
     summary = compare_evaluations(evaluations)
     where = "finished evaluations" if data is None else f"{data.name}, split {split}"
+    if without_mask:
+        where += f"; {without_mask} without a mask left out"
     summary["protocol"] = {
         "text": f"{summary['n']} images ({where}), paired by name and reference, means over images",
         "data": None if data is None else f"{data.absolute().parent.name}/{data.name}",
         "split": None if data is None else split,
+        "images_without_mask": None if data is None else without_mask,
     }
     if output is not None:
         atomic_write(output / PAGE, render_comparison(evaluations, summary).encode())
         write_json(output / COMPARISON, summary)
     if as_json:
         print_json(summary)
-        return
-    for pair in summary["pairs"]:
-        say(_format(pair, "Wilcoxon's p" if len(summary["pairs"]) == 1 else "Wilcoxon's p after Holm"))
-        say(verdict(pair) + "\n")
-    say(describe_intervals(summary))
+    else:
+        for pair in summary["pairs"]:
+            say(_format(pair, "Wilcoxon's p" if len(summary["pairs"]) == 1 else "Wilcoxon's p after Holm"))
+            say(verdict(pair) + "\n")
+        say(describe_intervals(summary))
+    say_left_out(split, without_mask, summary["failures"])
 
 
 def label(names: Sequence[str]) -> list[str]:
@@ -108,17 +118,36 @@ def label(names: Sequence[str]) -> list[str]:
 
 
 def _evaluations(
-    names: Sequence[str], labels: Sequence[str], data: Path | None, split: str, output: Path | None
+    names: Sequence[str], labels: Sequence[str], rows: Sequence[IndexRow], output: Path | None
 ) -> Iterator[Evaluation]:
     """A table per name: read where there is one, made where a model is named."""
     from dermseg.apps.cli.counter import ImageCounter
-    from dermseg.data.index import read_index
-    from dermseg.evaluation.evaluate import evaluate_rows, select_split
+    from dermseg.evaluation.evaluate import evaluate_rows
     from dermseg.evaluation.output import PER_IMAGE
     from dermseg.evaluation.table import read_per_image
+    from dermseg.inference.predictor import load_model
+
+    for name, called in zip(names, labels, strict=True):
+        if _finished(name):
+            yield read_per_image(Path(name) / PER_IMAGE)
+            continue
+        with ImageCounter(f"evaluating {called}", len(rows)) as progress:
+            evaluation = evaluate_rows(load_model(name), rows, progress=progress.advance)
+        if output is not None:
+            evaluation.write_csv(output / f"{called}.{PER_IMAGE}".replace("/", "_"))
+        yield evaluation
+
+
+def _check_names(names: Sequence[str], data: Path | None) -> None:
+    """A name that leads nowhere, or that nothing is there to run on, is said before the others are evaluated.
+
+    Raises
+    ------
+    DermsegError
+        There is one.
+    """
     from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS
     from dermseg.inference.bundle import load_bundle
-    from dermseg.inference.predictor import load_model
 
     finished = [_finished(name) for name in names]
     if data is None and not all(finished):
@@ -129,17 +158,7 @@ def _evaluations(
         raise UsageError(f"'{model}' is not a finished evaluation", hint=hint)
     for name, done in zip(names, finished, strict=True):
         if not done:
-            load_bundle(name)  # a name that leads nowhere is said before the others are evaluated
-    rows = [] if data is None else select_split(read_index(data), split)[0]
-    for name, called, done in zip(names, labels, finished, strict=True):
-        if done:
-            yield read_per_image(Path(name) / PER_IMAGE)
-            continue
-        with ImageCounter(f"evaluating {called}", len(rows)) as progress:
-            evaluation = evaluate_rows(load_model(name), rows, progress=progress.advance)
-        if output is not None:
-            evaluation.write_csv(output / f"{called}.{PER_IMAGE}".replace("/", "_"))
-        yield evaluation
+            load_bundle(name)
 
 
 def _finished(name: str) -> bool:

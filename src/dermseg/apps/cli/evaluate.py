@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import ModelOption, new_app, print_json, say
+from dermseg.apps.cli.common import ModelOption, new_app, print_json, say, say_left_out
 
 if TYPE_CHECKING:
     from dermseg.data.index import IndexRow
@@ -160,12 +160,7 @@ def evaluate(
     else:
         say(f"{described['name']} {described['version']}: {protocol['text']}\n")
         say(format_summary(summary))
-    if without_mask:
-        say(f"{without_mask} images of the split have no mask and were left out")
-    for failure in evaluation.failures:
-        say(f"failed: {failure.image_id}: {failure.reason}")
-    if evaluation.failures:
-        raise typer.Exit(1)
+    say_left_out(split, without_mask, summary["failures"])
 
 
 def describe_model(model: Model) -> dict[str, Any]:
