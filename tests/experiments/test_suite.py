@@ -22,7 +22,7 @@ from dermseg.evaluation.counts import Counts
 from dermseg.evaluation.intervals import holm
 from dermseg.evaluation.statistics import paired_difference
 from dermseg.evaluation.table import Evaluation, ImageScore
-from dermseg.experiments import figures
+from dermseg.experiments import figures, run
 from dermseg.experiments.outcomes import Outcome, collect, paired_tests
 from dermseg.experiments.report import write_report
 from dermseg.experiments.run import run_suite
@@ -134,6 +134,21 @@ def test_cross_validation_is_one_line(suite_file: Path, tmp_path: Path) -> None:
     suite["axes"]["model"]["narrow"]["fold"] = 2
     suite_file.write_text(yaml.safe_dump({**suite, "folds": 3}))
     assert list(load_suite(suite_file).axes) == ["model"], "a variation says which fold"
+
+
+def test_no_error_of_a_run_keeps_the_others_from_running(
+    suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite, tried = load_suite(suite_file), list[str]()
+
+    def no_memory(config: Any, *_: Any, **__: Any) -> None:
+        tried.append(config.name)
+        raise RuntimeError("can't allocate memory")
+
+    monkeypatch.setattr(run, "train", no_memory)
+    failed = run_suite(suite, suite_file, tmp_path / "out", quiet=True, report=print)
+    assert [name for name, _ in failed] == tried == [cell.name for cell in cells(suite)]
+    assert {why for _, why in failed} == {"RuntimeError: can't allocate memory"}
 
 
 def test_folds_of_several_indexes_are_the_same(tmp_path: Path) -> None:
@@ -279,6 +294,18 @@ def test_mistakes_in_a_suite_are_named(suite_file: Path) -> None:
     suite_file.write_text(yaml.safe_dump({**good, "axes": {"data": {"none": {"fraction": 0}}}}))
     with pytest.raises(ConfigError, match="fraction"):
         load_suite(suite_file)
+    for wrong, message in (
+        ({"fraction": "10%"}, r"axes\.data\.x: fraction '10%' is not a number"),
+        ({"fraction": True}, "fraction True is not a number"),
+        ({"fold": "0"}, r"axes\.data\.x: fold '0' is not a whole number"),
+        ({"fold": 1.5}, "fold 1.5 is not a whole number"),
+    ):
+        suite_file.write_text(yaml.safe_dump({**good, "folds": 3, "axes": {"data": {"x": wrong}}}))
+        with pytest.raises(ConfigError, match=message):
+            load_suite(suite_file)
+        suite_file.write_text(yaml.safe_dump({**good, "folds": 3, "set": wrong}))
+        with pytest.raises(ConfigError, match="set: f"):
+            load_suite(suite_file)
     for twice, message in (
         (
             {"axes": {"lr": {"lr 0.1": {}, "LR_0.1": {"training.lr": 0.1}}}},

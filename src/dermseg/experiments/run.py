@@ -64,9 +64,9 @@ def run_suite(
                 _train(suite, cell, config, folder, output, quiet=quiet)
             for test in suite.evaluate:
                 evaluate_run(folder, test)
-        except DermsegError as error:
-            failed.append((cell.name, str(error)))
-            report(f"failed: {cell.name}: {error}")
+        except Exception as error:  # too little memory is an error of torch, a full disk one of the system
+            failed.append((cell.name, reason(error)))
+            report(f"failed: {cell.name}: {failed[-1][1]}")
     return failed
 
 
@@ -169,6 +169,11 @@ def _masks(model: ModelConfig) -> str:
     return (
         "all classes as one, " if model.outputs == "softmax" else f"the first of {model.masks} attributes, "
     )
+
+
+def reason(error: Exception) -> str:
+    """Why a run failed, in one line; errors of others do not always say of which kind they are."""
+    return str(error) if isinstance(error, DermsegError) else f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def find_runs(folder: Path) -> Iterator[Path]:

@@ -66,17 +66,12 @@ class SuiteConfig(Strict):
 
     @model_validator(mode="after")
     def _variations_fit(self) -> SuiteConfig:
+        _check_parts("set", self.set, self.folds)
         for axis, variations in self.axes.items():
             if not variations:
                 raise ValueError(f"axes.{axis}: no variation, so there would be no run")
             for name, overrides in variations.items():
-                fraction, fold = overrides.get(FRACTION), overrides.get(FOLD)
-                if fraction is not None and not 0 < fraction <= 1:
-                    raise ValueError(f"axes.{axis}.{name}: fraction {fraction} is not in (0, 1]")
-                if fold is not None and (self.folds is None or not 0 <= fold < self.folds):
-                    raise ValueError(
-                        f"axes.{axis}.{name}: fold {fold} needs 'folds' above it, which is {self.folds}"
-                    )
+                _check_parts(f"axes.{axis}.{name}", overrides, self.folds)
         return self
 
     @model_validator(mode="after")
@@ -91,6 +86,21 @@ class SuiteConfig(Strict):
             if twice := [name for name in names if times[name.casefold()] > 1]:
                 raise ValueError(f"{times[twice[0].casefold()]} {what} would be called '{twice[0]}'")
         return self
+
+
+def _check_parts(where: str, overrides: Mapping[str, Any], folds: int | None) -> None:
+    """Fraction and fold are taken out of the overrides, so the configuration of a run does not check them."""
+    fraction, fold = overrides.get(FRACTION), overrides.get(FOLD)
+    if fraction is not None:
+        if isinstance(fraction, bool) or not isinstance(fraction, int | float):
+            raise ValueError(f"{where}: fraction {fraction!r} is not a number, such as 0.1 for 10 %")
+        if not 0 < fraction <= 1:
+            raise ValueError(f"{where}: fraction {fraction} is not in (0, 1]")
+    if fold is not None:
+        if isinstance(fold, bool) or not isinstance(fold, int):
+            raise ValueError(f"{where}: fold {fold!r} is not a whole number; the first one is 0")
+        if folds is None or not 0 <= fold < folds:
+            raise ValueError(f"{where}: fold {fold} needs 'folds' above it, which is {folds}")
 
 
 @dataclass(frozen=True)
