@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +16,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dermseg.apps.cli.main import main
-from dermseg.data.index import IndexRow, read_index, write_index
+from dermseg.data.index import EXCLUDED, IndexRow, read_index, write_index
 from dermseg.data.sources.synthetic import write_synthetic
 from dermseg.errors import ConfigError, DataError, UsageError
 from dermseg.evaluation.counts import Counts
 from dermseg.evaluation.intervals import holm
+from dermseg.evaluation.output import METRICS_FILE
 from dermseg.evaluation.statistics import paired_difference
 from dermseg.evaluation.table import Evaluation, ImageScore
 from dermseg.experiments import figures, run
-from dermseg.experiments.outcomes import Outcome, collect, paired_tests
+from dermseg.experiments.outcomes import Outcome, collect, merge_folds, paired_tests
 from dermseg.experiments.report import write_report
 from dermseg.experiments.run import run_suite
 from dermseg.experiments.settled import DONE
 from dermseg.experiments.subsets import fold_index, fraction_index, take_fraction
-from dermseg.experiments.suite import cells, load_suite, run_config
+from dermseg.experiments.suite import TestConfig, cells, load_suite, run_config
 
 SUITES = sorted((Path(__file__).parents[2] / "configs" / "suite").glob("*-*.yaml"))
 
@@ -134,6 +136,91 @@ def test_cross_validation_is_one_line(suite_file: Path, tmp_path: Path) -> None:
     suite["axes"]["model"]["narrow"]["fold"] = 2
     suite_file.write_text(yaml.safe_dump({**suite, "folds": 3}))
     assert list(load_suite(suite_file).axes) == ["model"], "a variation says which fold"
+
+
+@pytest.fixture
+def two_indexes(suite_file: Path, tmp_path: Path) -> list[Path]:
+    """A suite of three folds over two indexes without splits, which share no image."""
+    indexes = []
+    for number, name in enumerate("ab"):
+        write_synthetic(tmp_path / name, 6, seed=100 * number, size=(48, 64))
+        index = tmp_path / name / "index.csv"
+        rows = [replace(row, dataset=name, split="") for row in read_index(index)]
+        write_index([replace(rows[0], split=EXCLUDED), *rows[1:]], index)
+        indexes.append(index)
+    base = yaml.safe_load((tmp_path / "base.yaml").read_text())
+    for part in ("train", "val"):
+        base["data"][part] = [{"index": str(index), "split": part} for index in indexes]
+    base["model"] = {"architecture": "unet", "options": {"widths": [2, 4]}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    suite = {"name": "tiny", "base": "base.yaml", "folds": 3, "evaluate": [{"name": "left out"}]}
+    suite_file.write_text(yaml.safe_dump(suite))
+    return indexes
+
+
+def test_cross_validation_scores_every_index(
+    suite_file: Path, two_indexes: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite, out = load_suite(suite_file), tmp_path / "out"
+    assert run_suite(suite, suite_file, out, quiet=True, report=print) == []
+    write_report(out, "tiny")
+    *folds, whole = csv.DictReader((out / "results.csv").read_text().splitlines())
+    assert [row["fold"] for row in (*folds, whole)] == ["1", "2", "3", "all"]
+    assert int(whole["n"]) == sum(int(row["n"]) for row in folds) == 10
+    (merged,), remarks = merge_folds(collect(out))
+    assert sorted(key[0] for key in merged.by_image()) == ["a"] * 5 + ["b"] * 5 and remarks == []
+
+    # of another name and split, and yet the images that the folds are made of
+    copy = tmp_path / "copy.csv"
+    write_index([replace(row, split="test", dataset="c") for row in read_index(two_indexes[1])], copy)
+    leak = suite.model_copy(update={"evaluate": (TestConfig(name="copy", index=str(copy)),)})
+    with pytest.raises(ConfigError, match=r"made of 5 of the 6 images .*split 'test' of it is trained on"):
+        run_suite(leak, suite_file, tmp_path / "other", quiet=True, report=print)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(["suite", "evaluate", str(out), "--data", str(copy), "--json"])
+    said = capsys.readouterr()
+    assert (end.value.code, json.loads(said.out)["failed"]) == (1, 3)
+    assert "was trained on, or chosen by, " in said.err
+    assert not list(out.rglob("copy-test"))
+
+    # an evaluation of the first index alone, as older versions made it, is not kept
+    metrics = out / "runs" / "1--seed0" / "evaluation" / "left out" / METRICS_FILE
+    kept = metrics.read_text()
+    found = json.loads(kept)
+    found["protocol"]["index"] = found["protocol"]["index"][0]
+    metrics.write_text(json.dumps(found))
+    with pytest.raises(ConfigError, match="'left out' of 1--seed0 was made with other settings: index was"):
+        run_suite(suite, suite_file, out, quiet=True, report=print)
+    metrics.write_text(kept)
+
+    (out / "runs" / "2--seed0" / DONE).unlink()
+    write_report(out, "tiny")
+    rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
+    assert [row["fold"] for row in rows] == ["1", "3"], "a part is not all"
+    assert "2 of 3 folds" in (out / "report.md").read_text(encoding="utf-8")
+
+
+def test_folds_are_merged_only_where_none_is_missing() -> None:
+    def fold(model: str, number: int, seeds: tuple[int, ...] = (0,)) -> Outcome:
+        scores = [ImageScore(f"{number}{i}", Counts(90 + i, 10, 10, 0)) for i in range(4)]
+        variations = (("model", model), ("fold", str(number)))
+        evaluations = (Evaluation(scores),) * len(seeds)
+        return Outcome(variations, "t", (), evaluations, 0, 0.0, "", seeds=seeds, folds=3)
+
+    a, b = ([fold(model, number) for number in (1, 2, 3)] for model in "AB")
+    whole, remarks = merge_folds([*a, *b])
+    assert [(o.label, o.evaluations[0].n) for o in whole] == [("A, all", 12), ("B, all", 12)]
+    assert remarks == [] and [row["n"] for row in paired_tests(whole)] == [12]
+    for part, words in (
+        (a[:2], "A: 2 of 3 folds"),
+        ([*a[:2], fold("A", 3, (0, 1))], "A: folds of different"),
+    ):
+        whole, (remark,) = merge_folds([*part, *b])
+        assert [o.label for o in whole] == [*(o.label for o in part), "B, all"]
+        assert remark.startswith(words) and paired_tests(whole) == []
+    (row,) = paired_tests([fold("A", 1, (0, 1)), b[0]])
+    assert row["seeds"] == "0, 1 against 0"
 
 
 def test_no_error_of_a_run_keeps_the_others_from_running(

@@ -59,7 +59,8 @@ class _Union:
             self._parent[max(a, b)] = min(a, b)
 
 
-def _image_name(row: IndexRow) -> str:
+def image_name(row: IndexRow) -> str:
+    """What the image is known by: an id of the ISIC archive everywhere, any other id in its data set."""
     return row.image_id if GLOBAL_ID.fullmatch(row.image_id) else f"{row.dataset}/{row.image_id}"
 
 
@@ -85,7 +86,7 @@ def assign_groups(rows: Sequence[IndexRow], pairs: Iterable[Pair] = ()) -> list[
     union = _Union()
     names: list[tuple[str, str, str, str]] = []  # subject, lesion, given group, image
     for row in rows:
-        image = _image_name(row)
+        image = image_name(row)
         subject = _local(row, "subject", row.subject) if row.subject else ""
         lesion = _local(row, "lesion", row.lesion) if row.lesion else ""
         names.append((subject, lesion, row.group, image))

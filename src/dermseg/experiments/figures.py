@@ -88,9 +88,8 @@ def worst_images(
     keys = sorted(common, key=lambda key: float(np.mean([t[key] for t in tables])))[:count]
     models = [RunModel(o.runs[0].parents[1]) for o in shown]
     drawn = [o.evaluations[0].by_image("dice") for o in shown]
-    known = [] if shown[0].index is None else [shown[0].index]
     own = models[0].config.data
-    known += [*indexes, *(expand(source.index) for source in (*own.train, *own.val))]
+    known = [*shown[0].indexes, *indexes, *(expand(source.index) for source in (*own.train, *own.val))]
     rows = _rows_of(known, set(keys))
     grid = []
     for key in keys:

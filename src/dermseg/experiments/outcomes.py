@@ -34,7 +34,9 @@ class Outcome:
     parameters: int
     minutes: float
     protocol: str
-    index: Path | None = None  # that was evaluated on; evaluations of older versions do not say it
+    indexes: tuple[Path, ...] = ()  # that were evaluated on; evaluations of older versions do not say it
+    seeds: tuple[int, ...] = ()
+    folds: int | None = None  # of the cross-validation that it is a part of; older versions do not say it
 
     @property
     def label(self) -> str:
@@ -87,6 +89,7 @@ def collect(output: Path) -> list[Outcome]:
     outcomes = []
     for (variations, test), members in found.items():
         summary = json.loads((members[0][0] / METRICS_FILE).read_text(encoding="utf-8"))
+        record, named = members[0][1], summary["protocol"].get("index", [])
         outcomes.append(
             Outcome(
                 variations,
@@ -96,7 +99,9 @@ def collect(output: Path) -> list[Outcome]:
                 int(summary["model"]["parameters"]),
                 float(np.mean([record["train_seconds"] for _, record in members])) / 60,
                 str(summary["protocol"]["text"]),
-                Path(summary["protocol"]["index"]) if "index" in summary["protocol"] else None,
+                tuple(map(Path, [named] if isinstance(named, str) else named)),
+                seeds=tuple(record["seed"] for _, record in members),
+                folds=record.get("folds"),
             )
         )
     for outcome in outcomes:
@@ -109,30 +114,58 @@ def collect(output: Path) -> list[Outcome]:
     return sorted(outcomes, key=lambda o: (o.test, [by_value(value) for _, value in o.variations]))
 
 
-def merge_folds(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def merge_folds(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[str]]:
     """The folds of a cross-validation as one outcome over all images that were left out; others as they are.
 
-    Folds that were evaluated on the same images, as on a data set of its own, stay apart.
+    Folds that were evaluated on the same images, as on a data set of its own, stay apart. So do those of
+    which one, or a seed of one, is missing: they would be compared with others on images that are easier or
+    harder by chance. The second list says which.
     """
     cells: dict[tuple[str, Variations], list[Outcome]] = defaultdict(list)
     for o in outcomes:
         without = tuple((axis, "all" if axis == FOLD else variation) for axis, variation in o.variations)
         cells[o.test, without].append(o)
     merged: list[Outcome] = []
-    for (_, variations), folds in cells.items():
+    remarks: list[str] = []
+    for (test, variations), folds in cells.items():
         keys = [key for fold in folds for key in fold.by_image()]
-        seeds = {len(fold.evaluations) for fold in folds}
-        if len(folds) == 1 or len(set(keys)) < len(keys) or len(seeds) > 1:
+        if FOLD not in dict(variations) or len(set(keys)) < len(keys):
+            merged += folds
+            continue
+        if missing := _missing(folds):
+            where = ", ".join([variation for axis, variation in variations if axis != FOLD] or [test])
+            remarks.append(f"{where}: {missing}, so there is no row 'all', and nothing is compared with it")
+        if missing or len(folds) == 1:
             merged += folds
             continue
         whole = tuple(
             Evaluation([s for e in seed for s in e.scores], [f for e in seed for f in e.failures])
             for seed in zip(*(fold.evaluations for fold in folds), strict=True)
         )
-        runs = tuple(run for fold in folds for run in fold.runs)
-        minutes = float(np.mean([fold.minutes for fold in folds]))
-        merged.append(replace(folds[0], variations=variations, runs=runs, evaluations=whole, minutes=minutes))
-    return merged
+        merged.append(
+            replace(
+                folds[0],
+                variations=variations,
+                runs=tuple(run for fold in folds for run in fold.runs),
+                evaluations=whole,
+                minutes=float(np.mean([fold.minutes for fold in folds])),
+            )
+        )
+    return merged, remarks
+
+
+def _missing(folds: Sequence[Outcome]) -> str:
+    """What is not there of a cross-validation, in words; empty if nothing is."""
+    wanted = folds[0].folds
+    if wanted is not None and len(folds) < wanted:
+        return f"{len(folds)} of {wanted} folds"
+    if len({(len(fold.evaluations), fold.seeds) for fold in folds}) > 1:
+        return "folds of different seeds"
+    return ""
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def by_value(text: str) -> tuple[int, float, str]:
@@ -147,7 +180,8 @@ def paired_tests(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Variations of the first axis against each other, all else equal, on the same images.
 
     The t-interval of the mean difference is over patients or lesions (images, where nothing is known). p is
-    Wilcoxon's signed-rank test over images, corrected after Holm (1979) for all pairs of the table.
+    Wilcoxon's signed-rank test over images, corrected after Holm (1979) for all pairs of the table. ``seeds``
+    says which ones each has where they are not the same.
     """
     places: dict[tuple[str, Variations], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
@@ -174,6 +208,9 @@ def paired_tests(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
                         "difference": round(float(gaps.mean()), 4),
                         "low": None if low is None else round(low, 4),
                         "high": None if high is None else round(high, 4),
+                        "seeds": None
+                        if a.seeds == b.seeds
+                        else f"{_listed(a.seeds)} against {_listed(b.seeds)}",
                         "p": wilcoxon_p(gaps),
                     }
                 )

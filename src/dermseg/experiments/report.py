@@ -40,7 +40,7 @@ def write_report(output: Path, name: str, indexes: Sequence[Path] = ()) -> list[
         Of the data sets that were evaluated on, for pictures; where absent, those that the folders name.
     """
     outcomes = collect(output)
-    whole = merge_folds(outcomes)
+    whole, remarks = merge_folds(outcomes)
     rows = [o.row() for o in [*outcomes, *(o for o in whole if o not in outcomes)]]
     tests = paired_tests(whole)
     pictures = {
@@ -51,7 +51,7 @@ def write_report(output: Path, name: str, indexes: Sequence[Path] = ()) -> list[
         )
         if path is not None
     }
-    protocols = sorted({o.protocol for o in outcomes})
+    protocols = [*sorted({o.protocol for o in outcomes}), *remarks]
     tables = [("Results", rows), ("Paired differences in Dice, a minus b, with 95 % intervals", tests)]
     written = []
     for file, text in (

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from dermseg.data.index import EXCLUDED, read_index
-from dermseg.errors import ConfigError, DermsegError, UsageError
+from dermseg.data.index import merge, read_index
+from dermseg.errors import DermsegError, UsageError
 from dermseg.evaluation.evaluate import select_split
 from dermseg.evaluation.output import METRICS_FILE, write_folder
+from dermseg.experiments.left_out import check_left_out, check_not_seen
 from dermseg.experiments.predict import RunModel
 from dermseg.experiments.settled import (
     DONE,
@@ -19,9 +22,10 @@ from dermseg.experiments.settled import (
     evaluation_folder,
     images_digest,
     images_of,
+    one_or_all,
 )
 from dermseg.experiments.subsets import fold_index, fraction_index
-from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, cells, run_config
+from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, cells, run_config, tested_indexes
 from dermseg.files import write_json
 from dermseg.training.check import check_run
 from dermseg.training.checkpoint import BEST, CONFIG
@@ -43,15 +47,12 @@ def run_suite(
         evaluations that were made with other settings: all are found before any work starts.
     """
     work = [(cell, run_config(suite, path, cell)) for cell in cells(suite)]
-    for cell, config in work:
-        _check_left_out(suite, cell, config)
-        check_unchanged(suite, cell, config, output / "runs" / cell.name)
-        if not (output / "runs" / cell.name / DONE).exists():
-            try:
-                check_run(config)
-            except DermsegError as error:
-                error.message = f"{cell.name}: {error.message}"
-                raise
+    with TemporaryDirectory() as scratch:  # nothing is written to the suite's folder before all is well
+        for cell, config in work:
+            check_left_out(suite, cell, config)
+            check_unchanged(suite, cell, config, output / "runs" / cell.name)
+            if not (output / "runs" / cell.name / DONE).exists():
+                _check_cell(suite, cell, config, Path(scratch))
     for test in suite.evaluate:
         if test.index:
             select_split(read_index(expand(test.index)), test.split)
@@ -70,6 +71,20 @@ def run_suite(
     return failed
 
 
+def _check_cell(suite: SuiteConfig, cell: Cell, config: RunConfig, scratch: Path) -> None:
+    """Look at all that a run needs. Folds take the place of an index's splits, which it need not have."""
+    named: dict[str | None, str] = {}
+    try:
+        cut = _with_subsets(suite, replace(cell, fraction=None), config, scratch)
+        for part, whole in ((cut.data.train, config.data.train), (cut.data.val, config.data.val)):
+            named |= {made.index: str(expand(source.index)) for made, source in zip(part, whole, strict=True)}
+        check_run(cut)
+    except DermsegError as error:
+        error.message = f"{cell.name}: {error.message}"
+        error.file = named.get(error.file, error.file)  # the folds looked at here are gone in a moment
+        raise
+
+
 def _train(
     suite: SuiteConfig, cell: Cell, config: RunConfig, folder: Path, output: Path, *, quiet: bool
 ) -> None:
@@ -85,6 +100,7 @@ def _train(
         "seed": cell.seed,
         "fraction": cell.fraction,
         "fold": cell.fold,
+        "folds": None if cell.fold is None else suite.folds,
         "images": images_of(config, cell),
         "train_seconds": round(progress.seconds, 1),
         "wall_seconds": round(time.monotonic() - begin, 1),
@@ -116,28 +132,25 @@ def _indexes(config: RunConfig) -> list[Path]:
     return list(dict.fromkeys(expand(source.index).absolute() for source in sources))
 
 
-def _check_left_out(suite: SuiteConfig, cell: Cell, config: RunConfig) -> None:
-    """Refuse to evaluate a fold on a split of the index that the folds are made of: it is trained on."""
-    if cell.fold is None:
-        return
-    for test in suite.evaluate:
-        if test.index and test.split != EXCLUDED and expand(test.index).absolute() in _indexes(config):
-            raise ConfigError(
-                f"evaluate '{test.name}': the folds are made of all images of {test.index}, and split "
-                f"'{test.split}' of it is trained on",
-                hint="leave its index out: each fold is then evaluated on its own test part",
-            )
-
-
 def evaluate_run(folder: Path, test: TestConfig) -> Path:
-    """Evaluate one run on one data set, unless that is done; returns the folder of the evaluation."""
+    """Evaluate one run on one data set, unless that is done; returns the folder of the evaluation.
+
+    A test without an index is about the images of that split in all indexes that the run was trained on.
+
+    Raises
+    ------
+    DermsegError
+        The run is that of a fold and has seen images of the data set, no image can be scored, or there is an
+        evaluation of this name on another index, split or images.
+    """
     target = evaluation_folder(folder, test)
+    check_not_seen(folder, test)
     check_evaluation(folder, test)
     if (target / METRICS_FILE).exists():
         return target
     model = RunModel(folder)
-    index = expand(test.index or model.config.data.train[0].index)
-    rows, _ = select_split(read_index(index), test.split)
+    indexes = tested_indexes(model.config, test)
+    rows, _ = select_split(merge(*map(read_index, indexes)), test.split)
     begin = time.monotonic()
     evaluation = model.evaluate(rows)
     summary: dict[str, Any] = {
@@ -146,9 +159,9 @@ def evaluate_run(folder: Path, test: TestConfig) -> Path:
             "text": f"{evaluation.n} images of {test.name}, split {test.split}, "
             f"{_masks(model.config.model)}at the mask's own size, "
             "threshold 0.5, no post-processing, means over images",
-            "index": str(index.absolute()),
+            "index": one_or_all([str(index) for index in indexes]),
             "split": test.split,
-            "images": images_digest(index, test.split),
+            "images": one_or_all([images_digest(index, test.split) for index in indexes]),
         },
         "model": {
             "architecture": model.config.model.architecture,

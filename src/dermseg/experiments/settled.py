@@ -13,7 +13,7 @@ from dermseg.data.index import read_index
 from dermseg.data.splits import group_of
 from dermseg.errors import ConfigError
 from dermseg.evaluation.output import METRICS_FILE
-from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, folder_name
+from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, folder_name, tested_indexes
 from dermseg.training.checkpoint import CONFIG
 from dermseg.training.config import RunConfig, SourceConfig, expand, load_config
 from dermseg.training.resolve import differences, digest_ids
@@ -134,9 +134,10 @@ def check_evaluation(run: Path, test: TestConfig) -> None:
     if not (folder / METRICS_FILE).exists():
         return
     protocol = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))["protocol"]
-    wanted = {"split": test.split}
-    if test.index:
-        wanted["index"] = str(expand(test.index).absolute())
+    wanted: dict[str, Any] = {"split": test.split}
+    own = tested_indexes(load_config(run / CONFIG), test)
+    if test.index or len(own) > 1:  # older versions scored the first one of several only
+        wanted["index"] = one_or_all([str(index) for index in own])
     changed = [
         (key, protocol[key], value) for key, value in wanted.items() if protocol.get(key, value) != value
     ]
@@ -146,6 +147,11 @@ def check_evaluation(run: Path, test: TestConfig) -> None:
         _refuse_other_images(
             name, folder, protocol.get("images"), images_digest(expand(test.index), test.split)
         )
+
+
+def one_or_all(values: Sequence[str]) -> str | list[str]:
+    """As a protocol has it: text for one index, a list for several."""
+    return values[0] if len(values) == 1 else list(values)
 
 
 def _short(value: Any) -> str:

@@ -55,7 +55,7 @@ class SuiteConfig(Strict):
     @classmethod
     def _every_fold(cls, raw: Any) -> Any:
         """``folds: 5`` alone is cross-validation: an axis ``fold`` is added behind those that are there."""
-        if not isinstance(raw, dict) or not isinstance(axes := raw.get("axes"), dict):
+        if not isinstance(raw, dict) or not isinstance(axes := raw.get("axes", {}), dict):
             return raw
         folds = raw.get("folds")
         variations = [v for axis in axes.values() if isinstance(axis, dict) for v in axis.values()]
@@ -136,6 +136,13 @@ def load_suite(path: Path) -> SuiteConfig:
 def indexes(suite: SuiteConfig) -> list[Path]:
     """The indexes that the suite names to evaluate on."""
     return [expand(test.index) for test in suite.evaluate if test.index]
+
+
+def tested_indexes(config: RunConfig, test: TestConfig) -> list[Path]:
+    """The index that a run is evaluated on; all that it trains on, each once, where the test names none."""
+    if test.index:
+        return [expand(test.index).absolute()]
+    return list(dict.fromkeys(expand(source.index).absolute() for source in config.data.train))
 
 
 def cells(suite: SuiteConfig) -> Iterator[Cell]:
