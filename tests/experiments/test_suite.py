@@ -223,6 +223,43 @@ def test_folds_are_merged_only_where_none_is_missing() -> None:
     assert row["seeds"] == "0, 1 against 0"
 
 
+def test_images_that_cannot_be_scored_are_listed(
+    suite_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = yaml.safe_load(suite_file.read_text())
+    index = Path(suite["evaluate"][0]["index"])
+    rows, apart = read_index(index), tmp_path / "apart.csv"
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    apart_rows = [
+        *rows[-3:],
+        replace(rows[0], image_id="broken", image=str(tmp_path / "broken.png"), split="test"),
+        replace(rows[1], image_id="bare", masks=(), split="test"),
+    ]
+    write_index(apart_rows, apart)
+    suite["axes"] = {"model": {"narrow": suite["axes"]["model"]["narrow"]}}
+    suite["evaluate"][0]["index"] = str(apart)
+    suite_file.write_text(yaml.safe_dump(suite))
+    out = tmp_path / "out"
+    for words in (
+        ["run", str(suite_file), "-o", str(out)],
+        ["evaluate", str(out), "--data", str(apart)],
+        ["run", str(suite_file), "-o", str(out)],  # nothing is left to do, and it is no better
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(["suite", *words, "--json"])
+        said = capsys.readouterr()
+        found = json.loads(said.out)
+        assert (end.value.code, found["failed"]) == (1, 0), said.err
+        assert {failure["image_id"] for failure in found["not_scored"]} == {"broken"}
+        assert "broken: " in said.err and "no mask and were left out" in said.err
+    assert found["images_without_mask"] == {"apart-test": 1, "drawn": 1}
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Images that could not be scored" in page and "broken.png" in page
+    assert "3 images of drawn, split test (1 without a mask left out)" in page
+    (row, _) = csv.DictReader((out / "results.csv").read_text().splitlines())
+    assert (row["n"], row["not_scored"], row["without_mask"]) == ("3", "1", "1")
+
+
 def test_no_error_of_a_run_keeps_the_others_from_running(
     suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ class Outcome:
     minutes: float
     protocol: str
     indexes: tuple[Path, ...] = ()  # that were evaluated on; evaluations of older versions do not say it
+    without_mask: int = 0  # images that were left out for that
     seeds: tuple[int, ...] = ()
     folds: int | None = None  # of the cross-validation that it is a part of; older versions do not say it
 
@@ -56,6 +57,8 @@ class Outcome:
             **dict(self.variations),
             "test": self.test,
             "n": self.evaluations[0].n,
+            "not_scored": len(self.evaluations[0].failures) or None,
+            "without_mask": self.without_mask or None,
             "seeds": len(self.evaluations),
             **{m: round(float(np.mean([e.mean(m).mean for e in self.evaluations])), 4) for m in METRICS},
             "pooled_mean_iou": round(float(np.mean([pooled_iou(e) for e in self.evaluations])), 4),
@@ -100,8 +103,9 @@ def collect(output: Path) -> list[Outcome]:
                 float(np.mean([record["train_seconds"] for _, record in members])) / 60,
                 str(summary["protocol"]["text"]),
                 tuple(map(Path, [named] if isinstance(named, str) else named)),
-                seeds=tuple(record["seed"] for _, record in members),
-                folds=record.get("folds"),
+                summary["protocol"].get("images_without_mask", 0),
+                tuple(record["seed"] for _, record in members),
+                record.get("folds"),
             )
         )
     for outcome in outcomes:
@@ -149,6 +153,7 @@ def merge_folds(outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[str]]:
                 runs=tuple(run for fold in folds for run in fold.runs),
                 evaluations=whole,
                 minutes=float(np.mean([fold.minutes for fold in folds])),
+                without_mask=sum(fold.without_mask for fold in folds),
             )
         )
     return merged, remarks
@@ -162,6 +167,24 @@ def _missing(folds: Sequence[Outcome]) -> str:
     if len({(len(fold.evaluations), fold.seeds) for fold in folds}) > 1:
         return "folds of different seeds"
     return ""
+
+
+def not_scored(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """The images that could not be scored, once per data set, with the reason that the first run gave."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for outcome in outcomes:
+        for failure in (f for evaluation in outcome.evaluations for f in evaluation.failures):
+            key = (outcome.test, failure.dataset, failure.image_id)
+            found.setdefault(key, {"test": outcome.test, **failure.to_dict()})
+    return list(found.values())
+
+
+def count_without_mask(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """How many images of each data set have no mask, where there are some."""
+    found: dict[str, int] = defaultdict(int)
+    for outcome in merge_folds(outcomes)[0]:
+        found[outcome.test] = max(found[outcome.test], outcome.without_mask)
+    return {test: count for test, count in found.items() if count}
 
 
 def _listed(seeds: Sequence[int]) -> str:

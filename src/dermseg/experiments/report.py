@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from dermseg.experiments.figures import curves, worst_images
-from dermseg.experiments.outcomes import collect, merge_folds, paired_tests
+from dermseg.experiments.outcomes import collect, merge_folds, not_scored, paired_tests
 from dermseg.files import atomic_write
 
 # Columns of the tables and pictures in words.
 _NAMES = {
     "test": "data set",
     "n": "images",
+    "not_scored": "images not scored",
+    "without_mask": "images without a mask",
+    "image_id": "image",
+    "dataset": "source",
+    "reason": "why",
     "dice": "Dice",
     "jaccard": "Jaccard",
     "pooled_mean_iou": "mean IoU, pooled",
@@ -53,6 +58,8 @@ def write_report(output: Path, name: str, indexes: Sequence[Path] = ()) -> list[
     }
     protocols = [*sorted({o.protocol for o in outcomes}), *remarks]
     tables = [("Results", rows), ("Paired differences in Dice, a minus b, with 95 % intervals", tests)]
+    if failures := not_scored(outcomes):
+        tables.append(("Images that could not be scored: they are in no figure", failures))
     written = []
     for file, text in (
         ("results.csv", _csv(rows)),

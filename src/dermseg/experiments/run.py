@@ -150,18 +150,20 @@ def evaluate_run(folder: Path, test: TestConfig) -> Path:
         return target
     model = RunModel(folder)
     indexes = tested_indexes(model.config, test)
-    rows, _ = select_split(merge(*map(read_index, indexes)), test.split)
+    rows, without_mask = select_split(merge(*map(read_index, indexes)), test.split)
     begin = time.monotonic()
     evaluation = model.evaluate(rows)
+    left_out = f" ({without_mask} without a mask left out)" if without_mask else ""
     summary: dict[str, Any] = {
         **evaluation.summary(),
         "protocol": {
-            "text": f"{evaluation.n} images of {test.name}, split {test.split}, "
+            "text": f"{evaluation.n} images of {test.name}, split {test.split}{left_out}, "
             f"{_masks(model.config.model)}at the mask's own size, "
             "threshold 0.5, no post-processing, means over images",
             "index": one_or_all([str(index) for index in indexes]),
             "split": test.split,
             "images": one_or_all([images_digest(index, test.split) for index in indexes]),
+            "images_without_mask": without_mask,
         },
         "model": {
             "architecture": model.config.model.architecture,

@@ -8,8 +8,8 @@ from typing import Annotated
 import torch  # noqa: F401  (a missing [train] extra must show before anything else happens)
 import typer
 
-from dermseg.apps.cli.common import goes_on, listed_failures, new_app, print_json, say
-from dermseg.errors import DermsegError, UsageError
+from dermseg.apps.cli.common import goes_on, listed_failures, new_app, print_json, say, say_left_out
+from dermseg.errors import UsageError
 
 app = new_app()
 SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="YAML file of the suite.")]
@@ -33,10 +33,12 @@ def run(
 ) -> None:
     """Train and evaluate every run of a suite that is not done.
 
-    The same command goes on after any interruption.
+    The same command goes on after any interruption. Runs that failed and images that could not be scored are
+    listed; the exit code is then 1.
     """
     import cv2
 
+    from dermseg.experiments.outcomes import collect, count_without_mask, not_scored
     from dermseg.experiments.report import write_report
     from dermseg.experiments.run import run_suite
     from dermseg.experiments.suite import cells, indexes, load_suite
@@ -51,11 +53,23 @@ def run(
         failed = run_suite(config, suite, folder, quiet=quiet, report=say)
     written = write_report(folder, config.name, indexes(config))
     say(f"{folder}: {total - len(failed)} of {total} runs, {written[3].name}")
+    outcomes = collect(folder)
+    failures, without_mask = not_scored(outcomes), count_without_mask(outcomes)
     if as_json:
         print_json(
-            {"runs": total, **listed_failures(failed, "run"), "outputs": [str(path) for path in written]}
+            {
+                "runs": total,
+                **listed_failures(failed, "run"),
+                "not_scored": failures,
+                "images_without_mask": without_mask,
+                "outputs": [str(path) for path in written],
+            }
         )
-    if failed:
+    for test, count in without_mask.items():
+        say(f"{test}: {count} images have no mask and were left out")
+    for failure in failures:
+        say(f"failed: {failure['test']}: {failure['image_id']}: {failure['reason']}")
+    if failed or failures:
         raise typer.Exit(1)
 
 
@@ -86,24 +100,41 @@ def evaluate(
 ) -> None:
     """Evaluate the runs below a folder on another data set.
 
-    Those that were evaluated on this data set and split already are skipped.
+    Those that were evaluated on this data set and split already are skipped, and folds that have seen its
+    images are refused. Runs that failed and images that could not be scored are listed; the exit code is then
+    1.
     """
     from dermseg.data.index import read_index
     from dermseg.evaluation.evaluate import select_split
-    from dermseg.experiments.run import evaluate_run, find_runs
+    from dermseg.evaluation.output import PER_IMAGE
+    from dermseg.evaluation.table import read_per_image
+    from dermseg.experiments.run import evaluate_run, find_runs, reason
     from dermseg.experiments.suite import TestConfig
 
-    select_split(read_index(data), split)  # wrong for one run is wrong for all
+    _, without_mask = select_split(read_index(data), split)  # wrong for one run is wrong for all
     test = TestConfig(name=f"{data.stem}-{split}", index=str(data.absolute()), split=split)
     done, failed = [], []
+    failures: dict[tuple[str, str], dict[str, str]] = {}
     for run_folder in find_runs(folder):
         try:
-            done.append(str(evaluate_run(run_folder, test)))
+            made = evaluate_run(run_folder, test)
+            found = read_per_image(made / PER_IMAGE).failures
+        except Exception as error:  # too little memory is an error of torch, a full disk one of the system
+            failed.append((str(run_folder), reason(error)))
+            say(f"failed: {run_folder}: {failed[-1][1]}")
+        else:
+            failures |= {(f.dataset, f.image_id): f.to_dict() for f in found}
+            done.append(str(made))
             say(done[-1])
-        except DermsegError as error:
-            failed.append((str(run_folder), str(error)))
-            say(f"failed: {run_folder}: {error}")
     if as_json:
-        print_json({"evaluations": done, **listed_failures(failed, "run")})
+        print_json(
+            {
+                "evaluations": done,
+                **listed_failures(failed, "run"),
+                "not_scored": list(failures.values()),
+                "images_without_mask": without_mask,
+            }
+        )
+    say_left_out(split, without_mask, list(failures.values()))
     if failed:
         raise typer.Exit(1)
