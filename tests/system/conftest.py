@@ -29,17 +29,31 @@ def browser() -> Iterator[Any]:
 
 
 class _Quiet(SimpleHTTPRequestHandler):
+    def __init__(self, *args: Any, moved: dict[str, str], **kwargs: Any) -> None:
+        self.moved = moved
+        super().__init__(*args, **kwargs)
+
+    def do_GET(self) -> None:
+        if self.path in self.moved:
+            self.send_response(301)
+            self.send_header("Location", self.moved[self.path])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            super().do_GET()
+
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
 
 
 @pytest.fixture
 def serve() -> Iterator[Any]:
-    """``serve(folder)`` gives the address of a local web server for it."""
+    """``serve(folder)`` gives the address of a local web server for it; `moved` are paths it redirects."""
     servers: list[ThreadingHTTPServer] = []
 
-    def start(folder: Path) -> str:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
+    def start(folder: Path, moved: dict[str, str] | None = None) -> str:
+        handler = partial(_Quiet, directory=str(folder), moved=moved or {})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         servers.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return f"http://127.0.0.1:{server.server_port}/"

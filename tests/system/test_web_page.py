@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,30 @@ WEB = Path(__file__).resolve().parents[2] / "web"
 
 
 @pytest.fixture(scope="module")
-def page_folder() -> Path:
-    """The built page."""
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``build()`` and ``build(bundle)`` give a folder with the built page."""
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed (apt-get install npm)")
     subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=WEB, check=True, capture_output=True)
-    subprocess.run(["npm", "run", "build"], cwd=WEB, check=True, capture_output=True)
-    return WEB / "dist"
+
+    def make(*bundle: Path) -> Path:
+        command = ["npm", "run", "build", "--", *bundle]
+        subprocess.run(command, cwd=WEB, check=True, capture_output=True)
+        return shutil.copytree(WEB / "dist", tmp_path_factory.mktemp("page") / "dist")
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def page_folder(build: Callable[..., Path]) -> Path:
+    """The page with the model that it has by itself."""
+    return build()
+
+
+@pytest.fixture(scope="module")
+def other_folder(build: Callable[..., Path]) -> Path:
+    """The page with another model."""
+    return build(Path(dermseg.__file__).parent / "bundles" / "default")
 
 
 def images(folder: Path, data: Path | None) -> list[Path]:
@@ -173,6 +191,31 @@ def test_the_camera_makes_room_and_says_what_to_do(
     page.get_by_role("button", name="Camera", exact=True).wait_for()
     assert mask.shape == (200, 300)
     page.close()
+
+
+def test_two_pages_of_one_server_keep_their_files(
+    browser: Any, serve: Any, page_folder: Path, other_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(page_folder, tmp_path / "fast")
+    shutil.copytree(other_folder, tmp_path / "fast" / "-other")  # one inside of the other
+    address = serve(tmp_path) + "fast/"
+    context = browser.new_context()
+    page = context.new_page()
+    for part in ("", "-other/"):
+        open_offline(page, address + part)
+    context.set_offline(True)
+    for part, name in (("", "fast"), ("-other/", "default")):
+        page.goto(address + part)
+        page.wait_for_selector("body[data-state=ready]")
+        assert page.inner_text("#model").split()[0] == name
+    context.close()
+
+
+def open_offline(page: Any, address: str) -> None:
+    """Open the page and wait until it has its own files."""
+    page.goto(address)
+    page.wait_for_selector("body[data-state=ready]")
+    page.wait_for_selector("body[data-offline=ready]")
 
 
 def fast_mask(page_folder: Path, path: Path) -> np.ndarray:
