@@ -45,6 +45,6 @@ const hash = createHash("sha256");
 for (const name of files) hash.update(name).update(readFileSync(join(out, name)));
 const worker = readFileSync(join(out, "sw.js"), "utf8")
   .replace("__VERSION__", hash.digest("hex").slice(0, 16))
-  .replace("__FILES__", JSON.stringify(["./", ...files]));
+  .replace("__FILES__", JSON.stringify(files.map((name) => (name === "index.html" ? "./" : name))));
 writeFileSync(join(out, "sw.js"), worker);
 console.log(`dist/: ${files.length + 1} files, model ${card.name} ${card.version}`);

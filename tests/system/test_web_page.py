@@ -211,6 +211,21 @@ def test_two_pages_of_one_server_keep_their_files(
     context.close()
 
 
+@pytest.mark.parametrize(("path", "target"), [("/index.html", "/"), ("/", "/index.html")])
+def test_the_page_opens_again_where_a_server_redirects(
+    browser: Any, serve: Any, page_folder: Path, path: str, target: str
+) -> None:
+    address = serve(page_folder, moved={path: target})
+    context = browser.new_context()
+    page = context.new_page()
+    open_offline(page, address)
+    context.set_offline(True)
+    for name in ("", "index.html", "index.html?from=home"):
+        page.goto(address + name)
+        page.wait_for_selector("body[data-state=ready]")
+    context.close()
+
+
 def open_offline(page: Any, address: str) -> None:
     """Open the page and wait until it has its own files."""
     page.goto(address)

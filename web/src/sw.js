@@ -19,5 +19,10 @@ self.addEventListener("fetch", (event) => {
 
 async function answer(request) {
   const cache = await caches.open(CACHE);
-  return (await cache.match(request, { ignoreSearch: true })) ?? fetch(request);
+  const { origin, pathname } = new URL(request.url);
+  const wanted = origin + pathname === `${self.registration.scope}index.html` ? "./" : request;
+  const hit = await cache.match(wanted, { ignoreSearch: true });
+  if (!hit) return fetch(request);
+  // servers send index.html to ./ or the other way, and what was redirected is refused to a navigation
+  return hit.redirected ? new Response(hit.body, hit) : hit;
 }
