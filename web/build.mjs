@@ -43,7 +43,9 @@ for (const name of ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-
 const files = readdirSync(out).filter((name) => name !== "sw.js").sort();
 const hash = createHash("sha256");
 for (const name of files) hash.update(name).update(readFileSync(join(out, name)));
+const [, policy] = readFileSync(join(out, "index.html"), "utf8").match(/"Content-Security-Policy" content="([^"]+)"/);
 const worker = readFileSync(join(out, "sw.js"), "utf8")
+  .replace("__POLICY__", policy)
   .replace("__VERSION__", hash.digest("hex").slice(0, 16))
   .replace("__FILES__", JSON.stringify(files.map((name) => (name === "index.html" ? "./" : name))));
 writeFileSync(join(out, "sw.js"), worker);

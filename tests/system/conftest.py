@@ -29,8 +29,8 @@ def browser() -> Iterator[Any]:
 
 
 class _Quiet(SimpleHTTPRequestHandler):
-    def __init__(self, *args: Any, moved: dict[str, str], **kwargs: Any) -> None:
-        self.moved = moved
+    def __init__(self, *args: Any, moved: dict[str, str], headers: dict[str, str], **kwargs: Any) -> None:
+        self.moved, self.more = moved, headers
         super().__init__(*args, **kwargs)
 
     def do_GET(self) -> None:
@@ -42,17 +42,27 @@ class _Quiet(SimpleHTTPRequestHandler):
         else:
             super().do_GET()
 
+    def end_headers(self) -> None:
+        for name, value in self.more.items():
+            self.send_header(name, value)
+        super().end_headers()
+
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
 
 
 @pytest.fixture
 def serve() -> Iterator[Any]:
-    """``serve(folder)`` gives the address of a local web server for it; `moved` are paths it redirects."""
+    """``serve(folder)`` gives the address of a local web server for it.
+
+    `moved` are paths that it redirects, `headers` go with all it sends.
+    """
     servers: list[ThreadingHTTPServer] = []
 
-    def start(folder: Path, moved: dict[str, str] | None = None) -> str:
-        handler = partial(_Quiet, directory=str(folder), moved=moved or {})
+    def start(
+        folder: Path, moved: dict[str, str] | None = None, headers: dict[str, str] | None = None
+    ) -> str:
+        handler = partial(_Quiet, directory=str(folder), moved=moved or {}, headers=headers or {})
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         servers.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -224,6 +225,37 @@ def test_the_page_opens_again_where_a_server_redirects(
         page.goto(address + name)
         page.wait_for_selector("body[data-state=ready]")
     context.close()
+
+
+def test_the_pixels_cannot_leave_the_worker(
+    browser: Any, serve: Any, page_folder: Path, tmp_path: Path
+) -> None:
+    """At the first visit the documented header keeps them, later the page's own copy does without it."""
+    policy = re.search(r"^Content-Security-Policy: (.*)", (WEB.parent / "docs/web.md").read_text(), re.M)
+    assert policy is not None and f'content="{policy[1]}"' in (WEB / "src/index.html").read_text()
+    isolated = {
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Embedder-Policy": "require-corp",
+    }
+    path = tmp_path / "a.png"
+    Image.fromarray(synthesize(45, (200, 300))[0]).save(path)
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = serve(tmp_path / "elsewhere", headers={"Cross-Origin-Resource-Policy": "cross-origin"})
+    ask = "url => fetch(url, { mode: 'no-cors' }).then(() => 'went out', () => 'refused')"
+    for headers in ({}, {"Content-Security-Policy": policy[1], **isolated}):
+        context = browser.new_context()
+        page = context.new_page()
+        page.on("pageerror", lambda error: pytest.fail(str(error)))
+        open_offline(page, serve(page_folder, headers=headers))
+        for visit in ("first", "second"):
+            assert page.evaluate("crossOriginIsolated") == bool(headers)
+            assert outline(page, path, tmp_path).any()
+            if headers or visit == "second":
+                [worker] = [worker for worker in page.workers if worker.url.endswith("/worker.js")]
+                assert worker.evaluate(ask, elsewhere) == "refused"
+            page.reload()
+            page.wait_for_selector("body[data-state=ready]")
+        context.close()
 
 
 def open_offline(page: Any, address: str) -> None:

@@ -3,6 +3,7 @@
 const OURS = `dermseg ${self.registration.scope} `;
 const CACHE = `${OURS}__VERSION__`;
 const FILES = __FILES__;
+const POLICY = "__POLICY__"; // that of index.html, which does not hold in the page's threads: they have the pixels
 
 self.addEventListener("install", (event) => {
   const fresh = FILES.map((file) => new Request(file, { cache: "reload" })); // none left over from an older page
@@ -23,6 +24,10 @@ async function answer(request) {
   const wanted = origin + pathname === `${self.registration.scope}index.html` ? "./" : request;
   const hit = await cache.match(wanted, { ignoreSearch: true });
   if (!hit) return fetch(request);
+  const thread = request.destination === "worker";
   // servers send index.html to ./ or the other way, and what was redirected is refused to a navigation
-  return hit.redirected ? new Response(hit.body, hit) : hit;
+  if (!thread && !hit.redirected) return hit;
+  const copy = new Response(hit.body, hit);
+  if (thread) copy.headers.append("Content-Security-Policy", POLICY);
+  return copy;
 }
