@@ -258,6 +258,21 @@ def test_the_pixels_cannot_leave_the_worker(
         context.close()
 
 
+def test_masks_of_large_images_have_their_size(
+    browser: Any, serve: Any, page_folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "large.jpg"
+    Image.fromarray(synthesize(46, (250, 400))[0]).resize((8000, 5000)).save(path)
+    page = browser.new_page()
+    page.goto(serve(page_folder))
+    mask = outline(page, path, tmp_path)
+    assert page.inner_text("#message").startswith("large.jpg is large; it is analysed at 6197 x 3873.")
+    assert dice(mask, fast_mask(page_folder, path)) >= 0.99
+    with Image.open(tmp_path / "mask.png") as image:
+        assert image.mode == "L" and set(image.histogram()[1:-1]) == {0}
+    page.close()
+
+
 def open_offline(page: Any, address: str) -> None:
     """Open the page and wait until it has its own files."""
     page.goto(address)

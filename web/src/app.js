@@ -16,7 +16,9 @@ worker.onmessage = ({ data }) => {
     showThreshold(data.threshold);
     if (!shown) document.body.dataset.state = "ready";
   } else if (data.kind === "mask") {
-    saveMask(data).catch((error) => say(`The mask could not be saved: ${error.message}`));
+    saveMask(data);
+  } else if (data.kind === "unsaved") {
+    say(`The mask of ${data.size.join(" x ")} pixels could not be saved: ${data.message}. dermseg segment saves it.`);
   } else if (data.kind === "broken") {
     fail(`The model could not be loaded. ${BROWSERS} (${data.message})`);
   } else if (data.turn !== turn) {
@@ -88,7 +90,7 @@ async function show(blob, name) {
 function analyse(bitmap, name) {
   const scale = Math.min(1, Math.sqrt(MAX_PIXELS / (bitmap.width * bitmap.height)));
   const width = Math.max(1, Math.round(bitmap.width * scale)), height = Math.max(1, Math.round(bitmap.height * scale));
-  if (scale < 1) say(`${name} is large; it is analysed at ${width} x ${height}.`);
+  if (scale < 1) say(`${name} is large; it is analysed at ${width} x ${height}. The mask has the image's size.`);
   const scratch = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   layOnWhite(scratch, bitmap, width, height);
   const { data } = scratch.getImageData(0, 0, width, height);
@@ -98,7 +100,8 @@ function analyse(bitmap, name) {
   busy = true;
   canvas.ariaLabel = `${name} with the outline of the lesion`;
   draw();
-  worker.postMessage({ kind: "image", turn: ++turn, pixels: data, width, height, threshold }, [data.buffer]);
+  const image = { pixels: data, width, height, size: [bitmap.width, bitmap.height] };
+  worker.postMessage({ kind: "image", turn: ++turn, threshold, ...image }, [data.buffer]);
 }
 
 // What is transparent is white, as on the command line.
@@ -133,16 +136,9 @@ function draw() {
   }
 }
 
-async function saveMask({ mask, width, height, name }) {
-  const image = new ImageData(width, height);
-  for (let i = 0; i < mask.length; i++) {
-    image.data.fill(mask[i] * 255, 4 * i, 4 * i + 3);
-    image.data[4 * i + 3] = 255;
-  }
-  const target = new OffscreenCanvas(width, height);
-  target.getContext("2d").putImageData(image, 0, 0);
+function saveMask({ png, name }) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(await target.convertToBlob({ type: "image/png" }));
+  link.href = URL.createObjectURL(png);
   link.download = `${name.replace(/\.[^.]*$/, "")}_segmentation.png`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);

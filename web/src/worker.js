@@ -1,6 +1,7 @@
 // The network in a thread of its own, so that the page never freezes.
 import * as ort from "./ort.wasm.min.mjs";
 import { clean, confidence, maskAt, outline, toInput } from "./lesion.js";
+import { maskPng } from "./png.js";
 
 ort.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
 ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, 4) : 1;
@@ -34,23 +35,25 @@ async function answer({ kind, turn, name, threshold, ...image }) {
     if (!last) return;
     const found = clean(last.logits, last.w, last.h, card.postprocessing, threshold);
     if (kind !== "mask") return post(card, found, turn);
-    const mask = maskAt(found, last.width, last.height);
-    postMessage({ kind, name, mask, width: last.width, height: last.height }, [mask.buffer]);
+    const [width, height] = last.size;
+    postMessage({ kind, name, png: await maskPng(maskAt(found, width, height), width, height) });
   } catch (error) {
+    if (kind === "mask") return postMessage({ kind: "unsaved", size: last.size, message: String(error.message ?? error) });
     postMessage({ kind: "failed", turn, message: String(error.message ?? error) });
   }
 }
 
-async function run(card, session, { pixels, width, height }) {
+// `size` [width, height] is the image's own, of which large ones are analysed reduced: masks have it.
+async function run(card, session, { pixels, width, height, size }) {
   const p = card.preprocessing, begin = performance.now();
   const input = new ort.Tensor("float32", toInput(pixels, width, height, p), [1, 3, p.height, p.width]);
   const result = await session.run({ [p.input_name]: input });
   const { data, dims } = result[p.output_name];
-  return { logits: data, h: dims[2], w: dims[3], width, height, milliseconds: performance.now() - begin };
+  return { logits: data, h: dims[2], w: dims[3], size, milliseconds: performance.now() - begin };
 }
 
 function post(card, found, turn) {
-  const mask = maskAt(found, Math.min(last.width, 512), Math.min(last.height, 512));
+  const mask = maskAt(found, ...last.size.map((side) => Math.min(side, 512)));
   const inside = mask.reduce((sum, v) => sum + v, 0) / mask.length;
   postMessage({
     kind: "result",
