@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -270,6 +271,36 @@ def test_masks_of_large_images_have_their_size(
     assert dice(mask, fast_mask(page_folder, path)) >= 0.99
     with Image.open(tmp_path / "mask.png") as image:
         assert image.mode == "L" and set(image.histogram()[1:-1]) == {0}
+    page.close()
+
+
+def test_of_several_maps_the_first_one_counts(
+    browser: Any, serve: Any, build: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """A second map that is lesion where the first one is not."""
+    onnx = pytest.importorskip("onnx")
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    network = onnx.load(bundle / "model.onnx")
+    weight = onnx.numpy_helper.to_array(network.graph.initializer[0])
+    network.graph.initializer[0].CopyFrom(
+        onnx.numpy_helper.from_array(np.concatenate([weight, -weight]), "weight")
+    )
+    network.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 2
+    data = network.SerializeToString()
+    (bundle / "model.onnx").write_bytes(data)
+    card = json.loads((bundle / "card.json").read_text())
+    card["variants"]["fp32"] |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    card["postprocessing"]["min_area_fraction"] = 0
+    (bundle / "card.json").write_text(json.dumps(card))
+    page = browser.new_page()
+    page.goto(serve(build(bundle)))
+    for name, grey in (("dark.png", 40), ("bright.png", 250)):
+        picture = np.full((90, 120, 3), 250, np.uint8)
+        picture[30:60, 40:80] = grey
+        Image.fromarray(picture).save(tmp_path / name)
+        mask = outline(page, tmp_path / name, tmp_path)
+        assert (mask == dermseg.load_model(bundle).segment(tmp_path / name).mask).mean() >= 0.99
+        assert (page.inner_text("#area") == "no lesion found") == (grey == 250) == (not mask.any())
     page.close()
 
 

@@ -49,7 +49,8 @@ async function run(card, session, { pixels, width, height, size }) {
   const input = new ort.Tensor("float32", toInput(pixels, width, height, p), [1, 3, p.height, p.width]);
   const result = await session.run({ [p.input_name]: input });
   const { data, dims } = result[p.output_name];
-  return { logits: data, h: dims[2], w: dims[3], size, milliseconds: performance.now() - begin };
+  const [, , h, w] = dims; // of several maps the first one counts
+  return { logits: data.subarray(0, h * w), h, w, size, milliseconds: performance.now() - begin };
 }
 
 function post(card, found, turn) {
