@@ -104,6 +104,8 @@ docker-lint: $(READY) ## Check Dockerfile and compose.yaml
 	@$(IN_VENV) hadolint Dockerfile
 	@$(IN_VENV) check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 
-clean: ## Remove what the targets made
-	rm -rf .demo .venv-test build dist
+# dist/ may hold a bundle that 'make model DATA=...' trained for hours: only packages go from there.
+clean: ## Remove what the targets made, except bundles
+	rm -rf .demo .venv-test build web/dist web/node_modules
+	rm -f dist/dermseg-*.whl dist/dermseg-*.tar.gz
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

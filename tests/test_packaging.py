@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -168,3 +169,16 @@ def test_constraints_hold_a_plain_version_for_every_requirement() -> None:
     wanted += document["dependency-groups"]["dev"]
     names = {wish.partition(">")[0].lower().replace("_", "-") for wish in wanted}
     assert names <= pinned
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_clean_keeps_a_trained_bundle(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    made = ["dist/dermseg-1.whl", "dist/dermseg-1.tar.gz", "web/dist/a", "web/node_modules/a", "build/a"]
+    kept = ["dist/isic/card.json", "dist/isic.zip", "web/src/a"]
+    for name in made + kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == {"Makefile", *kept}
