@@ -304,6 +304,29 @@ def test_of_several_maps_the_first_one_counts(
     page.close()
 
 
+def test_an_update_is_said(
+    browser: Any, serve: Any, page_folder: Path, other_folder: Path, tmp_path: Path
+) -> None:
+    address = serve(tmp_path / "page")
+    shutil.copytree(page_folder, tmp_path / "page")
+    context = browser.new_context()
+    page = context.new_page()
+    open_offline(page, address)
+    page.reload()
+    page.wait_for_selector("body[data-state=ready]")
+    assert not page.is_visible("#update"), "nothing has changed"
+    shutil.rmtree(tmp_path / "page")
+    shutil.copytree(other_folder, tmp_path / "page")
+    page.reload()
+    page.wait_for_selector("body[data-state=ready]")
+    assert page.inner_text("#model").split()[0] == "fast"
+    page.get_by_text("A new version is ready.").wait_for()
+    page.click("#reload")
+    page.locator("#model", has_text="default").wait_for()
+    assert not page.is_visible("#update")
+    context.close()
+
+
 def open_offline(page: Any, address: str) -> None:
     """Open the page and wait until it has its own files."""
     page.goto(address)

@@ -206,7 +206,13 @@ addEventListener("paste", (event) => {
   const file = event.clipboardData.files[0];
   if (file) show(file, file.name || "pasted.png");
 });
+$("reload").onclick = () => location.reload();
 if ("serviceWorker" in navigator) {
+  let controlled = Boolean(navigator.serviceWorker.controller); // not yet at the first visit: nothing older is on show
+  navigator.serviceWorker.oncontrollerchange = () => {
+    $("update").hidden = !controlled;
+    controlled = true;
+  };
   navigator.serviceWorker.register("sw.js").then(() => navigator.serviceWorker.ready)
     .then(() => (document.body.dataset.offline = "ready"), () => {});
 }
