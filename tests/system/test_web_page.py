@@ -152,6 +152,18 @@ def test_transparent_pixels_are_white_as_on_the_command_line(
     page.close()
 
 
+def test_an_alpha_channel_that_hides_everything_is_left_out(
+    browser: Any, serve: Any, page_folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "hidden.png"
+    picture, _, _ = synthesize(41, (300, 400))
+    Image.fromarray(np.dstack([picture, np.zeros((300, 400), np.uint8)])).save(path)
+    page = browser.new_page()
+    page.goto(serve(page_folder))
+    assert dice(outline(page, path, tmp_path), fast_mask(page_folder, path)) >= 0.999
+    page.close()
+
+
 def test_answers_belong_to_the_image_on_show(
     browser: Any, serve: Any, page_folder: Path, tmp_path: Path
 ) -> None:
@@ -314,7 +326,9 @@ def test_an_update_is_said(
     context = browser.new_context()
     page = context.new_page()
     open_offline(page, address)
-    page.evaluate("new Promise((done) => setInterval(() => navigator.serviceWorker.controller && done(), 50))")
+    page.evaluate(
+        "new Promise((done) => setInterval(() => navigator.serviceWorker.controller && done(), 50))"
+    )
     assert not page.is_visible("#update"), "nothing has changed"
     new = shutil.copytree(other_folder, tmp_path / "new-page")
     later = time.time() + 60

@@ -1,4 +1,6 @@
 // The page: takes an image or camera frames, hands the pixels to the worker, draws the outline.
+import { isHidden, uncovered } from "./hidden.js";
+
 const $ = (id) => document.getElementById(id);
 const MAX_PIXELS = 24e6; // larger images are analysed reduced, and the page says so
 
@@ -77,6 +79,15 @@ async function show(blob, name) {
     bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   } catch {
     if (mine === turn) fail(`${name} is not an image this browser can read. Save it as JPEG or PNG and open it again.`);
+    return;
+  }
+  try {
+    if (mine === turn && isHidden(bitmap)) {
+      bitmap.close();
+      bitmap = await uncovered(blob);
+    }
+  } catch (error) {
+    if (mine === turn) fail(`Everything in ${name} is transparent. Save it without transparency and open it again. (${error.message})`);
     return;
   }
   if (mine !== turn) return bitmap.close(); // another one was opened meanwhile
