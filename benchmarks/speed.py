@@ -12,8 +12,9 @@
   ``1 / (1/decode + 1/network + 1/write)``, each part measured alone on all CPUs in the same run: once over
   the images in a new process, as the command is one, and once more there, when memory and threads are warm.
 
-Writes ``results/speed.json`` and the tables of ``docs/performance.md``. ``--bundles`` leaves the first table,
-which takes most of the time, as it is and measures the second one again.
+Writes ``results/speed.json`` and the tables of ``docs/performance.md``; on a CPU with AMX, whose ratios are
+others, ``results/speed-amx.json`` and tables of their own. ``--bundles`` leaves the first table, which takes
+most of the time, as it is and measures the second one again.
 
     python benchmarks/speed.py [--quick] [--bundles]
 """
@@ -53,7 +54,6 @@ from dermseg.inference.threads import available_cpus
 from dermseg.models import build_model
 from throughput import NATIVE, run_segment
 
-RESULT = RESULTS / "speed.json"
 AVERAGED, TTA = "default", "default --tta"  # the most accurate choice that there is
 SIZES = (256, 512)
 PEERS = ("unet", "unetpp")
@@ -336,12 +336,12 @@ def in_short(result: dict[str, Any]) -> str:
     times = f"{rates['default', ORT] / slow:.1f} times the images/s of the U-Net in eager fp32"
     for (name, runtime), rate in rates.items():
         if name == "default" and runtime.startswith(OPENVINO):
-            amx = ", with AMX" if "AMX" in result["machine"]["vectors"] and "bf16" in runtime else ""
-            times += f" (in {runtime}{amx}: {rate / slow:.1f} times)"
+            times += f" ({rate / slow:.1f} in {runtime})"
     default, fast = (result["bundles"][name] for name in ("default", "fast"))
     faster = fast["network_images_per_second"] / default["network_images_per_second"]
     return (
-        "Network only (`benchmarks/speed.py`, [performance](docs/performance.md)): "
+        f"Network only on an {result['machine']['cpu']} ({result['machine']['vectors']}; "
+        "`benchmarks/speed.py`, [performance](docs/performance.md)): "
         f"at 256 px the default has {times}; "
         f"`fast` at its own {fast['input']} px has {faster:.2f} times those of the default "
         f"at its {default['input']}."
@@ -367,8 +367,10 @@ def main() -> None:
     bundles = [load_model(name) for name in names]
     own = at_own_size(bundles, rounds)
     about = describe()
+    kind = "-amx" if "AMX" in about["machine"]["vectors"] else ""
+    stored = RESULTS / f"speed{kind}.json"
     if args.bundles:
-        kept = json.loads(RESULT.read_text(encoding="utf-8"))
+        kept = json.loads(stored.read_text(encoding="utf-8"))
         date, network = kept["network_date"], kept["network"]
     else:
         batches = [1] if args.quick else [1, 2, 4, 8]
@@ -397,9 +399,9 @@ def main() -> None:
     text = tables(result)
     print(text)
     if not args.quick:
-        save(result, RESULT)
-        write_section(PAGE, "speed", text)
-        write_section(ROOT / "README.md", "network", in_short(result))
+        save(result, stored)
+        write_section(PAGE, f"speed{kind}", text)
+        write_section(ROOT / "README.md", f"network{kind}", in_short(result))
 
 
 if __name__ == "__main__":
