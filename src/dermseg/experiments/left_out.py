@@ -12,7 +12,7 @@ from dermseg.data.splits import image_name
 from dermseg.errors import ConfigError
 from dermseg.evaluation.evaluate import select_split
 from dermseg.experiments.settled import DONE, evaluation_folder
-from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig
+from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, indexes_of
 from dermseg.training.checkpoint import CONFIG
 from dermseg.training.config import RunConfig, expand, load_config
 
@@ -28,7 +28,7 @@ def check_left_out(suite: SuiteConfig, cell: Cell, config: RunConfig) -> None:
     tests = [test for test in suite.evaluate if test.index]
     if cell.fold is None or not tests:
         return
-    indexes = {expand(source.index).absolute() for source in (*config.data.train, *config.data.val)}
+    indexes = indexes_of((*config.data.train, *config.data.val))
     folded = [row for index in indexes for row in read_index(index) if row.split != EXCLUDED]
     for test in tests:
         met, total = _images_met(test, folded)

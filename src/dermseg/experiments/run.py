@@ -25,7 +25,15 @@ from dermseg.experiments.settled import (
     one_or_all,
 )
 from dermseg.experiments.subsets import fold_index, fraction_index
-from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, cells, run_config, tested_indexes
+from dermseg.experiments.suite import (
+    Cell,
+    SuiteConfig,
+    TestConfig,
+    cells,
+    indexes_of,
+    run_config,
+    tested_indexes,
+)
 from dermseg.files import write_json
 from dermseg.training.check import check_run
 from dermseg.training.checkpoint import BEST, CONFIG
@@ -113,7 +121,7 @@ def _train(
 def _with_subsets(suite: SuiteConfig, cell: Cell, config: RunConfig, folder: Path) -> RunConfig:
     """The configuration with indexes of the cell's fraction or fold."""
     data = config.data.model_dump()
-    every = _indexes(config)
+    every = indexes_of((*config.data.train, *config.data.val))
     for part in ("train", "val"):
         for source in data[part]:
             index = expand(source["index"]).absolute()
@@ -124,12 +132,6 @@ def _with_subsets(suite: SuiteConfig, cell: Cell, config: RunConfig, folder: Pat
                 index = fraction_index(index, source["split"], cell.fraction, folder)
             source["index"] = str(index)
     return config.model_copy(update={"data": type(config.data).model_validate(data)})
-
-
-def _indexes(config: RunConfig) -> list[Path]:
-    """The indexes that a run trains and validates on, each once."""
-    sources = (*config.data.train, *config.data.val)
-    return list(dict.fromkeys(expand(source.index).absolute() for source in sources))
 
 
 def evaluate_run(folder: Path, test: TestConfig) -> Path:

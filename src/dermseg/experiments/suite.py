@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from dermseg.schema import Strict, check, read_yaml
-from dermseg.training.config import RunConfig, expand, load_config
+from dermseg.training.config import RunConfig, SourceConfig, expand, load_config
 
 FRACTION, FOLD = "fraction", "fold"
 
@@ -142,7 +142,12 @@ def tested_indexes(config: RunConfig, test: TestConfig) -> list[Path]:
     """The index that a run is evaluated on; all that it trains on, each once, where the test names none."""
     if test.index:
         return [expand(test.index).absolute()]
-    return list(dict.fromkeys(expand(source.index).absolute() for source in config.data.train))
+    return indexes_of(config.data.train)
+
+
+def indexes_of(sources: Iterable[SourceConfig]) -> list[Path]:
+    """Where the indexes of sources are, each once."""
+    return list(dict.fromkeys(expand(source.index).absolute() for source in sources))
 
 
 def cells(suite: SuiteConfig) -> Iterator[Cell]:

@@ -51,6 +51,18 @@ def check_mask(mask: NDArray[np.bool_]) -> None:
         )
 
 
+def as_bytes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The mask's own memory as ``uint8`` 0/1, the form OpenCV takes.
+
+    Raises
+    ------
+    MaskError
+        Not ``bool (H, W)`` with at least one pixel.
+    """
+    check_mask(mask)
+    return np.ascontiguousarray(mask).view(np.uint8)
+
+
 def check_frame(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
     """Refuse a mask that does not lie on an image of the same frame, at its size or another one.
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dermseg.images.check import check_mask
+from dermseg.images.check import as_bytes
 
 Points = npt.NDArray[np.float32]
 
@@ -52,9 +52,7 @@ def mask_to_polygons(mask: npt.NDArray[np.bool_], *, epsilon: float = 0.0) -> li
     MaskError
         Not ``bool (H, W)``.
     """
-    check_mask(mask)
-    grey = np.ascontiguousarray(mask).view(np.uint8)
-    found, hierarchy = cv2.findContours(grey, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    found, hierarchy = cv2.findContours(as_bytes(mask), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     if not found:
         return []
     children: dict[int, list[Points]] = {}

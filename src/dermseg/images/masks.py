@@ -18,7 +18,7 @@ from PIL import Image
 
 from dermseg.errors import ImageError, MaskError
 from dermseg.files import atomic_write
-from dermseg.images.check import check_mask
+from dermseg.images.check import as_bytes
 from dermseg.images.convert import orient
 from dermseg.images.decode import decode
 from dermseg.images.load import MAX_PIXELS, open_header, oriented_size
@@ -179,8 +179,7 @@ def encode_mask(mask: BoolMask) -> bytes:
     MaskError
         Not ``bool (H, W)``: of probabilities every one above 0 would be lesion.
     """
-    check_mask(mask)
-    grey = np.ascontiguousarray(mask).view(np.uint8) * np.uint8(255)
+    grey = as_bytes(mask) * np.uint8(255)
     options = [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
     if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # since OpenCV 4.11
         options += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]

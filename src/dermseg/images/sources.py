@@ -154,6 +154,14 @@ def as_source(value: ImageSource | Path | str) -> ImageSource:
     return ImageSource(printable_name(path.name) or "unnamed", path)
 
 
+def same_bytes(one: ImageSource, other: ImageSource) -> bool:
+    """Whether two files are copies of each other; what cannot be read is like nothing."""
+    try:
+        return one.read_bytes() == other.read_bytes()
+    except ImageError:
+        return False
+
+
 def is_url(text: str) -> bool:
     """Whether this is for fsspec, which ``--engine ray`` uses; a path of the local disk is not."""
     return bool(_URL.match(text))

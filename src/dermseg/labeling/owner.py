@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from dermseg.data.labelme import Annotation
 from dermseg.errors import ImageError
 from dermseg.images.names import typed_name
-from dermseg.images.sources import ImageSource, split_zip
+from dermseg.images.sources import ImageSource, same_bytes, split_zip
 from dermseg.images.zips import find_member
 
 # ``zip!member``, a field of its own: LabelMe keeps it, and finds the unpacked image by ``imagePath``.
@@ -101,10 +101,7 @@ def _same_content(one: ImageSource, other: ImageSource, *, quick: bool) -> bool:
     size = _size(one)
     if size is None or size != _size(other):
         return False
-    try:
-        return quick or one.read_bytes() == other.read_bytes()
-    except ImageError:
-        return False
+    return quick or same_bytes(one, other)
 
 
 def _size(source: ImageSource) -> int | None:

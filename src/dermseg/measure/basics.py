@@ -8,21 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.images.check import check_mask
+from dermseg.images.check import as_bytes
 
 Box = tuple[int, int, int, int]
-
-
-def as_bytes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The mask's own memory as ``uint8`` 0/1, the form OpenCV takes.
-
-    Raises
-    ------
-    MaskError
-        Not ``bool (H, W)`` with at least one pixel.
-    """
-    check_mask(mask)
-    return np.ascontiguousarray(mask).view(np.uint8)
 
 
 @dataclass(frozen=True)

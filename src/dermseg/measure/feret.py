@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.measure.basics import as_bytes
+from dermseg.images.check import as_bytes
 
 Floats = NDArray[np.float64]
 

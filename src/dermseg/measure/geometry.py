@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.errors import UsageError
-from dermseg.measure.basics import Box, as_bytes, describe
+from dermseg.images.check import as_bytes
+from dermseg.measure.basics import Box, describe
 from dermseg.measure.feret import feret
 from dermseg.measure.perimeter import perimeter
 from dermseg.measure.shape import describe_shape

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.measure.basics import as_bytes
+from dermseg.images.check import as_bytes
 
 _TOLERANCE_PX = 1.0
 

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dermseg.images.check import as_bytes
 from dermseg.images.resize import area_mean, fit
-from dermseg.measure.basics import as_bytes, describe
+from dermseg.measure.basics import describe
 from dermseg.measure.feret import center_hull, pixel_hull
 
 Floats = NDArray[np.float32]

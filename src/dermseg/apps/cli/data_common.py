@@ -71,6 +71,12 @@ def count_splits(rows: Sequence[IndexRow]) -> dict[str, int]:
     return dict(sorted(Counter(row.split or "unassigned" for row in rows).items()))
 
 
+def say_replaced(number: int) -> None:
+    """Say of how many images the index had rows already."""
+    if number:
+        say(f"{number} of them were in the index already; their rows were replaced")
+
+
 def leaks_json(leaks: Sequence[Leak]) -> list[dict[str, Any]]:
     return [{"group": x.group, "splits": list(x.splits), "images": list(x.images)} for x in leaks]
 

@@ -19,6 +19,7 @@ from dermseg.apps.cli.data_common import (
     may_write,
     progress,
     say_leaks,
+    say_replaced,
 )
 from dermseg.errors import DataError, UsageError
 
@@ -155,8 +156,7 @@ def import_(
         f"{len(imported.rejected)} left out; "
         f"{summary['images']} images in {summary['groups']} groups"
     )
-    if replaced:
-        say(f"{replaced} of them were in the index already; their rows were replaced")
+    say_replaced(replaced)
     if imported.proposals:
         say(
             f"{imported.proposals} outlines are a model's proposals that nobody has worked on, and were left "

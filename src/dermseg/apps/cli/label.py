@@ -18,7 +18,7 @@ from dermseg.apps.cli.common import (
     print_json,
     say,
 )
-from dermseg.apps.cli.data_common import JsonOption, OverwriteOption, may_write, progress
+from dermseg.apps.cli.data_common import JsonOption, OverwriteOption, may_write, progress, say_replaced
 from dermseg.apps.cli.label_simulate import simulate_
 from dermseg.errors import DataError, UsageError
 
@@ -219,8 +219,7 @@ def import_(
     replaced = len(old) + len(found.rows) - len(rows)
     write_index(group_rows(rows, None), output)
     say(f"{output}: {len(found.rows)} images; {found.proposals} untouched proposals were left out")
-    if replaced:
-        say(f"{replaced} of them were in the index already; their rows were replaced")
+    say_replaced(replaced)
     if json_:
         summary = {"imported": len(found.rows), "replaced": replaced, "proposals": found.proposals}
         print_json({"index": str(output), **summary})

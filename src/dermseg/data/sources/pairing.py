@@ -20,7 +20,7 @@ from dermseg.data.sources.base import (
     is_mask_path,
     lies_in,
 )
-from dermseg.errors import ImageError
+from dermseg.images.sources import same_bytes
 
 _PARTS = {"training": "train", "validation": "val", "test": "test", "test_v2": "test"}
 _TAKEN = "the same image id was found before"
@@ -75,14 +75,16 @@ def _join(
         Masks of one file name may be copies, too: one archive, and what was unpacked from it.
     """
     first, *others = images
-    if masks and any(_folder(other) != _folder(first) and not _same_bytes(first, other) for other in others):
+    if masks and any(
+        _folder(other) != _folder(first) and not same_bytes(first.source, other.source) for other in others
+    ):
         found.rejected.extend((image_id, entry, _TWO_IMAGES) for entry in (*images, *masks))
         return
     found.rejected.extend((image_id, other, _TAKEN) for other in others)
     kept: list[Entry] = []
     for mask in masks:
         twins = [one for one in kept if one.path.name == mask.path.name] if copies or others else []
-        if any(_same_bytes(one, mask) for one in twins):
+        if any(same_bytes(one.source, mask.source) for one in twins):
             found.rejected.append((image_id, mask, "the same mask was found before"))
         else:
             kept.append(mask)
@@ -95,13 +97,6 @@ def _folder(entry: Entry) -> tuple[Path, PurePosixPath]:
     if source.member is None:
         return source.path.absolute().parent, PurePosixPath()
     return source.path.absolute(), PurePosixPath(source.member).parent
-
-
-def _same_bytes(first: Entry, second: Entry) -> bool:
-    try:
-        return first.source.read_bytes() == second.source.read_bytes()
-    except ImageError:  # what cannot be read is like nothing
-        return False
 
 
 def _match(pattern: re.Pattern[str], entries: Iterable[Entry]) -> Iterator[tuple[str, str, Entry]]:

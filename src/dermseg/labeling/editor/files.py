@@ -123,7 +123,7 @@ def annotation_path(source: ImageSource, folder: Path | None) -> Path:
 def read_annotation(entry: Entry, folder: Path | None = None) -> Annotation | None:
     """What the image's annotation file holds, or that of another reader below ``folder``, be it of another
     image; None where there is no file."""
-    path = entry.annotation if folder is None else as_on_disk(annotation_path(entry.source, folder))
+    path = (entry if folder is None else _entry_below(entry, folder)).annotation
     try:
         return read_labelme(path.read_bytes(), path)
     except FileNotFoundError:
@@ -142,11 +142,16 @@ def read_second(entry: Entry, folder: Path) -> Annotation | None:
     DataError
         The file cannot be read, or belongs to another image.
     """
-    annotation = read_annotation(entry, folder)
+    theirs = _entry_below(entry, folder)
+    annotation = read_annotation(theirs)
     if annotation is None or is_proposal(annotation):
         return None
-    _check_own(annotation, Entry(entry.source, as_on_disk(annotation_path(entry.source, folder))))
+    _check_own(annotation, theirs)
     return annotation
+
+
+def _entry_below(entry: Entry, folder: Path) -> Entry:
+    return Entry(entry.source, as_on_disk(annotation_path(entry.source, folder)))
 
 
 def file_status(entry: Entry) -> Status | None:
