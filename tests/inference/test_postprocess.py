@@ -42,16 +42,13 @@ def plain_upsample(p: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.
     height=st.integers(1, 130),
     width=st.integers(1, 130),
     threshold=st.sampled_from([0.1, 0.5, 0.83]),
-    fast=st.booleans(),
 )
 def test_the_mask_is_the_upsampled_map_thresholded(
-    seed: int, height: int, width: int, threshold: float, fast: bool
+    seed: int, height: int, width: int, threshold: float
 ) -> None:
     p = blobs(seed, (32, 24))
     cleaned = pp.clean(p, RAW, threshold=threshold)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pp, "_PLAIN_PIXELS", 0 if fast else 1 << 40)
-        mask = pp.upsample_mask(cleaned, (height, width))
+    mask = pp.upsample_mask(cleaned, (height, width))
     expected = plain_upsample(p, (height, width))
     clear = np.abs(expected - threshold) > 1e-5  # what float32 can tell
     assert np.array_equal(mask[clear], (expected >= threshold)[clear])

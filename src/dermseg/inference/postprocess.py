@@ -36,8 +36,6 @@ Lesions = Literal["largest", "all"]
 Floats = NDArray[np.float32]
 
 MAX_LABELS = 255  # labels are uint8
-# Below this many output pixels one plain resize is faster than going cell row by cell row.
-_PLAIN_PIXELS = 5_500_000
 
 
 @dataclass(frozen=True)
@@ -151,32 +149,33 @@ def _select(mask: NDArray[np.uint8], min_fraction: float, limit: int) -> tuple[N
 def upsample_mask(cleaned: Cleaned, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Step 7: ``bool (H, W)``, without ever holding a float map of the image's size.
 
-    Only output rows and columns next to lesion nodes are computed, one row of cells at a time, so the
-    floats stay in the CPU's cache: 100 megapixels need one byte per pixel.
+    Where the nodes above and below, interpolated along x, are on one side of the threshold, so are the pixels
+    between them: whole rows are copied, and only the few pixels where the two differ are interpolated along
+    y. 100 megapixels need one byte per pixel.
     """
     height, width = size
     level = np.float32(cleaned.threshold)
-    if height * width <= _PLAIN_PIXELS:
-        return upsample(cleaned.map, size) >= level
     mask = np.zeros(size, np.bool_)
-    if not cleaned.count:
+    rows, _ = window(cleaned, size)
+    if rows.start == rows.stop:  # no lesion, or an output so coarse that no pixel meets it
         return mask
-    rows, columns = window(cleaned, size)
-    top, bottom, left, right = rows.start, rows.stop, columns.start, columns.stop
-    if top == bottom or left == right:  # an output coarser than the lesion is large: no pixel meets it
-        return mask
-    row, fraction = _positions(height, cleaned.map.shape[0])
+    inside = mask[rows]
+    position, fraction = _positions(height, cleaned.map.shape[0])
+    first = int(position[rows.start])
+    node = position[rows] - first
+    strip = np.ascontiguousarray(cleaned.map[first : first + int(node[-1]) + 2])
     # bilinear is two linear steps: along x here for the few rows of nodes, along y below
-    first = int(row[top])
-    strip = np.ascontiguousarray(cleaned.map[first : row[bottom - 1] + 2])
-    wide = upsample(strip, (len(strip), width))[:, left:right]
-    starts = np.flatnonzero(np.diff(row[top:bottom], prepend=-1)) + top
-    for a, b in zip(starts, [*starts[1:], bottom], strict=True):
-        node = row[a] - first
-        above, below = wide[node], wide[min(node + 1, len(wide) - 1)]
-        values = fraction[a:b, None] * (below - above)
-        values += above
-        np.greater_equal(values, level, out=mask[a:b, left:right])
+    wide = upsample(strip, (len(strip), width))
+    lesion = wide >= level
+    np.take(lesion, node, axis=0, out=inside, mode="clip")  # any other mode copies once more
+    before, column = np.divmod(np.flatnonzero(lesion[1:] != lesion[:-1]), width)
+    begin = np.searchsorted(node, np.arange(len(wide) + 1))  # the first output row after each row of nodes
+    times = np.diff(begin)[before]
+    row = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times - begin[before], times)
+    above, below = wide[before, column], wide[before + 1, column]
+    value = fraction[rows][row] * np.repeat(below - above, times)
+    value += np.repeat(above, times)
+    inside[row, np.repeat(column, times)] = value >= level
     return mask
 
 
