@@ -181,9 +181,7 @@ def encode_mask(mask: BoolMask) -> bytes:
     """
     grey = as_bytes(mask) * np.uint8(255)
     options = [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
-    if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # since OpenCV 4.11
-        options += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
-    return encode(".png", grey, options)
+    return encode(".png", grey, [*options, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE])
 
 
 def encode(extension: str, array: npt.NDArray[Any], options: list[int]) -> bytes:
