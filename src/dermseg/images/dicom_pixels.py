@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 JPEG = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
 JPEG_LS = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81))
 JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
+_PLAIN = frozenset(("1.2.840.10008.1.2", "1.2.840.10008.1.2.1"))  # little endian, not compressed
 _RLE = "1.2.840.10008.1.2.5"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 # Adobe marker with transform 0: three channels are RGB (Adobe Technical Note 5116, 1992).
@@ -196,13 +198,31 @@ def _to_bytes(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[
 
 def _segmentation(dataset: Dataset, header: Header) -> Image.Image:
     """The union of the frames of a segmentation: 0 or 255 if binary, 0 to 255 if fractional."""
-    from pydicom.pixels.utils import iter_pixels
-
     union = np.zeros((header.height, header.width), np.float64)
-    for frame in iter_pixels(dataset):
+    for frame in _frames(dataset, header):
         np.maximum(union, frame, out=union)
     top = float(dataset.get("MaximumFractionalValue") or 1) if header.bits > 1 else 1.0
     return Image.fromarray(np.clip(np.rint(union * (255.0 / top)), 0, 255).astype(np.uint8))
+
+
+def _frames(dataset: Dataset, header: Header) -> Iterator[npt.NDArray[Any]]:
+    """Each frame of a segmentation, ``(H, W)``.
+
+    Of one bit a pixel, frames follow each other without a gap (PS3.5 8.1.1) and may begin and end within a
+    byte: one by one, pydicom 3.0 takes too little of those.
+    """
+    from pydicom.pixels.utils import iter_pixels
+
+    if dataset.get("BitsAllocated") != 1 or transfer_syntax(dataset) not in _PLAIN:
+        yield from iter_pixels(dataset)
+        return
+    packed, size = np.frombuffer(dataset.PixelData, np.uint8), header.height * header.width
+    if 8 * packed.size < header.frames * size:
+        raise ImageError(f"the DICOM file has no {header.frames} whole frames: truncated or damaged")
+    for first in range(0, header.frames * size, size):
+        octets = packed[first // 8 : -(-(first + size) // 8)]
+        bits = np.unpackbits(octets, bitorder="little")[first % 8 : first % 8 + size]
+        yield bits.reshape(header.height, header.width)
 
 
 def _first_frame(dataset: Dataset, frames: int) -> bytes:
