@@ -46,6 +46,16 @@ def test_by_the_skin() -> None:
     assert found.exceeds is True and found.notes == ()
 
 
+def test_by_the_skin_of_a_photograph_with_uneven_pixels() -> None:
+    mask = np.zeros((100, 200), np.bool_)
+    mask[5:35, 5:65] = True
+    # rows twice as far apart as columns: a square, as the first is; pixels are made square before aligning
+    uneven, even, scale = measure_mask(mask, (0.04, 0.02)), reading(60), skin(math.sqrt(2))
+    found = change(even, uneven, scale)
+    assert (found.area, found.diameter) == (pytest.approx(0), pytest.approx(0))
+    assert change(uneven, even, skin(math.sqrt(0.5))).diameter == pytest.approx(0)
+
+
 @pytest.mark.parametrize(("side", "exceeds"), [(41, False), (42, False), (43, True), (37, True), (39, False)])
 def test_shrinking_exceeds_as_growing_does(side: int, exceeds: bool) -> None:
     assert change(reading(40), reading(side), skin(1.0), area_limit=0.11).exceeds is exceeds

@@ -154,7 +154,14 @@ def _ratios(
         return second.area_mm2 / first.area_mm2, second.feret_max_mm / first.feret_max_mm
     assert scale is not None
     area = second.area_px * scale**2 / first.area_px
-    return area, second.feret_max_px * scale / first.feret_max_px
+    return area, _square_diameter(second) * scale / _square_diameter(first)
+
+
+def _square_diameter(reading: Reading) -> float:
+    """The largest diameter in pixels; of uneven spacing in square ones of the same area, as the scale is."""
+    if reading.spacing_mm is None or reading.feret_max_mm is None:
+        return reading.feret_max_px
+    return reading.feret_max_mm / math.sqrt(math.prod(reading.spacing_mm))
 
 
 def _range(ratio: float, limit: float | None) -> tuple[float, float] | None:
