@@ -26,10 +26,12 @@ from dermseg.dicom.pseudonyms import Pseudonyms
 from dermseg.dicom.to_png import write_pngs
 from dermseg.dicom.write import to_bytes, write_objects
 from dermseg.errors import ImageError
+from dermseg.evaluation.score import read_mask
 from dermseg.images.decode import decode
 from dermseg.images.dicom import read_dataset
 from dermseg.images.load import load_image, open_header
 from dermseg.images.masks import load_mask
+from dermseg.images.sources import as_source
 from dermseg.inference.options import describe_model
 from dermseg.inference.outputs import DICOM_KINDS
 from dermseg.inference.predictor import Model, load_model
@@ -250,6 +252,9 @@ def test_several_lesions_and_none(
             assert validate(path) == []
     seg = segread(tmp_path / "1dicom-seg.dcm")
     assert np.array_equal(load_mask(tmp_path / "1dicom-seg.dcm"), several[1].mask)
+    for number, (_, result, _) in enumerate((blank, several)):
+        to_score = as_source(tmp_path / f"{number}dicom-seg.dcm")
+        assert np.array_equal(read_mask(to_score)[0], result.mask)
     labels = several[1].labels
     assert labels is not None and seg.number_of_segments == 2
     assert np.array_equal(np.argmax(seg.pixel_array, 0) + 1, np.where(labels == 2, 2, 1))

@@ -23,12 +23,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.errors import DermsegError, MaskError, UsageError
+from dermseg.errors import DermsegError, ImageError, MaskError, UsageError
 from dermseg.evaluation.evaluate import score_pair
 from dermseg.evaluation.table import Evaluation, Fact, Failure, ImageScore
 from dermseg.images import masks
+from dermseg.images.decode import decode
 from dermseg.images.find import find_images
-from dermseg.images.load import load_image
+from dermseg.images.load import load_image, open_header
 from dermseg.images.names import typed_name
 from dermseg.images.roles import mask_root
 from dermseg.images.sources import ImageSource
@@ -206,7 +207,7 @@ def read_mask(source: ImageSource) -> tuple[NDArray[np.bool_], list[str]]:
     ImageError
         It cannot be read.
     """
-    pixels = load_image(source).pixels
+    pixels = _pixels(source)
     grey = pixels[..., 0]
     is_grey = np.array_equal(grey, pixels[..., 1]) and np.array_equal(grey, pixels[..., 2])
     if is_grey and grey.max() > 128:
@@ -222,6 +223,17 @@ def read_mask(source: ImageSource) -> tuple[NDArray[np.bool_], list[str]]:
     if is_grey and loaded.mask.any():
         notes.append(f"its lesion has the value {grey.max()}; the official scorer would see an empty mask")
     return loaded.mask, notes
+
+
+def _pixels(source: ImageSource) -> NDArray[np.uint8]:
+    """A file as ``uint8 (H, W, 3)``, DICOM segmentations included, which are no photographs."""
+    try:
+        return load_image(source).pixels
+    except ImageError:
+        header = open_header(source)
+        if not header.mask_only:
+            raise
+        return np.repeat(np.asarray(decode(header), np.uint8)[..., None], 3, axis=2)
 
 
 def _is_single_file(path: Path) -> bool:
