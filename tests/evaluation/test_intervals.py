@@ -69,6 +69,7 @@ def test_equal_values_know_no_interval() -> None:
 
 def test_a_share_knows_patients() -> None:
     assert share_interval([1, 0, 0, 0, 1]) == wilson_interval(2, 5)
+    assert share_interval([0.5, 0.5, 0.5]) == wilson_interval(1.5, 3)  # readers who disagree
     assert share_interval([1, 0, 0], ["a", "a", "a"]) is None
     # no failure of twelve images of four patients: as of four
     assert share_interval([0] * 12, [i // 3 for i in range(12)]) == wilson_interval(0, 4)

@@ -181,7 +181,7 @@ def share_interval(hits: ArrayLike, clusters: Sequence[Hashable] | None = None) 
     n, m = array.size, sums.size
     share = float(array.mean())
     if m == n:
-        return wilson_interval(round(float(array.sum())), n)
+        return wilson_interval(min(float(array.sum()), n), n)
     if m < 2:
         return None
     if share in (0, 1):
