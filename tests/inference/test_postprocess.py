@@ -92,6 +92,15 @@ def test_two_lesions_have_two_labels_where_they_lie() -> None:
     assert np.bincount(labels.ravel())[1:] == pytest.approx([16 * 80, 16 * 36], rel=0.03)
 
 
+def test_a_lesion_between_the_pixels_leaves_no_gap_in_the_numbers() -> None:
+    p = np.zeros((24, 32), np.float32)
+    p[2:8, 3:13] = p[14:17, 22:26] = 0.9
+    p[11, 14:29] = 0.51  # larger than the third, and between two rows of so small an image
+    cleaned = pp.clean(p, RAW, lesions="all")
+    labels = pp.upsample_labels(cleaned, pp.upsample_mask(cleaned, (12, 16)))
+    assert cleaned.count == 3 and np.unique(labels).tolist() == [0, 1, 2]
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000))
 def test_filled_masks_have_no_holes_and_only_gain_enclosed_pixels(seed: int) -> None:

@@ -195,7 +195,7 @@ def window(cleaned: Cleaned, size: tuple[int, int]) -> tuple[slice, slice]:
 
 
 def upsample_labels(cleaned: Cleaned, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """``uint8 (H, W)``: the component of each pixel of ``mask``, 0 outside it."""
+    """``uint8 (H, W)``: the component of each pixel of ``mask``, 0 outside it; numbers without a gap."""
     nodes = cleaned.labels
     if cleaned.count <= 1:
         return mask.view(np.uint8).copy()
@@ -206,6 +206,12 @@ def upsample_labels(cleaned: Cleaned, mask: NDArray[np.bool_]) -> NDArray[np.uin
     column, _ = _positions(mask.shape[1], nodes.shape[1])
     labels: NDArray[np.uint8] = np.take(np.take(cells, column, axis=1), row, axis=0)
     labels *= mask.view(np.uint8)
+    held = np.flatnonzero(cv2.calcHist([labels], [0], None, [256], [0, 256]))
+    held = held[held > 0]
+    if len(held) and held[-1] > len(held):  # a node just above the threshold may lie between the pixels
+        numbers = np.zeros(256, np.uint8)
+        numbers[held] = np.arange(1, len(held) + 1)
+        labels = numbers[labels]
     return labels
 
 
