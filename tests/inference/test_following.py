@@ -18,6 +18,7 @@ from dermseg.inference.following import VIEW, Followed, Photograph, Visit, compa
 from dermseg.inference.predictor import Model, load_model
 from dermseg.measure.align import align
 from dermseg.measure.landmarks import Landmarks
+from dermseg.report.following import FollowingPage
 from dermseg.report.visit_pictures import draw_visits
 from dermseg.uncertainty.repeatability import Limits, Repeatability
 
@@ -85,6 +86,29 @@ def test_over_another_visit_where_the_first_cannot_be_recognised(model: Model, t
     over = follow(model, [first, between, last]).comparisons[1]
     assert (over.first, over.second) == (0, 2) and over.change.scale == pytest.approx(1, rel=0.01)
     assert over.change.area == pytest.approx(1.21 - 1, abs=0.06)
+
+
+def test_a_first_photograph_that_cuts_the_lesion_off_gives_way(model: Model, tmp_path: Path) -> None:
+    """All later sizes were unknown, whatever the later photographs showed."""
+    cut, whole, larger = (shot(tmp_path, name, r) for name, r in (("cut", 40), ("whole", 40), ("larger", 44)))
+    pixels = cv2.imread(cut.image.label)
+    cv2.imwrite(cut.image.label, pixels[:, : SIDE // 2 + 20])
+    farther = cv2.warpAffine(
+        cv2.imread(larger.image.label),
+        cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), 12, 0.9),
+        (SIDE, SIDE),
+        borderMode=cv2.BORDER_REFLECT,
+    )
+    cv2.imwrite(larger.image.label, farther)
+    found = follow(model, [cut, whole, cut, larger])
+    against_cut, cut_again, grown = found.comparisons
+    assert [(c.first, c.second) for c in found.comparisons] == [(0, 1), (1, 2), (1, 3)]
+    assert against_cut.change.area is None and against_cut.contrast is not None
+    assert cut_again.change.area is None and grown.change.area == pytest.approx(0.21, abs=0.06)
+    assert [picture.words[:18] for picture in draw_visits(found)][3] == "against whole.png:"
+    page = FollowingPage()
+    page.add(found)
+    assert "against whole.png, the first that shows all of the lesion" in page.render()
 
 
 def test_pixels_that_are_not_square(model: Model, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ class Visit:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A later photograph against the first usable one.
+    """A later photograph against the first usable one, see `follow`.
 
     Attributes
     ----------
@@ -143,7 +143,8 @@ def follow(
 ) -> Followed:
     """Measure photographs of one lesion and compare each with the first usable one.
 
-    A photograph that cannot be read is a failed visit, never the end.
+    Where the lesion reaches the edge of that one, its size is not known: the next that shows all of it takes
+    its place for those that follow. A photograph that cannot be read is a failed visit, never the end.
 
     Parameters
     ----------
@@ -163,11 +164,17 @@ def follow(
         if visit.usable and base is not None:
             alignment = _onto_first(visits, comparisons, base, visit)
             comparisons.append(compare(visits[base], visit, (base, number), known, alignment))
+            if _is_cut_off(visits[base]) and not _is_cut_off(visit):
+                base = number
         elif visit.usable:
             base = number
         visits.append(visit)
         progress()
     return Followed(photographs[0].lesion if photographs else "", tuple(visits), tuple(comparisons))
+
+
+def _is_cut_off(visit: Visit) -> bool:
+    return visit.reading is not None and visit.reading.touches_border
 
 
 def look(model: Model, photograph: Photograph) -> Visit:
@@ -224,7 +231,7 @@ def _squared(size: tuple[int, int], spacing_mm: tuple[float, float] | None) -> t
 def _onto_first(
     visits: Sequence[Visit], comparisons: Sequence[Comparison], base: int, visit: Visit
 ) -> Alignment | None:
-    """How a visit lies on the first usable one: directly, else over the latest one that leads there."""
+    """How a visit lies on visit ``base``: directly, else over the latest one that leads there."""
     marks, first = visit.marks, visits[base].marks
     assert marks is not None and first is not None
     direct = align(first, marks)
@@ -232,7 +239,12 @@ def _onto_first(
         return direct
     for earlier in reversed(comparisons):
         between = visits[earlier.second].marks
-        if earlier.alignment is None or earlier.alignment.scale is None or between is None:
+        if (
+            earlier.first != base
+            or earlier.alignment is None
+            or earlier.alignment.scale is None
+            or between is None
+        ):
             continue
         link = align(between, marks)
         if link is not None and (found := chain(earlier.alignment, link)) is not None:

@@ -123,7 +123,7 @@ def _row(followed: Followed, last: Comparison | None) -> list[str]:
         DASH if change.diameter is None else signed_percent(change.diameter),
         {"spacing": "millimetres", "skin": "skin", None: DASH}[change.scale_from],
         _contrast(last.contrast),
-        _remark([*change.notes, *_not_compared(followed)]),
+        _remark([*change.notes, *_another_first(followed, last), *_not_compared(followed)]),
     ]
 
 
@@ -132,6 +132,13 @@ def _contrast(found: ContrastChange | None) -> str:
         return DASH
     marked = ("<b>", "</b>") if found.exceeds else ("", "")
     return signed(found.change).join(marked)
+
+
+def _another_first(followed: Followed, last: Comparison) -> list[str]:
+    """Which photograph counts as the first, where it is not the first usable one."""
+    if last.first == followed.comparisons[0].first:
+        return []
+    return [f"against {short_name(followed.visits[last.first])}, the first that shows all of the lesion"]
 
 
 def _not_compared(followed: Followed) -> list[str]:

@@ -33,8 +33,11 @@ def draw_visits(followed: Followed) -> Iterator[VisitPicture]:
     for number, visit in enumerate(followed.visits):
         if visit.view is None or visit.lesion is None:
             continue
-        first = followed.visits[base] if base is not None else None
-        panel, words = _panel(visit, first, against.get(number), number == base)
+        found = against.get(number)
+        first = None if base is None else followed.visits[base if found is None else found.first]
+        panel, words = _panel(visit, first, found, number == base)
+        if found is not None and found.first != base and first is not None:
+            words = f"against {short_name(first)}: {words}"
         taken = visit.photograph.taken
         title = short_name(visit) + (f", {taken.isoformat()}" if taken else "")
         yield VisitPicture(draw_panel(panel, _SIDE), title, words)
