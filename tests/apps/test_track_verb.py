@@ -87,10 +87,21 @@ def test_a_table_of_lesions(visits: Path, tmp_path: Path, tiny_bundle: Path, run
     assert again == 2 and "--overwrite" in err
 
 
+def test_one_spacing_for_photographs_of_several_sizes_is_remarked(
+    tmp_path: Path, tiny_bundle: Path, run: Run
+) -> None:
+    """One of them was made smaller: by the spacing the lesion has shrunk to a quarter."""
+    first, second = draw(tmp_path / "1.png", 40), draw(tmp_path / "2.png", 40)
+    cv2.imwrite(str(second), cv2.resize(cv2.imread(str(second)), None, fx=0.5, fy=0.5))
+    _, _, err = run("track", first, second, "--model", tiny_bundle, "--spacing-mm", "0.1")
+    assert "one spacing for photographs of 2 sizes in pixels" in err
+
+
 def test_photographs_of_one_lesion_in_the_order_given(tmp_path: Path, tiny_bundle: Path, run: Run) -> None:
     first, second = draw(tmp_path / "z" / "mole.png", 40), draw(tmp_path / "a" / "mole.png", 44)
-    code, out, _ = run("track", first, second, "--model", tiny_bundle, "--spacing-mm", "0.1", "--json")
+    code, out, err = run("track", first, second, "--model", tiny_bundle, "--spacing-mm", "0.1", "--json")
     found = json.loads(out)
+    assert "one spacing" not in err
     assert code == 0 and (found["lesions"], found["photographs"], found["failed"]) == (1, 2, 0)
     (change,) = found["changes"]
     assert change["area_change"] == pytest.approx(0.21, abs=0.04) and change["scale_from"] == "spacing"

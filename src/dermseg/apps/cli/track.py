@@ -84,19 +84,25 @@ def track(
     from dermseg.report.following import FollowingPage
 
     lesions = list(_lesions(inputs))
-    if spacing_mm is not None:
-        spacing = parse_spacing(spacing_mm)
+    spacing = None if spacing_mm is None else parse_spacing(spacing_mm)
+    if spacing is not None:
         lesions = [[replace(one, spacing_mm=one.spacing_mm or spacing) for one in group] for group in lesions]
     if output is not None:
         prepare_folder(output, overwrite=overwrite, holds=(CHANGES, READINGS, PAGE))
     loaded = load_model(model)
     page, readings, changes = FollowingPage(), list[dict[str, Any]](), list[dict[str, Any]]()
+    sizes_in_pixels: set[tuple[int, int]] = set()  # of what --spacing-mm was taken for
     interrupted = False
     with ImageCounter("following", sum(map(len, lesions))) as progress:
         try:
             for group in lesions:
                 found = follow(loaded, group, progress=progress.advance)
                 readings += [_reading_row(visit) for visit in found.visits]
+                sizes_in_pixels |= {
+                    (visit.reading.width, visit.reading.height)
+                    for visit in found.visits
+                    if visit.reading is not None and spacing and visit.photograph.spacing_mm == spacing
+                }
                 changes += [_change_row(found, one) for one in found.comparisons]
                 page.add(found)
         except KeyboardInterrupt:  # what is done is written all the same
@@ -125,6 +131,11 @@ def track(
             say(f"not compared: {row['file']}: no lesion was found")
         elif row["verdict"] == "reject":
             say(f"not compared: {row['file']}: {row['message']}")
+    if len(sizes_in_pixels) > 1:
+        say(
+            f"note: one spacing for photographs of {len(sizes_in_pixels)} sizes in pixels: "
+            "it is right only if they have one scale"
+        )
     if interrupted:
         say("Stopped. What is written holds the lesions that were finished.")
         raise KeyboardInterrupt
