@@ -205,7 +205,8 @@ def test_ctrl_c_says_how_to_go_on(
 
     monkeypatch.setattr("dermseg.data.download.download", interrupted)
     code, err = run(capsys, "data", "download", "isic2016", "-o", tmp_path / "isic")
-    assert (code, err) == (130, "Stopped. The same command goes on from there.\n")
+    # Rich before 15 ends the line of a bar that was not drawn
+    assert (code, err.lstrip("\n")) == (130, "Stopped. The same command goes on from there.\n")
 
 
 def test_readings_have_the_same_digits_in_tables_and_answers() -> None:
