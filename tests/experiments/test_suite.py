@@ -200,6 +200,18 @@ def test_cross_validation_scores_every_index(
     assert [row["fold"] for row in rows] == ["1", "3"], "a part is not all"
     assert "2 of 3 folds" in (out / "report.md").read_text(encoding="utf-8")
 
+    # a folder that was moved has the indexes of its folds with it
+    write_synthetic(tmp_path / "apart", 3, seed=300, size=(48, 64))
+    apart = tmp_path / "apart" / "index.csv"
+    write_index([replace(row, split="test", dataset="d") for row in read_index(apart)], apart)
+    out = out.rename(tmp_path / "moved")
+    for data, code in ((apart, 0), (copy, 1)):
+        with pytest.raises(SystemExit) as end:
+            main(["suite", "evaluate", str(out), "--data", str(data)])
+        assert end.value.code == code
+    assert "1--seed0: " in (told := capsys.readouterr().err) and "was trained on, or chosen by, " in told
+    assert len(list(out.rglob("index-test"))) == 3
+
 
 def test_folds_are_merged_only_where_none_is_missing() -> None:
     def fold(model: str, number: int, seeds: tuple[int, ...] = (0,)) -> Outcome:

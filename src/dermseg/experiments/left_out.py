@@ -12,6 +12,7 @@ from dermseg.data.splits import image_name
 from dermseg.errors import ConfigError
 from dermseg.evaluation.evaluate import select_split
 from dermseg.experiments.settled import DONE, evaluation_folder
+from dermseg.experiments.subsets import INDEXES
 from dermseg.experiments.suite import Cell, SuiteConfig, TestConfig, indexes_of
 from dermseg.training.checkpoint import CONFIG
 from dermseg.training.config import RunConfig, expand, load_config
@@ -62,7 +63,7 @@ def check_not_seen(folder: Path, test: TestConfig) -> None:
     seen = [
         row
         for source in (*data.train, *data.val)
-        for row in read_index(expand(source.index))
+        for row in read_index(_fold_index(folder, expand(source.index)))
         if row.split == source.split
     ]
     met, total = _images_met(test, seen)
@@ -74,6 +75,12 @@ def check_not_seen(folder: Path, test: TestConfig) -> None:
             hint="evaluate folds on images that are in none of them"
             + (f", and delete {before}, which an older version made" if before.exists() else ""),
         )
+
+
+def _fold_index(run: Path, index: Path) -> Path:
+    """The index of a fold, which goes along where the suite's folder is moved; its name tells its content."""
+    moved = run.absolute().parent.parent / INDEXES / index.name
+    return moved if not index.exists() and moved.exists() else index
 
 
 def _images_met(test: TestConfig, known: Iterable[IndexRow]) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from dermseg.experiments.settled import (
     images_of,
     one_or_all,
 )
-from dermseg.experiments.subsets import fold_index, fraction_index
+from dermseg.experiments.subsets import INDEXES, fold_index, fraction_index
 from dermseg.experiments.suite import (
     Cell,
     SuiteConfig,
@@ -98,7 +98,7 @@ def _train(
 ) -> None:
     begin = time.monotonic()
     progress = train(
-        _with_subsets(suite, cell, config, output / "indexes"),
+        _with_subsets(suite, cell, config, output / INDEXES),
         folder,
         resume=(folder / CONFIG).exists(),
         quiet=quiet,

@@ -14,6 +14,7 @@ from dermseg.data.index import EXCLUDED, IndexRow, open_mask, read_index, write_
 from dermseg.data.splits import assign_groups, fold_groups, group_of
 from dermseg.images.masks import load_mask
 
+INDEXES = "indexes"  # folder of a suite that they are written into
 _SEED = 2018
 _STRATA = 5
 
