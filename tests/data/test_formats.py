@@ -3,6 +3,7 @@
 import json
 import re
 import tarfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from PIL import Image
 from dermseg.data.check import check_rows
 from dermseg.data.coco import count_runs, draw_segmentation, pack_counts, unpack_counts
 from dermseg.data.export import export_rows
-from dermseg.data.index import open_image, open_mask, read_index
+from dermseg.data.index import open_image, open_mask, read_index, split_location
 from dermseg.data.labelme import Annotation, mask_to_shapes, write_labelme
 from dermseg.data.sources.importer import import_dataset
 from dermseg.data.sources.synthetic import write_synthetic
@@ -344,6 +345,28 @@ def test_labelme_images_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
     found = import_dataset([tmp_path], folder=tmp_path.with_name("files"))
     assert [row.image_id for row in found.rows] == ["labels_anna_1"]
     assert "'1.png' is there more than once" in found.rejected[0].reason
+
+
+def test_labelme_outlines_are_not_laid_on_another_image_of_the_name(tmp_path: Path) -> None:
+    """As of two visits whose LabelMe files lie in one folder, when the photographs of one are given."""
+    shapes = tuple(mask_to_shapes(np.pad(np.ones((8, 8), np.bool_), ((4, 8), (4, 18))), "lesion"))
+    images = []
+    for n, visit in enumerate(("first", "second")):
+        (tmp_path / visit).mkdir()
+        (tmp_path / "labels" / visit).mkdir(parents=True)
+        images.append(tmp_path / visit / "1.png")
+        cv2.imwrite(str(images[n]), np.random.default_rng(n).integers(0, 255, (20, 30, 3), np.uint8))
+        label = write_labelme(Annotation(f"../../{visit}/1.png", 30, 20, shapes))
+        (tmp_path / "labels" / visit / "1.json").write_bytes(label)
+    for n, visit in enumerate(("first", "second")):
+        found = import_dataset([tmp_path / visit, tmp_path / "labels"], folder=tmp_path / "files")
+        assert [Path(row.image).parts[-2:] for row in found.rows] == [(visit, "1.png")]
+        (left,) = found.rejected
+        assert "/1.png' is not among the files" in left.reason and left.image_id != f"{visit}_1"
+        with zipfile.ZipFile(tmp_path / f"{visit}.zip", "w") as archive:
+            archive.write(images[n], "1.png")
+    copies = import_dataset([tmp_path / "first.zip", tmp_path / "labels"], folder=tmp_path / "files")
+    assert [(row.image_id, split_location(row.image)[1]) for row in copies.rows] == [("first_1", "1.png")]
 
 
 def test_labelme_folders_of_one_name_keep_their_own_images(tmp_path: Path) -> None:

@@ -11,27 +11,25 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from dermseg.data.labelme import Annotation
+from dermseg.data.sources.beside import ZIP_FIELD, find_named
 from dermseg.errors import ImageError
 from dermseg.images.names import typed_name
-from dermseg.images.sources import ImageSource, same_bytes, split_zip
+from dermseg.images.sources import ImageSource, same_bytes
 from dermseg.images.zips import find_member
-
-# ``zip!member``, a field of its own: LabelMe keeps it, and finds the unpacked image by ``imagePath``.
-_ZIP = "imageZip"
 
 
 def name_image(annotation: Annotation, source: ImageSource, folder: Path) -> Annotation:
     """The annotation with the place of its image, as a file in ``folder`` names it."""
-    extra = {key: value for key, value in annotation.extra.items() if key != _ZIP}
+    extra = {key: value for key, value in annotation.extra.items() if key != ZIP_FIELD}
     if source.member is None:
         return replace(annotation, image=_relative(source.path, folder), extra=extra)
-    extra[_ZIP] = f"{_relative(source.path, folder)}!{source.member}"
+    extra[ZIP_FIELD] = f"{_relative(source.path, folder)}!{source.member}"
     return replace(annotation, image=source.name, extra=extra)
 
 
 def adopt(annotation: Annotation, source: ImageSource, folder: Path) -> Annotation:
     """The annotation as that of ``source``, where what it names is not there: it was renamed or moved."""
-    return name_image(annotation, source, folder) if _find(annotation, folder) is None else annotation
+    return name_image(annotation, source, folder) if find_named(annotation, folder) is None else annotation
 
 
 def other_image(
@@ -53,14 +51,14 @@ def other_image(
     own = PurePosixPath(source.name).name if source.member is not None else source.path.name
     if _stem(name) != _stem(own):
         return None
-    named = _find(annotation, folder)
+    named = find_named(annotation, folder)
     if named is None:
         # Files from before zips were named tell of their members the name alone.
-        unnamed = source.member is not None and _ZIP not in annotation.extra
+        unnamed = source.member is not None and ZIP_FIELD not in annotation.extra
         return annotation.image if unnamed and name != own else None
     if _same_place(named, source) or _same_content(named, source, quick=quick):
         return None
-    return annotation.image if named.member is None else str(annotation.extra[_ZIP])
+    return annotation.image if named.member is None else str(annotation.extra[ZIP_FIELD])
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -70,19 +68,6 @@ def _relative(path: Path, folder: Path) -> str:
         return Path(os.path.relpath(real, os.path.realpath(folder))).as_posix()
     except ValueError:  # another drive (Windows): there is no relative path
         return path.absolute().as_posix()
-
-
-def _find(annotation: Annotation, folder: Path) -> ImageSource | None:
-    """The image that an annotation names, if it is there."""
-    name = annotation.image
-    for text in (name, name.replace("\\", "/")):  # LabelMe on Windows
-        if os.path.isfile(folder / text):  # noqa: PTH113 - also of a name that no disk takes
-            return ImageSource(name, folder / text)
-    packed = annotation.extra.get(_ZIP)
-    archive, member = split_zip(str(folder / packed)) if isinstance(packed, str) else (folder, None)
-    if member is None or _size(found := ImageSource(name, archive, member)) is None:
-        return None
-    return found
 
 
 def _stem(name: str) -> str:

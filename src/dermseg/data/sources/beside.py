@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from dermseg.data.labelme import Annotation
 from dermseg.data.sources.base import Entry
+from dermseg.errors import ImageError
 from dermseg.images.names import portable_name, typed_name
+from dermseg.images.sources import ImageSource, same_bytes, split_zip
+from dermseg.images.zips import find_member
+
+ZIP_FIELD = "imageZip"
+"""``zip!member``, a field of its own: LabelMe keeps it, and finds the unpacked image by ``imagePath``."""
+
+
+def find_named(annotation: Annotation, folder: Path) -> ImageSource | None:
+    """The image that a LabelMe file in ``folder`` names, if it is there."""
+    name = annotation.image
+    for text in (name, name.replace("\\", "/")):  # LabelMe on Windows
+        if os.path.isfile(folder / text):  # noqa: PTH113 - also of a name that no disk takes
+            return ImageSource(name, folder / text)
+    packed = annotation.extra.get(ZIP_FIELD)
+    archive, member = split_zip(str(folder / packed)) if isinstance(packed, str) else (folder, None)
+    try:
+        if member is None or find_member(archive, member, None) is None:
+            return None
+    except (OSError, ImageError):
+        return None
+    return ImageSource(name, archive, member)
 
 
 class ImagesOfFiles:
@@ -18,12 +42,12 @@ class ImagesOfFiles:
     """
 
     def __init__(self, images: Iterable[Entry], files: Iterable[Entry]) -> None:
-        own = {_place(file).with_suffix("") for file in files}
+        own = {_real(file.source).with_suffix("") for file in files}
         self._real: dict[PurePosixPath, Entry] = {}
         self._listed: dict[PurePosixPath, list[Entry]] = defaultdict(list)
         self._called: dict[str, list[Entry]] = defaultdict(list)
         for entry in images:
-            place = _place(entry)
+            place = _real(entry.source)
             self._real[place] = entry
             self._real.setdefault(place.with_suffix(""), entry)
             if place.with_suffix("") in own:
@@ -32,15 +56,24 @@ class ImagesOfFiles:
                 self._listed[path].append(entry)
             self._called[entry.path.name].append(entry)
 
-    def of(self, file: Entry, named: str) -> list[Entry]:
+    def of(self, file: Entry, annotation: Annotation) -> list[Entry]:
         """The image that a file names, or the one that is called like the file; several where only the name
-        is known and more than one has it: to take any of them would put an outline on another lesion.
+        is known and more than one has it: to take any of them would put an outline on another lesion. So
+        would one of that name where the file's own is there, but not among the images, unless it is a copy.
         """
-        wanted = [p for p in typed_name(named).replace("\\", "/").split("/") if p not in ("", ".")]
-        place = _place(file)
+        wanted = [p for p in typed_name(annotation.image).replace("\\", "/").split("/") if p not in ("", ".")]
+        place = _real(file.source)
         for real in (_from(place, wanted), place.with_suffix("")):
             if real in self._real:
                 return [self._real[real]]
+        there = None if file.source.member is not None else find_named(annotation, file.source.path.parent)
+        if there is None:
+            return self._called_so(file, wanted)
+        if (real := _real(there)) in self._real:
+            return [self._real[real]]
+        return [entry for entry in self._called_so(file, wanted) if same_bytes(entry.source, there)]
+
+    def _called_so(self, file: Entry, wanted: Sequence[str]) -> list[Entry]:
         for listed in (_from(file.path, wanted), file.path.with_suffix("")):
             if listed in self._listed:
                 return self._listed[listed]
@@ -50,9 +83,9 @@ class ImagesOfFiles:
         return near if len(near) == 1 else called
 
 
-def _place(entry: Entry) -> PurePosixPath:
-    path = PurePosixPath(typed_name(entry.source.path.absolute().as_posix()))
-    return path if entry.source.member is None else path / portable_name(entry.source.member)
+def _real(source: ImageSource) -> PurePosixPath:
+    path = PurePosixPath(typed_name(Path(os.path.normpath(source.path.absolute())).as_posix()))
+    return path if source.member is None else path / portable_name(source.member)
 
 
 def _from(file: PurePosixPath, wanted: Sequence[str]) -> PurePosixPath:

@@ -57,7 +57,7 @@ def convert_labelme(entries: Sequence[Entry], store: Store, labels: Sequence[str
         if image_id in taken:  # its mask would be written over the other one's
             found.rejected.append((image_id, entry, _TAKEN))
             continue
-        places = look_up.of(entry, annotation.image)
+        places = look_up.of(entry, annotation)
         image = places[0] if len(places) == 1 else None
         embedded = annotation.extra.get("imageData")
         if image is None and isinstance(embedded, str):
