@@ -140,6 +140,12 @@ def test_masks_of_another_program_beside_a_model(
         assert code == 0 and "theirs is better than ours" in said, said
     found = json.loads((tmp_path / "theirs first" / "comparison.json").read_text())
     assert (found["n"], found["clusters"]) == (5, 5)
+    table = tmp_path / "meta.csv"
+    table.write_text("image_id,dataset,sex\nimg0,ellipses,male\nimg0,circles,female\n")
+    code, printed, said = run("compare", theirs, ours, "--metadata", table, "--json")
+    assert code == 0, said
+    (sex,) = [each for each in json.loads(printed)["pairs"][0]["strata"] if each["name"] == "sex"]
+    assert [group["name"] for group in sex["groups"]] == ["male"]
 
 
 def test_wrong_use_says_what_to_do(tiny_bundle: Path, index: Path, tmp_path: Path, run: Run) -> None:

@@ -115,8 +115,10 @@ def test_metadata_of_one_data_set_is_not_that_of_another(tmp_path: Path) -> None
     first = attach(alone, read_metadata(file)).scores[0].facts
     assert (first["sex"], first["source"]) == ("male", "rosendahl")
     file.write_text("image_id,dataset,sex\nimg000,rosendahl,male\nimg000,vidir,female\n")
-    with pytest.raises(DataError, match="'img000' twice and differently"):
+    with pytest.raises(DataError, match=r"'img000' twice and differently.* column 'dataset'.*: B"):
         attach(alone, read_metadata(file))
+    apart = attach(Evaluation(alone.scores[1:]), {("", "img001"): {"sex": "female"}, **read_metadata(file)})
+    assert apart.scores[0].facts["sex"] == "female", "of images that are not here nothing is asked"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ whose image a row is; HAM10000's own column of that name holds clinics and is a 
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def attach(evaluation: Evaluation, metadata: Mapping[Key, Mapping[str, Fact]]) -
     DataError
         None of the images is in the metadata, or a name there may mean images of several data sets.
     """
-    by_name = _by_name(metadata, {score.dataset for score in evaluation.scores})
+    by_name = _by_name(metadata, evaluation)
     meant: dict[str, set[str]] = {}
     known = [_facts_of(score, metadata, by_name, meant) for score in evaluation.scores]
     if shared := [name for name, datasets in meant.items() if len(datasets) > 1]:
@@ -109,14 +109,20 @@ def attach(evaluation: Evaluation, metadata: Mapping[Key, Mapping[str, Fact]]) -
 
 
 def _by_name(
-    metadata: Mapping[Key, Mapping[str, Fact]], datasets: Container[str]
+    metadata: Mapping[Key, Mapping[str, Fact]], evaluation: Evaluation
 ) -> dict[str, Mapping[str, Fact]]:
-    """The rows that say nothing of the data set: all of them, where none has one of these ``datasets``."""
+    """The rows that say nothing of the data set: all of them, where none has one of the evaluation's."""
+    datasets = {score.dataset for score in evaluation.scores}
+    names = {typed_name(score.image_id) for score in evaluation.scores}
     told = any(dataset and dataset in datasets for dataset, _ in metadata)
     found: dict[str, Mapping[str, Fact]] = {}
     for (dataset, name), facts in metadata.items():
-        if not (told and dataset) and found.setdefault(name, facts) != facts:
-            raise DataError(f"the metadata names '{name}' twice and differently")
+        if name in names and not (told and dataset) and found.setdefault(name, facts) != facts:
+            raise DataError(
+                f"the metadata names '{name}' twice and differently",
+                hint="a column 'dataset' tells such images apart, with the names that the index has for the "
+                f"data sets: {', '.join(sorted(datasets)) or 'here none'}",
+            )
     return found
 
 

@@ -75,9 +75,9 @@ def compare(
     if output is not None:
         prepare_folder(output, overwrite=overwrite, holds=(COMPARISON, PAGE))
     evaluations = dict(zip(labels, _evaluations(names, labels, rows, output), strict=True))
+    evaluations = align(evaluations)  # first: facts are found by data set and name
     if facts is not None:
         evaluations = {name: attach(evaluation, facts) for name, evaluation in evaluations.items()}
-    evaluations = align(evaluations)
     summary = compare_evaluations(evaluations)
     where = "finished evaluations" if data is None else f"{data.name}, split {split}"
     if without_mask:
