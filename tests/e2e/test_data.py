@@ -7,6 +7,7 @@ import json
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from dermseg.data.download import Downloaded
-from dermseg.data.index import open_mask, read_index
+from dermseg.data.index import open_mask, read_index, write_index
 from dermseg.images.masks import load_mask
 
 Run = Callable[..., tuple[int, str, str]]
@@ -144,11 +145,16 @@ def test_appended_outlines_replace_none_of_another_folder(tmp_path: Path, run: R
     assert {path: path.read_bytes() for path in before[1]} == before[1]
     text = (anna / "1.json").read_text().replace("30]", "40]")
     (anna / "1.json").write_text(text)
+    rows = read_index(index)
+    write_index([replace(rows[0], split="test", subject="Anna"), *rows[1:]], index)
     code, out, err = run(*words, anna, *where, "--append", "--json")  # corrected, and taken in again
     assert (code, json.loads(out)["replaced"]) == (0, 2)
     assert "2 of them were in the index already" in err
     first, second = read_index(index)[:2]
     assert load_mask(open_mask(first)).sum() > load_mask(open_mask(second)).sum()
+    assert (first.split, first.subject) == ("test", "Anna"), "no test image becomes one to train on"
+    assert run(*words, anna, *where, "--append", "--split", "val")[0] == 0
+    assert [row.split for row in read_index(index)[:2]] == ["val", "val"]
 
 
 def test_indexes_that_name_two_images_alike_are_not_merged(tmp_path: Path, run: Run) -> None:

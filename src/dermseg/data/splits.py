@@ -103,6 +103,29 @@ def assign_groups(rows: Sequence[IndexRow], pairs: Iterable[Pair] = ()) -> list[
     return [replace(row, group=best[union.find(kinds[3])][1]) for row, kinds in zip(rows, names, strict=True)]
 
 
+def keep_known(old: Iterable[IndexRow], new: Sequence[IndexRow], *, splits: bool) -> list[IndexRow]:
+    """Rows of an import, with what only the rows say that an index has of the same images already.
+
+    Parameters
+    ----------
+    splits
+        Whether the import was told the splits. Otherwise an image stays in the one it has, whatever its data
+        set says: what was tested on must not be trained on because it was imported again.
+    """
+    before = {row.key: row for row in old}
+
+    def kept(row: IndexRow) -> IndexRow:
+        was = before.get(row.key)
+        if was is None:
+            return row
+        facts = {name: getattr(row, name) or getattr(was, name) for name in ("subject", "lesion", "licence")}
+        same = (facts["subject"], facts["lesion"]) == (was.subject, was.lesion)
+        group = row.group or (was.group if same else "")
+        return replace(row, **facts, group=group, split=row.split if splits else was.split or row.split)
+
+    return [kept(row) for row in new]
+
+
 def group_rows(rows: Sequence[IndexRow], fingerprints: Sequence[Fingerprint] | None = None) -> list[IndexRow]:
     """``assign_groups`` with the near-duplicates found among ``fingerprints`` (one per row)."""
     return assign_groups(rows, find_duplicates(fingerprints) if fingerprints is not None else ())

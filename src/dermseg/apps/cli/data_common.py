@@ -74,7 +74,10 @@ def count_splits(rows: Sequence[IndexRow]) -> dict[str, int]:
 def say_replaced(number: int) -> None:
     """Say of how many images the index had rows already."""
     if number:
-        say(f"{number} of them were in the index already; their rows were replaced")
+        say(
+            f"{number} of them were in the index already; their rows were replaced, but for split, "
+            "patient, lesion and licence where nothing new was given"
+        )
 
 
 def leaks_json(leaks: Sequence[Leak]) -> list[dict[str, Any]]:

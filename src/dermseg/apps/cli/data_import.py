@@ -79,7 +79,7 @@ def import_(
     from dermseg.data.sources.importer import import_dataset, write_rejected
     from dermseg.data.sources.tables import read_metadata, read_splits
     from dermseg.data.splits import exclude_leaks as mark_leaks
-    from dermseg.data.splits import find_leaks, group_rows
+    from dermseg.data.splits import find_leaks, group_rows, keep_known
 
     given = list(inputs or [])
     kind = given.pop(0) if given and given[0] in ("auto", *KINDS) else "auto"
@@ -117,7 +117,7 @@ def import_(
         say(f"... and {len(imported.rejected) - 5} more, all in {rejected_path}")
     if not imported.rows:
         raise DataError("no usable image-mask pair", file=rejected_path, hint="the file lists the reasons")
-    rows = merge(old, imported.rows)
+    rows = merge(old, keep_known(old, imported.rows, splits=bool(split or splits)))
     replaced = len(old) + len(imported.rows) - len(rows)
     prints = None
     if duplicates:

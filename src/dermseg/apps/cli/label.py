@@ -178,7 +178,9 @@ def import_(
     labels: Annotated[
         str, typer.Option("--labels", help="a,b are two classes; a+b is one of two labels.")
     ] = "",
-    split: Annotated[str, typer.Option("--split", help="Split of the images.")] = "train",
+    split: Annotated[
+        str | None, typer.Option("--split", help="Split of the images; 'train', or what the index has.")
+    ] = None,
     append: Annotated[bool, typer.Option("--append", help="Add to the index that is there.")] = False,
     overwrite: OverwriteOption = False,
     proposals: Annotated[
@@ -192,7 +194,7 @@ def import_(
     """
     from dermseg.data.index import files_of, merge, read_index, write_index
     from dermseg.data.sources.importer import UNTOUCHED, import_dataset, write_rejected
-    from dermseg.data.splits import group_rows
+    from dermseg.data.splits import group_rows, keep_known
 
     may_write(output, overwrite or append, "--append or --overwrite")
     old = read_index(output) if append and output.exists() else []
@@ -204,7 +206,7 @@ def import_(
             kind="labelme",
             labels=names,
             proposals=proposals,
-            split=split,
+            split="train" if split is None else split,
             folder=folder,
             keep=files_of(old),
             progress=step,
@@ -215,7 +217,7 @@ def import_(
         say(f"left out: {item.file}: {item.reason}")
     if not found.rows:
         raise DataError("no usable label of a person", file=rejected, hint="the file lists the reasons")
-    rows = merge(old, found.rows)
+    rows = merge(old, keep_known(old, found.rows, splits=split is not None))
     replaced = len(old) + len(found.rows) - len(rows)
     write_index(group_rows(rows, None), output)
     say(f"{output}: {len(found.rows)} images; {found.proposals} untouched proposals were left out")
