@@ -30,8 +30,10 @@ from dermseg.scale import ray_engine
 from dermseg.scale.manifest import Listed, list_inputs, name_images, read_manifest
 from dermseg.scale.parts import (
     JOB,
+    MIN_PART,
     SCHEMA,
     TABLE,
+    check_files,
     claim,
     count_try,
     describe_job,
@@ -245,23 +247,36 @@ def test_a_replaced_photograph_is_another_job(photos: Path, tmp_path: Path) -> N
     ]
     store = Store(str(tmp_path / "out"))
 
-    def resume() -> None:
-        claim(store, describe_job({"name": "m"}, {}, listed), resume=True)
+    def resume(*done: int) -> None:
+        job = describe_job({"name": "m"}, {}, listed)
+        claim(store, job, resume=True)
+        check_files(store, job, done)
+
+    def refused() -> None:
+        with pytest.raises(UsageError, match="cannot be resumed: images have changed since"):
+            resume(0)
 
     resume()
-    resume()
+    resume(0)
     for replaced in (photos / "b.png", tmp_path / "more.zip"):
         whole, status = replaced.read_bytes(), replaced.stat()
         replaced.write_bytes(whole + b"\0")
         os.utime(replaced, ns=(status.st_atime_ns, status.st_mtime_ns))
-        with pytest.raises(UsageError, match="cannot be resumed: images have changed since"):
-            resume()
+        refused()
         replaced.write_bytes(whole)
         os.utime(replaced, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))
-        with pytest.raises(UsageError, match="images have changed since"):
-            resume()
+        refused()
         os.utime(replaced, ns=(status.st_atime_ns, status.st_mtime_ns))
-        resume()
+        resume(0)
+    listed += [Listed(str(photos / "b.png"), f"{i}.png") for i in range(2 * MIN_PART)]  # b.png: all 3 parts
+    store = Store(str(tmp_path / "more"))
+    resume()
+    cv2.imwrite(str(tmp_path / "none.jpg"), np.zeros((60, 80, 3), np.uint8))  # it was missing: mended
+    refused()
+    resume(1, 2)
+    resume(0, 1, 2)  # its part is done now, and it stays what it is
+    (tmp_path / "none.jpg").unlink()
+    refused()
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # of zipfile

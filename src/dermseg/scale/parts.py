@@ -8,8 +8,8 @@ Decisions
 - Which image is in which part follows from the list of images alone, so a later run finds the same parts.
 - ``results.parquet`` is a folder, as Spark and Ray write tables: ``pandas.read_parquet`` takes it as one.
 - ``job.json`` claims the output folder and says what the job was: model, options, list of images, and by
-  sizes and times of change whether the images are still those. Objects behind URLs are not asked for theirs:
-  a request for each would be as slow as the job.
+  sizes and times of change whether the images of each part are still those. Objects behind URLs are not asked
+  for theirs: a request for each would be as slow as the job.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -56,7 +57,7 @@ class Job:
     options: dict[str, Any]
     images: int
     digest: str  # sha256 of locations and names, in order
-    files: str  # sha256 of the sizes and times of change of local files, in that order
+    files: list[str]  # per part a digest of the sizes and times of change of its local files
 
     def to_json(self) -> bytes:
         """The text of ``job.json``."""
@@ -70,8 +71,6 @@ class Job:
         for key, what in (("version", "dermseg"), ("model", "the model"), ("digest", "the list of images")):
             if earlier.get(key) != now[key]:
                 found.append(f"{what} is another")
-        if earlier.get("digest") == now["digest"] and earlier.get("files") != now["files"]:
-            found.append("images have changed since")
         was, options = earlier.get("options") or {}, now["options"]
         found += [
             f"{key} was {was.get(key)}, is {options.get(key)}"
@@ -83,12 +82,15 @@ class Job:
 
 def describe_job(model: dict[str, Any], options: dict[str, Any], listed: Sequence[Listed]) -> Job:
     """The job that segments these images in this way."""
-    digest, files = hashlib.sha256(), hashlib.sha256()
+    digest = hashlib.sha256()
     for image in listed:
         digest.update(f"{image.location}\n{image.name}\n".encode())
-    for stamp in _stamps(listed):
-        files.update(f"{stamp}\n".encode())
-    return Job(__version__, model, options, len(listed), digest.hexdigest(), files.hexdigest())
+    stamps, size = _stamps(listed), part_size(len(listed))
+    files = [
+        hashlib.sha256("\n".join(islice(stamps, size)).encode()).hexdigest()[:16]
+        for _ in range(0, len(listed), size)
+    ]
+    return Job(__version__, model, options, len(listed), digest.hexdigest(), files)
 
 
 def _stamps(listed: Iterable[Listed]) -> Iterator[str]:
@@ -138,12 +140,32 @@ def claim(store: Store, job: Job, *, resume: bool) -> bool:
     except ValueError:
         differences = [f"{JOB} cannot be read"]
     if differences:
-        raise UsageError(
-            f"the earlier run cannot be resumed: {'; '.join(differences)}",
-            file=str(store),
-            hint="run it as before, or choose another folder with -o",
-        )
+        raise _another_job(store, "; ".join(differences))
     return False
+
+
+def check_files(store: Store, job: Job, done: Iterable[int]) -> None:
+    """Refuse a job of which images have changed that are done; images of other parts may be mended ones.
+
+    Raises
+    ------
+    UsageError
+        There are some.
+    """
+    before = json.loads(store.read(JOB) or b"{}").get("files")
+    if before == job.files:
+        return
+    if any(not isinstance(before, list) or before[part] != job.files[part] for part in done):
+        raise _another_job(store, "images have changed since")
+    store.write(JOB, job.to_json())
+
+
+def _another_job(store: Store, why: str) -> UsageError:
+    return UsageError(
+        f"the earlier run cannot be resumed: {why}",
+        file=str(store),
+        hint="run it as before, or choose another folder with -o",
+    )
 
 
 def write_part(store: Store, part: int, rows: Iterable[tuple[str, Row]]) -> None:

@@ -31,6 +31,7 @@ from dermseg.scale.manifest import Listed
 from dermseg.scale.parts import (
     JOB,
     TABLE,
+    check_files,
     claim,
     describe_job,
     forget_all_tries,
@@ -115,11 +116,13 @@ def run_on_ray(
     stop = stop or threading.Event()
     store = Store(out)
     described = describe_model(model)
-    new = claim(store, describe_job(described, options.as_dict(), listed), resume=resume)
+    job = describe_job(described, options.as_dict(), listed)
+    new = claim(store, job, resume=resume)
     size = part_size(len(listed))
     parts = range(-(-len(listed) // size))
-    forget_all_tries(store)
     earlier = {part: counts for part, counts in read_done(store).items() if not counts["failed"]}
+    check_files(store, job, earlier)
+    forget_all_tries(store)
     done = sum(earlier.values(), Counter[str]())
     before = done.total()
     if listener is not None:
