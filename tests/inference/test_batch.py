@@ -226,6 +226,20 @@ def test_resume_refuses_another_run(batch: Batch, photos: Path) -> None:
         batch(resume=True)
 
 
+def test_a_file_that_failed_may_be_mended_before_resuming(batch: Batch, photos: Path, tmp_path: Path) -> None:
+    whole, broken = (photos / "b.jpg").read_bytes(), photos / "broken.jpg"
+    assert batch().counts["failed"] == 1
+    broken.write_bytes(whole)
+    for processed in (1, 0):
+        result = batch(resume=True)
+        assert (result.processed, result.counts["failed"]) == (processed, 0)
+    batch("new")
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "new")
+    broken.write_bytes(b"broken")  # it is done now, and its mask is that of another file
+    with pytest.raises(UsageError, match=r"1 changed input \(broken\.jpg\)"):
+        batch(resume=True)
+
+
 def test_overwrite_removes_what_we_wrote_and_nothing_else(batch: Batch, tmp_path: Path) -> None:
     out = tmp_path / "out"
     batch()

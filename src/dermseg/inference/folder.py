@@ -94,7 +94,9 @@ def claim_folder(out: Path, header: Header, *, resume: bool, overwrite: bool) ->
 
 def _resume(path: Path, header: Header) -> Journal:
     journal = Journal.open(path)
-    differences = journal.header.differences(header)
+    changed = journal.header.changed(header)
+    mended = changed - done_names(journal, path.parent) if changed else changed
+    differences = journal.header.differences(header, mended)
     if differences:
         journal.close()
         raise UsageError(
@@ -103,13 +105,17 @@ def _resume(path: Path, header: Header) -> Journal:
             hint="run it as before, or start again with --overwrite or another folder",
         )
     _remove_leftovers(path.parent, plan_files(header))
+    if mended:
+        journal.header = header
+        journal.sort([name for name, *_ in header.inputs])
     return journal
 
 
 def done_names(journal: Journal, out: Path) -> set[str]:
     """Inputs that need nothing more: recorded, not failed, and all their files are there.
 
-    Failed ones are tried again: the reason may have been a full memory or a drive that was away.
+    Failed ones are tried again: the reason may have been a full memory or a drive that was away, or a damaged
+    file that is whole now.
     """
     done = set()
     for entry in journal.entries([name for name, *_ in journal.header.inputs]):

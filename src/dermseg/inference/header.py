@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,19 @@ class Header:
                 raise ValueError(f"'{name}' is no name that a run gives")
         return cls(version, model, options, inputs)
 
-    def differences(self, now: Header) -> list[str]:
-        """What keeps `now` from going on where this run stopped, in plain words; empty if nothing."""
+    def changed(self, now: Header) -> set[str]:
+        """Inputs of both that have other bytes now, or another time."""
+        before = {name: stamp for name, *stamp in self.inputs}
+        return {name for name, *stamp in now.inputs if before.get(name, stamp) != stamp}
+
+    def differences(self, now: Header, mended: Collection[str] = ()) -> list[str]:
+        """What keeps `now` from going on where this run stopped, in plain words; empty if nothing.
+
+        Parameters
+        ----------
+        mended
+            Inputs that may have changed: they are not done yet.
+        """
         found = []
         if self.version != now.version:
             found.append(f"dermseg was {self.version}, is {now.version}")
@@ -71,12 +82,12 @@ class Header:
             for key in sorted(self.options.keys() | now.options.keys())
             if self.options.get(key) != now.options.get(key)
         ]
-        before = {name: stamp for name, *stamp in self.inputs}
-        after = {name: stamp for name, *stamp in now.inputs}
+        before, after = ({name: None for name, *_ in header.inputs} for header in (self, now))
+        changed = self.changed(now) - set(mended)
         for label, names in (
             ("new", [name for name in after if name not in before]),
             ("missing", [name for name in before if name not in after]),
-            ("changed", [name for name in after if name in before and after[name] != before[name]]),
+            ("changed", [name for name in after if name in changed]),
         ):
             if names:
                 shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

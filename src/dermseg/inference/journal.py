@@ -188,7 +188,7 @@ class Journal:
                     yield Entry.from_line(file.read(length))
 
     def sort(self, order: Sequence[str]) -> None:
-        """Rewrite the journal with one line per input in the given order, and go on with that.
+        """Rewrite the journal with its header and one line per input in the given order; go on with that.
 
         Raises
         ------
@@ -198,7 +198,7 @@ class Journal:
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         places: dict[str, tuple[int, int]] = {}
         with self._writing(), self.path.open("rb") as old, temporary.open("wb") as new:
-            new.write(old.readline())
+            new.write(self.header.to_line())
             for name in order:
                 if name in self._places:
                     offset, length = self._places[name]
