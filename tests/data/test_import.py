@@ -341,6 +341,11 @@ def test_names_that_the_index_cannot_hold_are_left_out(tmp_path: Path) -> None:
     reasons = {item.image_id: item.reason for item in result.rejected}
     assert "'.zip!'" in reasons["x.zip!y"] and "rename it" in reasons["x.zip!y"]
     assert "a space before or behind" in reasons["trail "] and "a space before" in reasons[" lead"]
+    spaced = fill(tmp_path / "f ", {"a.jpg": picture(1), "a_mask.png": outline()})
+    for given, name in {None: "f", " mine ": "mine"}.items():  # rows must be found again by what is added
+        rows = import_dataset([spaced], name=given).rows
+        write_index(rows, tmp_path / "f.csv")
+        assert [row.key for row in (*rows, *read_index(tmp_path / "f.csv"))] == [(name, "a")] * 2
 
 
 @pytest.fixture

@@ -152,14 +152,15 @@ def import_dataset(
             file=Path(inputs[0]),
             hint="'dermseg data import folder ...' takes any images and masks",
         )
-    dataset = name or (layout.name if layout else Path(inputs[0]).absolute().stem or FOLDER)
+    name = (name or "").strip()  # as an index is read: with a space at an end, each row would be there twice
+    dataset = name or (layout.name if layout else Path(inputs[0]).absolute().stem.strip() or FOLDER)
     result = Imported(kind, proposals=len(untouched))
     for image_id, entry, reason in found.rejected:
         result.rejected.append(Rejected(dataset, image_id, _show(entry), reason))
 
     def check(candidate: Candidate) -> tuple[IndexRow, Fingerprint] | Rejected:
         try:
-            own = (name or candidate.stored.get("dataset")) or dataset
+            own = name or candidate.stored.get("dataset", "").strip() or dataset
             classes = several or (kind == SHARDS and len(candidate.masks) > 1)
             return _open(candidate, own, allow_unmasked, classes)
         except DermsegError as error:
