@@ -159,10 +159,12 @@ def test_what_the_images_do_not_say_is_unknown(
     for name, value in (("i.png", 200), ("m.png", 0)):
         assert cv2.imwrite(str(tmp_path / name), np.full((64, 80, 3)[: 3 if value else 2], value, np.uint8))
     row = IndexRow("i", "i.png", ("m.png",), "bare", split="test", root=tmp_path)
-    write_index([row], tmp_path / "index.csv")
+    bare = IndexRow("j", "i.png", (), "bare", split="test", root=tmp_path)
+    write_index([row, bare], tmp_path / "index.csv")
     command = ("uncertainty", "evaluate", "--data", tmp_path / "index.csv", "--model", fitted / "bundle")
     main_ok(*command)
-    assert "auroc_failure               unknown" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "auroc_failure               unknown" in said and "1 images of split 'test' have no mask" in said
     main_ok(*command, "--json")
     block = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["bare"]
     assert block["dice"]["value"] == 1 and block["auroc_failure"]["value"] is None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dermseg.apps.cli.common import ModelOption, new_app, print_json, say
+from dermseg.apps.cli.common import ModelOption, new_app, print_json, say, say_left_out
 
 app = new_app()
 
@@ -78,7 +78,8 @@ def evaluate(
     if why := missing_margins(loaded, margin):
         say(why)
     session = load_mc_session(loaded.bundle) if has_mc_dropout(loaded.bundle) else None
-    rows, _ = select_split([row for index in data for row in read_index(index)], split)
+    rows, without_mask = select_split([row for index in data for row in read_index(index)], split)
+    say_left_out(split, without_mask, ())  # one that cannot be read ends it
     with ImageCounter("measuring", len(rows)) as progress:
         looks = collect(loaded, rows, session=session, progress=progress.advance)
         judged = judge(loaded, looks, margin)
