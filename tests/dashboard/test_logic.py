@@ -38,8 +38,8 @@ from dermseg.apps.dashboard.visits import follow_uploads
 from dermseg.data.synthetic import synthesize
 from dermseg.errors import ImageError, MaskError, UsageError
 from dermseg.evaluation.evaluate import evaluate_pairs
-from dermseg.evaluation.output import METRICS_FILE, summarise
-from dermseg.evaluation.table import Evaluation
+from dermseg.evaluation.output import METRICS_FILE, PER_IMAGE, summarise
+from dermseg.evaluation.table import Evaluation, Failure
 from dermseg.files import write_json
 from dermseg.images import encode_jpeg, load_mask
 from dermseg.images.overlay import encode_png
@@ -240,17 +240,27 @@ def test_results_are_found_and_read(tmp_path: Path) -> None:
     }
 
 
-def test_an_evaluation_has_the_intervals_of_its_own_page(tmp_path: Path) -> None:
+def test_an_evaluation_has_intervals_and_failures_of_its_own_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     masks = np.random.default_rng(0).random((2, 6, 8, 8)) < 0.5
     pairs = [(f"{i}", *pair) for i, pair in enumerate(zip(*masks, strict=True))]
     scores = [
         replace(score, group=f"patient {i // 2}") for i, score in enumerate(evaluate_pairs(pairs).scores)
     ]
-    summary = summarise(Evaluation(scores))
+    evaluation = Evaluation(scores, [Failure("broken", "does not exist", "drawn")])
+    summary = summarise(evaluation)
     write_json(tmp_path / METRICS_FILE, summary)
+    evaluation.write_csv(tmp_path / PER_IMAGE)
     shown = {row["metric"]: (row["low"], row["high"]) for row in findings.read_summary(tmp_path)}
     assert shown["Dice"] == tuple(best_interval(summary["dice"]) or ()) != tuple(summary["dice"]["ci95"])
     assert "HD95, pixels" in shown, "the names of its page too"
+    testing = pytest.importorskip("streamlit.testing.v1", reason="needs the extra 'dashboard'")
+    page_results = importlib.import_module("dermseg.apps.dashboard.page_results")
+    monkeypatch.setattr(page_results, "current", lambda: Settings(results=tmp_path))
+    page = testing.AppTest.from_string("from dermseg.apps.dashboard import page_results as p; p.draw()").run()
+    assert not page.exception and "Not scored" in [each.value for each in page.subheader]
+    assert [*page.dataframe[-1].value.iloc[0]] == ["broken", "drawn", "does not exist"]
 
 
 def test_a_folder_of_results_that_is_gone_has_none(tmp_path: Path) -> None:

@@ -113,6 +113,12 @@ def worst_rows(path: Path, many: int = 12) -> list[dict[str, Any]]:
     ]
 
 
+def not_scored(path: Path) -> list[dict[str, str]]:
+    """The images of an evaluation that are in no figure, and why."""
+    failures = read_per_image(path / PER_IMAGE).failures
+    return [{"image": f.image_id, "data set": f.dataset, "why": f.reason} for f in failures]
+
+
 def pictures(path: Path) -> list[Path]:
     """The pictures that lie in the folder."""
     return [path / name for name in PICTURES if (path / name).is_file()]

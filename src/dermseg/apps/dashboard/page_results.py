@@ -82,3 +82,7 @@ def _draw_evaluation(chosen: findings.Found) -> None:
     with right:
         st.subheader("Worst images", anchor=False)
         st.dataframe(findings.worst_rows(chosen.path), hide_index=True, width="stretch")
+    if failures := findings.not_scored(chosen.path):
+        st.subheader("Not scored", anchor=False)
+        st.dataframe(failures, hide_index=True, width="stretch")
+        st.caption("These are in no figure.")
