@@ -27,6 +27,7 @@ from dermseg.inference.outputs import Row
 from dermseg.inference.pipeline import Plan
 from dermseg.inference.predictor import Model, load_model
 from dermseg.scale import ray_engine
+from dermseg.scale.cluster import connect
 from dermseg.scale.manifest import Listed, list_inputs, name_images, read_manifest
 from dermseg.scale.parts import (
     JOB,
@@ -277,6 +278,15 @@ def test_a_replaced_photograph_is_another_job(photos: Path, tmp_path: Path) -> N
     resume(0, 1, 2)  # its part is done now, and it stays what it is
     (tmp_path / "none.jpg").unlink()
     refused()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:70000"])
+def test_a_cluster_that_does_not_answer_is_said_at_once(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(DermsegError, match=f"no Ray at {address}: "), connect(1, quiet=True):
+        pass
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # of zipfile

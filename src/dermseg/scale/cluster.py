@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from dermseg.errors import DermsegError
 from dermseg.inference.threads import available_cpus
 
 START_TRIES = 3
+CONNECT_S = 20.0
+_HINT = "RAY_ADDRESS names the cluster to use"
 
 
 @contextlib.contextmanager
@@ -34,7 +37,9 @@ def connect(workers: int | None, *, quiet: bool) -> Iterator[int]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # dermseg sends nothing to anyone
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its remarks on itself; failures are reported
-    local = not os.environ.get("RAY_ADDRESS")
+    local = not (address := os.environ.get("RAY_ADDRESS", ""))
+    if not local:
+        _reach(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if local:
         cpus = available_cpus()
@@ -42,6 +47,18 @@ def connect(workers: int | None, *, quiet: bool) -> Iterator[int]:
     # Ray prints remarks on dead workers; stdout is for --json
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere if quiet else sys.stderr):
         yield from _connected(workers, options, local=local)
+
+
+def _reach(address: str) -> None:
+    """Refuse a place where nothing answers: Ray would try for many minutes, and say nothing."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():  # "auto": Ray finds out by itself
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, OverflowError) as error:  # the latter of a port above 65535
+        reason = getattr(error, "strerror", None) or error
+        raise DermsegError(f"no Ray at {address}: {reason}", hint=_HINT) from None
 
 
 def _connected(workers: int | None, options: dict[str, Any], *, local: bool) -> Iterator[int]:
@@ -57,7 +74,7 @@ def _connected(workers: int | None, options: dict[str, Any], *, local: bool) -> 
             if attempt:
                 continue
             where = "Ray cannot be started here" if local else f"no Ray at {os.environ['RAY_ADDRESS']}"
-            raise DermsegError(f"{where}: {error}", hint="RAY_ADDRESS names the cluster to use") from None
+            raise DermsegError(f"{where}: {error}", hint=_HINT) from None
     try:
         resources: dict[str, float] = ray.cluster_resources()
         yield workers or max(1, int(resources.get("CPU", 1)))
