@@ -157,6 +157,19 @@ def test_appended_outlines_replace_none_of_another_folder(tmp_path: Path, run: R
     assert [row.split for row in read_index(index)[:2]] == ["val", "val"]
 
 
+def test_labels_of_test_images_are_not_trained_on(tmp_path: Path, run: Run) -> None:
+    """LabelMe files have ids with their folders (``sub_1``): the same images were in the index once more."""
+    index, photos = tmp_path / "index.csv", outlined(tmp_path / "photos" / "sub", 1).parent
+    assert run("data", "import", "folder", photos, "-o", index, "--allow-unmasked")[0] == 0
+    rows = read_index(index)
+    write_index([replace(row, split="test" if row.image_id == "1" else "") for row in rows], index)
+    for more, split, leaks in (((), "test", 0), (("--split", "train"), "train", 1)):
+        code, out, err = run("label", "import", photos, "-o", index, "--append", "--json", *more)
+        assert (code, len(json.loads(out)["leaks"]), "photos/sub_1" in err) == (0, leaks, bool(leaks))
+        found = {row.image_id: row.split for row in read_index(index)}
+        assert (found["1"], found["sub_1"], found["sub_2"]) == ("test", split, "train")
+
+
 def test_indexes_that_name_two_images_alike_are_not_merged(tmp_path: Path, run: Run) -> None:
     tables = []
     for n, who in enumerate(("a", "b")):

@@ -109,13 +109,17 @@ def keep_known(old: Iterable[IndexRow], new: Sequence[IndexRow], *, splits: bool
     Parameters
     ----------
     splits
-        Whether the import was told the splits. Otherwise an image stays in the one it has, whatever its data
-        set says: what was tested on must not be trained on because it was imported again.
+        Whether the import was told the splits. Otherwise an image stays in the one it has, under whatever id
+        of its data set: what was tested on must not be trained on because it was imported again.
     """
-    before = {row.key: row for row in old}
+    before: dict[tuple[str, str], IndexRow] = {}
+    for row in old:
+        before[row.key] = row
+        if row.sha256:
+            before.setdefault((row.dataset, f"sha256:{row.sha256}"), row)
 
     def kept(row: IndexRow) -> IndexRow:
-        was = before.get(row.key)
+        was = before.get(row.key) or before.get((row.dataset, f"sha256:{row.sha256}"))
         if was is None:
             return row
         facts = {name: getattr(row, name) or getattr(was, name) for name in ("subject", "lesion", "licence")}

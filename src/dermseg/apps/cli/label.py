@@ -18,7 +18,15 @@ from dermseg.apps.cli.common import (
     print_json,
     say,
 )
-from dermseg.apps.cli.data_common import JsonOption, OverwriteOption, may_write, progress, say_replaced
+from dermseg.apps.cli.data_common import (
+    JsonOption,
+    OverwriteOption,
+    leaks_json,
+    may_write,
+    progress,
+    say_leaks,
+    say_replaced,
+)
 from dermseg.apps.cli.label_simulate import simulate_
 from dermseg.errors import DataError, UsageError
 
@@ -194,7 +202,7 @@ def import_(
     """
     from dermseg.data.index import files_of, merge, read_index, write_index
     from dermseg.data.sources.importer import UNTOUCHED, import_dataset, write_rejected
-    from dermseg.data.splits import group_rows, keep_known
+    from dermseg.data.splits import find_leaks, group_rows, keep_known
 
     may_write(output, overwrite or append, "--append or --overwrite")
     old = read_index(output) if append and output.exists() else []
@@ -219,12 +227,15 @@ def import_(
         raise DataError("no usable label of a person", file=rejected, hint="the file lists the reasons")
     rows = merge(old, keep_known(old, found.rows, splits=split is not None))
     replaced = len(old) + len(found.rows) - len(rows)
-    write_index(group_rows(rows, None), output)
+    rows = group_rows(rows, None)
+    leaks = find_leaks(rows)
+    write_index(rows, output)
     say(f"{output}: {len(found.rows)} images; {found.proposals} untouched proposals were left out")
     say_replaced(replaced)
+    say_leaks(leaks, "'dermseg data split' makes splits that do not leak")
     if json_:
-        summary = {"imported": len(found.rows), "replaced": replaced, "proposals": found.proposals}
-        print_json({"index": str(output), **summary})
+        counts = {"imported": len(found.rows), "replaced": replaced, "proposals": found.proposals}
+        print_json({"index": str(output), **counts, "leaks": leaks_json(leaks)})
 
 
 app.command("simulate")(simulate_)
