@@ -156,6 +156,12 @@ def test_appended_outlines_replace_none_of_another_folder(tmp_path: Path, run: R
     assert run(*words, anna, *where, "--append", "--split", "val")[0] == 0
     assert [row.split for row in read_index(index)[:2]] == ["val", "val"]
 
+    copy = tmp_path / "copy.csv"  # as 'data split' makes one
+    write_index(read_index(index)[:2], copy)
+    outlines = [open_mask(row).path.read_bytes() for row in read_index(copy)]
+    assert run(*words, bert, *where, "--overwrite")[0] == 0
+    assert [open_mask(row).path.read_bytes() for row in read_index(copy)] == outlines
+
 
 def test_labels_of_test_images_are_not_trained_on(tmp_path: Path, run: Run) -> None:
     """LabelMe files have ids with their folders (``sub_1``): the same images were in the index once more."""

@@ -17,15 +17,16 @@ from dermseg.images.sources import ImageSource
 
 
 class Store:
-    """A folder to write into.
+    """A folder to write into. No file in it is replaced by other content, which gets a name beside it:
+    indexes name these files, also those that were made of the one that is written.
 
     Parameters
     ----------
     folder
         Made when the first file is written.
     keep
-        Files that rows of the index name already: none of them is replaced by other content, which gets a
-        name beside it. Another folder may hold images of the same names.
+        Files that rows of the index name already: their names stay theirs where the files are gone. Another
+        folder may hold images of the same names.
     """
 
     def __init__(self, folder: Path, keep: Iterable[Path] = ()) -> None:
@@ -33,10 +34,10 @@ class Store:
         self._keep = {_key(path) for path in keep}
 
     def write(self, name: str, data: bytes) -> Entry:
-        """Write one file, ``images/1.jpg`` (or ``images/1-2.jpg`` where that one is kept)."""
+        """Write one file, ``images/1.jpg`` (or ``images/1-2.jpg`` where that one is another)."""
         wanted = PurePosixPath(name)
         number = 1
-        while _key(path := self._folder / name) in self._keep and not _holds(path, data):
+        while _is_other(path := self._folder / name, data, _key(path) in self._keep):
             number += 1
             name = str(wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}"))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,8 +56,11 @@ def _key(path: Path) -> str:
     return typed_name(os.path.normpath(path.absolute())).casefold()
 
 
-def _holds(path: Path, data: bytes) -> bool:
+def _is_other(path: Path, data: bytes, named: bool) -> bool:
+    """Whether a file has other content, or is gone and yet another row's."""
+    if not os.path.lexists(path):
+        return named
     try:
-        return path.read_bytes() == data
-    except OSError:  # named in the index, and gone: another row's all the same
-        return False
+        return path.read_bytes() != data
+    except OSError:  # a folder, or not ours to read
+        return True
