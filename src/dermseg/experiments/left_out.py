@@ -4,7 +4,8 @@ index, so a split of that index, or of a copy of it, is no test."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from dermseg.data.index import EXCLUDED, IndexRow, read_index
@@ -30,7 +31,7 @@ def check_left_out(suite: SuiteConfig, cell: Cell, config: RunConfig) -> None:
     if cell.fold is None or not tests:
         return
     indexes = indexes_of((*config.data.train, *config.data.val))
-    folded = [row for index in indexes for row in read_index(index) if row.split != EXCLUDED]
+    folded = [row for index in indexes for row in _rows(index) if row.split != EXCLUDED]
     for test in tests:
         met, total = _images_met(test, folded)
         if met:
@@ -63,7 +64,7 @@ def check_not_seen(folder: Path, test: TestConfig) -> None:
     seen = [
         row
         for source in (*data.train, *data.val)
-        for row in read_index(_fold_index(folder, expand(source.index)))
+        for row in _rows(_fold_index(folder, expand(source.index)))
         if row.split == source.split
     ]
     met, total = _images_met(test, seen)
@@ -77,6 +78,16 @@ def check_not_seen(folder: Path, test: TestConfig) -> None:
         )
 
 
+def _rows(index: Path) -> Sequence[IndexRow]:
+    """The rows of an index: a suite asks for the same few with every run."""
+    return _read(index.absolute(), index.stat().st_mtime_ns if index.exists() else 0)
+
+
+@lru_cache(maxsize=32)
+def _read(index: Path, _: int) -> Sequence[IndexRow]:
+    return read_index(index)
+
+
 def _fold_index(run: Path, index: Path) -> Path:
     """The index of a fold, which goes along where the suite's folder is moved; its name tells its content."""
     moved = run.absolute().parent.parent / INDEXES / index.name
@@ -85,7 +96,7 @@ def _fold_index(run: Path, index: Path) -> Path:
 
 def _images_met(test: TestConfig, known: Iterable[IndexRow]) -> tuple[int, int]:
     """How many images of a data set are known, by their name or content, and how many it has."""
-    rows, _ = select_split(read_index(expand(test.index or "")), test.split)
+    rows, _ = select_split(_rows(expand(test.index or "")), test.split)
     names, contents = set(), set()
     for row in known:
         names.add(image_name(row))
