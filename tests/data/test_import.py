@@ -12,6 +12,7 @@ import pytest
 
 from dermseg.data.check import check_rows
 from dermseg.data.index import IndexRow, open_image, open_mask, read_index, write_index
+from dermseg.data.labelme import Annotation, mask_to_shapes, write_labelme
 from dermseg.data.sources import detect
 from dermseg.data.sources.base import list_entries
 from dermseg.data.sources.importer import Imported, import_dataset
@@ -248,6 +249,24 @@ def test_ids_with_folders_find_their_patient_and_split(tmp_path: Path) -> None:
     assert import_dataset([one], metadata=read_metadata(table)).without_metadata == 1  # anna's or bert's
     with pytest.raises(DataError, match="image '1' is in the file in several folders"):
         import_dataset([one], splits=read_splits(table))
+
+
+def test_ids_of_outlines_find_their_patient_and_split(tmp_path: Path) -> None:
+    """Those of LabelMe files in folders are ``anna_1``, and tables name files."""
+    shapes = tuple(
+        mask_to_shapes(np.pad(np.ones((9, 9), np.bool_), ((9, SIZE[0] - 18), (9, SIZE[1] - 18))), "a")
+    )
+    label = write_labelme(Annotation("1.jpg", SIZE[1], SIZE[0], shapes))
+    files = {f"{who}/1.jpg": picture(n) for n, who in enumerate(("anna", "bert"))}
+    data = fill(tmp_path / "d", files | {f"{who}/1.json": label for who in ("anna", "bert")})
+    table = tmp_path / "table.csv"
+    table.write_text("file,patient,split\nphotos/anna/1.jpg,A,train\nphotos/bert/1.jpg,B,test\n")
+    result = import_dataset(
+        [data], metadata=read_metadata(table), splits=read_splits(table), folder=tmp_path / "f"
+    )
+    found = [(row.image_id, row.subject, row.split) for row in result.rows]
+    assert found == [("anna_1", "A", "train"), ("bert_1", "B", "test")]
+    assert (result.not_in_data, result.without_split, result.without_metadata) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -104,8 +104,8 @@ def read_metadata(file: str | Path) -> dict[str, Facts]:
     Returns
     -------
     dict
-        By the image as the table names it, without the extension of a file, and by every end of that path
-        ("b/1" and "1" for "a/b/1") which the table names nowhere itself and about which all its rows agree.
+        By the image as the table names it, without the extension of a file, and by what else an image id may
+        be of it (`ends_of`) which the table names nowhere itself and about which all its rows agree.
 
     Raises
     ------
@@ -172,9 +172,16 @@ def _image_id(text: str) -> str:
 
 
 def ends_of(name: str) -> Iterator[str]:
-    """``"b/1"`` and ``"1"`` of ``"a/b/1"``: tables may know of more folders than an image id has."""
+    """``"b/1"`` and ``"1"`` of ``"a/b/1"``: tables may know of more folders than an image id has.
+
+    Ids of LabelMe and COCO files have their folders in one name: ``"a_b_1"`` and ``"b_1"``.
+    """
     parts = PurePosixPath(name).parts
-    return ("/".join(parts[i:]) for i in range(1, len(parts)))
+    for i in range(len(parts)):
+        if i:
+            yield "/".join(parts[i:])
+        if i < len(parts) - 1:
+            yield "_".join(parts[i:])
 
 
 def _first(columns: Iterable[str], names: Iterable[str]) -> str | None:
