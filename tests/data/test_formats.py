@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import tarfile
 import zipfile
 from dataclasses import replace
@@ -367,6 +368,14 @@ def test_labelme_outlines_are_not_laid_on_another_image_of_the_name(tmp_path: Pa
             archive.write(images[n], "1.png")
     copies = import_dataset([tmp_path / "first.zip", tmp_path / "labels"], folder=tmp_path / "files")
     assert [(row.image_id, split_location(row.image)[1]) for row in copies.rows] == [("first_1", "1.png")]
+    # of a photograph in a zip, where another zip was unpacked beside the LabelMe file
+    extra = {"imageZip": "../../first.zip!1.png"}
+    label = write_labelme(Annotation("1.png", 30, 20, shapes, extra))
+    (tmp_path / "labels" / "first" / "1.json").write_bytes(label)
+    for visit, number in (("first", 1), ("second", 0)):
+        shutil.copy(tmp_path / visit / "1.png", tmp_path / "labels" / "first" / "1.png")
+        found = import_dataset([tmp_path / "labels" / "first"], folder=tmp_path / "files")
+        assert (len(found.rows), len(found.rejected)) == (number, 1 - number)
 
 
 def test_labelme_folders_of_one_name_keep_their_own_images(tmp_path: Path) -> None:

@@ -436,7 +436,10 @@ def test_images_of_two_zips_do_not_share_an_annotation(tmp_path: Path) -> None:
     assert bmp.annotation == png.annotation
     draw_and_approve(png)
     written = json.loads(png.annotation.read_bytes())
-    assert written["imagePath"] == "photos/IMG_1.png", "where LabelMe finds it in the unpacked zip"
+    with zipfile.ZipFile(tmp_path / "visit1.zip") as archive:
+        archive.extractall(tmp_path / "out")
+    seen_by_labelme = png.annotation.parent / written["imagePath"]
+    assert seen_by_labelme == tmp_path / "out" / "photos" / "IMG_1.png" and seen_by_labelme.is_file()
     assert written["imageZip"] == "../../visit1.zip!photos/IMG_1.png"
     assert files.open_image(png).document.status == "approved" and files.file_status(bmp) == "new"
     with pytest.raises(DataError, match=r"belongs to '../../visit1.zip!photos/IMG_1.png'"):

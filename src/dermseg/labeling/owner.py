@@ -24,7 +24,8 @@ def name_image(annotation: Annotation, source: ImageSource, folder: Path) -> Ann
     if source.member is None:
         return replace(annotation, image=_relative(source.path, folder), extra=extra)
     extra[ZIP_FIELD] = f"{_relative(source.path, folder)}!{source.member}"
-    return replace(annotation, image=source.name, extra=extra)
+    # as annotations lie in folders like the zip's: so LabelMe finds it in the unpacked zip
+    return replace(annotation, image=PurePosixPath(source.name).name, extra=extra)
 
 
 def adopt(annotation: Annotation, source: ImageSource, folder: Path) -> Annotation:

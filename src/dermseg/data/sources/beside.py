@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from dermseg.data.labelme import Annotation
@@ -15,23 +16,22 @@ from dermseg.images.sources import ImageSource, same_bytes, split_zip
 from dermseg.images.zips import find_member
 
 ZIP_FIELD = "imageZip"
-"""``zip!member``, a field of its own: LabelMe keeps it, and finds the unpacked image by ``imagePath``."""
+"""``zip!member``, a field of its own: LabelMe keeps it, and has the unpacked image in ``imagePath``."""
 
 
 def find_named(annotation: Annotation, folder: Path) -> ImageSource | None:
     """The image that a LabelMe file in ``folder`` names, if it is there."""
     name = annotation.image
+    packed = annotation.extra.get(ZIP_FIELD)
+    archive, member = split_zip(str(folder / packed)) if isinstance(packed, str) else (folder, None)
+    # first: beside the file another zip may have been unpacked
+    with suppress(OSError, ImageError):
+        if member is not None and find_member(archive, member, None) is not None:
+            return ImageSource(name, archive, member)
     for text in (name, name.replace("\\", "/")):  # LabelMe on Windows
         if os.path.isfile(folder / text):  # noqa: PTH113 - also of a name that no disk takes
             return ImageSource(name, folder / text)
-    packed = annotation.extra.get(ZIP_FIELD)
-    archive, member = split_zip(str(folder / packed)) if isinstance(packed, str) else (folder, None)
-    try:
-        if member is None or find_member(archive, member, None) is None:
-            return None
-    except (OSError, ImageError):
-        return None
-    return ImageSource(name, archive, member)
+    return None
 
 
 class ImagesOfFiles:
@@ -63,10 +63,12 @@ class ImagesOfFiles:
         """
         wanted = [p for p in typed_name(annotation.image).replace("\\", "/").split("/") if p not in ("", ".")]
         place = _real(file.source)
-        for real in (_from(place, wanted), place.with_suffix("")):
-            if real in self._real:
-                return [self._real[real]]
         there = None if file.source.member is not None else find_named(annotation, file.source.path.parent)
+        for real in (_from(place, wanted), place.with_suffix("")):
+            if (found := self._real.get(real)) is None:
+                continue
+            if there is None or there.member is None or same_bytes(found.source, there):
+                return [found]  # else: what was unpacked here is of another zip
         if there is None:
             return self._called_so(file, wanted)
         if (real := _real(there)) in self._real:
