@@ -86,6 +86,8 @@ def test_metadata_of_known_tables(tmp_path: Path) -> None:
     assert (table["", "img002"]["diagnosis"], table["", "img002"]["annotation_style"]) == ("nevus", None)
     attached = attach(Evaluation([score(0, sex="?"), score(7)]), table)
     assert [s.facts.get("sex") for s in attached.scores] == ["female", None]
+    file.write_text("image,sex\nimg000.jpg,male\n")  # as of 'data import --metadata', a file is an image too
+    assert attach(Evaluation([score(0)]), read_metadata(file)).scores[0].facts["sex"] == "male"
     with pytest.raises(DataError, match="names none of the 1 images"):
         attach(Evaluation([score(9)]), table)
 

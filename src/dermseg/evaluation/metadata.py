@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from dermseg.data.sources.tables import image_id_of
 from dermseg.data.spreadsheet import open_table
 from dermseg.errors import DataError
 from dermseg.evaluation.table import Evaluation, Fact, ImageScore, Key
-from dermseg.images.names import typed_name
 
 ID_COLUMNS = ("image_id", "isic_id", "image", "image_name")
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -72,10 +72,11 @@ def read_metadata(path: str | Path) -> dict[Key, dict[str, Fact]]:
         raise DataError("no column that can be used", file=file, hint=f"one of {', '.join(COLUMNS)}")
     table: dict[Key, dict[str, Fact]] = {}
     for row in reader:
+        if not (text := (row[identity] or "").strip()):
+            continue
         facts = {fact: _parse(fact, row[column] or "") for fact, column in used.items()}
-        image_id = typed_name((row[identity] or "").strip())
-        key = (row.get("dataset") or "").strip(), image_id
-        if image_id and table.setdefault(key, facts) != facts:
+        image_id = image_id_of(text)
+        if table.setdefault(((row.get("dataset") or "").strip(), image_id), facts) != facts:
             raise DataError(f"line {reader.line_num}: '{image_id}' is named twice and differently", file=file)
     return table
 
@@ -113,7 +114,7 @@ def _by_name(
 ) -> dict[str, Mapping[str, Fact]]:
     """The rows that say nothing of the data set: all of them, where none has one of the evaluation's."""
     datasets = {score.dataset for score in evaluation.scores}
-    names = {typed_name(score.image_id) for score in evaluation.scores}
+    names = {image_id_of(score.image_id) for score in evaluation.scores}
     told = any(dataset and dataset in datasets for dataset, _ in metadata)
     found: dict[str, Mapping[str, Fact]] = {}
     for (dataset, name), facts in metadata.items():
@@ -133,7 +134,7 @@ def _facts_of(
     meant: dict[str, set[str]],
 ) -> Mapping[str, Fact] | None:
     """What is known of an image; notes in ``meant`` whose image is found by its name alone."""
-    name = typed_name(score.image_id)
+    name = image_id_of(score.image_id)
     facts = metadata.get((score.dataset, name)) if score.dataset else None
     if facts is None and (facts := by_name.get(name)) is not None:
         meant.setdefault(name, set()).add(score.dataset)
