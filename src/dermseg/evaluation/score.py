@@ -229,8 +229,11 @@ def _pixels(source: ImageSource) -> NDArray[np.uint8]:
     """A file as ``uint8 (H, W, 3)``, DICOM segmentations included, which are no photographs."""
     try:
         return load_image(source).pixels
-    except ImageError:
-        header = open_header(source)
+    except ImageError as error:
+        try:
+            header = open_header(source)
+        except ImageError:
+            raise error from None  # which names the file
         if not header.mask_only:
             raise
         return np.repeat(np.asarray(decode(header), np.uint8)[..., None], 3, axis=2)
