@@ -63,6 +63,16 @@ def test_evaluate_with_bad_photographs(tiny_bundle: Path, index: Path, tmp_path:
     assert len((out / "robustness.csv").read_text().splitlines()) == 1 + 5 * 71
 
 
+def test_metadata_of_other_images_are_refused_before_the_work(
+    tiny_bundle: Path, strict: Path, index: Path, tmp_path: Path, run: Run
+) -> None:
+    metadata, out = tmp_path / "meta.csv", tmp_path / "out"
+    metadata.write_text("image_id,sex\nother,male\n")
+    for words in (("evaluate", "--model", tiny_bundle), ("compare", tiny_bundle, strict)):
+        code, _, said = run(*words, "--data", index, "--metadata", metadata, "-o", out)
+        assert (code, "names none of the 5 images" in said, out.exists()) == (2, True, False)
+
+
 def test_compare_models_then_their_results(
     tiny_bundle: Path, strict: Path, index: Path, tmp_path: Path, run: Run
 ) -> None:

@@ -9,13 +9,15 @@ whose image a row is; HAM10000's own column of that name holds clinics and is a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from dermseg.data.index import IndexRow
 from dermseg.data.sources.tables import image_id_of
 from dermseg.data.spreadsheet import open_table
 from dermseg.errors import DataError
+from dermseg.evaluation.counts import Counts
 from dermseg.evaluation.table import Evaluation, Fact, ImageScore, Key
 
 ID_COLUMNS = ("image_id", "isic_id", "image", "image_name")
@@ -79,6 +81,18 @@ def read_metadata(path: str | Path) -> dict[Key, dict[str, Fact]]:
         if table.setdefault(((row.get("dataset") or "").strip(), image_id), facts) != facts:
             raise DataError(f"line {reader.line_num}: '{image_id}' is named twice and differently", file=file)
     return table
+
+
+def check_names(rows: Iterable[IndexRow], metadata: Mapping[Key, Mapping[str, Fact]]) -> None:
+    """Refuse before the work what `attach` would refuse after it.
+
+    Raises
+    ------
+    DataError
+        As `attach`, of the images that are to be evaluated.
+    """
+    scores = [ImageScore(row.image_id, Counts(0, 0, 0, 1), row.dataset) for row in rows]
+    attach(Evaluation(scores), metadata)
 
 
 def attach(evaluation: Evaluation, metadata: Mapping[Key, Mapping[str, Fact]]) -> Evaluation:

@@ -57,7 +57,7 @@ def compare(
     from dermseg.evaluation.compare import align
     from dermseg.evaluation.compare import compare as compare_evaluations
     from dermseg.evaluation.evaluate import select_split
-    from dermseg.evaluation.metadata import attach, read_metadata
+    from dermseg.evaluation.metadata import attach, check_names, read_metadata
     from dermseg.evaluation.output import COMPARISON, PAGE, describe_intervals, prepare_folder
     from dermseg.files import atomic_write, write_json
     from dermseg.report.comparison import render_comparison, verdict
@@ -72,6 +72,8 @@ def compare(
     facts = None if metadata is None else read_metadata(metadata)
     _check_names(names, data)
     rows, without_mask = ([], 0) if data is None else select_split(read_index(data), split)
+    if facts is not None and rows:
+        check_names(rows, facts)
     if output is not None:
         prepare_folder(output, overwrite=overwrite, holds=(COMPARISON, PAGE))
     evaluations = dict(zip(labels, _evaluations(names, labels, rows, output), strict=True))

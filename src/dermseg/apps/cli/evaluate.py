@@ -80,7 +80,7 @@ def evaluate(
     from dermseg.apps.cli.counter import ImageCounter
     from dermseg.data.index import read_index
     from dermseg.evaluation.evaluate import evaluate_rows, select_split
-    from dermseg.evaluation.metadata import attach, read_metadata
+    from dermseg.evaluation.metadata import attach, check_names, read_metadata
     from dermseg.evaluation.output import (
         ROBUSTNESS,
         append_test_log,
@@ -95,6 +95,8 @@ def evaluate(
 
     rows, without_mask = select_split(read_index(data), split)
     facts = None if metadata is None else read_metadata(metadata)
+    if facts is not None:
+        check_names(rows, facts)
     loaded = load_model(model, variant=variant, runtime=runtime)
     if log_test is not None:
         check_test_log(log_test)
