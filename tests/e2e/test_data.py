@@ -176,6 +176,23 @@ def test_labels_of_test_images_are_not_trained_on(tmp_path: Path, run: Run) -> N
         assert (found["1"], found["sub_1"], found["sub_2"]) == ("test", split, "train")
 
 
+def test_photographs_that_come_again_keep_their_outlines(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New photographs lie beside labelled ones, and the folder is imported to be labelled."""
+    index, photos = tmp_path / "data" / "index.csv", outlined(tmp_path / "photos", 1)
+    assert run("label", "import", photos, "-o", index)[0] == 0
+    before = read_index(index)
+    cv2.imwrite(str(photos / "new.png"), photograph(9))
+    monkeypatch.chdir(tmp_path)
+    assert run("data", "import", "folder", "photos", "-o", index, "--append", "--allow-unmasked")[0] == 0
+    rows = read_index(index)
+    assert [row.masks for row in rows] == [*(row.masks for row in before), ()] and rows[0].masks
+    cv2.imwrite(str(photos / "1.png"), photograph(8))  # another photograph now
+    assert run("data", "import", "folder", "photos", "-o", index, "--append", "--allow-unmasked")[0] == 0
+    assert [bool(row.masks) for row in read_index(index)] == [False, True, False]
+
+
 def test_indexes_that_name_two_images_alike_are_not_merged(tmp_path: Path, run: Run) -> None:
     tables = []
     for n, who in enumerate(("a", "b")):

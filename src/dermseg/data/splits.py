@@ -103,7 +103,9 @@ def assign_groups(rows: Sequence[IndexRow], pairs: Iterable[Pair] = ()) -> list[
     return [replace(row, group=best[union.find(kinds[3])][1]) for row, kinds in zip(rows, names, strict=True)]
 
 
-def keep_known(old: Iterable[IndexRow], new: Sequence[IndexRow], *, splits: bool) -> list[IndexRow]:
+def keep_known(
+    old: Iterable[IndexRow], new: Sequence[IndexRow], *, splits: bool, masks: bool
+) -> list[IndexRow]:
     """Rows of an import, with what only the rows say that an index has of the same images already.
 
     Parameters
@@ -111,6 +113,9 @@ def keep_known(old: Iterable[IndexRow], new: Sequence[IndexRow], *, splits: bool
     splits
         Whether the import was told the splits. Otherwise an image stays in the one it has, under whatever id
         of its data set: what was tested on must not be trained on because it was imported again.
+    masks
+        Whether the import says which images have none, as COCO does. Otherwise those of the index stay where
+        no file was found.
     """
     before: dict[tuple[str, str], IndexRow] = {}
     for row in old:
@@ -125,7 +130,11 @@ def keep_known(old: Iterable[IndexRow], new: Sequence[IndexRow], *, splits: bool
         facts = {name: getattr(row, name) or getattr(was, name) for name in ("subject", "lesion", "licence")}
         same = (facts["subject"], facts["lesion"]) == (was.subject, was.lesion)
         group = row.group or (was.group if same else "")
-        return replace(row, **facts, group=group, split=row.split if splits else was.split or row.split)
+        drawn = row.masks
+        if not (masks or drawn) and row.key == was.key and row.sha256 == was.sha256:
+            drawn = was.rebased(row.root).masks
+        split = row.split if splits else was.split or row.split
+        return replace(row, **facts, masks=drawn, group=group, split=split)
 
     return [kept(row) for row in new]
 

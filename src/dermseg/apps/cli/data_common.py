@@ -75,8 +75,8 @@ def say_replaced(number: int) -> None:
     """Say of how many images the index had rows already."""
     if number:
         say(
-            f"{number} of them were in the index already; their rows were replaced, but for split, "
-            "patient, lesion and licence where nothing new was given"
+            f"{number} of them were in the index already; their rows were replaced, but for masks, "
+            "split, patient, lesion and licence where nothing new was given"
         )
 
 

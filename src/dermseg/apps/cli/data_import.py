@@ -76,6 +76,7 @@ def import_(
     from dermseg.data.duplicates import fingerprint_rows
     from dermseg.data.index import files_of, merge, read_index, write_index
     from dermseg.data.sources import KINDS
+    from dermseg.data.sources.converted import CONVERTERS
     from dermseg.data.sources.importer import import_dataset, write_rejected
     from dermseg.data.sources.tables import read_metadata, read_splits
     from dermseg.data.splits import exclude_leaks as mark_leaks
@@ -117,7 +118,8 @@ def import_(
         say(f"... and {len(imported.rejected) - 5} more, all in {rejected_path}")
     if not imported.rows:
         raise DataError("no usable image-mask pair", file=rejected_path, hint="the file lists the reasons")
-    rows = merge(old, keep_known(old, imported.rows, splits=bool(split or splits)))
+    told = imported.kind in CONVERTERS  # which images have no mask
+    rows = merge(old, keep_known(old, imported.rows, splits=bool(split or splits), masks=told))
     replaced = len(old) + len(imported.rows) - len(rows)
     prints = None
     if duplicates:

@@ -225,7 +225,7 @@ def import_(
         say(f"left out: {item.file}: {item.reason}")
     if not found.rows:
         raise DataError("no usable label of a person", file=rejected, hint="the file lists the reasons")
-    rows = merge(old, keep_known(old, found.rows, splits=split is not None))
+    rows = merge(old, keep_known(old, found.rows, splits=split is not None, masks=True))
     replaced = len(old) + len(found.rows) - len(rows)
     rows = group_rows(rows, None)
     leaks = find_leaks(rows)
