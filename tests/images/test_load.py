@@ -72,9 +72,40 @@ def packed_tiff(values: np.ndarray, bits: int) -> bytes:
     return (pack("<4sIH", b"II*\0", 8, len(tags)) + entries).ljust(134, b"\0") + data
 
 
+def tiff(values: np.ndarray, *, packed: bool = False, colours: int = 1, planes: bool = False) -> bytes:
+    """A TIFF of any numbers in any byte order, ``packed`` by deflate, or each channel in its own plane."""
+    order = values.dtype.str[0].replace("|", ">")  # of single bytes there is none
+    height, width, samples = values.shape if values.ndim == 3 else (*values.shape, 1)
+    data = (np.moveaxis(values, -1, 0) if planes else values).tobytes()
+    data = zlib.compress(data) if packed else data
+    tags = [
+        (256, width),
+        (257, height),
+        (258, 8 * values.itemsize),
+        (259, 8 if packed else 1),
+        (262, colours),
+    ]
+    tags += [(273, 200), (277, samples), (278, height), (279, len(data)), (284, 1 + planes)]
+    tags += [(339, {"u": 1, "i": 2, "f": 3}[values.dtype.kind])]
+    if planes:  # where each begins and ends: in two lists behind the directory
+        part = len(data) // samples
+        lists = pack(f"{order}6I", *(200 + part * i for i in range(3)), *[part] * 3)
+    entries = b"".join(
+        pack(f"{order}HHII", tag, 4, 3, {273: 150, 279: 162}[tag])
+        if planes and tag in (273, 279)
+        else pack(f"{order}HHII", tag, 4, 1, value)
+        for tag, value in tags
+    )
+    start = (b"II*\0" if order == "<" else b"MM\0*") + pack(f"{order}IH", 8, len(tags)) + entries
+    return (start.ljust(150, b"\0") + (lists if planes else b"")).ljust(200, b"\0") + data
+
+
 DEEP_WITH_TRNS = with_transparent_level(cv_encode(".png", GREY.astype(np.uint16) * 257))
 ON_WHITE = np.rint(RGB * (128 / 255) + 255 * (127 / 255))
 FLOATS = (RGB / 255).astype(np.float32)
+STRETCHED = np.where(np.arange(GREY.size).reshape(GREY.shape) < 2, [[0, 255] * 41 + [0]], GREY).astype(
+    np.uint8
+)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +141,13 @@ FLOATS = (RGB / 255).astype(np.float32)
         (cv_encode(".tif", RGB[..., ::-1].astype(np.uint16) * 257), RGB, "RGB", "16 bits"),
         (cv_encode(".tif", FLOATS[..., 0]), grey3(GREY), "F", "floating point"),
         (cv_encode(".tif", FLOATS[..., ::-1]), RGB, "RGB", "32 bits"),
+        # What Pillow reads in the wrong order of bytes, or with a sign
+        (tiff(FLOATS[..., 0].astype(">f4"), packed=True), grey3(GREY), "F", "floating point"),
+        (tiff((GREY.astype(int) * 257).astype(">i4"), packed=True), grey3(GREY), "I", "integer"),
+        (tiff((GREY.astype(int) * 128).astype(">i2"), packed=True), grey3(GREY // 2), "I", "integer"),
+        (tiff((GREY // 2).astype(">i1"), packed=True), grey3(GREY // 2), "L", "grey"),
+        (tiff(STRETCHED.astype("<u4") * 16843009), grey3(STRETCHED), "F", "grey"),
+        (tiff(GREY.astype("<i8") * 257), grey3(GREY), "I", "integer"),
         (encode(PICTURE, "TIFF", save_all=True, append_images=[PICTURE, PICTURE]), RGB, "RGB", "first of 3"),
     ],
 )
@@ -136,6 +174,12 @@ def test_a_tiff_in_which_zero_is_white_is_no_negative(dtype: str) -> None:
     assert np.abs(load_image(data).pixels[0, :3, 0].astype(int) - [255, 191, 0]).max() <= 1
     mask = data[:134] + np.where(values > 0, top, 0).astype(dtype).tobytes()
     assert np.array_equal(load_mask(mask), values == 0)
+
+
+@pytest.mark.parametrize("dtype", ["<i8", "<u8", ">u4", "<f8"])
+def test_masks_of_wide_numbers_are_not_empty(dtype: str) -> None:
+    mask = GREY > 99
+    assert np.array_equal(load_mask(tiff(mask.astype(dtype))), mask)
 
 
 def test_twelve_bits_of_colour_in_sixteen_are_remarked_on() -> None:
@@ -324,11 +368,22 @@ def test_what_stands_behind_a_jpeg_is_not_counted_as_scans() -> None:
         # Their first directory is a thumbnail, and an outline of that was taken for one of the photograph
         (encode(PICTURE, "TIFF", tiffinfo={254: 1}), "camera raw"),
         (encode(PICTURE, "TIFF", tiffinfo={50706: b"\1\4\0\0"}), "camera raw"),
+        # Decoders take these for another picture, without an error
+        (tiff(RGB.astype("<u2") * 257, colours=2, planes=True), "16 bits lie one after the other"),
+        (tiff(FLOATS, colours=2, planes=True), "32 bits lie one after the other"),
+        (tiff(RGB.astype("<u2") * 257, colours=8), "CIELAB is not read"),
     ],
 )
 def test_what_is_not_read_says_so(data: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         load_image(data)
+
+
+def test_what_cannot_be_decoded_says_what_to_do_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ImageError, match="cannot be decoded") as caught:
+        load_image(tiff(FLOATS.astype("<f2"), colours=2))
+    assert caught.value.hint is not None
+    assert capfd.readouterr() == ("", "")  # OpenCV's own lines would stand amid the bar and the JSON log
 
 
 def test_errors_and_notes_name_the_file(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def to_rgb(image: Image.Image, bits: int = 16) -> tuple[Pixels, tuple[str, ...]]
         return _strips(image, lambda part: _scaled(part, 0.0, float(white))), tuple(notes)
     if mode in ("I", "F"):
         low, high = value_range(*_extrema(image), integer=mode == "I")
-        kind = "floating point" if mode == "F" else "32-bit integer"
+        kind = "floating point" if mode == "F" else "integer"
         note = f"{kind} grey scaled to 8-bit RGB: {low:g} to 0, {high:g} to 255"
         return _strips(image, lambda part: _scaled(part, low, high)), (note,)
     if mode == "RGB":

@@ -36,7 +36,7 @@ _PLUGINS: dict[Format, tuple[str, str]] = {
     "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
     "WEBP": ("PIL.WebPImagePlugin", "WebPImageFile"),
 }
-_quiet_lock = threading.Lock()
+_quiet_lock = threading.RLock()
 
 
 @cache
@@ -62,6 +62,19 @@ def _quietly() -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+@contextmanager
+def _silent_opencv() -> Iterator[None]:
+    """Without OpenCV's own lines on stderr, amid progress bars and logs; its level is global too."""
+    logging = cv2.utils.logging
+    with _quiet_lock:
+        level = logging.getLogLevel()
+        logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+        try:
+            yield
+        finally:
+            logging.setLogLevel(level)
 
 
 def reduction(width: int, height: int, min_side: int | None) -> int:
@@ -110,7 +123,10 @@ def decode(header: Header, *, min_side: int | None = None, allow_truncated: bool
         if header.format == "TIFF" and unknown and (image := _decode_unusual_tiff(header)) is not None:
             return image
         text = str(error) or type(error).__name__
-        raise ImageError(f"the {header.format} cannot be decoded: {text}") from error
+        raise ImageError(
+            f"the {header.format} cannot be decoded: {text}",
+            hint="copy it again from where it came, or save it anew in an image program",
+        ) from error
 
 
 def _decode(header: Header, min_side: int | None, allow_truncated: bool) -> Image.Image:
@@ -121,6 +137,12 @@ def _decode(header: Header, min_side: int | None, allow_truncated: bool) -> Imag
         if inner is None:
             return decode_dicom(header)
         return invert_if_needed(header, decode(inner, min_side=min_side, allow_truncated=allow_truncated))
+    signed = header.bits > 8 and not header.unsigned
+    if header.swapped and header.samples == 1 and (signed or header.bits == 32):
+        # Pillow exchanges the bytes of these numbers a second time
+        if (unpacked := _decode_unusual_tiff(header)) is None:
+            raise OSError("packed numbers in the byte order of Motorola")
+        return unpacked
     image = _plugin(header.format)(io.BytesIO(header.payload))
     if image.size != (header.width, header.height):
         raise ImageError(
@@ -141,26 +163,44 @@ def _decode(header: Header, min_side: int | None, allow_truncated: bool) -> Imag
     if header.white_is_zero and image.mode.startswith("I;16"):
         # Pillow exchanges black and white up to 8 bits, and not beyond
         return Image.fromarray(np.asarray(image) ^ np.uint16((1 << header.bits) - 1))
+    if header.format == "TIFF" and image.mode == "I" and header.bits == 32 and header.unsigned:
+        numbers = np.asarray(image)
+        if numbers.min() < 0:  # Pillow has no mode for what is beyond 2 ** 31
+            return _with_values(numbers.view(np.uint32))
     return image
 
 
 def _decode_unusual_tiff(header: Header) -> Image.Image | None:
-    """TIFFs that Pillow has no mode for, by OpenCV: 64-bit floats, several channels of floats or 16 bits.
+    """TIFFs that Pillow has no mode for, by OpenCV: 64-bit numbers, several channels of floats or 16 bits.
 
-    Returns a Pillow image of 8 bits per channel, scaled like the single-channel modes, or None.
+    Returns a Pillow image: of one channel its values, for they may be those of a mask or label map; else of
+    8 bits per channel, scaled like the single-channel modes. None where OpenCV does not read it.
     """
     if header.samples not in (1, 3, 4) or header.bits not in (16, 32, 64):
         return None
     try:
-        array = cv2.imdecode(np.frombuffer(header.payload, np.uint8), cv2.IMREAD_UNCHANGED)
+        with _silent_opencv():
+            array = cv2.imdecode(np.frombuffer(header.payload, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         return None
     if array is None or array.shape[:2] != (header.height, header.width):
         return None
+    if array.ndim == 2 and not header.white_is_zero:
+        if array.dtype == np.int32 and header.unsigned:  # OpenCV before 5 has no type for these
+            array = array.view(np.uint32)
+        return _with_values(array)
     scaled = scale_to_8_bits(array if array.ndim == 2 else array[..., 2::-1])
     if header.white_is_zero:
         scaled = 255 - scaled
     return Image.fromarray(np.ascontiguousarray(scaled))
+
+
+def _with_values(array: npt.NDArray[Any]) -> Image.Image:
+    """Grey of the values themselves: as whole numbers where Pillow has them, else as floats."""
+    if array.dtype.kind in "iu" and array.min() >= -(2**31) and array.max() < 2**31:
+        return Image.fromarray(array.astype(np.int32))
+    with np.errstate(all="ignore"):  # damaged floats, as below
+        return Image.fromarray(array.astype(np.float32))
 
 
 def value_range(low: float, high: float, *, integer: bool) -> tuple[float, float]:

@@ -54,6 +54,10 @@ class Header:
         Channels per pixel; 0 where the header was not asked for them.
     white_is_zero
         Grey whose smallest value is white (TIFF).
+    unsigned
+        Its numbers are whole and not below 0 (TIFF).
+    swapped
+        Packed, and in the byte order of Motorola (TIFF).
     spacing_mm
         Millimetres between pixel centres (row, column) where the file is calibrated (DICOM).
     taken
@@ -75,6 +79,8 @@ class Header:
     notes: tuple[str, ...] = ()
     samples: int = 0
     white_is_zero: bool = False
+    unsigned: bool = True
+    swapped: bool = False
     spacing_mm: tuple[float, float] | None = None
     taken: date | None = None
     mask_only: bool = False

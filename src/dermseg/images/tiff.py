@@ -15,8 +15,10 @@ from dermseg.images.headers import Header, camera_raw_error
 
 SUBFILE, DNG_VERSION = 254, 50706
 _REDUCED = 1  # bit of SUBFILE: a smaller copy of another picture in the file
-WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES = 256, 257, 258, 262, 274, 277
-TILE_WIDTH, TILE_HEIGHT = 322, 323
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES = 256, 257, 258, 259, 262, 274, 277
+PLANAR, TILE_WIDTH, TILE_HEIGHT, SAMPLE_FORMAT = 284, 322, 323, 339
+_LAB = (8, 9, 10)  # values of PHOTOMETRIC: CIELAB, ICCLAB, ITULAB
+_NOT_COMPRESSED, _ONE_BY_ONE, _UNSIGNED = 1, 2, 1  # of COMPRESSION, PLANAR, SAMPLE_FORMAT
 _MAX_ENTRIES = 4096
 _MAX_FRAMES = 10_000
 _INTEGERS = {1: (1, "B"), 3: (2, "H"), 4: (4, "I"), 13: (4, "I"), 16: (8, "Q")}
@@ -114,8 +116,8 @@ def probe_tiff(data: bytes) -> Header:
     Raises
     ------
     ImageError
-        No size, a directory outside the file, tiles far larger than the picture, or camera raw (DNG, NEF,
-        ARW), whose first directory is a thumbnail.
+        No size, a directory outside the file, tiles far larger than the picture, camera raw (DNG, NEF,
+        ARW), whose first directory is a thumbnail, or a layout of which decoders make other colours.
     """
     layout, offset = read_layout(data)
     tags, following = read_directory(data, layout, offset)
@@ -128,6 +130,17 @@ def probe_tiff(data: bytes) -> Header:
         tile = tags[TILE_WIDTH].value * tags[TILE_HEIGHT].value
         if tile > 4 * width * height + (1 << 20):  # a decoder reserves memory for a whole tile
             raise ImageError(f"the TIFF has tiles of {tile:,} pixels, larger than the picture: damaged")
+    photometric, bits = _value(tags, PHOTOMETRIC, -1), _value(tags, BITS, 1)
+    samples, packed = _value(tags, SAMPLES, 1), _value(tags, COMPRESSION, 1) != _NOT_COMPRESSED
+    if photometric in _LAB:
+        raise ImageError("the colour mode CIELAB is not read", hint="save it as RGB")
+    planes = samples > 1 and _value(tags, PLANAR, 1) == _ONE_BY_ONE
+    if planes and bits > 8 and not (packed and bits == 16):
+        # Pillow and OpenCV give their bytes for those of neighbouring pixels, without an error
+        raise ImageError(
+            f"the TIFF cannot be decoded: its channels of {bits} bits lie one after the other",
+            hint="save it anew with interleaved channels, or with 8 bits per channel",
+        )
     frames, seen = 1, {offset}
     while following and following not in seen and frames < _MAX_FRAMES:
         seen.add(following)
@@ -136,7 +149,7 @@ def probe_tiff(data: bytes) -> Header:
         except (ImageError, struct.error):
             break  # the first picture is all there
         frames += 1
-    orientation = tags[ORIENTATION].value if ORIENTATION in tags else 1
+    orientation = _value(tags, ORIENTATION, 1)
     payload = data
     if orientation != 1 and ORIENTATION in tags:
         # Pillow turns TIFFs by itself and other formats not. Here all are turned in one place.
@@ -147,10 +160,16 @@ def probe_tiff(data: bytes) -> Header:
         "TIFF",
         width,
         height,
-        tags[BITS].value if BITS in tags else 1,
+        bits,
         payload,
         orientation if 1 <= orientation <= 8 else 1,
         frames,
-        samples=tags[SAMPLES].value if SAMPLES in tags else 1,
-        white_is_zero=PHOTOMETRIC in tags and tags[PHOTOMETRIC].value == 0,
+        samples=samples,
+        white_is_zero=photometric == 0,
+        unsigned=_value(tags, SAMPLE_FORMAT, _UNSIGNED) == _UNSIGNED,
+        swapped=packed and layout.order == ">",
     )
+
+
+def _value(tags: dict[int, Tag], tag: int, otherwise: int) -> int:
+    return tags[tag].value if tag in tags else otherwise

@@ -69,6 +69,9 @@ _ERRORS = {
         "erneut von der Quelle kopieren oder in einem Bildprogramm neu speichern"
     ),
     "the {format} cannot be decoded: {how}": "das {format} lässt sich nicht dekodieren: {how}",
+    "save it anew with interleaved channels, or with 8 bits per channel": (
+        "mit verschränkten Kanälen oder mit 8 Bit je Kanal neu speichern"
+    ),
     "the {format} header is damaged": "der Kopf des {format} ist beschädigt",
     "not enough memory for {what}": "nicht genug Arbeitsspeicher für {what}",
     "not a JSON file": "keine JSON-Datei",
