@@ -90,6 +90,14 @@ def test_reads_grey_values(tmp_path: Path, values: list[int], lesion: list[int],
     assert note in "; ".join(notes) and bool(notes) == bool(note)
 
 
+@pytest.mark.parametrize("grey", [0, 90, 255])
+def test_a_lesion_painted_on_a_transparent_layer_is_what_is_painted(tmp_path: Path, grey: int) -> None:
+    lesion = np.arange(20).reshape(4, 5) > 11
+    write(tmp_path / "a.png", np.dstack([np.full((4, 5, 3), grey), lesion * 255]).astype(np.uint8))
+    mask, notes = read_mask(ImageSource("a.png", tmp_path / "a.png"))
+    assert np.array_equal(mask, lesion) and not notes
+
+
 def test_a_photograph_is_not_a_mask(tmp_path: Path) -> None:
     write(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8))
     with pytest.raises(MaskError, match="not a binary mask"):

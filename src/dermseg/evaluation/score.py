@@ -27,6 +27,7 @@ from dermseg.errors import DermsegError, ImageError, MaskError, UsageError
 from dermseg.evaluation.evaluate import score_pair
 from dermseg.evaluation.table import Evaluation, Fact, Failure, ImageScore
 from dermseg.images import masks
+from dermseg.images.convert import LAID_ON_WHITE
 from dermseg.images.decode import decode
 from dermseg.images.find import find_images
 from dermseg.images.load import load_image, open_header
@@ -198,7 +199,8 @@ def read_mask(source: ImageSource) -> tuple[NDArray[np.bool_], list[str]]:
     """A mask file as bool ``(H, W)``, and what had to be decided to read it.
 
     Grey values above 128 are lesion, as in the official scorer, so that probability maps and resized masks
-    score as they would there. A file of two values that never gets there (0/1) is read as it is meant.
+    score as they would there. A file of two values that never gets there (0/1) is read as it is meant, and so
+    is one with a transparent layer.
 
     Raises
     ------
@@ -207,7 +209,15 @@ def read_mask(source: ImageSource) -> tuple[NDArray[np.bool_], list[str]]:
     ImageError
         It cannot be read.
     """
-    pixels = _pixels(source)
+    try:
+        image = load_image(source)
+    except ImageError as error:
+        pixels = _segmentation(source, error)
+    else:
+        if LAID_ON_WHITE in image.info.notes:  # what is white there may be no lesion, but nothing at all
+            layered = masks.read_mask(source)
+            return layered.mask, list(layered.notes)
+        pixels = image.pixels
     grey = pixels[..., 0]
     is_grey = np.array_equal(grey, pixels[..., 1]) and np.array_equal(grey, pixels[..., 2])
     if is_grey and grey.max() > 128:
@@ -225,18 +235,15 @@ def read_mask(source: ImageSource) -> tuple[NDArray[np.bool_], list[str]]:
     return loaded.mask, notes
 
 
-def _pixels(source: ImageSource) -> NDArray[np.uint8]:
-    """A file as ``uint8 (H, W, 3)``, DICOM segmentations included, which are no photographs."""
+def _segmentation(source: ImageSource, error: ImageError) -> NDArray[np.uint8]:
+    """A DICOM segmentation as ``uint8 (H, W, 3)``; anything else raises ``error``, which names the file."""
     try:
-        return load_image(source).pixels
-    except ImageError as error:
-        try:
-            header = open_header(source)
-        except ImageError:
-            raise error from None  # which names the file
-        if not header.mask_only:
-            raise
-        return np.repeat(np.asarray(decode(header), np.uint8)[..., None], 3, axis=2)
+        header = open_header(source)
+    except ImageError:
+        raise error from None
+    if not header.mask_only:
+        raise error
+    return np.repeat(np.asarray(decode(header), np.uint8)[..., None], 3, axis=2)
 
 
 def _is_single_file(path: Path) -> bool:

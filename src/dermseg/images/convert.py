@@ -19,6 +19,7 @@ from dermseg.images.decode import value_range
 Pixels = npt.NDArray[np.uint8]
 _STRIP_PIXELS = 1 << 18
 BACKGROUND = 255  # white, as browsers and viewers show transparent images
+LAID_ON_WHITE = "transparent parts laid on white"
 
 
 def to_rgb(image: Image.Image, bits: int = 16) -> tuple[Pixels, tuple[str, ...]]:
@@ -135,7 +136,7 @@ def _without_alpha(image: Image.Image) -> tuple[Pixels, tuple[str, ...]]:
         return _strips(image, lambda part: _bytes(part.convert("RGBA"))[..., :3]), (
             "the alpha channel hides everything and is left out",
         )
-    note = "opaque alpha channel left out" if least == 255 else "transparent parts laid on white"
+    note = "opaque alpha channel left out" if least == 255 else LAID_ON_WHITE
     colours = {"P": "palette", "L": "grey", "1": "black and white"}.get(image.mode.rstrip("Aa"))
     return pixels, (note,) if colours is None else (f"{colours} turned into RGB", note)
 
