@@ -82,6 +82,12 @@ def test_globs_keep_what_varies(tree: Path) -> None:
     assert names(f"{tree}/sub/*/../../ou*") == ["out/x.png"]
 
 
+def test_folders_that_are_called_like_a_glob(tree: Path) -> None:
+    folder = tree / "photos [2024]"
+    (tree / "sub").rename(folder)
+    assert names(folder) == names(f"{folder}/**/*") == ["b.JPG", "deep/c.tif"]
+
+
 def test_same_names_from_two_inputs_stay_apart(tmp_path: Path) -> None:
     for folder in ("left", "right"):
         (tmp_path / folder).mkdir()
@@ -204,9 +210,24 @@ def test_damaged_zip_is_one_failing_source(tmp_path: Path) -> None:
         load_image(source)
 
 
+def test_names_in_zips_of_macs_are_read_as_they_were_written(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", "Mu\u0308ller/Fu\u00df.jpg")
+    data = bytearray(path.read_bytes())
+    for flags in (6, data.index(b"PK\1\2") + 8):  # a Mac does not say that its names are UTF-8
+        assert data[flags + 1] == 8
+        data[flags + 1] = 0
+    path.write_bytes(data)
+    found = find_images([path])[0]
+    assert (found.name, found.read_bytes()) == ("M\u00fcller/Fu\u00df.jpg", PNG)
+    assert as_source(found.label).read_bytes() == PNG
+    earlier = (found.member or "").encode().decode("cp437")  # as indexes of earlier versions have it
+    assert as_source(f"{path}!{earlier}").read_bytes() == PNG
+
+
 def test_part_of_a_zip(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.ZIP", "images/a.png", "masks/a.png")
     assert names(f"{path}!images/*") == names(f"{path}!images") == ["images/a.png"]
+    assert names(f"{write_zip(tmp_path / 'y.zip', '[a].png', 'a.png')}![a].png") == ["[a].png", "a.png"]
     assert as_source(f"{path}!masks/a.png") == ImageSource("masks/a.png", path, "masks/a.png")
 
 

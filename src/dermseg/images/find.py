@@ -99,10 +99,17 @@ def left_out(place: Path, exclude: Sequence[Path]) -> list[Path]:
 def fixed_part(text: str) -> Path:
     """The file, folder or zip that an input names, or the folder that a glob begins with."""
     path, _ = split_zip(text)
-    if not os.path.lexists(path):
-        while glob.has_magic(str(path)):
-            path = path.parent
+    while glob.has_magic(str(path)) and not os.path.lexists(path):
+        path = path.parent
     return path
+
+
+def _as_named(text: str) -> str:
+    """A glob in which a folder that is called so, such as ``photos [2024]``, is no pattern."""
+    folder = fixed_part(text)
+    if not glob.has_magic(str(folder)):
+        return text
+    return str(Path(glob.escape(str(folder)), Path(text).relative_to(folder)))
 
 
 _Found = Iterator[tuple[str, str, ImageSource]]  # name, folder to put in front if taken, source
@@ -118,7 +125,7 @@ def _expand(text: str) -> _Found:
         yield from _from_path(Path(text), "", explicit=True)
     elif glob.has_magic(text):
         fixed = fixed_part(text)
-        for match in sorted(glob.glob(text, recursive=True), key=natural_key):  # noqa: PTH207
+        for match in sorted(glob.glob(_as_named(text), recursive=True), key=natural_key):  # noqa: PTH207
             if os.path.normpath(match) == os.path.normpath(fixed):  # "photos/**" is also "photos/" itself
                 yield from _from_path(fixed, "", explicit=True)
                 continue
@@ -172,7 +179,7 @@ def _from_zip(path: Path, pattern: str | None) -> _Found:
 
 def _matches(name: str, pattern: str) -> bool:
     pattern = pattern.replace("\\", "/").strip("/")
-    return fnmatchcase(name, pattern) or name.startswith(f"{pattern}/")
+    return fnmatchcase(name, pattern) or name == pattern or name.startswith(f"{pattern}/")
 
 
 def _wanted(name: str) -> bool:

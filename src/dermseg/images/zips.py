@@ -11,12 +11,14 @@ import stat
 import threading
 import zipfile
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from dermseg.errors import ImageError
 
 _MAX_HANDLES = 4
+_UTF8_NAME = 0x800  # of a member's flags
 _Key = tuple[str, int, int]
 _lock = threading.RLock()
 _handles: OrderedDict[_Key, zipfile.ZipFile] = OrderedDict()
@@ -39,6 +41,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
                 if not stat.S_ISREG(status.st_mode):
                     raise ImageError("is not a regular file", file=path)
                 handle = _handles[key] = zipfile.ZipFile(path)
+                _name_as_meant(handle)
             _handles.move_to_end(key)
             while len(_handles) > _MAX_HANDLES:
                 # Members still being read keep the file open until they are closed.
@@ -50,6 +53,18 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         raise ImageError(f"the zip file is damaged: {error}", file=path, hint="copy it again") from error
     except OSError as error:
         raise ImageError(f"cannot be opened: {error.strerror or error}", file=path) from error
+
+
+def _name_as_meant(archive: zipfile.ZipFile) -> None:
+    """Macs store names in UTF-8 without the flag that says so, and Python takes them for code page 437.
+
+    A name of that code page is hardly ever UTF-8 by chance. The old one finds its member, too.
+    """
+    for info in archive.infolist():
+        if not info.flag_bits & _UTF8_NAME and not info.filename.isascii():
+            with suppress(UnicodeError):
+                info.filename = info.filename.encode("cp437").decode("utf-8")
+                archive.NameToInfo.setdefault(info.filename, info)
 
 
 def open_member(path: Path, member: str, entry: int | None = None) -> tuple[IO[bytes], int]:
