@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import zlib
@@ -397,6 +398,35 @@ def test_errors_and_notes_name_the_file(tmp_path: Path) -> None:
         load_image(tmp_path / "none.jpg")
     with pytest.raises(ImageError, match="folder"):
         load_image(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on Windows")
+def test_a_process_forked_amid_a_tiff_of_another_thread_reads_its_own() -> None:
+    code = """
+import io, os, signal, threading, warnings
+from PIL import Image
+from dermseg.images import load_image
+warnings.simplefilter("ignore")
+out = io.BytesIO()
+Image.new("RGB", (2000, 2000)).save(out, "TIFF", compression="tiff_lzw")
+data, ended = out.getvalue(), threading.Event()
+def read():
+    while not ended.is_set():
+        load_image(data)
+thread = threading.Thread(target=read)
+thread.start()
+codes = []
+for _ in range(4):
+    if not (child := os.fork()):
+        signal.alarm(20)
+        load_image(data)
+        os._exit(Image.MAX_IMAGE_PIXELS is None)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+ended.set()
+thread.join()
+assert codes == [0] * 4, codes
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_threads_agree() -> None:

@@ -13,6 +13,7 @@ Decisions:
 from __future__ import annotations
 
 import io
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -37,6 +38,13 @@ _PLUGINS: dict[Format, tuple[str, str]] = {
     "WEBP": ("PIL.WebPImagePlugin", "WebPImageFile"),
 }
 _quiet_lock = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    # Not amid a picture of another thread: a forked child would wait for it, and keep what is global changed.
+    os.register_at_fork(
+        before=_quiet_lock.acquire,
+        after_in_parent=_quiet_lock.release,
+        after_in_child=_quiet_lock.release,
+    )
 
 
 @cache
