@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from struct import pack
@@ -300,3 +301,20 @@ def test_a_closed_folder_is_a_row_that_says_so(tree: Path, monkeypatch: pytest.M
     (source,) = (s for s in find_images([tree]) if s.name == "sub")
     with pytest.raises(ImageError, match="is a folder"):
         source.read_bytes()
+
+
+def test_a_folder_that_can_be_listed_and_not_entered_is_no_end_for_the_others(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(real: Callable[[Path], bool]) -> Callable[[Path], bool]:  # to root no folder is
+        def look(path: Path) -> bool:
+            if path.parent.name == "sub":
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path)
+
+        return look
+
+    monkeypatch.setattr(Path, "is_file", closed(Path.is_file))
+    monkeypatch.setattr(Path, "is_dir", closed(Path.is_dir))
+    found = tell_apart(find_images([f"{tree}/*/*"])).photographs
+    assert "sub/b.JPG" in [source.name for source in found]

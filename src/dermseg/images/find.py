@@ -140,7 +140,7 @@ def _expand(text: str) -> _Found:
 
 def _from_path(path: Path, prefix: str, *, explicit: bool) -> _Found:
     parent = printable_name(path.absolute().parent.name)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path's raises in a folder that may be listed and not entered
         inner = f"{prefix}{path.name}/" if not explicit else ""
         closed: list[OSError] = []
         for folder, folders, files in os.walk(path, onerror=closed.append):

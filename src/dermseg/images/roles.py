@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -18,7 +19,9 @@ _MASK_NAME = re.compile(r"(.+)_(?:segmentation|mask|lesion|labels|superpixels|at
 
 def is_output(folder: Path) -> bool:
     """Whether ``dermseg segment`` wrote into a folder (on a cluster it has no journal)."""
-    return (folder / JOURNAL).is_file() or ((folder / RUN).is_file() and (folder / "masks").is_dir())
+    # not Path's methods: they raise in a folder that may be listed and not entered
+    journal, run, masks = (os.path.join(folder, name) for name in (JOURNAL, RUN, "masks"))  # noqa: PTH118
+    return os.path.isfile(journal) or (os.path.isfile(run) and os.path.isdir(masks))  # noqa: PTH112, PTH113
 
 
 def mask_root(path: str | Path) -> Path:
@@ -124,7 +127,7 @@ def _is_explanation(source: ImageSource, stems: set[str]) -> bool:
         or stems.isdisjoint((base.stem, PurePosixPath(base.stem).stem))
     ):
         return False
-    return source.path.with_suffix(".npy").is_file()
+    return os.path.isfile(source.path.with_suffix(".npy"))  # noqa: PTH113
 
 
 def _stem(source: ImageSource) -> str:
