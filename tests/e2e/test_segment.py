@@ -108,6 +108,7 @@ def test_json_logs_and_a_second_run(tiny_bundle: Path, tmp_path: Path) -> None:
         (["in", "--resume", "--overwrite"], "exclude each other"),
         (["in", "--variant", "int9"], "has no variant 'int9'"),
         (["in", "--margin", "0.05"], "add --uncertainty"),
+        (["in", "-o", ""], "-o is empty"),
         (["index.csv"], "lists of images are read by --engine ray"),
     ],
 )
@@ -124,10 +125,10 @@ def test_wrong_usage_says_what_to_do(
     if "--model" not in arguments:
         arguments = [*arguments, "--model", str(tiny_bundle)]
     with pytest.raises(SystemExit) as ended:
-        main(["segment", *arguments, "-o", "res"])
+        main(["segment", "-o", "res", *arguments])
     assert said in capsys.readouterr().err
     assert ended.value.code == 2
-    assert not (tmp_path / "res").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_outputs_inside_the_inputs_are_not_inputs(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -134,6 +134,8 @@ def segment(
             {"--margin": not uncertainty}, "has no effect without --uncertainty", hint="add --uncertainty"
         )
         chosen["margin"] = margin
+    if not output:  # "$OUT" of a script that did not set it; as a path it is the folder that one is in
+        raise UsageError("-o is empty", hint="name a folder; '-o .' is the one that you are in")
     if engine not in ("local", "ray"):
         raise UsageError(f"--engine: unknown value '{engine}'", hint="local or ray")
     if engine == "ray":
