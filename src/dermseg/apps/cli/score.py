@@ -18,11 +18,14 @@ def score(
         Path,
         typer.Argument(
             metavar="PREDICTIONS",
-            help="Folder or zip of predicted masks, or an output folder of 'dermseg segment'.",
+            help="Folder, zip or glob of predicted masks, or an output folder of 'dermseg segment'.",
         ),
     ],
     references: Annotated[
-        Path, typer.Argument(metavar="REFERENCES", help="Folder or zip of reference masks.")
+        Path,
+        typer.Argument(
+            metavar="REFERENCES", help="Folder, zip or glob ('data/*_mask.png') of reference masks."
+        ),
     ],
     *,
     output: Annotated[
