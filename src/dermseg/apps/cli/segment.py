@@ -81,7 +81,10 @@ def segment(
     ] = None,
     max_megapixels: Annotated[float, typer.Option(metavar="MP", help="Refuse larger images.")] = 100.0,
     allow_truncated: Annotated[
-        bool, typer.Option("--allow-truncated", help="Use what is there of files that are cut off.")
+        bool,
+        typer.Option(
+            "--allow-truncated", help="Use what is there of JPEG, PNG and BMP files that are cut off."
+        ),
     ] = False,
     engine: Annotated[
         str,
