@@ -42,7 +42,7 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def cv_encode(extension: str, array: np.ndarray) -> bytes:
-    # OpenCV 4.11 packs floats with a loss unless told not to
+    # OpenCV 4 packs floats with a loss unless told not to
     plain = [cv2.IMWRITE_TIFF_COMPRESSION, 1] if extension.startswith(".tif") else []
     return cv2.imencode(extension, array, plain)[1].tobytes()
 
