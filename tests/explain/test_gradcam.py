@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -58,6 +59,20 @@ def test_random_weights_give_another_map() -> None:
         cam = grad_cam(random, X, layer, np.ones(X.shape[2:], bool))
         correlations.append(float(spearmanr(trained.ravel(), cam.ravel()).statistic) if cam.any() else 0.0)
     assert abs(np.mean(correlations)) < 0.5
+
+
+def test_threads_may_share_a_network() -> None:
+    """Two people on the dashboard: before, a map was of the other's image, or there was none."""
+    layer = next(iter(feature_layers(NETWORK)))
+    inputs = [torch.from_numpy(MODEL.prepare(synthesize(seed, (96, 128))[0])[None]) for seed in (7, 8)]
+    alone = [grad_cam(NETWORK, x, layer) for x in inputs]
+    order = [number % 2 for number in range(32)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda number: grad_cam(NETWORK, inputs[number], layer), order))
+    assert all(
+        np.allclose(cam, alone[number], atol=1e-3 * alone[number].max())
+        for number, cam in zip(order, together, strict=True)
+    )
 
 
 def test_wrong_layer_and_region_are_refused() -> None:

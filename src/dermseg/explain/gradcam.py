@@ -9,6 +9,7 @@ It shows where a layer's features push the answer up. It does not say that the a
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,14 @@ from torch import Tensor, nn
 from dermseg.errors import UsageError
 from dermseg.explain.network import feature_layers
 
+# A hook sees whatever goes through its layer: of two images at once each would get the other's features.
+_one_at_a_time = threading.Lock()
+
 
 def grad_cam(
     model: nn.Module, x: Tensor, layer: str, region: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float32]:
-    """Grad-CAM of one image.
+    """Grad-CAM of one image. Threads may share the model; they take turns.
 
     Parameters
     ----------
@@ -57,14 +61,15 @@ def grad_cam(
         features.append(output.detach().requires_grad_())
         return features[-1]
 
-    hook = layers[layer].register_forward_hook(keep)
-    try:
-        with torch.enable_grad():
-            logits = model(x)[0, 0]
-            score = _score(logits, region)
-            (gradient,) = torch.autograd.grad(score, features[-1])
-    finally:
-        hook.remove()
+    with _one_at_a_time:
+        hook = layers[layer].register_forward_hook(keep)
+        try:
+            with torch.enable_grad():
+                logits = model(x)[0, 0]
+                score = _score(logits, region)
+                (gradient,) = torch.autograd.grad(score, features[-1])
+        finally:
+            hook.remove()
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     cam = (weights * features[-1].detach()).sum(dim=1).clamp(min=0)[0]
     return cam.numpy().astype(np.float32)
