@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -31,7 +32,7 @@ from dermseg.apps.api import job_runner, routes_jobs
 from dermseg.apps.api.job_store import Job, JobStore, StoreError
 from dermseg.apps.api.services import MIN_FREE_BYTES
 from dermseg.apps.cli.main import main
-from dermseg.audit import verify
+from dermseg.audit import AuditError, verify
 
 Client = Any  # httpx.Client
 Make = Callable[..., bytes]
@@ -209,6 +210,38 @@ def test_a_job_whose_end_cannot_be_noted_goes_on_later(
     assert len([line for line in lines if line["event"] == "result"]) == 4
 
 
+@pytest.mark.parametrize("refused", [OSError(errno.ENOSPC, "No space left"), AuditError("was moved")])
+def test_a_full_disk_delays_a_job_and_does_not_end_it(
+    serve: Callable[..., Client], photographs: dict[str, bytes], monkeypatch: Any, refused: Exception
+) -> None:
+    """Before: it failed for good, or hung where the database could not note that either."""
+    full, tried, pack_result = threading.Event(), Counter[str](), job_runner._pack
+
+    def refuse(name: str, plain: Callable[..., Any], error: Exception) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if full.is_set():
+                tried[name] += 1
+                raise error
+            return plain(*arguments, **options)
+
+        return call
+
+    no_room = sqlite3.OperationalError("database or disk is full")
+    for name in ("end", "recover"):
+        monkeypatch.setattr(JobStore, name, refuse(name, getattr(JobStore, name), no_room))
+    monkeypatch.setattr(job_runner, "_pack", refuse("pack", pack_result, refused))
+    monkeypatch.setattr(job_runner, "_RETRY_S", 0.05)
+    client = serve()
+    full.set()
+    job = client.post("/v1/jobs", content=pack(photographs), headers=ZIP).json()["id"]
+    deadline = time.monotonic() + 20
+    while tried["recover"] < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    full.clear()
+    assert wait(client, job, seconds=20)["ok"] == 4
+    assert (tried["pack"], tried["end"]) == (1, 0)
+
+
 def test_a_server_back_with_another_model_records_its_own_masks(
     serve: Callable[..., Client],
     photographs: dict[str, bytes],
@@ -219,9 +252,8 @@ def test_a_server_back_with_another_model_records_its_own_masks(
     """The first model's masks were in the log already, and were never given out."""
     noted = threading.Event()
 
-    def lost(_: JobStore, __: str, state: str, **___: Any) -> bool:
-        if state == "failed":
-            noted.set()
+    def lost(*_: Any, **__: Any) -> bool:
+        noted.set()
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as broken:

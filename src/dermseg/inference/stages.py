@@ -53,7 +53,8 @@ from dermseg.uncertainty.opinions import Opinions
 STAGES = ("decode", "network", "postprocess", "write")
 # Pictures above this are decoded one at a time: a worker needs up to 8 bytes a pixel.
 BIG_PIXELS = 40_000_000
-_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
+# Of errors that end a batch: the next image would meet them too.
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM})
 _log = logging.getLogger(__name__)
 
 Job = tuple[ImageSource, dict[str, str]]  # an image, and kind -> path of what is written for it
@@ -239,7 +240,7 @@ class Segmenter:
             atomic_write(path, data)
         except DermsegError as error:
             cause = error.__cause__
-            if not isinstance(cause, OSError) or cause.errno not in _FULL_DISK:
+            if not isinstance(cause, OSError) or cause.errno not in FULL_DISK:
                 raise
             raise OutputError(error.message, file=path, hint=RESUME_HINT) from cause
 

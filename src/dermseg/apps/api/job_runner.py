@@ -8,6 +8,9 @@ it was. It ends in this order, and each step may be done again after a crash wit
 2. one audit record for each result, in one append, unless the log has them already;
 3. the row says ``done``: only now can the result be fetched;
 4. input and ``out`` are removed.
+
+Where the disk refuses (full, read-only, the audit log moved) nothing of this can be trusted to happen, so the
+job is neither done nor failed: it is taken up again until there is room.
 """
 
 from __future__ import annotations
@@ -15,12 +18,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+import sqlite3
 import threading
 import time
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +32,7 @@ from dermseg.apps.api.job_store import Job, JobStore
 from dermseg.apps.api.metrics import Metrics
 from dermseg.apps.api.problems import log_unexpected
 from dermseg.apps.api.task import Ask
-from dermseg.audit import AuditLog, verdict_of
+from dermseg.audit import AuditError, AuditLog, verdict_of
 from dermseg.audit import Entry as AuditEntry
 from dermseg.errors import DermsegError, UsageError
 from dermseg.images.find import find_images
@@ -42,6 +45,7 @@ from dermseg.inference.options import BatchOptions
 from dermseg.inference.outputs import LAYOUT
 from dermseg.inference.pipeline import Plan
 from dermseg.inference.predictor import Model
+from dermseg.inference.stages import FULL_DISK
 from dermseg.report.batch import write_batch_report
 
 INPUT, OUT, RESULT = "input.zip", "out", "result.zip"
@@ -122,9 +126,13 @@ class JobRunner:
 
     def _run(self) -> None:
         purged = 0.0
+        left = False
         while not self._stopping.is_set():
             self._wake.clear()
             try:
+                if left:  # a job whose end could not be noted
+                    self._store.recover()
+                    left = False
                 if time.monotonic() - purged > _PURGE_S or purged == 0.0:
                     purged = time.monotonic()
                     self._purge()
@@ -133,10 +141,9 @@ class JobRunner:
                     self._work(job)
                     continue
             except Exception as error:  # a full disk, say: the thread goes on and tries again
+                left = True
                 log_unexpected(error)
                 self._stopping.wait(_RETRY_S)
-                with suppress(Exception):  # the job under way, whose end could not be noted
-                    self._store.recover()
                 continue
             self._wake.wait(timeout=30.0)
 
@@ -149,6 +156,8 @@ class JobRunner:
         try:
             self._segment(job)
         except Exception as error:
+            if _refused(error):
+                raise
             if isinstance(error, DermsegError):
                 reason = f"{error.message} ({error.hint})" if error.hint else error.message
             else:
@@ -272,6 +281,16 @@ class JobRunner:
                 self._tidy(job.id)
             elif job is not None and job.state == "deleted":
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether it was not the job's fault but the disk's, which may be better later."""
+    causes = (error, error.__cause__)
+    return any(
+        isinstance(cause, sqlite3.Error | AuditError)
+        or (isinstance(cause, OSError) and cause.errno in FULL_DISK)
+        for cause in causes
+    )
 
 
 def _pack(out: Path, result: Path) -> None:
