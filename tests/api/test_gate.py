@@ -240,6 +240,23 @@ def test_logs_say_what_happened_and_nothing_about_anybody(
     assert name not in client.get("/metrics").text
 
 
+def test_what_libraries_remark_is_a_line_of_json_without_its_text() -> None:
+    """Before: plain text beside the JSON lines, which may quote what a client sent."""
+    text = (
+        "import logging; from dermseg.apps.api.logs import configure_logs; configure_logs();"
+        "logging.getLogger('python_multipart.multipart').warning('unexpected %r', 'MILLER^ANNA');"
+        "logging.getLogger('dermseg.api').info('request')"
+    )
+    lines = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stderr
+    said, own = map(json.loads, lines.splitlines())
+    assert (said["level"], said["library"], own["event"]) == (
+        "warning",
+        "python_multipart.multipart",
+        "request",
+    )
+    assert "MILLER" not in lines
+
+
 def test_browsers_of_other_places_may_call_only_where_that_is_allowed(serve: Callable[..., Client]) -> None:
     headers = {"Origin": "https://pacs.example", "Access-Control-Request-Method": "POST"}
     allowed = "access-control-allow-origin"
