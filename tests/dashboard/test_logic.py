@@ -101,7 +101,22 @@ def test_uploads_are_listed_and_read_wherever_they_are() -> None:
         "broken.jpg",
     ]
     assert [read_place(uploads, p, 10**6) for p in places[:3]] == [one, one, two]
-    assert list_images([Upload("none.zip", packed().data)])[1]
+    hint = "a zip holds JPEG, PNG, TIFF, BMP, WebP or DICOM files"
+    assert list_images([Upload("none.zip", packed().data)]) == (
+        [],
+        [f"there is no image in none.zip ({hint})"],
+    )
+
+
+def test_a_table_has_numbers_where_its_columns_have_them() -> None:
+    """The browser sorts what it gets: as texts, 9 was above 10."""
+    rows = findings.parse_table("file,code,px,share,note\n1.jpg,007,10,0.5,\n2.jpg,1,9,1,\nbad.jpg,2,,,x\n")
+    assert rows == [
+        {"file": "1.jpg", "code": "007", "px": 10, "share": 0.5, "note": ""},
+        {"file": "2.jpg", "code": "1", "px": 9, "share": 1.0, "note": ""},
+        {"file": "bad.jpg", "code": "2", "px": None, "share": None, "note": "x"},
+    ]
+    assert findings.parse_table("") == [] and findings.parse_table("a\n1,2\n") == [{"a": 1, None: ["2"]}]
 
 
 def test_images_of_one_name_have_keys_and_labels_of_their_own() -> None:

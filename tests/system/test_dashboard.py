@@ -291,6 +291,24 @@ def test_many_images_with_a_broken_one(page: Any, address: str, pictures: list[P
     assert table.count("\n") == 21 and re.search(r"lesion-broken.jpg,failed,", table)
 
 
+def test_a_zip_without_images_is_said(page: Any, address: str, pictures: list[Path], tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "none.zip", "w") as archive:
+        archive.writestr("notes.txt", "none")
+    page.goto(f"{address}/batch")
+    upload(page, tmp_path / "none.zip")
+    page.get_by_role("button", name="Segment").click()
+    page.get_by_text("there is no image in none.zip").wait_for()
+    settle(page)
+    assert page.get_by_text("Loading the model").count() == 0
+    page.get_by_role("button", name="Remove none.zip").click()
+    settle(page)
+    upload(page, tmp_path / "none.zip", pictures[0])
+    settle(page)
+    page.get_by_role("button", name="Segment").click()
+    page.get_by_role("button", name="Everything (ZIP)").wait_for()
+    page.get_by_text("there is no image in none.zip").wait_for()
+
+
 def test_names_of_files_are_no_markup(page: Any, address: str, pictures: list[Path]) -> None:
     names = ["*left* arm ~~1~~ $a$ and $b$ _x_.jpg", "![x](/no.png) `c` [d](e).jpg"]
     files = [{"name": name, "mimeType": "image/jpeg", "buffer": pictures[7].read_bytes()} for name in names]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ from dermseg.report.strata import best_interval
 CURVES = "metrics.jsonl"
 MAX_DEPTH, MAX_FOUND = 5, 500
 Kind = Literal["training", "suite", "evaluation"]
+_WHOLE = re.compile(r"-?(0|[1-9]\d{0,14})")  # no codes such as 007
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?")
 PICTURES = ("curves.png", "worst.jpg", "failures.jpg", "examples.png")
 
 
@@ -81,10 +85,22 @@ def read_curves(path: Path) -> dict[str, list[dict[str, Any]]]:
     return curves
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """A CSV file as rows."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """A CSV file as rows, see `parse_table`."""
+    return parse_table(path.read_text(encoding="utf-8"))
+
+
+def parse_table(text: str) -> list[dict[str, Any]]:
+    """The rows of a CSV table. Columns of numbers hold numbers, so that the page sorts them as such."""
+    rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(text, newline="")))
+    for name in filter(None, rows[0] if rows else ()):
+        values = [row[name] for row in rows]
+        kind = int if all(map(_WHOLE.fullmatch, filter(None, values))) else float
+        if not any(values) or not all(map(_NUMBER.fullmatch, filter(None, values))):
+            continue
+        for row in rows:
+            row[name] = kind(row[name]) if row[name] else None
+    return rows
 
 
 def read_summary(path: Path) -> list[dict[str, Any]]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 import streamlit as st
 
+from dermseg.apps.dashboard.findings import parse_table
 from dermseg.apps.dashboard.many import (
     ORDERS,
     Finished,
@@ -58,17 +56,20 @@ def draw() -> None:
         def progress(done: int, total: int, last: str) -> None:
             bar.progress(done / max(1, total), f"{done} of {total} images {plain(last)}")
 
-        with told():
-            model = get_model(name, images=len(list_images(uploads)[0]))
+        with told(bar=bar):
+            places, useless = list_images(uploads, limit=None)
+            model = get_model(name, images=len(places))
             finished = segment_uploads(model, uploads, options, progress)
-        st.session_state["finished"] = (wanted, finished)
         bar.empty()
+        st.session_state["finished"] = (wanted, finished, useless)
     stored = st.session_state.get("finished")
     if stored is None:
         return
-    made, finished = stored
+    made, finished, useless = stored
     if made == wanted:
         st.caption(f"Made with the model {plain(short_name(name))}: {name_settings(options)}.")
+        for message in useless:
+            st.warning(plain(message), icon=":material/folder_off:")
         _draw_finished(finished)
     elif made[0] == wanted[0]:
         st.info(
@@ -107,8 +108,7 @@ def _draw_finished(finished: Finished) -> None:
         order = st.selectbox("Order", ORDERS, key="order")
         _draw_gallery(sort_entries(finished.entries, order))
     with table:
-        rows = list(csv.DictReader(io.StringIO(finished.table.decode())))
-        st.dataframe(rows, hide_index=True, width="stretch")
+        st.dataframe(parse_table(finished.table.decode()), hide_index=True, width="stretch")
 
 
 def _draw_gallery(entries: list[Entry]) -> None:

@@ -38,7 +38,7 @@ def draw() -> None:
         def progress(done: int, total: int) -> None:
             bar.progress(done / total, f"{done} of {total} photographs")
 
-        with told():
+        with told(bar=bar):
             series = follow_uploads(get_model(name), uploads, spacing or None, progress)
         bar.empty()
         stored = st.session_state["followed"] = (wanted, series)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import PurePath
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dermseg.apps.dashboard.settings import current
 from dermseg.apps.dashboard.uploads import Upload
@@ -105,14 +106,16 @@ def ask_files(label: str, *, key: str, many: bool, zips: bool = True) -> list[Up
 
 
 @contextmanager
-def told(name: str = "") -> Iterator[None]:
-    """Turn what goes wrong with one file into one message and end the page there.
+def told(name: str = "", bar: DeltaGenerator | None = None) -> Iterator[None]:
+    """Turn what goes wrong with one file into one message and end the page there, without a progress bar.
 
     Not within the sidebar: a phone hides it, and the page would be blank.
     """
     try:
         yield
     except DermsegError as error:
+        if bar is not None:
+            bar.empty()
         hint = f" Try: {error.hint}." if error.hint else ""
         message = f"{name + ': ' if name else ''}{error.message}.{hint}"
         st.error(plain(message), icon=":material/error:")

@@ -16,6 +16,7 @@ from dermseg.images import ImageSource, close_zips, find_images
 from dermseg.images.names import UniqueNames
 
 MAX_LISTED = 500
+_HOLDS = "a zip holds JPEG, PNG, TIFF, BMP, WebP or DICOM files"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,11 @@ def lay_out(uploads: Sequence[Upload], folder: Path) -> list[ImageSource]:
         paths.append(path)
     if not paths:
         raise UsageError("there are no files")
-    return find_images(paths)
+    try:
+        return find_images(paths)
+    except UsageError:  # its text has the temporary folder
+        names = ", ".join(upload.name for upload in uploads)
+        raise UsageError(f"there is no image in {names}", hint=_HOLDS) from None
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,8 @@ class Place:
         return self.name if self.zip is None else f"{self.zip}: {self.name}"
 
 
-def list_images(uploads: Sequence[Upload]) -> tuple[list[Place], list[str]]:
-    """The images in the uploads, and a message for each zip that cannot be used."""
+def list_images(uploads: Sequence[Upload], limit: int | None = MAX_LISTED) -> tuple[list[Place], list[str]]:
+    """The images in the uploads, `limit` of each zip, and a message for each zip that cannot be used."""
     places: list[Place] = []
     messages: list[str] = []
     for number, upload in enumerate(uploads):
@@ -112,11 +117,11 @@ def list_images(uploads: Sequence[Upload]) -> tuple[list[Place], list[str]]:
                 finally:
                     close_zips()
         except UsageError as error:
-            messages.append(f"{upload.name}: {error.reason}")
+            messages.append(error.reason)
             continue
-        places += [Place(s.name, number, bare_name(upload.name), s.entry) for s in sources[:MAX_LISTED]]
-        if len(sources) > MAX_LISTED:
-            messages.append(f"{upload.name}: the first {MAX_LISTED} of {len(sources)} images are listed")
+        places += [Place(s.name, number, bare_name(upload.name), s.entry) for s in sources[:limit]]
+        if limit is not None and len(sources) > limit:
+            messages.append(f"{upload.name}: the first {limit} of {len(sources)} images are listed")
     return places, messages
 
 
