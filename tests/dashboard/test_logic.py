@@ -47,6 +47,7 @@ from dermseg.inference.options import BatchOptions
 from dermseg.inference.predictor import Model, load_model
 from dermseg.measure.geometry import measure_lesions, measure_mask
 from dermseg.report.strata import best_interval
+from dermseg.uncertainty.margins import Margins
 
 BROKEN = Upload("broken.jpg", b"\xff\xd8 not a photograph")
 
@@ -106,6 +107,17 @@ def test_uploads_are_listed_and_read_wherever_they_are() -> None:
         [],
         [f"there is no image in none.zip ({hint})"],
     )
+
+
+def test_margins_promise_nothing_at_another_threshold() -> None:
+    mask = np.ones((4, 4), bool)
+    margins = Margins(mask, mask, 0.1, 10.2, 4.8, None, None)
+    own = doubts.margin_words(margins, 0.5563, 0.5563)
+    assert own is not None and own.startswith("White lines: 10 px outside and 5 px inside")
+    assert "At most 10% of the lesion" in own
+    other = doubts.margin_words(margins, 0.9, 0.5563)
+    assert other is not None and "0.56; with 0.90 nothing is promised" in other and "At most" not in other
+    assert doubts.margin_words(Margins(mask, mask, 0.1, None, None, None, None), 0.9, 0.9) is None
 
 
 def test_a_table_has_numbers_where_its_columns_have_them() -> None:

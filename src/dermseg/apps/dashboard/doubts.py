@@ -12,6 +12,7 @@ from dermseg.inference.postprocess import Floats
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
 from dermseg.uncertainty.maps import Uncertainty
+from dermseg.uncertainty.margins import Margins
 from dermseg.uncertainty.opinions import open_opinions
 
 if TYPE_CHECKING:
@@ -49,6 +50,22 @@ def uncertainty_layer(maps: Uncertainty, name: str, how: str) -> Layer:
     values = {"Mean": maps.mean, "Standard deviation": maps.std, "Entropy": maps.entropy}[name]
     peak = float(values.max()) if name == "Standard deviation" else 1.0
     return Layer(values, peak, f"{name}: {MAPS[name]} ({how})")
+
+
+def margin_words(margins: Margins, threshold: float, fitted: float) -> str | None:
+    """What the lines promise: nothing at another threshold than the `fitted` one. None without lines."""
+    if margins.outer_px is None or margins.inner_px is None:
+        return None
+    lines = f"White lines: {margins.outer_px:.0f} px outside and {margins.inner_px:.0f} px inside the outline"
+    if threshold != fitted:
+        return (
+            f"{lines}. They were fitted for the model's own threshold, {fitted:.2f}; with {threshold:.2f} "
+            "nothing is promised: far more of the lesion may lie outside the outer line."
+        )
+    return (
+        f"{lines}. At most {margins.alpha:.0%} of the lesion is expected outside the outer line, and "
+        f"at most {margins.alpha:.0%} of what the inner line holds not to be lesion."
+    )
 
 
 def explainable() -> bool:

@@ -164,12 +164,10 @@ def _draw_picture(
     )
     if layer is not None:
         _draw_scale(layer)
-    if margins is not None and margins.outer_px is not None and margins.inner_px is not None:
-        st.caption(
-            f"White lines: {margins.outer_px:.0f} px outside and {margins.inner_px:.0f} px inside the "
-            f"outline. At most {DEFAULT_ALPHA:.0%} of the lesion is expected outside the outer line, and "
-            f"at most {DEFAULT_ALPHA:.0%} of what the inner line holds not to be lesion."
-        )
+    if margins is not None:
+        words = doubts.margin_words(margins, result.threshold, model.card.postprocessing.threshold)
+        if words is not None:
+            st.caption(words)
     return known or _calibrate(look, points, key)
 
 
