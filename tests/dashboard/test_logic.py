@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import shutil
+import socket
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +119,19 @@ def test_margins_promise_nothing_at_another_threshold() -> None:
     other = doubts.margin_words(margins, 0.9, 0.5563)
     assert other is not None and "0.56; with 0.90 nothing is promised" in other and "At most" not in other
     assert doubts.margin_words(Margins(mask, mask, 0.1, None, None, None, None), 0.9, 0.9) is None
+
+
+def test_where_nobody_can_listen_is_said_in_words() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(UsageError, match=rf"cannot listen on 127\.0\.0\.1:{port}") as error:
+            server.check_address("127.0.0.1", port)
+    assert "--port" in str(error.value)
+    with pytest.raises(UsageError, match=r"cannot listen on 192\.0\.2\.77:8501"):  # RFC 5737: of no machine
+        server.check_address("192.0.2.77", 8501)
+    server.check_address("127.0.0.1", port)
 
 
 def test_a_table_has_numbers_where_its_columns_have_them() -> None:

@@ -37,7 +37,7 @@ def serve(settings: Settings) -> None:
     except SystemExit:  # uvicorn's way to say that it cannot start; the log has the system's words
         raise UsageError(
             f"cannot listen on {settings.host}:{settings.port}",
-            hint="another program may have the port: --port OTHER",
+            hint="another program may have the port: --port OTHER; --host takes an address of this machine",
         ) from None
 
 

@@ -46,7 +46,7 @@ def dashboard(
         raise UsageError("is not a folder", file=results)
     if not 0 < max_megapixels <= 10_000:
         raise UsageError(f"--max-megapixels must lie between 0 and 10000, got {max_megapixels}")
-    from dermseg.apps.dashboard.server import serve
+    from dermseg.apps.dashboard.server import check_address, serve
     from dermseg.apps.dashboard.settings import Settings
 
     models = tuple(model or bundled_names())
@@ -58,5 +58,6 @@ def dashboard(
         max_upload_mb=max_upload_mb,
         max_megapixels=max_megapixels,
     )
+    check_address(host, port)
     say(f"dermseg dashboard: http://{host}:{port}")
     serve(settings, host=host, port=port, browser=browser)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from importlib import resources
 from typing import Any
 
 from dermseg.apps.dashboard.settings import Settings
+from dermseg.errors import UsageError
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -36,6 +38,30 @@ def options(settings: Settings, *, host: str, port: int, browser: bool) -> dict[
         "theme_light_primaryColor": "#0072B2",
         "theme_dark_primaryColor": "#56B4E9",
     }
+
+
+def check_address(host: str, port: int) -> None:
+    """See that the program can listen there: Streamlit ends in a traceback, or without a word of what to do.
+
+    Raises
+    ------
+    UsageError
+        The port is taken, or the address is not one of this machine.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            if (
+                os.name != "nt"
+            ):  # a connection that has just ended keeps nobody out; there it means another thing
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            hint="another program may have the port: --port OTHER; --host takes an address of this machine",
+        ) from None
 
 
 def serve(settings: Settings, *, host: str, port: int, browser: bool) -> None:
