@@ -11,8 +11,10 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -182,3 +184,36 @@ def test_make_clean_keeps_a_trained_bundle(tmp_path: Path) -> None:
     subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
     left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert left == {"Makefile", *kept}
+
+
+def test_the_health_check_of_the_image_asks_the_container_itself() -> None:
+    """Container engines put a clinic's proxy into the environment; it knows nothing of the container."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else 503)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            proxy = {"http_proxy": "http://127.0.0.1:9"}
+            codes = [
+                subprocess.run(
+                    [sys.executable, ROOT / "containers" / "health.py"],
+                    env={
+                        **os.environ,
+                        **proxy,
+                        "DERMSEG_PORT": str(server.server_port),
+                        "DERMSEG_HEALTH": path,
+                    },
+                    check=False,
+                ).returncode
+                for path in ("/health", "/ready")
+            ]
+        finally:
+            server.shutdown()
+    assert codes == [0, 1]
