@@ -317,10 +317,22 @@ def test_models_of_one_folder_name_have_labels_that_differ(monkeypatch: pytest.M
     ]  # fmt: skip
 
 
-def test_damaged_results_are_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"metrics.json": "{bad", "per_image.csv": "a,b\n"},
+        {"metrics.json": "[1]", "per_image.csv": "a,b\n"},
+        {"metrics.jsonl": "[1, 2]\n"},
+        {"results.csv": f"a\n{'1' * 200_000}\n", "runs/a": ""},
+    ],
+)
+def test_damaged_results_are_a_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]
+) -> None:
     testing = pytest.importorskip("streamlit.testing.v1", reason="needs the extra 'dashboard'")
     page_results = importlib.import_module("dermseg.apps.dashboard.page_results")
-    for name, content in (("metrics.json", "{bad"), ("per_image.csv", "a,b\n")):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     monkeypatch.setattr(page_results, "current", lambda: Settings(results=tmp_path))
     page = testing.AppTest.from_string("from dermseg.apps.dashboard import page_results as p; p.draw()")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -40,10 +41,10 @@ def draw() -> None:
 
 @contextmanager
 def _readable(name: str) -> Iterator[None]:
-    """A file that is damaged, or gone since it was listed, is a message."""
+    """A file that is damaged, gone since it was listed, or another program's of that name is a message."""
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or "it is not what dermseg wrote"
         st.error(
             f"{plain(name)} cannot be read: {reason}. Make it again, or move it away, and reload the page.",
