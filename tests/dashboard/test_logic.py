@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import json
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dermseg.apps.dashboard import doubts, findings, server
+from dermseg.apps.dashboard import uploads as uploads_room
 from dermseg.apps.dashboard.calibration import spacing_from_points
 from dermseg.apps.dashboard.comparing import compare_masks
 from dermseg.apps.dashboard.looking import VIEW_SIDE, look_at, outline
@@ -46,6 +48,7 @@ from dermseg.images import encode_jpeg, load_mask
 from dermseg.images.overlay import encode_png
 from dermseg.inference.options import BatchOptions
 from dermseg.inference.predictor import Model, load_model
+from dermseg.inference.stages import OutputError
 from dermseg.measure.geometry import measure_lesions, measure_mask
 from dermseg.report.strata import best_interval
 from dermseg.uncertainty.margins import Margins
@@ -121,6 +124,19 @@ def test_margins_promise_nothing_at_another_threshold() -> None:
     assert doubts.margin_words(Margins(mask, mask, 0.1, None, None, None, None), 0.9, 0.9) is None
 
 
+def test_a_full_disk_is_said_without_the_words_of_the_command_line() -> None:
+    shared = pytest.importorskip("dermseg.apps.dashboard.shared", reason="needs the extra 'dashboard'")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    in_a_batch = OutputError("cannot be written", hint="run the same command with --resume")
+    in_a_batch.__cause__ = full
+    for error in (full, in_a_batch):
+        assert "No space left on device. Try: give fewer files at once" in shared.words_of(error)
+    assert shared.words_of(ImageError("the file is empty", hint="copy it")) == (
+        "the file is empty. Try: copy it."
+    )
+    assert shared.words_of(OSError("of nobody's making")) is None
+
+
 def test_where_nobody_can_listen_is_said_in_words() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -132,6 +148,17 @@ def test_where_nobody_can_listen_is_said_in_words() -> None:
     with pytest.raises(UsageError, match=r"cannot listen on 192\.0\.2\.77:8501"):  # RFC 5737: of no machine
         server.check_address("192.0.2.77", 8501)
     server.check_address("127.0.0.1", port)
+
+
+def test_a_zip_that_the_disk_has_no_room_for_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(uploads_room, "lay_out", refuse)
+    uploads = [packed(a=encode_jpeg(disc(40, 60))), Upload("b.jpg", b"")]
+    places, messages = list_images(uploads)
+    assert [place.name for place in places] == ["b.jpg"]
+    assert messages == ["many.zip: cannot be looked into: No space left on device"]
 
 
 def test_a_table_has_numbers_where_its_columns_have_them() -> None:

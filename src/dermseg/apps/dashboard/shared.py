@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
+from tempfile import gettempdir
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -20,6 +21,7 @@ from dermseg.inference.bundle import load_bundle
 from dermseg.inference.predictor import Model, load_model
 from dermseg.inference.result import Result
 from dermseg.inference.runtimes import choose_runtime
+from dermseg.inference.stages import FULL_DISK, OutputError
 
 # HEIC is not among them: only then does an iPhone hand over its photographs as JPEG.
 TYPES = sorted(ending.lstrip(".") for ending in (*READ_EXTENSIONS, *DICOM_EXTENSIONS))
@@ -113,13 +115,29 @@ def told(name: str = "", bar: DeltaGenerator | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except DermsegError as error:
+    except (DermsegError, OSError) as error:
+        words = words_of(error)
+        if words is None:
+            raise
         if bar is not None:
             bar.empty()
-        hint = f" Try: {error.hint}." if error.hint else ""
-        message = f"{name + ': ' if name else ''}{error.message}.{hint}"
-        st.error(plain(message), icon=":material/error:")
+        st.error(plain(f"{name + ': ' if name else ''}{words}"), icon=":material/error:")
         st.stop()
+
+
+def words_of(error: DermsegError | OSError) -> str | None:
+    """What people read of an error, and what to do; None for a system's error that nobody expects."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    # What is written here is temporary: the hint of a batch, to go on with --resume, is of no use.
+    written = isinstance(error, OSError) or type(error) in (DermsegError, OutputError)
+    if written and isinstance(cause, OSError) and cause.errno in FULL_DISK:
+        return (
+            f"temporary files cannot be written to {gettempdir()}: {cause.strerror}. "
+            "Try: give fewer files at once, or make room there."
+        )
+    if isinstance(error, OSError):
+        return None
+    return f"{error.message}.{f' Try: {error.hint}.' if error.hint else ''}"
 
 
 def draw_verdict(result: Result) -> None:

@@ -119,6 +119,9 @@ def list_images(uploads: Sequence[Upload], limit: int | None = MAX_LISTED) -> tu
         except UsageError as error:
             messages.append(error.reason)
             continue
+        except OSError as error:  # no room for it on the disk, say
+            messages.append(f"{upload.name}: cannot be looked into: {error.strerror or error}")
+            continue
         places += [Place(s.name, number, bare_name(upload.name), s.entry) for s in sources[:limit]]
         if limit is not None and len(sources) > limit:
             messages.append(f"{upload.name}: the first {limit} of {len(sources)} images are listed")
