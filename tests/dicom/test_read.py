@@ -230,6 +230,14 @@ def test_what_is_no_photograph_says_what_it_is(files: ModuleType, tmp_path: Path
     assert caught.value.file == str(path)
 
 
+@pytest.mark.parametrize("encoding", ["jpeg", "jpeg2000", "rle"])
+def test_a_file_that_was_cut_off_says_so(files: ModuleType, encoding: str) -> None:
+    """Before: "holds nothing", of a file that lacks its last bytes."""
+    with pytest.raises(ImageError, match="ends early") as error:
+        load_image(files.to_bytes(files.photograph(encoding=encoding))[:-20])
+    assert "copy it again" in str(error.value)
+
+
 def test_dicom_as_mask(files: ModuleType) -> None:
     white = np.where(files.lesion() < 100, np.uint8(255), np.uint8(0))
     ds = files.photograph(white, kind="capture", colours="MONOCHROME2")

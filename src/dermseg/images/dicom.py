@@ -92,8 +92,10 @@ def read_dataset(data: bytes) -> Dataset:
         raise ImageError("not enough memory for this DICOM file") from error
     except Exception as error:  # pydicom raises many types on damaged files, RecursionError among them
         raise ImageError(f"the DICOM file is damaged: {_reason(error)}") from error
-    if not known:
-        raise ImageError("the DICOM file holds nothing")
+    if not known:  # also of a file that is cut off in coded pixels: pydicom gives back nothing of it
+        raise ImageError(
+            "the DICOM file ends early or holds nothing", hint="copy it again from where it came"
+        )
     return dataset
 
 
