@@ -267,6 +267,24 @@ def test_browsers_of_other_places_may_call_only_where_that_is_allowed(serve: Cal
     assert allowed not in client.get("/health", headers={"Origin": "https://other.example"}).headers
 
 
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [
+        ("https://pacs.example/", "https://pacs.example"),
+        ("https://PACS.example:443", "https://pacs.example"),
+        ("http://pacs.example:8042/app?x#y", "http://pacs.example:8042"),
+        ("pacs.example", "https://pacs.example"),
+        ("pacs.example:8042", "https://pacs.example"),
+    ],
+)
+def test_what_no_browser_sends_as_an_origin_is_refused(tmp_path: Path, given: str, right: str) -> None:
+    """Before, it was taken and allowed nothing."""
+    with pytest.raises(ValidationError, match=rf"as browsers send it: {re.escape(right)} \[") as error:
+        Settings(state=tmp_path, cors_origins=(given,))
+    assert len(error.value.errors()) == 1
+    assert Settings(state=tmp_path, cors_origins=(right, "*", "null")).cors_origins[0] == right
+
+
 def test_without_keys_no_web_page_gets_at_the_server(
     serve: Callable[..., Client], encoded: Callable[..., bytes], bearer: Callable[..., dict[str, str]]
 ) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dermseg.inference.threads import available_cpus
 from dermseg.schema import Strict
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_USUAL_PORTS = {"http": ":80", "https": ":443"}
 
 
 class Settings(Strict):
@@ -83,6 +85,18 @@ class Settings(Strict):
     body_timeout_s: float = Field(default=60.0, gt=0)
     send_timeout_s: float = Field(default=60.0, gt=0)
     shutdown_timeout_s: int = Field(default=30, ge=1)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _as_browsers_say(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        """What a browser would never send as an origin would allow nothing, in silence."""
+        for origin in origins:
+            parts = urlsplit(origin.strip().lower())
+            host = parts.netloc.rpartition("@")[2].removesuffix(_USUAL_PORTS.get(parts.scheme, ":"))
+            plain = f"{parts.scheme}://{host}" if parts.scheme and host else "https://pacs.example"
+            if origin not in ("*", "null", plain):
+                raise ValueError(f"'{origin}' is not an origin as browsers send it: {plain}")
+        return origins
 
     @model_validator(mode="after")
     def _safe(self) -> Self:
