@@ -191,6 +191,15 @@ def test_names_of_uploads_never_leave_their_folder(name: str) -> None:
     assert bare_name(name) == "a.jpg"
 
 
+def test_long_names_of_uploads_are_cut(model: Model) -> None:
+    """Before: an error page. Two of one name need room for a number."""
+    data = encode_jpeg(disc(40, 60))
+    names = ["\u75e3" * 100 + ".jpg", "a" * 251 + ".jpg", "a" * 251 + ".jpg", ".."]
+    finished = segment_uploads(model, [Upload(name, data) for name in names], BatchOptions())
+    assert finished.counts["failed"] == 0 and finished.counts["images"] == 4
+    assert bare_name("b" * 170 + ".jpg") == "b" * 170 + ".jpg"
+
+
 def test_a_batch_gives_what_the_command_writes(model: Model) -> None:
     pictures = {f"{i}": encode_jpeg(disc(90 + i, 120)) for i in range(3)}
     seen: list[tuple[int, int, str]] = []

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from dermseg.errors import UsageError
 from dermseg.images import ImageSource, close_zips, find_images
-from dermseg.images.names import UniqueNames
+from dermseg.images.names import UniqueNames, printable_name, shorten
 
 MAX_LISTED = 500
 _HOLDS = "a zip holds JPEG, PNG, TIFF, BMP, WebP or DICOM files"
@@ -58,8 +58,12 @@ def image_key(uploads: Sequence[Upload], place: Place) -> str:
 
 
 def bare_name(name: str) -> str:
-    """The last part of a name that a browser sent, whatever slashes it uses."""
-    return PureWindowsPath(name).name or "image"
+    """The last part of a name that a browser sent, whatever slashes it uses, such as this disk can take.
+
+    Other systems take 255 letters, and this one 255 bytes, which are 85 Chinese letters.
+    """
+    last = printable_name(PureWindowsPath(name).name)
+    return "image" if last in ("", ".", "..") else shorten(last)
 
 
 def lay_out(uploads: Sequence[Upload], folder: Path) -> list[ImageSource]:
