@@ -14,6 +14,8 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra [api]")
 
+from dermseg.apps.api import gate
+
 
 @pytest.fixture
 def connect(serve: Callable[..., Any]) -> Callable[[], socket.socket]:
@@ -82,6 +84,26 @@ def test_a_body_that_does_not_come_is_refused_in_time(connect: Callable[[], sock
         with connect() as connection:
             connection.sendall(head + first)
             assert answer(connection)[0] == 408
+
+
+def test_a_small_body_has_its_time_as_a_whole(
+    connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, every byte had it, and the answer was that the body cannot be parsed."""
+    monkeypatch.setattr(gate, "_SMALL_BODY_S", 0.6)
+    with connect() as connection:
+        connection.sendall(
+            b"POST /v1/audit/1/override HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Connection: close\r\nContent-Length: 1000\r\n" + AUTH + b"\r\n"
+        )
+        start = time.monotonic()
+        connection.settimeout(0.2)
+        data = b""
+        while not data and time.monotonic() - start < 10:
+            connection.sendall(b" ")
+            with contextlib.suppress(TimeoutError):
+                data = connection.recv(65536)
+    assert b" 408 " in data.split(b"\r\n")[0] and time.monotonic() - start < 5
 
 
 def test_a_body_of_unknown_size_is_limited(connect: Callable[[], socket.socket]) -> None:

@@ -160,12 +160,14 @@ class Gate:
 
 def _small(receive: Receive) -> Receive:
     """Take a body of a few lines only, and not for long."""
-    left = _SMALL_BODY
+    left, ends = _SMALL_BODY, float("inf")
 
     async def limited() -> Message:
-        nonlocal left
+        nonlocal left, ends
+        now = time.monotonic()
+        ends = min(ends, now + _SMALL_BODY_S)  # of the whole: a byte at a time would last for days
         try:
-            message = await asyncio.wait_for(receive(), _SMALL_BODY_S)
+            message = await asyncio.wait_for(receive(), max(0.0, ends - now))
         except TimeoutError:
             raise Problem(408, "slow", "the body did not come in time") from None
         left -= len(message.get("body", b""))
