@@ -17,8 +17,8 @@ _EXPLANATION = (
     "The range says within what the change lies, by how much measurements of a lesion that is the same "
     "differ between two photographs in 9 of 10 cases. A larger change is marked; it may still come from the "
     "outline, so look at it. Contrast is how far the lesion's colour is from its skin's (delta E), against "
-    "the first photograph; what an unchanged lesion would not show is marked too. Nothing here says what a "
-    "change means."
+    "the first usable photograph; what an unchanged lesion would not show is marked too. Nothing here says "
+    "what a change means."
 )
 
 
@@ -83,7 +83,7 @@ class FollowingPage:
 
 
 _KEY = (
-    '<p class="key"><i class="reference"></i>first photograph '
+    '<p class="key"><i class="reference"></i>first usable photograph '
     '<i class="prediction"></i>later photograph, laid on the first where that is possible</p>\n'
 )
 

@@ -52,7 +52,7 @@ def _draw_series(series: Series) -> None:
     st.caption(
         "The range says within what the change lies, by how much measurements of a lesion that is the same "
         "differ in 9 of 10 cases. Contrast: how much more the lesion stands out from its skin than in the "
-        "first photograph, ΔE. Nothing here says what a change means."
+        "first usable photograph, ΔE. Nothing here says what a change means."
     )
     for start in range(0, len(series.pictures), COLUMNS):
         shown = series.pictures[start : start + COLUMNS]
@@ -60,7 +60,7 @@ def _draw_series(series: Series) -> None:
             with column:
                 show_image(picture, f"{title} with outlines")
                 st.caption(f"{plain(title)}  \n{plain(words)}")
-    st.caption("Cyan: the first photograph. Yellow: the later one, laid on the first where that is possible.")
+    st.caption("Cyan: the first usable photograph. Yellow: another one, laid on it where that is possible.")
     st.download_button(
         "Report (HTML)", series.page, "dermseg-follow.html", "text/html",
         icon=":material/description:", type="primary", on_click="ignore",
