@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -257,6 +258,19 @@ def test_without_an_audit_record_there_is_no_result(encoded: Make, client: Clien
         file.write(b'{"seq":2,"time":"now"}\n')
     answer = client.post("/v1/segment", content=encoded(), headers=PNG)
     assert answer.status_code == 503 and "area_px" not in answer.text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files that are open cannot be moved on Windows")
+def test_a_server_without_its_audit_log_is_not_ready(encoded: Make, client: Client, tmp_path: Path) -> None:
+    """Else a load balancer goes on sending it images, which all get 503."""
+    log, away = tmp_path / "state" / "audit.jsonl", tmp_path / "audit.jsonl.1"
+    log.rename(away)
+    assert client.post("/v1/segment", content=encoded(), headers=PNG).status_code == 503
+    answer = client.get("/ready")
+    assert answer.status_code == 503 and "audit log" in answer.json()["detail"]
+    away.rename(log)
+    assert client.get("/ready").status_code == 200
+    assert client.post("/v1/segment", content=encoded(), headers=PNG).status_code == 200
 
 
 def test_full_queue_is_refused_at_once_and_recovers(encoded: Make, serve: Callable[..., Client]) -> None:

@@ -167,6 +167,14 @@ class AuditLog:
             finally:
                 os.close(folder)
 
+    def in_place(self) -> bool:
+        """Whether the log still lies where it was opened; where it does not, nothing can be added."""
+        try:
+            self._check_place()
+        except AuditError:
+            return False
+        return True
+
     def _check_place(self) -> None:
         for path, descriptor in ((self.path, self._file), (head_path(self.path), self._head)):
             try:

@@ -101,6 +101,8 @@ class Services:
             found.append("images are not taken")
         if not self.runner.alive:
             found.append("jobs are not worked on")
+        if not self.auditor.log.in_place():
+            found.append("the audit log was moved or removed")
         if shutil.disk_usage(self.settings.state).free < MIN_FREE_BYTES:
             found.append("the disk is full")
         return found
