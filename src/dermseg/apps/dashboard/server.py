@@ -51,9 +51,7 @@ def check_address(host: str, port: int) -> None:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
-            if (
-                os.name != "nt"
-            ):  # a connection that has just ended keeps nobody out; there it means another thing
+            if os.name != "nt":  # one that has just ended keeps nobody out; on Windows it means another thing
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen()
