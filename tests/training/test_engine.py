@@ -16,6 +16,7 @@ from torch import nn
 from dermseg.apps.cli.main import main
 from dermseg.data.cache import Cache
 from dermseg.data.index import open_mask, read_index
+from dermseg.errors import UsageError
 from dermseg.experiments.predict import RunModel
 from dermseg.images.filters import apply_filters
 from dermseg.images.load import load_image
@@ -172,6 +173,20 @@ def test_a_run_goes_on_from_its_mirror_and_a_lost_drive_does_not_end_it(
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (copy / "metrics.jsonl").read_text()
 
+    # what is there is the only copy, perhaps: a new run of its name leaves it alone, and so does another one
+    short = load_config(tiny_config[0], ["training.epochs=2"])
+    kept = (copy / LAST).read_bytes()
+    with pytest.raises(UsageError, match="holds a run of this name") as refused:
+        train(short, tmp_path / "new" / "run", quiet=True, mirror=tmp_path / "drive")
+    assert f"--resume {copy}" in str(refused.value) and not (tmp_path / "new").exists()
+    train(short, tmp_path / "new" / "run", quiet=True)
+    with pytest.raises(UsageError, match="another run of this name"):
+        train(short, tmp_path / "new" / "run", resume=True, quiet=True, mirror=tmp_path / "drive")
+    with pytest.raises(UsageError, match="onto itself"):
+        train(config, copy, resume=True, quiet=True, mirror=tmp_path / "drive")
+    assert (copy / LAST).read_bytes() == kept
+    train(config, tmp_path / "run", resume=True, quiet=True, mirror=tmp_path / "drive")
+
     (tmp_path / "file").write_text("not a folder")
     train(load_config(tiny_config[0], ["training.epochs=2"]), tmp_path / "b", mirror=tmp_path / "file")
     assert capsys.readouterr().err.count("the mirror cannot be written") == 1
@@ -210,6 +225,9 @@ def test_the_batch_size_finder_stops_where_memory_ends(
     assert found["batch_size"] == 8
     assert [trial["batch_size"] for trial in found["trials"]] == [1, 2, 4, 8]
     assert "--set training.batch_size=8" in captured.err
+    with pytest.raises(SystemExit) as end:
+        main(["train", str(tiny_config[0]), "--find-batch-size", "--mirror", str(tmp_path)])
+    assert end.value.code == 2 and "--mirror can have no effect" in capsys.readouterr().err
     # 1 GB per image and 25 GB in all, of which a tenth of what is free stays free
     held = [0.0]
 

@@ -78,6 +78,11 @@ def differences(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:
     return [each for each in found if each[0] not in SAME_RESULT]
 
 
+def differences_of_runs(old: RunConfig, new: RunConfig) -> list[tuple[str, Any, Any]]:
+    """As ``differences``, less what may change of one run: names, locations, what export alone reads."""
+    return [each for each in differences(old, new) if not _MAY_CHANGE.fullmatch(each[0])]
+
+
 def digest_ids(image_ids: Sequence[str]) -> str:
     """What tells one choice of images, in its order, from another of as many."""
     return hashlib.sha256("\0".join(image_ids).encode()).hexdigest()[:16]
@@ -111,7 +116,7 @@ def check_same_run(
     if "config" not in state:
         return
     began = RunConfig.model_validate_json(state["config"])
-    found = [each for each in differences(began, config) if not _MAY_CHANGE.fullmatch(each[0])]
+    found = differences_of_runs(began, config)
     if found:
         key, old, new = found[0]
         more = f", and {len(found) - 1} more settings differ" if len(found) > 1 else ""

@@ -12,6 +12,7 @@ from dermseg.training.config import RunConfig
 from dermseg.training.distributed import join
 from dermseg.training.folder import begin, check_folder, claim
 from dermseg.training.loop import Trainer
+from dermseg.training.mirror import check_mirror
 from dermseg.training.progress import Progress
 from dermseg.training.resolve import resolve, without_start
 
@@ -36,7 +37,7 @@ def train(
     UsageError
         The configuration asks for what cannot be (see ``check_run``), the folder holds another run and
         ``resume`` is off, or no run, or one without its checkpoint, and ``resume`` is on; or another process
-        is training in it.
+        is training in it. The mirror holds another run of its name.
     TrainingError
         The loss is no longer finite, the checkpoint cannot be read, or another rank is gone.
     """
@@ -45,6 +46,8 @@ def train(
         try:
             check_folder(folder, resume)
             config = resolve(config)
+            if mirror is not None and world.main:
+                check_mirror(folder, mirror, config, resume=resume)
             check_run(without_start(config) if resume and (folder / LAST).exists() else config, world)
         except DermsegError as error:
             problem = error

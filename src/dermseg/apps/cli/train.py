@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import torch  # noqa: F401  (a missing [train] extra must show before anything else happens)
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.common import new_app, print_json, refuse_unused, say
 from dermseg.errors import DermsegError, UsageError
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def train(
         settings = load_run(config, from_, set_ or ())
         folder = output or Path("runs") / settings.name
     if find_batch_size:
+        refuse_unused({"-o": output, "--mirror": mirror}, "can have no effect with --find-batch-size")
         _find_batch_size(settings, as_json)
         return
     cv2.setNumThreads(1)  # batches are made side by side already; more threads would take torch's
