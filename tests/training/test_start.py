@@ -152,6 +152,11 @@ def test_only_the_network_is_taken_from_the_start(
     file.write_text(yaml.safe_dump(bare))
     again = load_run(file, str(run)).model
     assert again.average_with_start == 0 and again.architecture == "encoder_unet"
+    # norms of a bundle are frozen, but where the file says something else
+    assert load_run(file, "default").training.freeze_norm
+    file.write_text(yaml.safe_dump(bare | {"training": settings["training"] | {"freeze_norm": False}}))
+    assert not load_run(file, "default").training.freeze_norm
+    assert load_run(file, "default", ["training.freeze_norm=true"]).training.freeze_norm
 
 
 def test_a_start_that_is_not_there(tmp_path: Path) -> None:

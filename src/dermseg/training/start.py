@@ -15,11 +15,14 @@ from dermseg.errors import DermsegError, ModelError, UnknownModelError, UsageErr
 from dermseg.inference.bundle import Bundle, load_bundle
 from dermseg.models import without_pretrained
 from dermseg.models.stored import read_parameters, unfold
+from dermseg.schema import read_yaml
 from dermseg.training.checkpoint import BEST, CONFIG, load_weights, read_weights
 from dermseg.training.config import RunConfig, expand, load_config
 
 RECIPE = Path(__file__).with_name("finetune.yaml")
 """Settings of ``dermseg train --from`` without a configuration; ``configs/finetune.yaml`` is a copy."""
+
+_FROZEN = "training.freeze_norm"  # of a bundle's batch norms, unless the configuration says something
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def load_run(config: Path | None, start: str | None = None, overrides: Sequence[
         Its YAML file; None takes ``RECIPE``.
     start
         Instead of the configuration's ``model.init_from``. Where there is either, the network is that of the
-        start, unless only the configuration names one.
+        start, unless only the configuration names one; batch norms of a bundle are frozen, unless the
+        configuration says ``freeze_norm``.
     overrides
         ``key.sub=value``, over both.
 
@@ -144,7 +148,13 @@ def load_run(config: Path | None, start: str | None = None, overrides: Sequence[
         if {"architecture", "options"} & settings.model.model_fields_set or settings.model.init_from is None:
             return settings
         start = settings.model.init_from
-    return load_config(path, [*start_settings(start), *overrides])
+    said = read_yaml(path).get("training")
+    settled = [
+        item
+        for item in start_settings(start)
+        if not (item.startswith(f"{_FROZEN}=") and isinstance(said, dict) and "freeze_norm" in said)
+    ]
+    return load_config(path, [*settled, *overrides])
 
 
 def start_settings(text: str) -> list[str]:
@@ -181,7 +191,7 @@ def start_settings(text: str) -> list[str]:
             "filters": seen.filters,
         }
         settings["training.image_size"] = seen.height
-        settings["training.freeze_norm"] = True
+        settings[_FROZEN] = True
     elif start.weights is not None and (config := start.weights.with_name(CONFIG)).exists():
         before = load_config(config)
         kept = {"architecture", "options", "outputs", "mean", "std", "filters"}
