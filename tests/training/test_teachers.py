@@ -68,6 +68,11 @@ def test_a_source_can_keep_its_own_masks(
     )
     assert set(np.unique(own.masks)) == {0, 255}
     assert len(np.unique(soft.masks)) > 2
+    # filters are the student's: teachers see the images as they are
+    model = config.model.model_copy(update={"filters": ("shades_of_grey",)})
+    filtered = open_cache(config.model_copy(update={"model": model}), source, 1, print, [teacher])
+    assert not np.array_equal(filtered.images, soft.images)
+    assert np.array_equal(filtered.masks, soft.masks)
 
 
 def test_teachers_must_exist_and_know_one_mask() -> None:

@@ -72,6 +72,9 @@ def open_cache(
     )
     if not (teachers and source.soften):
         return cache
-    key = cache_key(rows, data.cache_size, masks, filters)
+    # teachers have filters of their own, or none: they look at the images as they are
+    plain = build_cache(rows, data.cache_size, folder, masks=masks, workers=workers) if filters else cache
+    key = cache_key(rows, data.cache_size, masks)
     ask = partial(show, "asking the teachers")
-    return soften(cache, key, folder, teachers, data.teacher_weight, progress=ask)
+    softened = soften(plain, key, folder, teachers, data.teacher_weight, progress=ask)
+    return Cache(cache.images, softened.masks, cache.image_ids)
