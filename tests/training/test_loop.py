@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from dermseg.errors import TrainingError, UsageError
 from dermseg.locks import lock_file
+from dermseg.training import environment
 from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state
 from dermseg.training.config import SourceConfig, TrainingConfig, load_config
 from dermseg.training.log import read_events
@@ -251,3 +252,22 @@ def test_each_validation_has_its_figure_where_indexes_have_one_name(
     assert read_events(tmp_path / "run" / "metrics.jsonl")[-1].keys() > set(progress.val)
     twice = (SourceConfig(index="a/index.csv"), SourceConfig(index="a/index.csv", limit=3))
     assert source_names(twice) == ["train:index 1", "train:index 2"]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_commit_is_that_of_the_source_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(tmp_path), *who, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    file = tmp_path / ".venv" / "environment.py"
+    file.parent.mkdir()
+    file.write_text("")
+    monkeypatch.setattr(environment, "__file__", str(file))
+    git("init")
+    git("commit", "--allow-empty", "-m", "of others")
+    assert environment.describe_environment()["commit"] is None  # installed below another project
+    git("add", ".")
+    git("commit", "-m", "source")
+    assert environment.describe_environment()["commit"] == git("rev-parse", "HEAD")
