@@ -18,7 +18,7 @@ from safetensors.torch import load_file as load_weights_file
 from safetensors.torch import save_file
 
 from dermseg.apps.cli.main import main
-from dermseg.errors import ConfigError, ModelError, UsageError
+from dermseg.errors import ConfigError, ModelError, TrainingError, UsageError
 from dermseg.experiments.predict import RunModel
 from dermseg.experiments.run import evaluate_run
 from dermseg.experiments.suite import TestConfig
@@ -32,7 +32,7 @@ from dermseg.inference.predictor import load_model
 from dermseg.inference.runtimes_openvino import openvino_installed
 from dermseg.models import build_model, count_parameters
 from dermseg.training.check import check_run
-from dermseg.training.checkpoint import BEST
+from dermseg.training.checkpoint import BEST, LAST
 from dermseg.training.config import ModelConfig, load_config
 from dermseg.training.run import train
 from dermseg.training.start import load_run
@@ -236,6 +236,33 @@ def test_a_folder_that_is_no_bundle_is_left_alone(run: Path, tmp_path: Path) -> 
     with pytest.raises(UsageError, match="not a bundle"):
         export_run(run, tmp_path / "letters", Named("x", "1", "CC0-1.0"))
     assert (tmp_path / "letters" / "a.txt").read_text() == "mine"
+
+
+def test_a_bundle_does_not_take_the_place_of_the_folder_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    for place in (".", "..", str(tmp_path)):
+        with pytest.raises(UsageError, match="the folder that you are in"):
+            check_output(Path(place))
+    check_output(Path("new"))
+
+
+def test_a_run_without_its_checkpoint_is_exported_where_its_size_is_known(run: Path, tmp_path: Path) -> None:
+    lost = tmp_path / "lost"
+    shutil.copytree(run, lost)
+    (lost / LAST).unlink()
+    with pytest.raises(TrainingError, match=r"training\.inference_size in config\.yaml, one of 32, 64"):
+        RunModel(lost)
+    settings = yaml.safe_load((lost / "config.yaml").read_text())
+    (lost / "config.yaml").write_text(
+        yaml.safe_dump(settings | {"training": settings["training"] | {"phases": []}})
+    )
+    assert RunModel(lost).preprocessing.height == 64
+    (lost / BEST).unlink()
+    with pytest.raises(ModelError, match=f"dermseg train --resume {lost}"):
+        RunModel(lost)
 
 
 def test_a_bundle_is_replaced_only_on_request(run: Path, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -22,8 +22,15 @@ def check_output(output: Path, *, overwrite: bool = False) -> None:
     Raises
     ------
     UsageError
-        ``output`` exists and is not a bundle, or is one and ``overwrite`` is off, or holds other files too.
+        ``output`` exists and is not a bundle, or is one and ``overwrite`` is off, or holds other files too;
+        or the program runs in it or below, so that it cannot be replaced.
     """
+    if Path.cwd().is_relative_to(output.resolve()):
+        raise UsageError(
+            "a bundle cannot be written in place of the folder that you are in",
+            file=output,
+            hint="name a folder that is made anew: -o my-bundle",
+        )
     if output.exists() and not (
         output.is_dir() and (not any(output.iterdir()) or (output / CARD_NAME).exists())
     ):

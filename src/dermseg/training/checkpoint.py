@@ -43,7 +43,7 @@ def load_state(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise TrainingError("there is no checkpoint to resume from", file=path) from None
+        raise TrainingError("the checkpoint is gone", file=path) from None
     except Exception as error:
         raise TrainingError(  # torch's own words are advice to programmers, and bad advice here
             f"the checkpoint is damaged: torch cannot read its {path.stat().st_size:,} bytes "
@@ -56,11 +56,29 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def best_image_size(run: Path, config: RunConfig) -> int:
-    """The size that the run asks for, else that at which its best weights were validated."""
-    if config.training.inference_size:
-        return config.training.inference_size
-    progress: dict[str, Any] = json.loads(load_state(run / LAST)["progress"])
-    return config.training.at_epoch(progress["best_epoch"])[0]
+    """The size that the run asks for, else that at which its best weights were validated.
+
+    Raises
+    ------
+    TrainingError
+        The run has phases of other sizes, and its checkpoint, which says in which it was best, is gone.
+    """
+    t = config.training
+    if t.inference_size:
+        return t.inference_size
+    sizes = sorted({t.at_epoch(epoch)[0] for epoch in range(t.epochs)})
+    if len(sizes) == 1:
+        return sizes[0]
+    try:
+        progress: dict[str, Any] = json.loads(load_state(run / LAST)["progress"])
+    except TrainingError as error:
+        raise TrainingError(
+            f"the image size at which the run was best is not known: {error.message}",
+            file=error.file,
+            hint=f"copy it back (from --mirror), or say training.inference_size in {CONFIG}, one of "
+            + ", ".join(map(str, sizes)),
+        ) from None
+    return t.at_epoch(progress["best_epoch"])[0]
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
@@ -86,7 +104,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_tensors(path.read_bytes())
     except OSError as error:
-        raise ModelError(f"weights cannot be read: {error.strerror}", file=path) from None
+        hint = None
+        if path.name == BEST and (path.parent / CONFIG).exists():
+            hint = f"a run has it after its first validation: dermseg train --resume {path.parent}"
+        raise ModelError(f"weights cannot be read: {error.strerror}", file=path, hint=hint) from None
     except Exception as error:
         raise ModelError(f"is no safetensors file: {str(error).splitlines()[0]}", file=path) from None
     return tensors
