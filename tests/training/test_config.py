@@ -74,6 +74,8 @@ def test_a_long_wrong_value_is_cut(tmp_path: Path) -> None:
 def test_overrides_are_yaml(tiny_config: tuple[Path, Any]) -> None:
     config = load_config(tiny_config[0], ["training.lr=5e-4", "augmentation.scale=[0.5, 2]", "seed=3"])
     assert (config.training.lr, config.augmentation.scale, config.seed) == (5e-4, (0.5, 2.0), 3)
+    off = load_config(tiny_config[0], ["training.autocast=off"])  # a boolean to YAML
+    assert off.training.autocast == "off"
 
 
 def test_paths_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

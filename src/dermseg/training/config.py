@@ -207,6 +207,11 @@ class TrainingConfig(Strict):
     validate_every: int = Field(default=1, ge=1, description="epochs")
     checkpoint_every_steps: int = Field(default=100, ge=1)
 
+    @field_validator("autocast", mode="before")
+    @classmethod
+    def _off(cls, name: Any) -> Any:
+        return "off" if name is False else name  # YAML reads a bare off as false
+
     @field_validator("metric")
     @classmethod
     def _known(cls, name: str) -> str:
