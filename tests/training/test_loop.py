@@ -237,6 +237,10 @@ def test_what_is_missing_is_said_before_work_starts(tiny_config: tuple[Path, Any
     (tmp_path / "d" / LAST).rename(tmp_path / "d" / BEST)
     with pytest.raises(UsageError, match=r"last\.pt is gone"):
         train(load_config(path), tmp_path / "d", resume=True, quiet=True)
+    train(load_config(path), tmp_path / "e", quiet=True)
+    (tmp_path / "e" / BEST).unlink()
+    with pytest.raises(UsageError, match=r"best\.safetensors is gone, the weights of epoch"):
+        train(load_config(path), tmp_path / "e", resume=True, quiet=True)
 
 
 def test_each_validation_has_its_figure_where_indexes_have_one_name(

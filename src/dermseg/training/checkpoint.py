@@ -106,7 +106,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         hint = None
         if path.name == BEST and (path.parent / CONFIG).exists():
-            hint = f"a run has it after its first validation: dermseg train --resume {path.parent}"
+            hint = f"a run has it after its first validation: dermseg train --resume {path.parent} goes on"
         raise ModelError(f"weights cannot be read: {error.strerror}", file=path, hint=hint) from None
     except Exception as error:
         raise ModelError(f"is no safetensors file: {str(error).splitlines()[0]}", file=path) from None

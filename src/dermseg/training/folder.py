@@ -55,3 +55,24 @@ def check_folder(folder: Path, resume: bool) -> None:
         )
     if not resume and exists:
         raise UsageError("the folder holds a run already", file=folder, hint="--resume, or another -o")
+
+
+def check_best(folder: Path, best_epoch: int) -> None:
+    """Refuse to go on where the best weights so far are lost: what comes later need not be as good.
+
+    Parameters
+    ----------
+    best_epoch
+        As the checkpoint has it; -1 before the first validation.
+
+    Raises
+    ------
+    UsageError
+        They are.
+    """
+    if best_epoch >= 0 and not (folder / BEST).exists():
+        raise UsageError(
+            f"{BEST} is gone, the weights of epoch {best_epoch + 1}, the best so far",
+            file=folder,
+            hint=f"copy it back (from --mirror), or train anew: dermseg train {folder / CONFIG} -o ANOTHER",
+        )

@@ -34,6 +34,7 @@ from dermseg.training.device import pick_device
 from dermseg.training.display import Display
 from dermseg.training.distributed import World
 from dermseg.training.environment import keep_freed_memory
+from dermseg.training.folder import check_best
 from dermseg.training.log import RunLog
 from dermseg.training.mirror import Mirror
 from dermseg.training.norms import recover_norms
@@ -272,6 +273,7 @@ class Trainer:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.progress = Progress.from_json(state["progress"])
+        check_best(self.folder, self.progress.best_epoch)
         self.model.load_state_dict(state["model"])
         if self.average:
             self.average.model.load_state_dict(state["average"])
