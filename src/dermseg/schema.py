@@ -143,10 +143,11 @@ def words_of(error: Any) -> str:
 def _explain(error: Any, model: type[BaseModel]) -> str:
     """One of pydantic's errors about ``model`` in words: where, what, the value, the nearest known key."""
     where = place_of(error)
-    if error["type"] == "extra_forbidden":
-        for part in error["loc"][:-1]:
+    if error["type"] in ("extra_forbidden", "model_type"):
+        for part in error["loc"][: -1 if error["type"] == "extra_forbidden" else None]:
             if isinstance(part, str):
                 model = _section(model, part)
+    if error["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(error["loc"][-1]), list(model.model_fields), n=1)
         known = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(model.model_fields)}"
         return f"unknown setting '{where}', {known}"
@@ -157,7 +158,12 @@ def _explain(error: Any, model: type[BaseModel]) -> str:
         return f"{where}: {words_of(error)}"
     got = repr(error["input"])
     got = got if len(got) <= _LONGEST_VALUE else f"{got[:_LONGEST_VALUE]} ..."
-    return f"{where}: {words_of(error)} (got {got})"
+    if error["type"] == "model_type":
+        name = f"'{where}.name' is a name, " if "name" in model.model_fields else ""
+        return f"{where} is a section, {name}known: {', '.join(model.model_fields)} (got {got})"
+    # what people write as a list is a tuple here
+    words = words_of(error).replace("Tuple should", "List should").replace("a valid tuple", "a list")
+    return f"{where}: {words} (got {got})"
 
 
 def _section(model: type[BaseModel], name: str) -> type[BaseModel]:

@@ -22,6 +22,9 @@ CASES = [
     ("model.options={width: [8]}", "did you mean 'widths'"),
     ("model.options={widths: [8]}", "at least 2 widths"),
     ("model.options={widths: eight}", "model.options of 'unet'"),
+    ("model.architecture=encoder_unet model.options={encoder: resnet34}", "or timm:NAME"),
+    ("model.filters=dullrazor", "model.filters: Input should be a list"),
+    ("training.loss=focal", "'training.loss.name' is a name, known: name, bce"),
     ("model.architecture=transunet model.options={hidden: 100}", "not divisible by heads=12"),
     ("training.image_size=50", "use 48 or 52"),
     ("training.loss.name=dicee", "unknown loss 'dicee'"),
@@ -80,7 +83,7 @@ def refused(capsys: pytest.CaptureFixture[str], run: Path, *arguments: str) -> s
 def test_one_line_and_exit_code_2(
     settings: str, message: str, tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any
 ) -> None:
-    words = settings.split(" ") if "model.architecture=transunet" in settings else [settings]
+    words = settings.split(" ") if settings.startswith("model.architecture=") else [settings]
     if len(words) > 1:  # one setting with a blank in its value
         words = [words[0], " ".join(words[1:])]
     arguments = [part for word in words for part in ("--set", word)]

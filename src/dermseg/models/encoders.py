@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dermseg.errors import MissingExtraError, ModelError
+from dermseg.errors import ConfigError, MissingExtraError, ModelError
 
 # width multiplier, depth multiplier (resolution is free in a segmentation network)
 VARIANTS: dict[str, tuple[float, float]] = {
@@ -90,7 +90,8 @@ class EfficientNetLite(Encoder):
     def __init__(self, variant: str = "efficientnet_lite0") -> None:
         super().__init__()
         if variant not in VARIANTS:
-            raise ModelError(f"unknown encoder '{variant}'", hint=f"use one of {sorted(VARIANTS)}")
+            known = ", ".join(sorted(VARIANTS))
+            raise ConfigError(f"unknown encoder '{variant}'", hint=f"{known}, or timm:NAME (extra 'timm')")
         width, depth = VARIANTS[variant]
         self.variant = variant
         self.stem = nn.Sequential(

@@ -201,7 +201,7 @@ class TrainingConfig(Strict):
     channels_last: bool = Field(default=True, description="memory layout in which convolutions are faster")
     compile: bool = Field(default=False, description="torch.compile: a slow start, then faster steps")
     device: str = "auto"
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)  # torch ends without a word on far too many
     metric: str = Field(default="dice", description="chooses the best checkpoint; or a dotted path")
     early_stopping_patience: int = Field(default=15, ge=1, description="validations without improvement")
     validate_every: int = Field(default=1, ge=1, description="epochs")
