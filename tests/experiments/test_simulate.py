@@ -102,6 +102,7 @@ def test_every_strategy_starts_alike_and_labels_no_image_twice(
         (("--sizes", "4,20"), "cannot be labelled of 9"),
         (("--by", "luck"), "'luck' is not known"),
         (("--test-split", "train"), "both labelled and scored"),
+        (("--split", "all"), "images of split 'test' are in split 'all'"),
     ],
 )
 def test_what_cannot_be_played(

@@ -124,15 +124,20 @@ def simulate(
     Raises
     ------
     UsageError
-        The folder holds a simulation with other settings, the splits are the same, or there are too few
+        The folder holds a simulation with other settings, an image is in both splits, or there are too few
         images.
     """
-    if splits[0] == splits[1]:
-        raise UsageError(f"images of split '{splits[0]}' cannot be both labelled and scored on")
     rows = read_index(index)
+    whole = [select_split(rows, split)[0] for split in splits]
+    if {id(row) for row in whole[0]} & {id(row) for row in whole[1]}:  # 'all' holds the others
+        raise UsageError(
+            f"images of split '{splits[1]}' are in split '{splits[0]}', and cannot be both labelled and "
+            "scored on",
+            hint="other names for --split and --test-split",
+        )
     parts = [
-        draw(select_split(rows, split)[0], limit, number)
-        for number, (split, limit) in enumerate(zip(splits, (plan.pool, plan.test), strict=True))
+        draw(part, limit, number)
+        for number, (part, limit) in enumerate(zip(whole, (plan.pool, plan.test), strict=True))
     ]
     plan.check(len(parts[0]))
     _claim(output, plan, config, parts)
