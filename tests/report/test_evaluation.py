@@ -105,6 +105,18 @@ def test_the_page_is_whole_closed_and_inert() -> None:
     assert "@@" not in page and not re.search(r"\bnan\b", page)
 
 
+def test_a_network_that_finds_nothing_has_a_page() -> None:
+    table = evaluation(name="")
+    table = Evaluation([replace(score, counts=Counts(0, 0, 300, 800)) for score in table.scores])
+    summary = summary_of(table)
+    assert best_interval(summary["dice"]) is None  # all are 0
+    page = render_evaluation("none", table, summary)
+    Checker(page)
+    assert "Groups of images" in page
+    tables = {"a": table, "b": table}
+    Checker(render_comparison(tables, {**compare(tables), "protocol": {"text": "x"}}))
+
+
 def test_masks_alone_make_a_page_too() -> None:
     lesion = np.zeros((40, 40), np.bool_)
     lesion[10:30, 10:30] = True

@@ -23,7 +23,7 @@ def strata_section(summary: Mapping[str, Any]) -> Section:
     shown = [group["dice"] for stratum in strata for group in stratum["groups"] if not group["refused"]]
     if not shown:
         return Section(TITLE, note(f"None is large enough for figures. {refusal(strata)}") if strata else "")
-    low = min(min(dice["mean"], *(best_interval(dice) or ())) for dice in shown)
+    low = min(end for dice in shown for end in (dice["mean"], *(best_interval(dice) or ())))
     axis = svg.Axis("Dice", max(0.0, low - 0.02), 1.0)
     parts = []
     for stratum in strata:
