@@ -22,7 +22,7 @@ from dermseg.errors import ConfigError, ModelError, TrainingError, UsageError
 from dermseg.experiments.predict import RunModel
 from dermseg.experiments.run import evaluate_run
 from dermseg.experiments.suite import TestConfig
-from dermseg.export.bundle import Named, _licence, export_run
+from dermseg.export.bundle import Named, _initialisation, _licence, export_run
 from dermseg.export.rebuild import rebuild
 from dermseg.export.two_classes import as_one_channel
 from dermseg.export.write import check_output, write_bundle
@@ -34,6 +34,7 @@ from dermseg.models import build_model, count_parameters
 from dermseg.training.check import check_run
 from dermseg.training.checkpoint import BEST, LAST
 from dermseg.training.config import ModelConfig, load_config
+from dermseg.training.log import epochs_trained
 from dermseg.training.run import train
 from dermseg.training.start import load_run
 
@@ -303,6 +304,19 @@ def test_weights_that_began_with_a_bundle_keep_its_licence(run: Path, tmp_path: 
     assert (
         _licence(load_config(run / "config.yaml", [f"model.init_from={tmp_path / 'gone'}"])) == "unspecified"
     )
+
+
+def test_the_card_counts_the_epochs_that_were_trained(run: Path, tmp_path: Path) -> None:
+    # stopped early, and gone on from
+    shutil.copytree(run, tmp_path / "early")
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    sixth = next(i for i, line in enumerate(lines) if '"val"' in line and '"epoch": 5' in line)
+    (tmp_path / "early" / "metrics.jsonl").write_text("".join(lines[: sixth + 1]))
+    made = export_run(tmp_path / "early", tmp_path / "bundle", Named("x", "1"), variants=("fp32",))
+    assert made.training["epochs"] == 6
+    later = load_config(run / "config.yaml", [f"model.init_from={tmp_path / 'early'}"])
+    assert _initialisation(later) == "early, 6 epochs from random"
+    assert epochs_trained(tmp_path) is None
 
 
 def test_filters_and_end_to_end_are_refused_before_any_work(run: Path, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from dermseg.models import build_model, count_parameters, without_pretrained
 from dermseg.models.unetpp import UNetPlusPlus
 from dermseg.training.checkpoint import BEST, CONFIG, START, best_image_size, load_weights
 from dermseg.training.config import RunConfig, expand, load_config, network_preprocessing
+from dermseg.training.log import epochs_trained
 from dermseg.training.rows import select_rows
 from dermseg.training.start import Start, average_with, find_start
 
@@ -183,7 +184,7 @@ def export_run(
         postprocessing=postprocessing,
         variants=stored.variants,
         default_variant=next(iter(stored.variants)),
-        training=_training(config, len(rows), trials),
+        training=_training(config, epochs_trained(run), len(rows), trials),
         export={
             "machine": describe_machine(),
             "versions": library_versions() | {"torch": torch.__version__},
@@ -222,7 +223,9 @@ def _network_input(
     return to_input(image.pixels, preprocessing), (image.info.height, image.info.width)
 
 
-def _training(config: RunConfig, val_images: int, trials: list[dict[str, Any]]) -> dict[str, Any]:
+def _training(
+    config: RunConfig, epochs: int | None, val_images: int, trials: list[dict[str, Any]]
+) -> dict[str, Any]:
     """What the model was made from: data with licences, recipe, and how the threshold was chosen."""
     data = []
     for source in config.data.train:
@@ -242,7 +245,7 @@ def _training(config: RunConfig, val_images: int, trials: list[dict[str, Any]]) 
     return {
         "data": data,
         "seed": config.seed,
-        "epochs": t.epochs,
+        "epochs": epochs or t.epochs,
         "phases": [p.model_dump() for p in t.phases],
         "batch_size": t.batch_size,
         "optimizer": f"{t.optimizer}, lr {t.lr}, {t.schedule}, weight decay {t.weight_decay}",
@@ -292,5 +295,6 @@ def _initialisation(config: RunConfig) -> str:
         if not earlier.is_file():
             return name
         first = load_config(earlier)
-        return f"{name}, {first.training.epochs} epochs from {_initialisation(first)}"
+        epochs = epochs_trained(earlier.parent) or first.training.epochs
+        return f"{name}, {epochs} epochs from {_initialisation(first)}"
     return "ImageNet" if config.model.options.get("pretrained") else "random"

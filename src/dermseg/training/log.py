@@ -28,6 +28,15 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     return events
 
 
+def epochs_trained(folder: Path) -> int | None:
+    """Epochs of a run up to its last validation: fewer than asked for where it stopped early.
+
+    None where there is no record of them.
+    """
+    done = [event["epoch"] + 1 for event in read_events(folder / METRICS) if event.get("event") == "val"]
+    return max(done, default=None)
+
+
 class RunLog:
     """Writes the record of a run; one that is off writes nothing.
 
