@@ -106,7 +106,7 @@ def test_a_run_of_which_every_part_is_somebody_elses(
 
 
 def test_a_transform_that_draws_from_numpy_is_repeated_exactly(somebody: str) -> None:
-    transform = build_augmentation(AugmentationConfig(name="somebody.flips"))
+    transform = build_augmentation(AugmentationConfig(name="somebody.flips"), 48)
     image = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
     mask = image[..., 0].copy()
     seen = set()
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_said(somebody: str) -> None:
         ("somebody.nothing", "has no 'nothing'"),
     ):
         with pytest.raises(ConfigError, match=message):
-            build_augmentation(AugmentationConfig(name=name))
+            build_augmentation(AugmentationConfig(name=name), 48)
     with pytest.raises(ValueError, match="has no effect"):
         AugmentationConfig(name="somebody.flips", rotate_degrees=10)
 
@@ -182,8 +182,8 @@ def test_a_compose_of_albumentations_works_unchanged(
         pytest.importorskip("albumentations", reason="Albumentations is in the dev group")
     (tmp_path / "theirs.py").write_text(
         "import albumentations as A\n"
-        "transform = A.Compose([A.RandomResizedCrop((48, 48), scale=(0.5, 1.0)), A.D4(), "
-        "A.ColorJitter(p=0.8), A.GaussNoise(p=0.5)])\n"
+        "transform = A.Compose([A.RandomCrop(40, 40), A.RandomResizedCrop((48, 48), scale=(0.5, 1.0)), "
+        "A.D4(), A.ColorJitter(p=0.8), A.GaussNoise(p=0.5)])\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     overrides = ["augmentation.name=theirs.transform", "training.epochs=2"]

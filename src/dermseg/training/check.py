@@ -48,7 +48,7 @@ def check_run(config: RunConfig, world: World | None = None) -> None:
     world = world or World()
     device = pick_device(t.device, world.local_rank)
     _check_loss(config, device)
-    build_augmentation(config.augmentation)
+    build_augmentation(config.augmentation, config.data.cache_size)
     Validation(t.metric, torch.Tensor.float, softmax=False)
     images = _check_sources(config)
     find_teachers(config)

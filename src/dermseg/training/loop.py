@@ -92,7 +92,7 @@ class Trainer:
         if state is not None:
             check_same_run(state, config, self.images, self.image_ids, folder / CONFIG)
             config = without_start(config)
-        self.augmentation = build_augmentation(config.augmentation)
+        self.augmentation = build_augmentation(config.augmentation, config.data.cache_size)
         torch.manual_seed(config.seed)
         model = build_model(config.model.architecture, **config.model.options)
         start = find_start(config.model.init_from) if config.model.init_from else None

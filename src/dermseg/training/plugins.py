@@ -77,8 +77,14 @@ def _to_size(array: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return resize_image(array, size, size).reshape(size, size, *array.shape[2:])
 
 
-def build_augmentation(config: AugmentationConfig) -> Transform:
+def build_augmentation(config: AugmentationConfig, side: int) -> Transform:
     """The augmentation of a configuration.
+
+    Parameters
+    ----------
+    side
+        Of the images that it is given, ``data.cache_size``: one of somebody else is tried on such an image,
+        for crops of a fixed size need one that is large enough.
 
     Raises
     ------
@@ -100,11 +106,14 @@ def build_augmentation(config: AugmentationConfig) -> Transform:
     elif config.options:
         raise ConfigError(f"augmentation '{config.name}' is a transform already and takes no options")
     transform = KeywordTransform(found, config.name)
-    probe = np.full((32, 32, 3), 128, np.uint8)
+    probe = np.full((side, side, 3), 128, np.uint8)
     try:
-        transform(np.random.default_rng(0), probe, np.zeros((32, 32), np.uint8), 32)
+        transform(np.random.default_rng(0), probe, np.zeros((side, side), np.uint8), 32)
     except ConfigError:
         raise
     except Exception as error:  # whatever somebody else's transform does
-        raise ConfigError(f"augmentation '{config.name}' fails: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"augmentation '{config.name}' fails: {type(error).__name__}: {error}",
+            hint=f"it is given images of {side} x {side} (data.cache_size)",
+        ) from error
     return transform
