@@ -467,6 +467,10 @@ def test_mistakes_in_a_suite_are_named(suite_file: Path) -> None:
             "bad--seed0: .*widths",
         ),
         ({"axes": {"size": {"good": {}, "bad": {"training.image_size": 33}}}}, "bad--seed0: .*not divisible"),
+        (
+            {"axes": {"lr": {"good": {}, "bad": {"training.rate": 1}}}},
+            r"suite\.yaml: bad--seed0: unknown setting 'training\.rate'",
+        ),
         ({"set": {"data.train.0.split": "held-out"}}, "held-out"),
         ({"evaluate": [{"name": "none", "index": "nowhere.csv"}]}, "nowhere.csv"),
     ],

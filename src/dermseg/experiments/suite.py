@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from dermseg.errors import ConfigError
 from dermseg.schema import Strict, check, read_yaml
 from dermseg.training.config import RunConfig, SourceConfig, expand, load_config
 
@@ -168,8 +169,16 @@ def run_config(suite: SuiteConfig, path: Path, cell: Cell) -> RunConfig:
     Raises
     ------
     ConfigError
-        An override does not fit.
+        An override does not fit, or the base does not; the file is named that is to be corrected.
     """
     values = {**cell.overrides, "seed": cell.seed, "name": cell.name}
     words = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-    return load_config(path.parent / suite.base, words)
+    base = path.parent / suite.base
+    try:
+        return load_config(base, words)
+    except ConfigError as error:
+        try:
+            load_config(base)
+        except ConfigError:
+            raise error from None
+        raise ConfigError(f"{cell.name}: {error.message}", file=path, hint=error.hint) from None
