@@ -177,6 +177,11 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     config = load_config(path)
     assert config.folder == tmp_path / "q" and config.kinds == ("dicom-seg", "dicom-sr")
     assert config.send.web is not None and config.send.web.password_file == tmp_path / "p"
+    (tmp_path / "default").mkdir()
+    (tmp_path / "mine").mkdir()
+    assert config.model == load_config(path).model == "default"  # the bundle of that name, not the folder
+    path.write_text("folder: q\nmodel: mine\nsend: {web: {url: 'http://x'}}")
+    assert load_config(path).model == str(tmp_path / "mine")
 
 
 class Archive:

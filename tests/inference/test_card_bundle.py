@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from dermseg.errors import ModelError
-from dermseg.inference.bundle import load_bundle
+from dermseg.errors import ModelError, UnknownModelError
+from dermseg.inference.bundle import BUNDLED, find_bundle, load_bundle
 from dermseg.inference.card import read_card
 
 
@@ -137,6 +137,24 @@ def test_an_unknown_name_says_what_there_is() -> None:
         load_bundle("defualt")
     with pytest.raises(ModelError, match="no bundle"):
         load_bundle("../images")
+
+
+def test_a_folder_called_like_a_bundle_of_the_package_does_not_take_its_place(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "default").mkdir()  # photographs, results: anything
+    (tmp_path / "fast").write_bytes(b"")
+    assert find_bundle("default") == BUNDLED / "default" and find_bundle("fast") == BUNDLED / "fast"
+    (tmp_path / "default" / "best.safetensors").touch()
+    with pytest.raises(UnknownModelError, match="a training run") as refused:
+        load_bundle("default")
+    assert "./default" in str(refused.value.hint)
+    shutil.copytree(bundle, tmp_path / "default", dirs_exist_ok=True)
+    with pytest.raises(UnknownModelError, match="'default' is a bundle inside the package, and"):
+        load_bundle()
+    here = load_bundle(bundle).card
+    assert load_bundle("./default").card == load_bundle(Path("default")).card == here
 
 
 def test_an_unknown_variant_lists_the_known(bundle: Path) -> None:

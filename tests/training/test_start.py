@@ -25,6 +25,7 @@ from dermseg.training.check import check_run
 from dermseg.training.checkpoint import BEST, START
 from dermseg.training.config import load_config
 from dermseg.training.norms import recover_norms
+from dermseg.training.resolve import resolve
 from dermseg.training.start import RECIPE, Start, average_with, find_start, load_run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -166,6 +167,18 @@ def test_a_start_that_is_not_there(tmp_path: Path) -> None:
     config = load_run(None, str(tmp_path / "weights.safetensors"))
     with pytest.raises(ModelError, match="no safetensors file"):
         find_start(config.model.init_from or "").load(nn.Identity())
+
+
+def test_a_folder_called_default_is_no_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "default").mkdir()
+    config = load_run(None)
+    assert resolve(config).model.init_from == config.model.init_from == "default"
+    assert find_start("default").bundle is not None
+    (tmp_path / "default" / BEST).touch()
+    with pytest.raises(ModelError, match="a training run"):
+        find_start("default")
+    assert find_start("./default").weights == Path("default") / BEST
 
 
 def test_the_recipe_is_the_shipped_configuration() -> None:

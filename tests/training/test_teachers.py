@@ -13,6 +13,7 @@ from dermseg.errors import ConfigError, ModelError
 from dermseg.inference.bundle import Bundle, load_bundle
 from dermseg.inference.predictor import Model
 from dermseg.training.config import RunConfig
+from dermseg.training.resolve import resolve
 from dermseg.training.rows import open_cache
 from dermseg.training.teachers import find_teachers, soften
 
@@ -73,6 +74,14 @@ def test_a_source_can_keep_its_own_masks(
     filtered = open_cache(config.model_copy(update={"model": model}), source, 1, print, [teacher])
     assert not np.array_equal(filtered.images, soft.images)
     assert np.array_equal(filtered.masks, soft.masks)
+
+
+def test_a_folder_called_default_is_no_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "default").mkdir()
+    config = RunConfig.model_validate({"data": SOURCES | {"teachers": ["default"]}})
+    assert resolve(config).data.teachers == ("default",)
+    assert [bundle.card.name for bundle in find_teachers(config)] == ["default"]
 
 
 def test_teachers_must_exist_and_know_one_mask() -> None:

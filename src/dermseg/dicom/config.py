@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from dermseg.errors import ConfigError
+from dermseg.inference.bundle import is_bundled_name
 from dermseg.inference.outputs import DICOM_KINDS
 from dermseg.schema import Strict, check, read_yaml
 
@@ -183,7 +184,15 @@ def load_config(path: Path) -> PacsConfig:
     ConfigError
         Missing, not YAML, or keys or values that are wrong; all of them are named.
     """
-    return _rebased(check(PacsConfig, read_yaml(path), path), path.absolute().parent)
+    folder = path.absolute().parent
+    config = _rebased(check(PacsConfig, read_yaml(path), path), folder)
+    return config.model_copy(update={"model": _bundle_place(config.model, folder)})
+
+
+def _bundle_place(model: str, folder: Path) -> str:
+    """The bundle below the file's folder, where there is one; a service starts in a folder of its own."""
+    beside = folder / Path(model).expanduser()
+    return str(beside) if beside.exists() and not is_bundled_name(model) else model
 
 
 def _rebased(section: _Section, folder: Path) -> _Section:

@@ -129,7 +129,7 @@ def load_bundle(name_or_path: str | PathLike[str] = DEFAULT) -> Bundle:
     Raises
     ------
     UnknownModelError
-        Nothing is there, or a training run that was not exported.
+        Nothing is there, or a training run that was not exported; or a name means two bundles.
     ModelError
         The card is missing or does not fit its schema.
     """
@@ -163,10 +163,21 @@ def find_bundle(name_or_path: str | PathLike[str]) -> Path:
     Raises
     ------
     UnknownModelError
-        Nothing is there.
+        Nothing is there, or a bundle or run here has the name of one inside the package.
     """
     path = Path(name_or_path)
-    if str(name_or_path) == path.name and not path.exists():
+    if is_bundled_name(name_or_path):
+        # A folder that happens to be called so (photographs, results) is not what --model default means.
+        for content, kind in ((CARD_NAME, "a bundle"), (_RUN_WEIGHTS, "a training run")):
+            if (path / content).exists():
+                raise UnknownModelError(
+                    f"'{name_or_path}' is a bundle inside the package, and the folder of that name here is "
+                    f"{kind}",
+                    hint=f"give ./{name_or_path} for the one here; rename it, or call dermseg from another "
+                    "folder, for that of the package",
+                )
+        path = BUNDLED / path.name
+    elif str(name_or_path) == path.name and not path.exists():
         path = BUNDLED / path.name
     if path.name == CARD_NAME:
         path = path.parent
@@ -177,6 +188,16 @@ def find_bundle(name_or_path: str | PathLike[str]) -> Path:
             hint=f"give a folder, a zip, or the name of one inside the package: {inside}",
         )
     return path
+
+
+def is_bundled_name(name_or_path: str | PathLike[str]) -> bool:
+    """Whether a text is the name of a bundle inside the package: ``default``, not ``./default``.
+
+    A ``Path`` is a path, whatever it is called.
+    """
+    if not isinstance(name_or_path, str) or name_or_path != Path(name_or_path).name:
+        return False
+    return (BUNDLED / name_or_path / CARD_NAME).exists()
 
 
 def bundled_names() -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dermseg.errors import UsageError
+from dermseg.inference.bundle import is_bundled_name
 from dermseg.models import without_pretrained
 from dermseg.training.config import RunConfig, expand
 
@@ -48,12 +49,12 @@ def resolve(config: RunConfig) -> RunConfig:
         )
         for part in ("train", "val")
     }
-    teachers = tuple(_bundle(name) for name in config.data.teachers)
+    teachers = tuple(absolute_bundle(name) for name in config.data.teachers)
     start = config.model.init_from
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={**data, "teachers": teachers}),
-            "model": config.model.model_copy(update={"init_from": _bundle(start) if start else None}),
+            "model": config.model.model_copy(update={"init_from": absolute_bundle(start) if start else None}),
         }
     )
 
@@ -65,8 +66,10 @@ def without_start(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"model": model})
 
 
-def _bundle(text: str) -> str:
-    """A path as an absolute one; what is no file here is the name of a bundle inside the package."""
+def absolute_bundle(text: str) -> str:
+    """A path as an absolute one; the name of a bundle inside the package, or of nothing here, as it is."""
+    if is_bundled_name(text):
+        return text
     path = expand(text)
     return str(path.absolute()) if path.exists() else str(path)
 

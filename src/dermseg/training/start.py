@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from dermseg.errors import DermsegError, ModelError, UnknownModelError, UsageError
-from dermseg.inference.bundle import Bundle, load_bundle
+from dermseg.inference.bundle import Bundle, is_bundled_name, load_bundle
 from dermseg.models import without_pretrained
 from dermseg.models.stored import read_parameters, unfold
 from dermseg.schema import read_yaml
 from dermseg.training.checkpoint import BEST, CONFIG, load_weights, read_weights
 from dermseg.training.config import RunConfig, expand, load_config
+from dermseg.training.resolve import absolute_bundle
 
 RECIPE = Path(__file__).with_name("finetune.yaml")
 """Settings of ``dermseg train --from`` without a configuration; ``configs/finetune.yaml`` is a copy."""
@@ -105,10 +106,12 @@ def find_start(text: str) -> Start:
     Raises
     ------
     UnknownModelError
-        There is nothing of that name.
+        There is nothing of that name, or the package and the working directory have one each.
     ModelError
         The bundle is damaged.
     """
+    if is_bundled_name(text):
+        return Start(bundle=load_bundle(text))
     path = expand(text)
     if path.is_dir() and (path / BEST).exists():
         return Start(weights=path / BEST)
@@ -200,8 +203,7 @@ def start_settings(text: str) -> list[str]:
     if network:
         network["options"] = without_pretrained(network["options"])  # all weights come from the start
     settings |= {f"model.{key}": value for key, value in network.items()}
-    where = expand(text)
-    settings["model.init_from"] = str(where.absolute()) if where.exists() else text
+    settings["model.init_from"] = absolute_bundle(text)
     return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 

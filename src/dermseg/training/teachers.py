@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dermseg.data.cache import Cache
 from dermseg.errors import ConfigError
-from dermseg.inference.bundle import Bundle, load_bundle
+from dermseg.inference.bundle import Bundle, is_bundled_name, load_bundle
 from dermseg.inference.predictor import Model
 from dermseg.inference.runtimes import select_variant
 from dermseg.training.config import RunConfig, expand
@@ -45,7 +45,7 @@ def find_teachers(config: RunConfig) -> list[Bundle]:
             f"data.teachers gives one mask per image, and the model learns {config.model.masks}",
             hint="data.teachers=[]",
         )
-    return [load_bundle(expand(name)) for name in config.data.teachers]
+    return [load_bundle(name if is_bundled_name(name) else expand(name)) for name in config.data.teachers]
 
 
 def soften(

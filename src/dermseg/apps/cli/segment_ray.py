@@ -50,6 +50,7 @@ def segment_on_ray(
     """
     check_extra()
     from dermseg.images.sources import is_url
+    from dermseg.inference.bundle import is_bundled_name
     from dermseg.inference.options import BatchOptions
     from dermseg.inference.outputs import ENCODED_KINDS, parse_save, result_folders
     from dermseg.inference.predictor import load_model
@@ -72,7 +73,7 @@ def segment_on_ray(
     listed = list_inputs(inputs, exclude=[] if is_url(output) else result_folders(Path(output)))
     # Not what is fastest on this machine: all machines must give the same masks.
     network = load_model(model, variant=variant, runtime=None if runtime == "auto" else runtime, threads=1)
-    bundle = str(Path(model).absolute()) if Path(model).exists() else model
+    bundle = model if is_bundled_name(model) else str(Path(model).absolute())
     progress = JsonProgress(len(listed)) if log_json else PlainProgress(len(listed))
 
     def listener(part: int | None, counts: Counter[str]) -> None:
