@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, ROOT, describe, save, write_section
+from common import RESULTS, ROOT, data_folder, describe, indexes, runs_folder, save, write_section
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import ModelCard
 from model_card import BUNDLE, evaluated, kept_under, test_sets
@@ -66,7 +65,8 @@ def main() -> None:
     )
     parser.add_argument("--isic", type=Path, help="default dist/isic, where make model puts it")
     args = parser.parse_args()
-    runs, data = Path(os.environ["DERMSEG_RUNS"]), Path(os.environ["DERMSEG_DATA"])
+    runs, data = runs_folder(), data_folder()
+    indexes(runs, "isic", "ham", "ph2")
     usual = load_bundle(BUNDLE).card.preprocessing.height
     rows: list[dict[str, Any]] = []
     for choice in choices(args.isic or ROOT / "dist" / "isic"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from dermseg.inference.threads import available_cpus
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+DATA_PAGE = "see 'The data of the bundled models' in CONTRIBUTING.md"
 _PACKAGES = ("torch", "onnxruntime", "numpy", "opencv-python-headless", "pillow")
 
 
@@ -30,6 +32,29 @@ def dermseg(*arguments: object) -> dict[str, Any]:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
+
+
+def runs_folder() -> Path:
+    """Where indexes and runs lie: ``$DERMSEG_RUNS``, else ``~/dermseg-runs`` as for ``make_model.py``."""
+    return Path(os.environ.get("DERMSEG_RUNS") or Path.home() / "dermseg-runs")
+
+
+def data_folder() -> Path:
+    """The folder of the data sets, ``$DERMSEG_DATA``; a program that needs it ends without."""
+    if not os.environ.get("DERMSEG_DATA"):
+        raise SystemExit(f"error: DERMSEG_DATA must name the folder with the data sets ({DATA_PAGE})")
+    return Path(os.environ["DERMSEG_DATA"])
+
+
+def indexes(runs: Path, *names: str) -> list[Path]:
+    """``RUNS/index/NAME.csv`` of each name; a program that needs one which is not there ends."""
+    paths = [runs / "index" / f"{name}.csv" for name in names]
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        raise SystemExit(
+            f"error: no such index: {', '.join(missing)}\n  try: 'make model' makes them first of all "
+            f"({DATA_PAGE}); DERMSEG_RUNS names the folder above index/"
+        )
+    return paths
 
 
 def describe() -> dict[str, Any]:

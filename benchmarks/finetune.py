@@ -19,7 +19,6 @@ stopped, the same command goes on.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from common import RESULTS, ROOT, describe, one_line, save
+from common import RESULTS, ROOT, describe, indexes, one_line, runs_folder, save
 from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.evaluation.evaluate import select_split
 from dermseg.evaluation.intervals import estimate
@@ -90,13 +89,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for runs; default $DERMSEG_RUNS/finetune")
     parser.add_argument("--output", type=Path, default=RESULTS / "finetune.json")
     args = parser.parse_args()
-    runs = Path(os.environ["DERMSEG_RUNS"])
+    runs = runs_folder()
+    (ham,) = indexes(runs, "ham")
     work = args.work or runs / "finetune"
     start = args.start or isic_model(runs)
     seen = {Path(source.index).stem for source in load_config(start / CONFIG).data.train}
     if seen - ISIC:
         raise SystemExit(f"{start} has seen more than ISIC: {', '.join(sorted(seen - ISIC))}")
-    index = read_index(runs / "index" / "ham.csv")
+    index = read_index(ham)
     pool, _ = select_split(index, "train")
     test = select_split(index, "test")[0][: args.limit]
     before = scores(start, test)

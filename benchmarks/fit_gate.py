@@ -8,9 +8,9 @@ Takes the indexes that ``benchmarks/make_model.py`` makes. Two minutes on two id
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
+from common import indexes, runs_folder
 from dermseg.export.fit_gate import fit_bundle_gate
 
 INDEXES = ("isic", "ham", "crop512")
@@ -21,12 +21,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    home = Path.home() / "dermseg-runs"
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--runs", type=Path, default=Path(os.environ.get("DERMSEG_RUNS", home)))
+    parser.add_argument("--runs", type=Path, default=runs_folder())
     args = parser.parse_args()
-    indexes = [args.runs / "index" / f"{name}.csv" for name in INDEXES]
-    card = fit_bundle_gate(args.bundle, indexes, report=lambda text: print(text, flush=True))
+    places = indexes(args.runs, *INDEXES)
+    card = fit_bundle_gate(args.bundle, places, report=lambda text: print(text, flush=True))
     print(f"{args.bundle}: {card.attachments['gate'].bytes} bytes of gate.json")
 
 

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
+from common import indexes, runs_folder
 from dermseg.export.fit_trust import fit_bundle
 from dermseg.inference.bundle import load_bundle
 from dermseg.uncertainty.trust import load_trust
 
-INDEXES = ("isic.csv", "ham.csv")
+INDEXES = ("isic", "ham")
 
 
 def fit_trust(bundle: Path, runs: Path) -> None:
     """Fit the bundle on the indexes in ``runs/index``."""
-    fit_bundle(
-        bundle, [runs / "index" / name for name in INDEXES], report=lambda text: print(text, flush=True)
-    )
+    fit_bundle(bundle, indexes(runs, *INDEXES), report=lambda text: print(text, flush=True))
 
 
 def main() -> None:
@@ -32,8 +30,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bundle", type=Path)
-    home = Path(os.environ.get("DERMSEG_RUNS", Path.home() / "dermseg-runs"))
-    parser.add_argument("--runs", type=Path, default=home, help="folder that holds index/")
+    parser.add_argument("--runs", type=Path, default=runs_folder(), help="folder that holds index/")
     args = parser.parse_args()
     fit_trust(args.bundle, args.runs)
     trust = load_trust(load_bundle(args.bundle))

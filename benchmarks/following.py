@@ -17,7 +17,6 @@ Reads ``$DERMSEG_RUNS/index/ham.csv``, which ``make_model.py`` makes. The first 
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from dataclasses import replace
 from itertools import pairwise
@@ -29,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from common import RESULTS, ROOT, describe, one_line, save, write_section
+from common import RESULTS, ROOT, describe, indexes, one_line, runs_folder, save, write_section
 from dermseg.data.index import IndexRow, open_image, read_index
 from dermseg.export.fit_repeatability import fit_bundle_repeatability
 from dermseg.images.load import load_image
@@ -99,7 +98,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only so many lesions")
     parser.add_argument("--fit", type=Path, metavar="BUNDLE", help="fit the limits of a bundle instead")
     args = parser.parse_args()
-    index = Path(os.environ["DERMSEG_RUNS"]) / "index" / "ham.csv"
+    (index,) = indexes(runs_folder(), "ham")
     if args.fit is not None:
         fit_bundle_repeatability(args.fit, [index], report=print)
         return

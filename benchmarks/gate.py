@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gate_pictures
-from common import RESULTS, describe, save
+from common import RESULTS, describe, indexes, runs_folder, save
 from dermseg.data.closeups import close_up
 from dermseg.data.index import open_image, open_mask, read_index
 from dermseg.data.synthetic import synthesize
@@ -209,9 +209,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    home = Path.home() / "dermseg-runs"
     parser.add_argument("--bundle", default="default")
-    parser.add_argument("--runs", type=Path, default=Path(os.environ.get("DERMSEG_RUNS", home)))
+    parser.add_argument("--runs", type=Path, default=runs_folder())
     parser.add_argument("--data", type=Path, default=os.environ.get("DERMSEG_DATA"))
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--sheets", type=Path)
@@ -219,6 +218,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="images of each set")
     parser.add_argument("--output", type=Path, default=RESULTS / "gate.json")
     args = parser.parse_args()
+    indexes(args.runs, "isic", "ham", "ph2", "crop512")
     model = load_model(args.bundle, threads=1)
     cv2.setNumThreads(1)
     index = args.runs / "index"

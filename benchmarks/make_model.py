@@ -16,10 +16,11 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, dermseg
+from common import DATA_PAGE, ROOT, dermseg
 from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.export.fit_gate import fit_bundle_gate
 from dermseg.export.fit_repeatability import fit_bundle_repeatability
@@ -38,9 +39,14 @@ EXPORTED = "exported.json"
 _FRAME_TOLERANCE = 0.02
 
 
-def import_data(data: Path, index: Path) -> None:
-    """The indexes of the four data sets, with the splits of ``splits.csv``."""
-    index.mkdir(parents=True, exist_ok=True)
+def import_data(data: Path, index: Path, needed: Collection[str]) -> None:
+    """The indexes of the four data sets, with the splits of ``splits.csv``; without those only tested on.
+
+    Parameters
+    ----------
+    needed
+        Names of those that must be there. The others are left out where their files are not.
+    """
     meta = data / "isic2018_metadata.csv"
     splits = ("--splits", data / "splits.csv")
     official = (
@@ -57,13 +63,29 @@ def import_data(data: Path, index: Path) -> None:
         "crop512": ("folder", *views),
         "ph2": ("ph2", data / "PH2Dataset_20.zip", "--split", "test"),
     }
+    wanted = {name: words for name, words in wanted.items() if not (index / f"{name}.csv").exists()}
+    missing: dict[str, list[str]] = {}
     for name, arguments in wanted.items():
-        if not (index / f"{name}.csv").exists():
+        files = [word for word in arguments if isinstance(word, Path) and word.parent == data]
+        if lost := [str(file) for file in files if not file.exists()]:
+            missing[name] = lost
+    if short := dict.fromkeys(file for name in missing if name in needed for file in missing[name]):
+        raise SystemExit(f"error: no such file: {', '.join(short)} ({DATA_PAGE})")
+    index.mkdir(parents=True, exist_ok=True)
+    for name, arguments in wanted.items():
+        if name in missing:
+            print(f"{name} is left out, nothing is tested on it: no {', '.join(missing[name])}", flush=True)
+        else:
             dermseg("data", "import", *arguments, "-o", index / f"{name}.csv")
     for name, choose in {"consensus": consensus_rows, "slr": slr_rows}.items():
         if not (index / f"isic-{name}.csv").exists():
             train = [row for row in read_index(index / "isic.csv") if row.split == "train"]
             write_index(choose(train, meta), index / f"isic-{name}.csv")
+
+
+def needed_indexes(config: RunConfig) -> set[str]:
+    """The data sets that a configuration reads; ``isic-slr`` is a part of ``isic``."""
+    return {Path(source.index).stem.partition("-")[0] for source in (*config.data.train, *config.data.val)}
 
 
 def consensus_rows(train: list[IndexRow], metadata: Path) -> list[IndexRow]:
@@ -157,7 +179,8 @@ def main() -> None:
     data = Path(args.data)
     os.environ["DERMSEG_RUNS"] = str(args.runs)
     index = args.runs / "index"
-    import_data(data, index)
+    bundled = args.bundle.resolve().parent == BUNDLE.parent  # its card has a row of every data set
+    import_data(data, index, {*DATA_SETS, "crop512"} if bundled else needed_indexes(load_config(args.config)))
 
     run = args.run or args.runs / f"run-{args.config.stem}"
     train(args.config, run, [word for item in args.set for word in ("--set", item)])

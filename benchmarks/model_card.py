@@ -66,17 +66,21 @@ class TestSet:
     detailed: bool = False
 
 
-def test_sets(data: Path, runs: Path) -> list[TestSet]:
-    """What the card reports on; the generated pictures are made where they are missing."""
+def test_sets(data: Path, runs: Path, *, there: bool = False) -> list[TestSet]:
+    """What the card reports on, with ``there`` only sets whose index has been made.
+
+    The generated pictures are made where they are missing.
+    """
     index, synthetic = runs / "index", runs / "synthetic-200"
     if not (synthetic / "index.csv").exists():
         dermseg("data", "synth", "-n", 200, "--seed", 1_000_000, "-o", synthetic)
-    return [
+    sets = [
         TestSet("ISIC 2018", index / "isic.csv", "test", data / "isic2018_metadata.csv", detailed=True),
         TestSet("HAM10000", index / "ham.csv", "test", data / "HAM10000_metadata.csv", detailed=True),
         TestSet("PH2", index / "ph2.csv", "test"),
         TestSet("synthetic", synthetic / "index.csv", "all"),
     ]
+    return [test for test in sets if test.index.exists()] if there else sets
 
 
 def subset(rows: list[IndexRow], many: int) -> list[IndexRow]:
@@ -147,7 +151,7 @@ def write_card(
     kept = kept_under(card, runs)
     trial = split != "test" or limit is not None
     metrics, figures, pictures = [], {}, {}
-    for test in test_sets(data, runs):
+    for test in test_sets(data, runs, there=output != ROOT):
         which = test.split if test.split == "all" else split
         index, many = test.index, ROBUSTNESS_IMAGES
         if trial:

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from common import RESULTS, ROOT, dermseg, describe, one_line, save, write_section
+from common import RESULTS, ROOT, dermseg, describe, indexes, one_line, save, write_section
 from dermseg.data.index import read_index
 from dermseg.evaluation.looks import collect, outline
 from dermseg.evaluation.metrics import dice
@@ -294,6 +294,8 @@ def main() -> None:
     home = Path.home() / "dermseg-runs"
     parser.add_argument("--runs", type=Path, default=Path(os.environ.get("DERMSEG_RUNS", home)))
     args = parser.parse_args()
+    if args.step in ("train", "sizes"):
+        indexes(args.runs, "isic", "ham")
     if args.step == "screen":
         screen(args.rounds)
     elif args.step == "train":

@@ -17,7 +17,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, ROOT, dermseg, describe, one_line, save, write_section
+from common import (
+    RESULTS,
+    ROOT,
+    data_folder,
+    dermseg,
+    describe,
+    indexes,
+    one_line,
+    runs_folder,
+    save,
+    write_section,
+)
 from dermseg.inference.bundle import load_bundle
 from dermseg.training.checkpoint import CONFIG
 from model_card import BUNDLE, evaluated, kept_under, test_sets
@@ -63,7 +74,9 @@ def main() -> None:
     )
     parser.add_argument("--run", type=Path, help="run folder; default $DERMSEG_RUNS/run-unet-budget")
     args = parser.parse_args()
-    runs, data = Path(os.environ["DERMSEG_RUNS"]), Path(os.environ["DERMSEG_DATA"])
+    runs, data = runs_folder(), data_folder()
+    indexes(runs, "isic", "isic-consensus", "crop512", "ham", "ph2")
+    os.environ["DERMSEG_RUNS"] = str(runs)  # which the configuration reads
     run: Path = args.run or runs / "run-unet-budget"
     dermseg("train", *(("--resume", run) if (run / CONFIG).exists() else (PEER, "-o", run)))
     bundle = run / "bundle"

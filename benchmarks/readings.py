@@ -21,19 +21,27 @@ table of PH2 below ``$DERMSEG_DATA``; writes ``results/readings.json`` and the t
 from __future__ import annotations
 
 import argparse
-import os
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import f, spearmanr
 
-from common import RESULTS, ROOT, describe, one_line, save, write_section
+from common import (
+    RESULTS,
+    ROOT,
+    data_folder,
+    describe,
+    indexes,
+    one_line,
+    runs_folder,
+    save,
+    write_section,
+)
 from dermseg.data.index import IndexRow, open_image, open_mask, read_index
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
@@ -95,7 +103,7 @@ def experts(
 ) -> dict[str, Any]:
     """Rank correlation with what PH2's experts said, by people's outlines and the model's."""
     archive, member = PH2_TABLE
-    with zipfile.ZipFile(Path(os.environ["DERMSEG_DATA"]) / archive) as opened:
+    with zipfile.ZipFile(data_folder() / archive) as opened:
         lines = opened.read(member).decode("latin-1").splitlines()
     said = {
         words[0]: int(words[2]) for words in map(str.split, lines) if words and words[0].startswith("IMD")
@@ -127,10 +135,12 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only so many images of each; nothing is written")
     args = parser.parse_args()
     warnings.simplefilter("ignore")  # of resamples in which all images have one value
-    folder, model = Path(os.environ["DERMSEG_RUNS"]) / "index", load_model()
+    data_folder()  # read at the end, asked for now
+    names = ("isic", "ham", "ph2")
+    places, model = indexes(runs_folder(), *names), load_model()
     rows = {
-        name: [row for row in read_index(folder / f"{name}.csv") if row.split == "test"][: args.limit]
-        for name in ("isic", "ham", "ph2")
+        name: [row for row in read_index(place) if row.split == "test"][: args.limit]
+        for name, place in zip(names, places, strict=True)
     }
     outlines = {name: [both_outlines(model, row) for row in found] for name, found in rows.items()}
     own = {row.image_id: pair[1] for row, pair in zip(rows["ham"], outlines["ham"], strict=True)}

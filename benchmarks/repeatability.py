@@ -16,15 +16,13 @@ makes; writes ``results/repeatability.json`` and the table in ``docs/measuring.m
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from common import RESULTS, ROOT, describe, save, write_section
+from common import RESULTS, ROOT, describe, indexes, runs_folder, save, write_section
 from dermseg.data.index import open_image, read_index
 from dermseg.images.load import load_image
 from dermseg.inference.predictor import Model, load_model
@@ -91,11 +89,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--limit", type=int, help="only so many images of each data set")
     args = parser.parse_args()
+    places = indexes(runs_folder(), "isic", "ham")
     model, rng = load_model(), np.random.default_rng(7)
-    folder = Path(os.environ["DERMSEG_RUNS"]) / "index"
     pairs: list[dict[str, Any]] = []
-    for name in ("isic", "ham"):
-        rows = [row for row in read_index(folder / f"{name}.csv") if row.split == "calib"][: args.limit]
+    for place in places:
+        rows = [row for row in read_index(place) if row.split == "calib"][: args.limit]
         for row in rows:
             pixels = load_image(open_image(row)).pixels
             first, sure = read(model, pixels, 1.0)

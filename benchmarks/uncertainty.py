@@ -8,14 +8,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common import RESULTS, ROOT, describe, one_line, save
+from common import RESULTS, ROOT, describe, indexes, one_line, runs_folder, save
 from dermseg.data.index import read_index
 from dermseg.evaluation.looks import collect
 from dermseg.evaluation.output import append_test_log, check_test_log
@@ -140,14 +139,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    home = Path(os.environ.get("DERMSEG_RUNS", Path.home() / "dermseg-runs"))
     parser.add_argument("--model", default="default")
-    parser.add_argument("--runs", type=Path, default=home, help="folder that holds index/")
+    parser.add_argument("--runs", type=Path, default=runs_folder(), help="folder that holds index/")
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int, help="only so many images of each data set")
     parser.add_argument("--output", type=Path, default=RESULTS / "uncertainty.json")
     parser.add_argument("--log-test", type=Path, default=ROOT / "benchmarks" / "test-evaluations.csv")
     args = parser.parse_args()
+    indexes(args.runs, *(Path(file).stem for file in INDEXES.values()))
     model = load_model(args.model)
     session = load_mc_session(model.bundle) if has_mc_dropout(model.bundle) else None
     check_test_log(args.log_test)
