@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -145,7 +146,11 @@ def test_fitted_gate_travels_with_the_bundle_and_judges(
     before = load_bundle(bundle).card
     other = index.parent / "other" / "index.csv"  # of the same name: both count
     other.parent.mkdir()
-    write_index(read_index(index), other)
+    write_index([replace(row, masks=()) for row in read_index(index)], other)
+    with pytest.raises(DataError, match="no image of split 'train' has a mask"):
+        fitting.fit_bundle_gate(bundle, [other])
+    bare = [replace(row, masks=()) if i < 12 else row for i, row in enumerate(read_index(index))]
+    write_index(bare, other)
     fitting.fit_bundle_gate(bundle, [index, other])
     gate = load_model(bundle).gate
     assert gate is not None
@@ -162,7 +167,7 @@ def test_fitted_gate_travels_with_the_bundle_and_judges(
     assert any("not a picture of a skin lesion" in reason for reason in results[-1].verdict.reasons)
     turned = model.segment(known[0], tta=True).verdict
     assert turned is not None and turned.level == levels[0]
-    with pytest.raises(DataError, match="train"):
+    with pytest.raises(DataError, match=r"train.*--ratios"):
         write_index([], index.with_name("empty.csv"))
         fitting.fit_bundle_gate(bundle, [index.with_name("empty.csv")])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -39,6 +40,8 @@ def fitted(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert cv2.imwrite(str(folder / name), pixels)
         split = ("calib", "val", "test")[i % 3]
         rows.append(IndexRow(str(i), f"{i}.png", (f"{i}_mask.png",), "drawn", split=split, root=folder))
+    # Not yet labelled: left out.
+    rows += [replace(row, image_id=f"{row.image_id} bare", masks=()) for row in rows[:3]]
     write_index(rows, folder / "index.csv")
     main_ok("uncertainty", "fit", folder / "bundle", "--data", folder / "index.csv")
     return folder
@@ -107,7 +110,9 @@ def test_segment_refuses_before_it_starts(tiny_bundle: Path, fitted: Path, tmp_p
 
 def test_it_is_measured_on_the_test_split(fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main_ok("uncertainty", "evaluate", "--data", fitted / "index.csv", "--model", fitted / "bundle", "--json")
-    block = json.loads(capsys.readouterr().out)["drawn"]
+    told = capsys.readouterr()
+    block = json.loads(told.out)["drawn"]
+    assert "1 images of split 'test' have no mask and were left out" in told.err
     assert block["n"] == 30 and -1 <= block["pearson"]["value"] <= 1
     assert block["band_ece"]["after"]["value"] < block["band_ece"]["before"]["value"]
     assert block["interval_coverage"]["value"] > 0.7

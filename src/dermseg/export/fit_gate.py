@@ -29,6 +29,7 @@ from dermseg.data.closeups import close_up
 from dermseg.data.index import IndexRow, open_image, open_mask, read_index, short_names
 from dermseg.errors import DataError, ModelError
 from dermseg.export.features import add_features
+from dermseg.export.fit_trust import SPLIT_FIRST
 from dermseg.export.write import add_attachment, open_folder, write_card
 from dermseg.files import atomic_write
 from dermseg.images.load import load_image
@@ -97,7 +98,7 @@ def fit_bundle_gate(
     ModelError
         The network has no encoder whose maps could be used.
     DataError
-        An index has no images of a split.
+        An index has no images of a split, or no image of ``train`` has a mask (a few may have none).
     """
     bundle = _with_features(open_folder(path))
     model = Model(bundle)
@@ -114,8 +115,13 @@ def fit_bundle_gate(
         known[name] = _see(model, _cameras(rng, _pixels(model, splits["train"] + splits["val"])))
         calib[name] = _see(model, _pixels(model, splits["calib"]))
         train += splits["train"]
+    masked = [row for row in train if row.masks]
+    if not masked:
+        raise DataError(
+            "no image of split 'train' has a mask", file=indexes[0], hint="close-ups are made from lesions"
+        )
     report(f"{CLOSE_UPS} close-ups")
-    close = _see(model, _cameras(rng, _close_ups(rng, model, _evenly(train, CLOSE_UPS))))
+    close = _see(model, _cameras(rng, _close_ups(rng, model, _evenly(masked, CLOSE_UPS))))
     report(f"{PAINTED} images with hair and rulers")
     base = [shrink(pixels, SIDE) for pixels in _pixels(model, _evenly(train, PAINTED))]
     plain = _see(model, base).features
@@ -224,7 +230,7 @@ def _rounded(value: float) -> float:
 def _rows(index: Path, split: str) -> list[IndexRow]:
     rows = [row for row in read_index(index) if row.split == split]
     if not rows:
-        raise DataError(f"no images of split '{split}'", file=index, hint="dermseg data split")
+        raise DataError(f"no images of split '{split}'", file=index, hint=SPLIT_FIRST)
     return _evenly(rows, IMAGES)
 
 

@@ -49,6 +49,11 @@ from dermseg.version import __version__
 Floats = NDArray[np.float64]
 
 SPLITS = ("calib", "val")
+SPLIT_FIRST = (
+    "dermseg data split INDEX -o INDEX --overwrite --ratios train=0.6,val=0.15,calib=0.1,test=0.15 "
+    "(then train and export again: images of calib must not be trained on)"
+)
+"""What to do where an index has no split ``calib``, which ``data split`` makes when it is asked to only."""
 # Widths of margins that are tried, in roots of the lesion's area.
 _LAMBDAS = np.linspace(0.0, 1.5, 601)
 _DROPOUT = 0.2  # of encoder_unet, where a card older than the option does not say it
@@ -77,7 +82,7 @@ def fit_bundle(
     path
         The folder of the bundle.
     indexes
-        Index files with the splits ``calib`` and ``val``.
+        Index files with the splits ``calib`` and ``val``; images without a mask are left out.
     caught
         Share of the failures that the threshold for review is to catch.
 
@@ -93,8 +98,10 @@ def fit_bundle(
     rows = [row for index in indexes for row in read_index(index)]
     looks: dict[str, list[Look]] = {}
     for split in SPLITS:
-        chosen = [row for row in rows if row.split == split]
-        report(f"{split}: {len(chosen)} images")
+        there = [row for row in rows if row.split == split]
+        chosen = [row for row in there if row.masks]
+        bare = len(there) - len(chosen)
+        report(f"{split}: {len(chosen)} images" + (f"; {bare} without a mask are left out" if bare else ""))
         looks[split] = list(collect(model, chosen))
     report("fitting")
     fitted = fit(looks["calib"], looks["val"], bundle.card.postprocessing, caught=caught, seed=seed)
@@ -124,9 +131,7 @@ def fit(
     if not calib or not val:
         raise DataError(
             f"fitting needs images of both splits, there are {len(calib)} of calib and {len(val)} of val",
-            hint="dermseg data split INDEX -o INDEX --overwrite "
-            "--ratios train=0.6,val=0.15,calib=0.1,test=0.15 "
-            "(then train and export again: images of calib must not be trained on)",
+            hint=SPLIT_FIRST,
         )
     looks = (*calib, *val)
     sources = np.array([f"{look.row.dataset} {look.row.split}" for look in looks])
