@@ -101,13 +101,12 @@ def problem_of(error: BaseException) -> Problem:
             {"where": ".".join(map(str, e["loc"])), "what": e["msg"], "kind": e["type"]}
             for e in error.errors()
         ]
-        no_json = any(e["loc"] == ("body",) for e in error.errors())
+        no_json = any(e["loc"] == ("body",) or e["type"] == "json_invalid" for e in error.errors())
         hint = "send JSON, with Content-Type: application/json" if no_json else None
         return Problem(422, "parameters", "the request's parameters are wrong", hint=hint, errors=errors)
     if isinstance(error, HTTPException) and isinstance(error.__cause__, Problem):
-        return (
-            error.__cause__
-        )  # FastAPI takes what ends the reading of a body for a body that cannot be parsed
+        # FastAPI takes what ends the reading of a body for a body that cannot be parsed
+        return error.__cause__
     if isinstance(error, HTTPException):
         kind = {404: "not-found", 405: "method"}.get(error.status_code, "http")
         return Problem(error.status_code, kind, error.detail, headers=dict(error.headers or {}))
