@@ -242,6 +242,18 @@ def test_the_batch_size_finder_stops_where_memory_ends(
     tried = [1, 2, 4, 8, 16, 32, 24, 28, 26]
     assert [(t.batch_size, t.fits) for t in trials] == [(n, n <= 24) for n in tried]
     assert find_batch.largest(trials).batch_size == 24
+    # one image of 32 px leaves a batch norm a single number per channel: not the end
+    one = [
+        "model.architecture=encoder_unet",
+        "model.options={}",
+        "training.image_size=32",
+        "training.phases=[]",
+        "training.inference_size=null",
+    ]
+    monkeypatch.undo()
+    monkeypatch.setattr(find_batch, "LARGEST", 4)
+    trials = find_batch.find_batch_size(load_config(tiny_config[0], one))
+    assert [(t.batch_size, t.fits) for t in trials] == [(2, True), (4, True)]
 
 
 def test_best_weights_are_those_of_the_metric(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:

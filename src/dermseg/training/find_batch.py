@@ -80,7 +80,15 @@ def find_batch_size(config: RunConfig, report: Callable[[Trial], None] = lambda 
     fits, too_large = 0, LARGEST + 1
     batch = 1
     while batch < too_large:
-        if attempt(batch):
+        try:
+            fit = attempt(batch)
+        except ValueError:
+            # One image of 32 px is one number per channel at the bottleneck, which a batch norm refuses.
+            if batch > 1:
+                raise
+            batch = 2
+            continue
+        if fit:
             fits, batch = batch, batch * 2
         else:
             too_large = batch
@@ -141,7 +149,7 @@ def _will_fit(trials: list[Trial], batch: int) -> bool:
     measured = [(t.batch_size, t.gigabytes) for t in trials if t.gigabytes is not None]
     free = _free()
     if len(measured) < 2 or free is None:
-        return batch <= 2 or (free is None and batch <= 64)  # no figures to go by: a cautious end
+        return len(trials) < 2 or (free is None and batch <= 64)  # no figures to go by: a cautious end
     (n1, g1), (n2, g2) = measured[-2:]
     slope = max(0.0, (g2 - g1) / (n2 - n1))
     return slope * (batch - n2) * 1e9 <= SPARE * free
