@@ -75,7 +75,7 @@ def train(
         if config is None and from_ is None:
             raise UsageError(
                 "a configuration file is needed",
-                hint="dermseg train configs/own-data.yaml (or DERMSEG_CONFIG), or --from default to fine-tune",
+                hint="dermseg train configs/own-data.yaml (or DERMSEG_CONFIG), or --from default: fine-tune",
             )
         settings = load_run(config, from_, set_ or ())
         folder = output or Path("runs") / settings.name
