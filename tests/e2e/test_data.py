@@ -277,6 +277,16 @@ def test_wrong_usage_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_called_like_a_kind_of_data_is_named_as_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    """As 'data download isic2018 -o isic2018/' leaves it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "isic2018").mkdir()
+    code, _, err = run("data", "import", "isic2018")
+    assert code == 2 and "give ./isic2018 for the folder" in err
+
+
 @pytest.mark.data
 def test_real_counts(data_dir: Path, tmp_path: Path, run: Run) -> None:
     """2,326 ISIC, 9,536 HAM10000 and 20 PH2 pairs in one index, in which no group is shared.

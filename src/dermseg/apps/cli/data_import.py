@@ -86,7 +86,10 @@ def import_(
     kind = given.pop(0) if given and given[0] in ("auto", *KINDS) else "auto"
     paths = [*map(Path, given), *(images or [])]
     if not paths:
-        raise UsageError("nothing to import", hint="name folders or zips, or give --images and --masks")
+        hint = "name folders or zips, or give --images and --masks"
+        if inputs and Path(kind).exists():  # as 'data download' may have filled it
+            hint = f"'{kind}' says what the data are; give ./{kind} for the folder of that name"
+        raise UsageError("nothing to import", hint=hint)
     if given and images and masks:
         raise UsageError("inputs and --images with --masks were given", hint="use one way or the other")
     if splits is None:
