@@ -290,10 +290,14 @@ def test_a_bundle_is_replaced_whole(tiny_bundle: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
-def test_weights_that_began_with_a_bundle_keep_its_licence(run: Path, tmp_path: Path) -> None:
+def test_weights_that_began_with_a_bundle_keep_its_licence(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fine-tuned from the bundled model, a network stays under its conditions, also two runs later."""
     assert _licence(load_config(run / "config.yaml")) == "unspecified"
     ours = load_bundle("default").card.licence
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, tmp_path / "default")  # is not what 'default' means
     start = "default"
     for name, weights in (("first", "best.safetensors"), ("second", "")):
         config = load_config(run / "config.yaml", [f"model.init_from={start}"])

@@ -28,7 +28,7 @@ from dermseg.export.variants import Original, check_names, store_variants
 from dermseg.export.write import check_output, write_bundle
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
-from dermseg.inference.bundle import load_bundle
+from dermseg.inference.bundle import BUNDLED, is_bundled_name, load_bundle
 from dermseg.inference.card import ModelCard, Preprocessing
 from dermseg.inference.machine import describe_machine, library_versions
 from dermseg.inference.preprocess import to_input
@@ -272,11 +272,16 @@ def _averaged(config: RunConfig) -> dict[str, str]:
     return {"weights": f"{100 - 100 * share:g} % as trained, {100 * share:g} % of {Path(start).name}"}
 
 
+def _place(start: str) -> Path:
+    """The folder or file that weights began with; a name of the package is not a folder here."""
+    return BUNDLED / start if is_bundled_name(start) else expand(start)
+
+
 def _licence(config: RunConfig) -> str:
     """The licence of the bundle that the weights began with, however many runs ago, as far as it is known."""
     if not (start := config.model.init_from):
         return UNSPECIFIED
-    earlier = expand(start)
+    earlier = _place(start)
     run = earlier.parent if earlier.suffix == ".safetensors" else earlier
     if (run / CONFIG).is_file():
         return _licence(load_config(run / CONFIG))
@@ -290,7 +295,7 @@ def _licence(config: RunConfig) -> str:
 def _initialisation(config: RunConfig) -> str:
     """Where the weights came from, stage by stage."""
     if start := config.model.init_from:
-        earlier = expand(start) / CONFIG
+        earlier = _place(start) / CONFIG
         name = Path(start).name
         if not earlier.is_file():
             return name
