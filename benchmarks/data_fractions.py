@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 from pathlib import Path
 
-from common import RESULTS, ROOT, write_section
+from common import RESULTS, ROOT, runs_folder, write_section
 
 NAME, GROUPED, SAMPLE, SIZE = "data-fractions-small", "grouped-split-small", "small-sample", "same-size"
 # What student projects report, Dice and IoU of U-Net and UNet++: ISIC 2018, full widths, 256 px, 20 epochs,
@@ -142,8 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    home = os.environ.get("DERMSEG_RUNS", Path.home() / "dermseg-runs")
-    parser.add_argument("suite", type=Path, nargs="?", default=Path(home) / "suite-small")
+    parser.add_argument("suite", type=Path, nargs="?", default=runs_folder() / "suite-small")
     parser.add_argument("--grouped", type=Path, metavar="SUITE", help="the other table, from this folder")
     parser.add_argument("--small-sample", type=Path, metavar="SUITE", help="the third, from this folder")
     parser.add_argument("--same-size", type=Path, metavar="SUITE", help="the fourth, from this folder")

@@ -20,7 +20,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from common import DATA_PAGE, ROOT, dermseg
+from common import DATA_PAGE, ROOT, dermseg, runs_folder
 from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.export.fit_gate import fit_bundle_gate
 from dermseg.export.fit_repeatability import fit_bundle_repeatability
@@ -159,11 +159,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    home = Path.home() / "dermseg-runs"
     parser.add_argument(
         "--data", type=Path, default=os.environ.get("DERMSEG_DATA"), help="folder of the data"
     )
-    parser.add_argument("--runs", type=Path, default=Path(os.environ.get("DERMSEG_RUNS", home)))
+    parser.add_argument("--runs", type=Path, default=runs_folder())
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "default.yaml")
     parser.add_argument("--run", type=Path, help="run folder; default RUNS/run-<name of the config>")
     parser.add_argument("--bundle", type=Path, default=BUNDLE)

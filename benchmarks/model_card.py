@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, dermseg, write_section
+from common import ROOT, dermseg, runs_folder, write_section
 from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.evaluation.evaluate import select_split
 from dermseg.evaluation.failures import worst_images
@@ -200,10 +200,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    home = Path.home() / "dermseg-runs"
     parser.add_argument("bundle", type=Path, nargs="?", default=BUNDLE)
     parser.add_argument("--data", type=Path, default=os.environ.get("DERMSEG_DATA"))
-    parser.add_argument("--runs", type=Path, default=Path(os.environ.get("DERMSEG_RUNS", home)))
+    parser.add_argument("--runs", type=Path, default=runs_folder())
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int, help="images of each set")
     parser.add_argument("--output", type=Path, default=ROOT, help="folder for the card; default: here")

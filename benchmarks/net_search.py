@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from common import RESULTS, ROOT, dermseg, describe, indexes, one_line, save, write_section
+from common import RESULTS, ROOT, dermseg, describe, indexes, one_line, runs_folder, save, write_section
 from dermseg.data.index import read_index
 from dermseg.evaluation.looks import collect, outline
 from dermseg.evaluation.metrics import dice
@@ -291,8 +291,7 @@ def main() -> None:
     )
     parser.add_argument("step", choices=("screen", "train", "sizes", "plot"))
     parser.add_argument("--rounds", type=int, default=20)
-    home = Path.home() / "dermseg-runs"
-    parser.add_argument("--runs", type=Path, default=Path(os.environ.get("DERMSEG_RUNS", home)))
+    parser.add_argument("--runs", type=Path, default=runs_folder())
     args = parser.parse_args()
     if args.step in ("train", "sizes"):
         indexes(args.runs, "isic", "ham")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dermseg.data.index import IndexRow
-from dermseg.data.sources.tables import image_id_of
+from dermseg.data.sources.tables import id_in_table
 from dermseg.data.spreadsheet import open_table
 from dermseg.errors import DataError
 from dermseg.evaluation.counts import Counts
@@ -77,7 +77,7 @@ def read_metadata(path: str | Path) -> dict[Key, dict[str, Fact]]:
         if not (text := (row[identity] or "").strip()):
             continue
         facts = {fact: _parse(fact, row[column] or "") for fact, column in used.items()}
-        image_id = image_id_of(text)
+        image_id = id_in_table(text)
         if table.setdefault(((row.get("dataset") or "").strip(), image_id), facts) != facts:
             raise DataError(f"line {reader.line_num}: '{image_id}' is named twice and differently", file=file)
     return table
@@ -128,7 +128,7 @@ def _by_name(
 ) -> dict[str, Mapping[str, Fact]]:
     """The rows that say nothing of the data set: all of them, where none has one of the evaluation's."""
     datasets = {score.dataset for score in evaluation.scores}
-    names = {image_id_of(score.image_id) for score in evaluation.scores}
+    names = {id_in_table(score.image_id) for score in evaluation.scores}
     told = any(dataset and dataset in datasets for dataset, _ in metadata)
     found: dict[str, Mapping[str, Fact]] = {}
     for (dataset, name), facts in metadata.items():
@@ -148,7 +148,7 @@ def _facts_of(
     meant: dict[str, set[str]],
 ) -> Mapping[str, Fact] | None:
     """What is known of an image; notes in ``meant`` whose image is found by its name alone."""
-    name = image_id_of(score.image_id)
+    name = id_in_table(score.image_id)
     facts = metadata.get((score.dataset, name)) if score.dataset else None
     if facts is None and (facts := by_name.get(name)) is not None:
         meant.setdefault(name, set()).add(score.dataset)

@@ -104,9 +104,8 @@ def fixed_part(text: str) -> Path:
     return path
 
 
-def _as_named(text: str) -> str:
-    """A glob in which a folder that is called so, such as ``photos [2024]``, is no pattern."""
-    folder = fixed_part(text)
+def _as_named(text: str, folder: Path) -> str:
+    """A glob in which its fixed part, a folder that is called so (``photos [2024]``), is no pattern."""
     if not glob.has_magic(str(folder)):
         return text
     return str(Path(glob.escape(str(folder)), Path(text).relative_to(folder)))
@@ -125,7 +124,7 @@ def _expand(text: str) -> _Found:
         yield from _from_path(Path(text), "", explicit=True)
     elif glob.has_magic(text):
         fixed = fixed_part(text)
-        for match in sorted(glob.glob(_as_named(text), recursive=True), key=natural_key):  # noqa: PTH207
+        for match in sorted(glob.glob(_as_named(text, fixed), recursive=True), key=natural_key):  # noqa: PTH207
             if os.path.normpath(match) == os.path.normpath(fixed):  # "photos/**" is also "photos/" itself
                 yield from _from_path(fixed, "", explicit=True)
                 continue

@@ -129,7 +129,7 @@ def read_metadata(file: str | Path) -> dict[str, Facts]:
         if not row[image]:
             continue
         facts = Facts(*(row[column] if column else "" for column in (subject, lesion, licence)))
-        name = image_id_of(row[image])
+        name = id_in_table(row[image])
         if found.setdefault(name, facts) != facts:
             raise DataError(f"image '{name}' is in the file twice, with different values", file=path)
         for end in ends_of(name):
@@ -155,7 +155,7 @@ def read_splits(file: str | Path, column: str = "split") -> SplitTable:
     for row in rows:
         if not row[image] or not row[column.lower()]:
             continue
-        dataset, name = row.get("dataset", ""), image_id_of(row[image])
+        dataset, name = row.get("dataset", ""), id_in_table(row[image])
         assignment = Assignment(row[column.lower()], row.get("group", ""))
         if found.setdefault((dataset, name), assignment) != assignment:
             raise DataError(f"image '{name}' is in the file twice, with different values", file=path)
@@ -164,7 +164,7 @@ def read_splits(file: str | Path, column: str = "split") -> SplitTable:
     return SplitTable(path, found, frozenset(dataset for dataset, _ in found), ends)
 
 
-def image_id_of(text: str) -> str:
+def id_in_table(text: str) -> str:
     """An image id that may be given as a file; a dot in it is none of a file ("IMG.001", DICOM's UIDs)."""
     path = PurePosixPath(typed_name(text))
     named = path.with_suffix("") if path.suffix.lower() in IMAGE_EXTENSIONS | DICOM_EXTENSIONS else path
