@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import threading
@@ -19,8 +20,9 @@ from pynetdicom import AE, evt
 
 from dermseg.dicom.config import PacsConfig, Send
 from dermseg.dicom.queue import Queue
-from dermseg.dicom.send import SendError, send
+from dermseg.dicom.send import SendError, send, web_client
 from dermseg.dicom.watch import Watcher
+from dermseg.errors import ConfigError
 
 Answer = tuple[int, str, bytes]
 JSON = "application/dicom+json"
@@ -32,12 +34,14 @@ class Web:
     def __init__(self) -> None:
         self.answer: Callable[[str, str], Answer] = lambda method, path: (200, JSON, b"[]")
         self.asked: list[str] = []
+        self.shown: str | None = None  # the Authorization of the last request
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def _go(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 outer.asked.append(f"{self.command} {self.path}")
+                outer.shown = self.headers.get("Authorization")
                 status, kind, body = outer.answer(self.command, self.path)
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
@@ -154,6 +158,34 @@ def test_why_an_archive_is_away_is_said(web: Web, files: ModuleType, url: str, r
     target = Send.model_validate({"web": {"url": url.format(closed=closed, open=web.server.server_port)}})
     with pytest.raises(SendError, match=reason):
         send([files.photograph()], target)
+
+
+def test_the_environment_does_not_change_who_is_trusted_and_who_asks(
+    web: Web, files: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """requests lets REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE and .netrc have precedence."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "others.pem"))
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("TOKEN", "secret\n")
+    settings = {"url": web.url, "authority": str(tmp_path / "ca.pem"), "token_env": "TOKEN"}
+    client = web_client(Send.model_validate({"web": settings}).web)
+    merged = client._session.merge_environment_settings(web.url, {}, None, None, None)
+    assert merged["verify"] == settings["authority"]
+    web.answer = lambda method, path: (200, JSON, b"[]")
+    client.search_for_studies()
+    assert web.shown == "Bearer secret"
+
+
+def test_passwords_may_have_umlauts(web: Web, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("Grüße€1\n", encoding="utf-8-sig")
+    settings = {"url": web.url, "user": "dermatologie", "password_file": str(tmp_path / "password")}
+    target = Send.model_validate({"web": settings})
+    web_client(target.web).search_for_studies()
+    assert web.shown == "Basic " + base64.b64encode("dermatologie:Grüße€1".encode()).decode()
+    (tmp_path / "password").write_bytes("Grüße1".encode("cp1252"))
+    with pytest.raises(ConfigError, match="UTF-8"):
+        web_client(target.web)
 
 
 def test_what_is_listed_and_not_given_keeps_nobody_waiting(

@@ -209,18 +209,23 @@ def _rebased(section: _Section, folder: Path) -> _Section:
 def read_secret(web: Web) -> dict[str, Any]:
     """User and password, or a token, as ``{"auth": ...}`` or ``{"headers": ...}`` for requests.
 
+    User and password are UTF-8 (RFC 7617, 2.1): requests would write text in Latin-1, if it can.
+
     Raises
     ------
     ConfigError
-        The file or the environment variable is missing.
+        The file or the environment variable is missing, or the file is no text.
     """
     if web.password_file is not None:
         try:
-            return {"auth": (web.user, web.password_file.read_text(encoding="utf-8").strip())}
+            password = web.password_file.read_text(encoding="utf-8-sig").strip()
         except OSError as error:
             raise ConfigError(f"cannot be read: {error.strerror}", file=web.password_file) from None
+        except UnicodeDecodeError:
+            raise ConfigError("is not UTF-8: save it as that", file=web.password_file) from None
+        return {"auth": ((web.user or "").encode(), password.encode())}
     if web.token_env is not None:
-        token = os.environ.get(web.token_env)
+        token = os.environ.get(web.token_env, "").strip()
         if not token:
             raise ConfigError(f"the environment variable {web.token_env} is empty")
         return {"headers": {"Authorization": f"Bearer {token}"}}

@@ -16,7 +16,6 @@ from xml.etree.ElementTree import ParseError
 
 import requests
 from dicomweb_client.api import DICOMwebClient
-from dicomweb_client.session_utils import create_session
 from pydicom import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE, evt
@@ -120,6 +119,27 @@ def _obstacle(target: Dimse) -> str:
     return "it broke off or did not answer"
 
 
+class _Session(requests.Session):
+    """Trusts the authority that the configuration names: REQUESTS_CA_BUNDLE has precedence in requests."""
+
+    def merge_environment_settings(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Proxies of the environment, but not its authorities where there is one of its own."""
+        merged: dict[str, Any] = super().merge_environment_settings(*arguments, **options)
+        return merged | ({"verify": self.verify} if isinstance(self.verify, str) else {})
+
+
+class _Headers(requests.auth.AuthBase):
+    """Headers, a token among them, as what requests calls authorization: else ``.netrc`` has precedence."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        self.headers = headers
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Put them into a request that is about to be sent."""
+        request.headers.update(self.headers)
+        return request
+
+
 def web_client(web: Web) -> DICOMwebClient:
     """A client for an archive, with its password or token.
 
@@ -128,15 +148,13 @@ def web_client(web: Web) -> DICOMwebClient:
     ConfigError
         The secret is missing.
     """
-    session = create_session()
+    session = _Session()
     session.verify = True if web.authority is None else str(web.authority)
     session.headers["Accept"] = "application/dicom+json"  # of what is asked without saying which form
     session.hooks["response"].append(_plain_type)
     secret = read_secret(web)
-    session.auth = secret.get("auth")
-    client = DICOMwebClient(
-        web.url.rstrip("/"), session=session, headers=secret.get("headers"), timeout=web.timeout_s
-    )
+    session.auth = _Headers(secret["headers"]) if "headers" in secret else secret.get("auth")
+    client = DICOMwebClient(web.url.rstrip("/"), session=session, timeout=web.timeout_s)
     client.set_http_retry_params(retry=False)  # the queue and the watcher try again, in their own time
     return client
 
