@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import stat
+import struct
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from dermseg.dicom.deidentify import deidentify, write_mapping
 from dermseg.dicom.find import find_files
 from dermseg.dicom.profile import parse_retain
 from dermseg.dicom.pseudonyms import Pseudonyms, open_key
-from dermseg.dicom.strip import strip_jpeg, strip_jpeg2000, strip_png
+from dermseg.dicom.strip import strip_jpeg, strip_jpeg2000, strip_png, strip_rle
 from dermseg.errors import ImageError, UsageError
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
@@ -251,6 +252,32 @@ def test_what_is_no_uid_is_not_retained(files: ModuleType, tmp_path: Path, uid: 
     assert uid.encode() not in written.read_bytes() and uid not in (out / "deidentification.json").read_text()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("retain", ["dates", "shifted-dates"])
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("StudyTime", "101112 Jane"),
+        ("ContentDate", "20260102Doe"),
+        ("ContentDate", "Doe^Jane"),
+        ("AcquisitionDateTime", "20260102101113 Doe"),
+    ],
+)
+def test_words_in_the_place_of_a_date_are_not_retained(
+    files: ModuleType, tmp_path: Path, retain: str, keyword: str, value: str
+) -> None:
+    ds = files.photograph(**{keyword: value})
+    ds.StudyDate, ds.SeriesTime, ds.AcquisitionDate = "20260102", "101112.123456", "2026.01.02"
+    (tmp_path / "a.dcm").write_bytes(files.to_bytes(ds))
+    deidentify(find_files([tmp_path / "a.dcm"]), tmp_path / "out", KEY, parse_retain(retain))
+    (written,) = tmp_path.joinpath("out").rglob("*.dcm")
+    assert not any(word in written.read_bytes() for word in (b"Doe", b"Jane"))
+    cleaned = dcmread(written)
+    assert not cleaned[keyword].value and cleaned.StudyDate and cleaned.SeriesTime == "101112.123456"
+    if retain == "dates":
+        assert cleaned.AcquisitionDate == "2026.01.02"
+
+
 def test_shifted_dates_keep_their_distances(files: ModuleType, tmp_path: Path) -> None:
     for name, day in (("a", "20250228"), ("b", "20260301")):
         ds = files.photograph(
@@ -358,6 +385,29 @@ def test_stripping_is_exact(files: ModuleType) -> None:
         for strip in (strip_jpeg, strip_jpeg2000, strip_png):
             with pytest.raises(ImageError):
                 strip(junk)
+
+
+def test_nothing_hides_beside_the_runs_of_rle(files: ModuleType, tmp_path: Path) -> None:
+    """In the unused part of the header, between segments and behind the last one."""
+    pixels = files.lesion(97, 131)
+    ds = files.photograph(pixels, encoding="rle")
+    frame = next(generate_frames(ds.PixelData, number_of_frames=1))
+    size = pixels.shape[0] * pixels.shape[1]
+    assert strip_rle(frame, size) == (frame, 0)
+    count, *starts = struct.unpack_from("<4L", frame)
+    moved = [starts[0] + 6, starts[1] + 12, starts[2] + 12]
+    hidden = struct.pack("<4L", count, *moved) + b"secret".ljust(48, b"\0") + b"secret"
+    hidden += frame[starts[0] : starts[1]] + b"secret" + frame[starts[1] :] + b"secret"
+    ds.PixelData = encapsulate([hidden])
+    (tmp_path / "a.dcm").write_bytes(files.to_bytes(ds))
+    assert np.array_equal(load_image(tmp_path / "a.dcm").pixels, pixels)
+    run = deidentify(find_files([tmp_path / "a.dcm"]), tmp_path / "out", KEY)
+    assert run.outcomes[0].done["inside_pixels"] == 4
+    (written,) = tmp_path.joinpath("out").rglob("*.dcm")
+    assert b"secret" not in written.read_bytes() and np.array_equal(load_image(written).pixels, pixels)
+    for damaged in (b"", frame[:64], frame[:-500], bytes(64) + frame[64:], b"\xff" + frame[1:]):
+        with pytest.raises(ImageError, match="RLE"):
+            strip_rle(damaged, size)
 
 
 @pytest.mark.parametrize("bits", [10, 12, 16])

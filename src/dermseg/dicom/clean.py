@@ -37,6 +37,12 @@ _DUMMY: dict[str, Any] = {
     "DS": 0,
     "AT": 0,
 }
+# As the standard writes dates and times (PS3.5, table 6.2-1), those of before 1993 too.
+_DAY_TIME = {
+    "DA": re.compile(r"\d{8}|\d{4}\.\d\d\.\d\d"),
+    "TM": re.compile(r"\d\d(?:\d\d(?:\d\d(?:\.\d{1,6})?)?)?|\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?"),
+    "DT": re.compile(r"\d{4}(?:\d\d){0,5}(?:\.\d{1,6})?(?:[+-]\d{4})?"),
+}
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "Rows", "Columns", "BitsAllocated", "PixelData")
 _NUMBERS = frozenset(["US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"])
 _TEXT = frozenset(["LO", "SH", "AE", "LT", "ST", "UT", "UC", "UR", "PN", "CS", "AS"])
@@ -112,6 +118,9 @@ class _Work:
         elif what == "keep" and element.VR == "UI" and not element.is_empty:
             if not all(map(is_uid, listed(element.value))):  # a path, or words about somebody
                 element.value = self._uids(element.value)
+        elif what in ("keep", "shift") and element.VR in _DAY_TIME and not _is_day_or_time(element):
+            element.value = None
+            self.done.emptied.append(name)
         elif what == "shift":
             if self._shift(element):
                 self.done.shifted += 1
@@ -199,6 +208,13 @@ class _Work:
         kept = "UNMODIFIED" if "dates" in self.retain else "MODIFIED"
         dates = {"dates", "shifted-dates"} & self.retain
         dataset.LongitudinalTemporalInformationModified = kept if dates else "REMOVED"
+
+
+def _is_day_or_time(element: DataElement) -> bool:
+    """Whether nothing but a date or time stands where one should: a name may have been typed there."""
+    form = _DAY_TIME[element.VR]
+    texts = (str(value or "").strip(" \0") for value in listed(element.value))
+    return all(not text or form.fullmatch(text) for text in texts)
 
 
 def _new_meta(dataset: Dataset, syntax: str) -> None:

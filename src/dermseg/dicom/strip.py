@@ -1,8 +1,9 @@
-"""Metadata out of coded pictures, pixels untouched: JPEG, JPEG-LS, JPEG 2000 and PNG.
+"""Metadata out of coded pictures, pixels untouched: JPEG, JPEG-LS, JPEG 2000, RLE and PNG.
 
 Cameras write owner, place (GPS), time and serial number into EXIF and XMP, and the JPEG frames inside DICOM
 files carry the same segments. What a decoder needs stays byte for byte; the turn that EXIF orders
-(orientation) is written back alone. Sources: ITU-T T.81 annex B, T.87 annex C, T.800 annex A, PNG (W3C 2025).
+(orientation) is written back alone. Sources: ITU-T T.81 annex B, T.87 annex C, T.800 annex A, DICOM PS3.5
+annex G (RLE), PNG (W3C 2025).
 """
 
 from __future__ import annotations
@@ -153,6 +154,58 @@ def _check_tiles(data: bytes, position: int, end: int) -> None:
             raise ImageError("the JPEG 2000 tiles are damaged")
 
 
+def strip_rle(data: bytes, size: int) -> tuple[bytes, int]:
+    """An RLE frame without what stands in the unused part of its header, between and behind its segments.
+
+    Parameters
+    ----------
+    data
+        The frame.
+    size
+        Bytes of an unpacked segment: one of each pixel.
+
+    Raises
+    ------
+    ImageError
+        Damaged.
+    """
+    if len(data) < 64:
+        raise ImageError("the RLE header is cut off")
+    count, *offsets = struct.unpack_from("<16L", data)
+    starts = offsets[:count]
+    if not 0 < count < 16 or starts != sorted(starts) or not 64 <= starts[0] <= starts[-1] <= len(data):
+        raise ImageError("the RLE header is damaged")
+    limits = [*starts[1:], len(data)]
+    ends = [_run_end(data, start, limit, size) for start, limit in zip(starts, limits, strict=True)]
+    rests = [data[64 : starts[0]], *(data[end:limit] for end, limit in zip(ends, limits, strict=True))]
+    removed = sum(any(rest) for rest in rests) + any(offsets[count:])
+    if not removed:  # zeros at most, which pad
+        return data, 0
+    segments = [data[start:end] + bytes((end - start) % 2) for start, end in zip(starts, ends, strict=True)]
+    places = [64 + sum(map(len, segments[:number])) for number in range(count)]
+    return struct.pack("<16L", count, *places, *[0] * (15 - count)) + b"".join(segments), removed
+
+
+def _run_end(data: bytes, position: int, limit: int, size: int) -> int:
+    """Where a segment has given `size` bytes: behind it may stand anything."""
+    try:
+        while size > 0:
+            code = data[position]
+            if code < 128:  # so many bytes and one as they are
+                size -= code + 1
+                position += code + 2
+            elif code > 128:  # one byte again and again
+                size -= 257 - code
+                position += 2
+            else:
+                position += 1
+    except IndexError:
+        raise ImageError("the RLE data are cut off") from None
+    if size or position > limit:
+        raise ImageError("the RLE data are damaged")
+    return position
+
+
 def strip_png(data: bytes) -> tuple[bytes, int]:
     """A PNG without texts, times, EXIF, profiles and anything behind its end.
 
@@ -222,7 +275,8 @@ def strip_pixels(dataset: Dataset, syntax: str) -> int:
         _check_bits(dataset, syntax)
         return int(extra)
     if syntax == RLELossless:
-        stripped = [(frame, 0) for frame in generate_frames(dataset.PixelData, number_of_frames=frames)]
+        size = -(-int(dataset.Rows) * int(dataset.Columns) * min(8, int(dataset.BitsAllocated)) // 8)
+        stripped = [strip_rle(f, size) for f in generate_frames(dataset.PixelData, number_of_frames=frames)]
     elif syntax in JPEG | JPEG_LS:
         stripped = [strip_jpeg(f) for f in generate_frames(dataset.PixelData, number_of_frames=frames)]
     elif syntax in JPEG_2000:
