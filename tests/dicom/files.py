@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ SYNTAXES = {
     "implicit": "1.2.840.10008.1.2",
     "deflated": "1.2.840.10008.1.2.1.99",
     "jpeg": "1.2.840.10008.1.2.4.50",
+    "lossless": "1.2.840.10008.1.2.4.70",
     "jpeg2000": "1.2.840.10008.1.2.4.90",
     "rle": "1.2.840.10008.1.2.5",
 }
@@ -117,7 +119,7 @@ def _store_pixels(
     ds.BitsStored, ds.HighBit = bits, bits - 1
     if frames > 1 or ds.SOPClassUID == KINDS["multiframe"]:
         ds.NumberOfFrames = frames
-    if encoding in ("jpeg", "jpeg2000", "rle"):
+    if encoding in ("jpeg", "lossless", "jpeg2000", "rle"):
         frame = _compressed(ds, stored, encoding, colours)
         ds.PixelData = encapsulate([frame] * frames)
         ds["PixelData"].VR = "OB"
@@ -141,6 +143,8 @@ def _compressed(ds: Dataset, stored: NDArray[Any], encoding: str, colours: str) 
             photometric_interpretation=colours,
             number_of_frames=1,
         )
+    if encoding == "lossless":
+        return lossless_jpeg(stored)
     out = io.BytesIO()
     image = Image.fromarray(stored)
     if encoding == "jpeg":
@@ -153,6 +157,30 @@ def _compressed(ds: Dataset, stored: NDArray[Any], encoding: str, colours: str) 
         if ds.SamplesPerPixel == 3:
             ds.PhotometricInterpretation = "YBR_RCT"
     return out.getvalue()
+
+
+def lossless_jpeg(stored: NDArray[np.uint8]) -> bytes:
+    """JPEG Lossless, first-order prediction, as scanners write it: no JFIF, components as they are."""
+    values = stored.reshape(*stored.shape[:2], -1).astype(int)
+    height, width, samples = values.shape
+    before = np.full_like(values, 128)
+    before[1:, 0], before[:, 1:] = values[:-1, 0], values[:, :-1]
+    bits = "".join(
+        f"{size:04b}" + (f"{step if step > 0 else step + (1 << size) - 1:0{size}b}" if size else "")
+        for step in (values - before).ravel().tolist()
+        for size in (abs(step).bit_length(),)
+    )
+    bits += "1" * (-len(bits) % 8)
+    coded = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    numbers = range(1, samples + 1)
+    frame = struct.pack(">BHHB", 8, height, width, samples) + b"".join(bytes([n, 0x11, 0]) for n in numbers)
+    codes = bytes([0, 0, 0, 0, 9, *[0] * 12, *range(9)])  # nine codes of four bits: 0 to 8 bits follow
+    scan = bytes([samples, *(byte for n in numbers for byte in (n, 0)), 1, 0, 0])
+    segments = ((0xC3, frame), (0xC4, codes), (0xDA, scan))
+    header = b"".join(
+        bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body for marker, body in segments
+    )
+    return b"\xff\xd8" + header + coded + b"\xff\xd9"
 
 
 def to_bytes(ds: Dataset, *, preamble: bool = True) -> bytes:

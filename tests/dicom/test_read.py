@@ -27,7 +27,9 @@ RAMP = np.tile(np.linspace(0, 255, 128).round().astype(np.uint8)[:, None], (96, 
 
 
 @pytest.mark.parametrize("kind", ["photographic", "dermoscopic", "capture", "multiframe"])
-@pytest.mark.parametrize("encoding", ["explicit", "implicit", "deflated", "jpeg", "jpeg2000", "rle"])
+@pytest.mark.parametrize(
+    "encoding", ["explicit", "implicit", "deflated", "jpeg", "lossless", "jpeg2000", "rle"]
+)
 def test_kinds_and_encodings(files: ModuleType, kind: str, encoding: str) -> None:
     frames = 3 if kind == "multiframe" else 1
     ds = files.photograph(kind=kind, encoding=encoding, frames=frames, spacing=(0.02, 0.03))
@@ -39,7 +41,7 @@ def test_kinds_and_encodings(files: ModuleType, kind: str, encoding: str) -> Non
     assert loaded.info.notes == (("first of 3 pictures used",) if frames == 3 else ())
 
 
-@pytest.mark.parametrize("encoding", ["explicit", "rle", "jpeg"])
+@pytest.mark.parametrize("encoding", ["explicit", "rle", "jpeg", "lossless"])
 @pytest.mark.parametrize(
     ("colours", "note"),
     [
@@ -51,7 +53,9 @@ def test_kinds_and_encodings(files: ModuleType, kind: str, encoding: str) -> Non
     ],
 )
 def test_colours(files: ModuleType, colours: str, note: str | None, encoding: str) -> None:
-    if (encoding == "jpeg" and "PALETTE" in colours) or (encoding != "jpeg" and "422" in colours):
+    if ("PALETTE" in colours and encoding in ("jpeg", "lossless")) or (
+        encoding != "jpeg" and "422" in colours
+    ):
         pytest.skip("not allowed by PS3.5 8.2")
     loaded = load_image(files.to_bytes(files.photograph(colours=colours, encoding=encoding)))
     expected = files.lesion().astype(int)
@@ -59,6 +63,16 @@ def test_colours(files: ModuleType, colours: str, note: str | None, encoding: st
         expected = expected[..., :1].repeat(3, axis=2)
     assert np.abs(loaded.pixels - expected).mean() < (3 if encoding == "jpeg" else 1)
     assert note is None or any(text.startswith(note) for text in loaded.info.notes)
+
+
+def test_colours_that_are_not_read_are_not_taken_for_others(files: ModuleType) -> None:
+    ds = files.photograph()
+    ds.PhotometricInterpretation = "rgb"
+    assert np.array_equal(load_image(files.to_bytes(ds)).pixels, files.lesion())
+    for colours in ("HSV", "YBR_PARTIAL_422", "CMYK"):
+        ds.PhotometricInterpretation = colours
+        with pytest.raises(ImageError, match=f"the colour space {colours} is not read"):
+            load_image(files.to_bytes(ds))
 
 
 @pytest.mark.parametrize("bits", [10, 12, 16])

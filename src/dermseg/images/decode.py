@@ -139,12 +139,13 @@ def decode(header: Header, *, min_side: int | None = None, allow_truncated: bool
 
 def _decode(header: Header, min_side: int | None, allow_truncated: bool) -> Image.Image:
     if header.format == "DICOM":
-        from dermseg.images.dicom_pixels import decode_dicom, invert_if_needed, jpeg_header
+        from dermseg.images.dicom_pixels import as_declared, decode_dicom, jpeg_header
 
         inner = jpeg_header(header)
         if inner is None:
             return decode_dicom(header)
-        return invert_if_needed(header, decode(inner, min_side=min_side, allow_truncated=allow_truncated))
+        image = decode(inner, min_side=min_side, allow_truncated=allow_truncated)
+        return as_declared(header, inner, image)
     signed = header.bits > 8 and not header.unsigned
     if header.swapped and header.samples == 1 and (signed or header.bits == 32):
         # Pillow exchanges the bytes of these numbers a second time

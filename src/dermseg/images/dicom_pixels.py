@@ -10,8 +10,9 @@ Decisions
 - Grey values go through the modality LUT (or rescale), then through the file's first VOI LUT or window, each
   over its own range (PS3.3 C.11.1, C.11.2). Without those, and in colour, it is the whole range of the stored
   bits. JPEG frames, which have 8 bits, are taken as they are.
-- JPEG Lossless (processes 14) is read by Pillow where its libjpeg can, up to 8 bits. The GPL decoder for the
-  rest is not used.
+- JPEG Lossless (processes 14) is read by Pillow where its libjpeg can, up to 8 bits. It exchanges no colours
+  there, so the components are taken as they are and turned into RGB here, as the DICOM header says. The GPL
+  decoder for the rest is not used.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ if TYPE_CHECKING:
 
 # Transfer syntaxes of each coding (PS3.6, table A-1).
 JPEG = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
+_JPEG_LOSSLESS = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (57, 70))
 JPEG_LS = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (80, 81))
 JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
 _PLAIN = frozenset(("1.2.840.10008.1.2", "1.2.840.10008.1.2.1"))  # little endian, not compressed
 _RLE = "1.2.840.10008.1.2.5"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
+_COLOURS = frozenset(("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR"))
 # Adobe marker with transform 0: three channels are RGB (Adobe Technical Note 5116, 1992).
 _ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 
@@ -59,10 +62,23 @@ def jpeg_header(header: Header) -> Header | None:
     if (inner.width, inner.height) != (header.width, header.height):
         raise _two_sizes(header, inner.width, inner.height)
     payload = inner.payload
+    if inner.samples == 3 and transfer_syntax(dataset) in _JPEG_LOSSLESS:
+        return dataclasses.replace(inner, payload=_without_conversion(payload))
     marked = b"JFIF\0" in payload[:12] or b"Adobe" in payload[:64]
     if inner.samples == 3 and photometric(dataset) == "RGB" and not marked:
         payload = payload[:2] + _ADOBE_RGB + payload[2:]
     return dataclasses.replace(inner, payload=payload)
+
+
+def _without_conversion(payload: bytes) -> bytes:
+    """A JPEG that tells its decoder nothing but that its components are RGB, whatever they are."""
+    kept, position = [payload[:2], _ADOBE_RGB], 2
+    while payload[position + 1] != 0xDA:  # the first scan; up to there `probe_jpeg` has left whole segments
+        end = position + 2 + int.from_bytes(payload[position + 2 : position + 4], "big")
+        if payload[position + 1] not in (0xE0, 0xEE):  # JFIF and Adobe
+            kept.append(payload[position:end])
+        position = end
+    return b"".join((*kept, payload[position:]))
 
 
 def decode_dicom(header: Header) -> Image.Image:
@@ -88,8 +104,9 @@ def decode_dicom(header: Header) -> Image.Image:
     colours = photometric(dataset)
     if header.mask_only:
         return _segmentation(dataset, header)
-    if colours == "YBR_PARTIAL_420":
+    if colours and colours not in _COLOURS and not colours.startswith("MONOCHROME"):
         raise ImageError(f"the colour space {colours} is not read")
+    dataset.PhotometricInterpretation = colours or None  # pydicom knows no small letters
     values: npt.NDArray[Any] = pixel_array(dataset, index=0)
     if values.shape[:2] != (header.height, header.width):
         raise _two_sizes(header, values.shape[1], values.shape[0])
@@ -109,8 +126,17 @@ def decode_dicom(header: Header) -> Image.Image:
     return Image.fromarray(255 - grey if colours == "MONOCHROME1" else grey)
 
 
-def invert_if_needed(header: Header, image: Image.Image) -> Image.Image:
-    """The decoded JPEG of a MONOCHROME1 file with light and dark exchanged."""
+def as_declared(header: Header, inner: Header, image: Image.Image) -> Image.Image:
+    """The decoded JPEG as the DICOM header says that it is meant.
+
+    MONOCHROME1 with light and dark exchanged; lossless YCbCr, which is decoded as it is, as RGB.
+    """
+    if inner.payload.startswith(_ADOBE_RGB, 2):
+        dataset = read_dataset(header.payload)
+        if transfer_syntax(dataset) in _JPEG_LOSSLESS and photometric(dataset).startswith("YBR"):
+            from pydicom.pixels import convert_color_space
+
+            return Image.fromarray(convert_color_space(np.asarray(image), "YBR_FULL", "RGB"))
     if any(note.startswith("MONOCHROME1") for note in header.notes) and image.mode == "L":
         return Image.fromarray(255 - np.asarray(image))
     return image
