@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import logging
@@ -342,14 +343,26 @@ def test_every_job_has_its_audit_record_once(
         assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == found
 
 
-def test_a_header_that_no_result_can_name_is_a_dead_letter_at_once(
-    files: ModuleType, tiny_bundle: Path, tmp_path: Path
+def test_a_header_that_no_result_can_name_is_a_dead_letter_at_once_and_a_full_disk_is_not(
+    files: ModuleType, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = PacsConfig.model_validate(
         {"folder": tmp_path / "q", "send": {"web": {"url": "http://127.0.0.1:1"}}}
     )
     queue = Queue(config.folder)
     worker = Worker(queue, config, load_model(tiny_bundle))
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:  # a full disk is tried again, and says what it is
+        patch.setattr("dermseg.dicom.work.write_synced", full)
+        queue.add("1.2.4", worker.work_key, "CAM", files.to_bytes(files.photograph(SOPInstanceUID="1.2.4")))
+        (job,) = queue.listed("received")
+        worker._try(job, worker.make)
+        (job,) = queue.listed("received")
+        assert (job.attempts, job.reason) == (1, os.strerror(errno.ENOSPC))
+        queue.move(job, "sent")
     ds = files.photograph(SOPInstanceUID="1.2.3")
     ds.SOPClassUID = "1.2.3.4"  # nobody's; highdicom looks it up in a table
     queue.add("1.2.3", worker.work_key, "CAM", files.to_bytes(ds))

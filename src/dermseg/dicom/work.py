@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -81,16 +82,16 @@ class Worker:
             self._audit.close()
 
     def _loop(self, state: State, step: Callable[[Job], None]) -> None:
-        forgotten = 0.0
+        forgotten = -math.inf  # of a clock that nobody sets
         while not self._stop.is_set():
             try:
                 job = self.queue.take(state)
                 if job is not None:
                     self._try(job, step)
                     continue
-                if state == "made" and time.time() - forgotten > 3600:
-                    forgotten = time.time()
-                    self.queue.forget(forgotten - 86400 * self.config.keep_days)
+                if state == "made" and time.monotonic() - forgotten > 3600:
+                    forgotten = time.monotonic()
+                    self.queue.forget(time.time() - 86400 * self.config.keep_days)
             except DermsegError as error:  # the disk is full, say: everything waits
                 log("queue_error", reason=error.message)
                 self._stop.wait(5 * _IDLE_S)
@@ -105,9 +106,7 @@ class Worker:
             step(job)
             log(step.__name__, job=job.id, seconds=round(time.perf_counter() - started, 3))
         except Exception as error:
-            # Why goes into the log and the queue. Only errors that dermseg words itself are quoted: those of
-            # libraries may hold values from the header.
-            reason = error.message if isinstance(error, DermsegError) else type(error).__name__
+            reason = _reason(error)
             _log.debug("job %s", job.id, exc_info=True)
             final = isinstance(error, ImageError) or (isinstance(error, SendError) and error.final)
             if final or job.attempts + 1 >= self.config.retry.attempts:
@@ -190,6 +189,16 @@ class Worker:
         self.queue.finish(job, keep_received=self.config.listen.storage_commitment)
         for path in paths:
             path.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """Why, for the log and the queue: in dermseg's own words or the system's (a full disk).
+
+    Those of libraries may hold values from the header.
+    """
+    if isinstance(error, DermsegError):
+        return error.message
+    return (isinstance(error, OSError) and error.strerror) or type(error).__name__
 
 
 def log(event: str, **values: object) -> None:
