@@ -108,8 +108,10 @@ def test_without_the_key_no_new_chain_can_be_made(tmp_path: Path) -> None:
     make(path, key=KEY).close()
     for wrong in (None, b"fedcba9876543210"):
         assert not verify(path, wrong).ok
-        with pytest.raises(AuditError, match="record 1"):
+        with pytest.raises(AuditError, match=r"record 1.*give the key it was begun with"):
             AuditLog(path, wrong)
+    # Whoever forgot the key is not told of forgery alone.
+    assert "begun with a key, and none was given" in str(verify(path).problem)
     # A forger without the key begins a chain of his own: the key's owner sees it at the first record.
     forged = tmp_path / "forged.jsonl"
     make(forged).close()

@@ -236,7 +236,8 @@ class AuditLog:
         try:
             record = decode_line(first + newline, self._key)
         except ValueError as error:
-            raise AuditError(f"record 1 {error}", file=self.path, hint=_VERIFY) from None
+            hint = "give the key it was begun with" if "key" in str(error) else _VERIFY
+            raise AuditError(f"record 1 {error}", file=self.path, hint=hint) from None
         if record.get("subject") != key_name(self._key):
             raise AuditError(
                 "was begun with another key", file=self.path, hint="give the key it was begun with"

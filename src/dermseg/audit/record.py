@@ -31,6 +31,7 @@ EVENTS: tuple[Event, ...] = ("opened", "repaired", "result", "override")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CODE = re.compile(r"[A-Za-z0-9._:/@+-]{1,128}")
 _HASH_FIELD = b',"hash":"'
+_KEYED = b'"event":"opened","actor":"dermseg","subject":"hmac:'  # the first line of a log with a key
 _TAIL_BYTES = len(_HASH_FIELD) + 64 + len(b'"}')
 
 
@@ -131,7 +132,9 @@ def decode_line(line: bytes, key: bytes | None) -> dict[str, Any]:
     digest = chain_hash(body, key)
     if not hmac.compare_digest(tail[len(_HASH_FIELD) : -3], digest.encode()):
         other_key = ", or the key is another one" if key else ""
-        raise ValueError(f"its hash is not that of its content{other_key}")
+        if key is None and _KEYED in body:
+            other_key = ": it says that the log was begun with a key, and none was given"
+        raise ValueError(f"has a hash that is not that of its content{other_key}")
     try:
         data = json.loads(body + b"}")
     except ValueError:
