@@ -344,8 +344,13 @@ def test_every_job_has_its_audit_record_once(
 
 
 def test_a_header_that_no_result_can_name_is_a_dead_letter_at_once_and_a_full_disk_is_not(
-    files: ModuleType, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: ModuleType,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "dermseg.dicom")
     config = PacsConfig.model_validate(
         {"folder": tmp_path / "q", "send": {"web": {"url": "http://127.0.0.1:1"}}}
     )
@@ -370,6 +375,12 @@ def test_a_header_that_no_result_can_name_is_a_dead_letter_at_once_and_a_full_di
     worker._try(job, worker.make)
     (dead,) = queue.listed("dead")
     assert dead.reason is not None and "header" in dead.reason
+    data = files.to_bytes(files.photograph(SOPInstanceUID="1.2.5", NumberOfFrames=12345678))
+    queue.add("1.2.5", worker.work_key, "CAM", data.replace(b"12345678", b"Doe^Jane"))
+    (job,) = queue.listed("received")
+    worker._try(job, worker.make)
+    said = f"{queue.listed('dead')} {caplog.text}"
+    assert "the DICOM header is damaged" in said and "Doe" not in said
     worker.stop()
     queue.close()
 

@@ -237,6 +237,9 @@ def test_what_is_no_photograph_says_what_it_is(files: ModuleType, tmp_path: Path
     ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.88.33"
     with pytest.raises(ImageError, match="Comprehensive SR and holds no picture"):
         load_image(files.to_bytes(ds))
+    words = files.to_bytes(ds).replace(b"1.2.840.10008.5.1.4.1.1.88.33", b"Doe^Jane".ljust(29))
+    with pytest.raises(ImageError, match="file of unknown kind"):  # it is logged beside a PACS
+        load_image(words)
     path = tmp_path / "a.dcm"
     path.write_bytes(files.to_bytes(files.photograph())[:-3000])
     with pytest.raises(ImageError, match="cannot be decoded") as caught:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -194,8 +195,10 @@ class Worker:
 def _reason(error: Exception) -> str:
     """Why, for the log and the queue: in dermseg's own words or the system's (a full disk).
 
-    Those of libraries may hold values from the header.
+    Those of libraries may hold values from the header, in quotation marks where dermseg passes them on.
     """
+    if isinstance(error, ImageError):
+        return re.sub("'[^']*'", "'...'", error.message)
     if isinstance(error, DermsegError):
         return error.message
     return (isinstance(error, OSError) and error.strerror) or type(error).__name__

@@ -145,6 +145,9 @@ def _header(dataset: Dataset, data: bytes) -> Header:
     syntax = transfer_syntax(dataset)
     if syntax.startswith("1.2.840.10008.1.2.4.10"):  # .100 to .108: MPEG-2, MPEG-4 and HEVC
         raise ImageError("the DICOM file holds a video", hint="store single frames as photographs")
+    missing = [name for name in ("Rows", "Columns") if name not in dataset]
+    if missing:
+        raise ImageError(f"the DICOM header is damaged: it has no {' and no '.join(missing)}")
     notes: list[str] = []
     frames = max(1, int(dataset.get("NumberOfFrames") or 1))
     colours = photometric(dataset)
@@ -175,7 +178,7 @@ def class_name(dataset: Dataset) -> str:
     from pydicom.uid import UID
 
     uid = UID(str(dataset.get("SOPClassUID") or ""))
-    name = uid.name if uid else "file of unknown kind"
+    name = uid.name if uid.is_valid else "file of unknown kind"  # no words: they are logged
     return name.removesuffix(" Storage")
 
 

@@ -43,6 +43,9 @@ _PLAIN = frozenset(("1.2.840.10008.1.2", "1.2.840.10008.1.2.1"))  # little endia
 _RLE = "1.2.840.10008.1.2.5"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _COLOURS = frozenset(("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR"))
+# Those of earlier editions (PS3.3 C.7.6.3.1.2), and what programs write: named where they are refused. Any
+# other value of a damaged header may be anything, and refusals are logged.
+_NOT_READ = frozenset(("HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420"))
 # Adobe marker with transform 0: three channels are RGB (Adobe Technical Note 5116, 1992).
 _ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 
@@ -105,7 +108,9 @@ def decode_dicom(header: Header) -> Image.Image:
     if header.mask_only:
         return _segmentation(dataset, header)
     if colours and colours not in _COLOURS and not colours.startswith("MONOCHROME"):
-        raise ImageError(f"the colour space {colours} is not read")
+        raise ImageError(
+            f"the colour space {colours if colours in _NOT_READ else 'of this file'} is not read"
+        )
     dataset.PhotometricInterpretation = colours or None  # pydicom knows no small letters
     values: npt.NDArray[Any] = pixel_array(dataset, index=0)
     if values.shape[:2] != (header.height, header.width):
@@ -121,7 +126,7 @@ def decode_dicom(header: Header) -> Image.Image:
     if colours.startswith("MONOCHROME"):
         values, low, high = _presented(values, low, high, dataset)
     elif values.ndim != 3 or values.shape[2] != 3:
-        raise ImageError(f"the colour space {colours or 'of this file'} is not read")
+        raise ImageError("the colour space of this file is not read: it has not three channels")
     grey = _to_bytes(values, low, high)
     return Image.fromarray(255 - grey if colours == "MONOCHROME1" else grey)
 
