@@ -341,6 +341,15 @@ def test_a_calibrated_segmentation_is_measured_in_millimetres(
     plain, scaled = json.loads(capsys.readouterr().out)["readings"]
     assert plain["area_mm2"] is None and scaled["spacing_column_mm"] == 0.03
     assert scaled["area_mm2"] == pytest.approx(scaled["area_px"] * 0.02 * 0.03, rel=1e-3)
+    for given, remark in (("0.02,0.03", None), ("0.05", "the file says 0.02 and 0.03 mm")):
+        with pytest.raises(SystemExit):
+            main(["measure", str(tmp_path / "scaled.dcm"), "--spacing-mm", given, "--json"])
+        out, err = capsys.readouterr()
+        (row,) = json.loads(out)["readings"]
+        if remark is None:
+            assert (row["message"], err) == (None, "")
+        else:
+            assert remark in row["message"] and remark in err and row["spacing_row_mm"] == 0.05
 
 
 def test_save_writes_them_beside_the_masks(

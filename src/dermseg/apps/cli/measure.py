@@ -134,6 +134,10 @@ def measure(
             rows.append(blank | {"status": "failed", "message": error.reason})
             say(f"{source.name}: {error.reason}")
             continue
+        if spacing and own_spacing and not all(map(_same, spacing, own_spacing)):
+            own = " and ".join(f"{value:g}" for value in own_spacing)
+            notes = (*notes, f"--spacing-mm was taken, the file says {own} mm (row and column)")
+            say(f"{source.name}: {notes[-1]}")
         pixels = None
         if photographs is not None and lesion.any():
             try:
@@ -159,6 +163,11 @@ def measure(
         without = f", {colourless} of them without colours" if colourless else ""
         say(f"{len(sources) - failed} of {len(sources)} masks measured{without}: {output}")
     raise typer.Exit(1 if failed or colourless else 0)
+
+
+def _same(spacing: float, other: float) -> bool:
+    """Whether two spacings are one, in the digits that people type."""
+    return abs(spacing / other - 1) < 0.001
 
 
 def _read(
