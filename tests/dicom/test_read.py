@@ -259,6 +259,14 @@ def test_dicom_as_mask(files: ModuleType) -> None:
     white = np.where(files.lesion() < 100, np.uint8(255), np.uint8(0))
     ds = files.photograph(white, kind="capture", colours="MONOCHROME2")
     assert np.array_equal(load_mask(files.to_bytes(ds)), white[..., 0] > 0)
+    for colours in ("MONOCHROME2", "PALETTE COLOR"):  # a label map: 2 is the second lesion
+        ds = files.photograph(white, kind="capture", colours="MONOCHROME2", SegmentationType="LABELMAP")
+        ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.66.7"
+        labels = np.where(white[..., 0] > 0, 1 + (np.arange(128) > 64), 0)
+        ds.PhotometricInterpretation, ds.PixelData = colours, labels.astype(np.uint8).tobytes()
+        assert np.array_equal(load_mask(files.to_bytes(ds)), labels > 0)
+        with pytest.raises(ImageError, match="Segmentation, not a photograph"):
+            load_image(files.to_bytes(ds))
 
 
 def test_without_the_extra_the_command_is_named(files: ModuleType, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from dermseg.dicom.strip import strip_jpeg, strip_png
 from dermseg.dicom.write import to_bytes
 from dermseg.errors import DermsegError, ImageError, UsageError
 from dermseg.files import atomic_write, check_writable, write_json
-from dermseg.images.dicom import SEGMENTATION, read_dataset
+from dermseg.images.dicom import SEGMENTATIONS, read_dataset
 from dermseg.images.headers import sniff
 from dermseg.images.load import load_image
 from dermseg.images.overlay import encode_png
@@ -104,7 +104,7 @@ def _one(
     if sniff(data[:132]) == "DICOM":
         kind, dataset = "DICOM", read_dataset(data)
         old = str(dataset.get("PatientID") or "")
-        outline = dataset.get("SOPClassUID") == SEGMENTATION  # no photograph in it, so no text to look for
+        outline = dataset.get("SOPClassUID") in SEGMENTATIONS  # no photograph in it, so no text to look for
         warnings = [] if outline else _warnings(dataset)
         done = asdict(clean(dataset, pseudonyms, retain))
         patient = str(dataset.get("PatientID") or "") or "unknown"

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 MANUFACTURER = "dermseg"  # of the objects that dermseg writes
-SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+# Segmentation and, since edition 2024d, Label Map Segmentation, whose values are numbers of segments.
+SEGMENTATIONS = frozenset(("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"))
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 # A photograph has some hundred elements at the top level; a million empty ones would take minutes to read.
@@ -167,7 +168,7 @@ def _header(dataset: Dataset, data: bytes) -> Header:
         samples=int(dataset.get("SamplesPerPixel") or 1),
         spacing_mm=spacing,
         taken=taken_on(dataset),
-        mask_only=dataset.get("SOPClassUID") == SEGMENTATION,
+        mask_only=dataset.get("SOPClassUID") in SEGMENTATIONS,
         drawn_on=dataset.get("Manufacturer") == MANUFACTURER
         and "OVERLAY" in (dataset.get("ImageType") or ()),
     )

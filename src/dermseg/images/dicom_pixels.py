@@ -228,7 +228,7 @@ def _to_bytes(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[
 
 
 def _segmentation(dataset: Dataset, header: Header) -> Image.Image:
-    """The union of the frames of a segmentation: 0 or 255 if binary, 0 to 255 if fractional."""
+    """The union of the frames of a segmentation: 0 or 255 if binary or a label map, else 0 to 255."""
     union = np.zeros((header.height, header.width), np.float64)
     for frame in _frames(dataset, header):
         np.maximum(union, frame, out=union)

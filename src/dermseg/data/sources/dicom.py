@@ -15,7 +15,7 @@ from dermseg.data.sources.base import Candidate, Entry, Found, is_dicom_name, is
 from dermseg.data.sources.pairing import pair_by_folder
 from dermseg.data.sources.tables import Facts
 from dermseg.errors import ImageError, MissingExtraError
-from dermseg.images.dicom import SEGMENTATION, class_name, dicom_installed, read_dataset
+from dermseg.images.dicom import SEGMENTATIONS, class_name, dicom_installed, read_dataset
 from dermseg.images.headers import sniff
 
 DICOM = "dicom"
@@ -57,7 +57,7 @@ def pair_dicom(
             if sniff(data[:132]) != "DICOM":
                 continue
             dataset = read_dataset(data)
-            if dataset.get("SOPClassUID") == SEGMENTATION:
+            if dataset.get("SOPClassUID") in SEGMENTATIONS:
                 references.append((entry, _referenced(dataset)))
                 if dataset.get("SegmentationType") == "FRACTIONAL":
                     fractional.add(entry)
