@@ -7,6 +7,7 @@ import json
 import stat
 import struct
 import unicodedata
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -142,6 +143,21 @@ def test_a_file_that_cannot_be_read_is_left_out_with_the_reason(
     assert [outcome.error for outcome in run.outcomes if outcome.error] == [
         "cannot be opened: Permission denied"
     ]
+
+
+@pytest.mark.parametrize("name", ["Doe_Jane.png", "O'Neill_Jane.png"])
+def test_the_report_holds_no_name_of_a_file(files: ModuleType, tmp_path: Path, name: str) -> None:
+    """zipfile puts that of a damaged one into its message."""
+    out = io.BytesIO()
+    Image.fromarray(files.lesion()).save(out, "PNG")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(name, out.getvalue())
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[data.index(b"IDAT") + 50] ^= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    run = deidentify(find_files([tmp_path / "a.zip"]), tmp_path / "out", KEY)
+    assert run.failed == 1 and "Bad CRC-32" in str(run.outcomes[0].error)
+    assert "Jane" not in (tmp_path / "out" / "deidentification.json").read_text()
 
 
 def test_segmentations_go_along_with_their_photograph(

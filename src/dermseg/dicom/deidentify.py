@@ -17,6 +17,7 @@ from typing import Any
 
 from dermseg.dicom.burned_in import find_text
 from dermseg.dicom.clean import clean
+from dermseg.dicom.identity import unquoted
 from dermseg.dicom.profile import OPTIONS
 from dermseg.dicom.pseudonyms import Pseudonyms
 from dermseg.dicom.strip import strip_jpeg, strip_png
@@ -87,7 +88,7 @@ def deidentify(
             outcome, line = _one(number, source, out, pseudonyms, retain)
             mapping.append(line)
         except DermsegError as error:
-            outcome = Outcome(number, None, "", error=error.reason)
+            outcome = Outcome(number, None, "", error=unquoted(error.reason))
         except Exception as error:  # a damaged file must not end the run, nor its values reach the report
             outcome = Outcome(number, None, "", error=f"cannot be cleaned ({type(error).__name__})")
         outcomes.append(outcome)

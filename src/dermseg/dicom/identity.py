@@ -31,11 +31,21 @@ from dermseg.version import __version__
 
 ROOT = "2.25."
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
 
 
 def is_uid(text: str) -> bool:
     """Whether it has the form of a UID (PS3.5, 9.1): digits and dots, so a safe file name and no words."""
     return len(text) <= 64 and _UID.fullmatch(text) is not None
+
+
+def unquoted(text: str) -> str:
+    """A message without what it quotes: libraries put values of headers and names of files there.
+
+    >>> unquoted("invalid number: 'Doe^Jane'")
+    "invalid number: '...'"
+    """
+    return _QUOTED.sub("'...'", text)
 
 
 def derive_uid(*causes: str) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import math
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pydicom import dcmread
 from dermseg.audit import AuditLog, Entry, image_mark, read_key, verdict_of
 from dermseg.dicom.config import PacsConfig
 from dermseg.dicom.disk import write_synced
-from dermseg.dicom.identity import Origin, work_key
+from dermseg.dicom.identity import Origin, unquoted, work_key
 from dermseg.dicom.queue import Job, Queue, State
 from dermseg.dicom.send import SendError, send
 from dermseg.dicom.write import to_bytes, write_objects
@@ -198,7 +197,7 @@ def _reason(error: Exception) -> str:
     Those of libraries may hold values from the header, in quotation marks where dermseg passes them on.
     """
     if isinstance(error, ImageError):
-        return re.sub("'[^']*'", "'...'", error.message)
+        return unquoted(error.message)
     if isinstance(error, DermsegError):
         return error.message
     return (isinstance(error, OSError) and error.strerror) or type(error).__name__
