@@ -299,10 +299,11 @@ def test_another_version_never_reuses_a_uid(
 def test_patients_stay_as_they_stand_even_where_the_standard_is_broken(
     model: Model, files: ModuleType
 ) -> None:
-    ds = files.photograph(PatientName="Müller^Jürgen=田中")
+    ds = files.photograph(PatientName="Müller^Jürgen=田中", ClinicalTrialSubjectID="007")
     ds["PatientID"]._value = "X" * 70
     ds["PatientBirthDate"]._value = "31.01.1970"
-    values = {name: str(ds[name].value) for name in ("PatientID", "PatientBirthDate", "PatientName")}
+    names = ("PatientID", "PatientBirthDate", "PatientName", "ClinicalTrialSubjectID")
+    values = {name: str(ds[name].value) for name in names}
     made = write(model, files, ds)[2]
     for dataset in made.values():
         back = read_dataset(to_bytes(dataset))

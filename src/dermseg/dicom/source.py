@@ -23,7 +23,8 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from dermseg.dicom.identity import Origin, derive_uid
 from dermseg.images.dicom import spacing_of
 
-# Patient, General Study and Patient Study modules (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2).
+# Patient, General Study, Patient Study, Clinical Trial Subject and Clinical Trial Study modules
+# (PS3.3 C.7.1.1, C.7.2.1, C.7.2.2, C.7.1.3, C.7.2.3).
 _PATIENT = (
     "SpecificCharacterSet",
     "TimezoneOffsetFromUTC",
@@ -49,6 +50,15 @@ _PATIENT = (
     "AccessionNumber",
     "IssuerOfAccessionNumberSequence",
     "ReferringPhysicianName",
+    "ClinicalTrialSponsorName",
+    "ClinicalTrialProtocolID",
+    "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName",
+    "ClinicalTrialSubjectID",
+    "ClinicalTrialSubjectReadingID",
+    "ClinicalTrialTimePointID",
+    "ClinicalTrialTimePointDescription",
 )
 _REQUIRED = (
     "PatientName",
