@@ -308,6 +308,14 @@ def test_patients_stay_as_they_stand_even_where_the_standard_is_broken(
     for dataset in made.values():
         back = read_dataset(to_bytes(dataset))
         assert {name: str(back[name].value) for name in values} == values
+    # Letters that are none of the character set that the file names, as some cameras write them.
+    data = files.to_bytes(files.photograph(PatientName="Mueller^Joerg", SpecificCharacterSet="ISO_IR 192"))
+    name = "Müller^Jörg  ".encode("latin-1")
+    image = read_dataset(data.replace(b"Mueller^Joerg", name))
+    result = model.segment(data)
+    origin = Origin(image, describe_model(model), OPTIONS, datetime(2026, 1, 2, 3, 4, 5))
+    for dataset in write_objects(origin, result, DICOM_KINDS, overlay=files.lesion()).values():
+        assert name in to_bytes(dataset)
 
 
 def test_times_are_those_of_the_photographs_clock(model: Model, files: ModuleType) -> None:

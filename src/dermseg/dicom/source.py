@@ -15,9 +15,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from pydicom import Dataset
-from pydicom.datadict import tag_for_keyword
+from pydicom import DataElement, Dataset
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
+from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dermseg.dicom.identity import Origin, derive_uid
@@ -60,6 +62,7 @@ _PATIENT = (
     "ClinicalTrialTimePointID",
     "ClinicalTrialTimePointDescription",
 )
+_TEXT = frozenset(("AS", "CS", "DA", "DS", "LO", "LT", "PN", "SH", "ST", "TM", "UI"))
 _REQUIRED = (
     "PatientName",
     "PatientID",
@@ -129,13 +132,6 @@ def _is_orthonormal(orientation: list[float]) -> bool:
 def put_back(made: Dataset, origin: Origin) -> None:
     """Copy patient and study from the photograph, byte for byte, and set the moment of creation."""
     image = origin.image
-    for name in _PATIENT:
-        tag = tag_for_keyword(name)
-        assert tag is not None
-        if tag in image:
-            made[tag] = image.get_item(tag)
-        elif name in ("SpecificCharacterSet",) and tag in made:
-            del made[tag]  # the source's letters are those of the default repertoire
     if image.get("NumberOfFrames"):
         numbers = frame_numbers(image)
         made.walk(partial(_name_frame, origin.image_uid, str(image.SOPClassUID), numbers))
@@ -153,6 +149,28 @@ def put_back(made: Dataset, origin: Origin) -> None:
             setattr(made, name, value)
     dimensions = derive_uid(str(made.SOPInstanceUID), "dimensions")
     made.walk(partial(_settle, dimensions, created.strftime("%Y%m%d%H%M%S")))
+    correct_ambiguous_vr(made, True)
+    for name in _PATIENT:  # last, for what looks at them decodes them
+        tag = tag_for_keyword(name)
+        assert tag is not None
+        if tag in image:
+            made[tag] = _as_it_stands(image, tag)
+        elif name in ("SpecificCharacterSet",) and tag in made:
+            del made[tag]  # the source's letters are those of the default repertoire
+    # Else pydicom writes all texts anew, and letters that are none of the character set which the photograph
+    # names would become others.
+    made.set_original_encoding(False, True, image.original_character_set)
+
+
+def _as_it_stands(image: Dataset, tag: int) -> DataElement | RawDataElement:
+    """An element for a file in Explicit VR Little Endian: the bytes of a text, unless they were decoded."""
+    raw = image.get_item(tag)
+    if isinstance(raw, RawDataElement) and raw.value is not None:
+        vr = raw.VR or dictionary_VR(raw.tag)
+        if vr in _TEXT:
+            value = raw.value + (b"\0" if vr == "UI" else b" ") * (len(raw.value) % 2)
+            return RawDataElement(raw.tag, vr, len(value), value, 0, False, True)
+    return image[tag]
 
 
 def _on_the_clock_of(image: Dataset, moment: datetime) -> datetime:
