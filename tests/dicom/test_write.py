@@ -318,6 +318,22 @@ def test_patients_stay_as_they_stand_even_where_the_standard_is_broken(
         assert name in to_bytes(dataset)
 
 
+def test_odd_values_beside_the_patient_keep_no_result_back(
+    model: Model, files: ModuleType, validate: Callable[[Path], list[str]], tmp_path: Path
+) -> None:
+    ds = files.photograph(encoding="jpeg", colours="YBR_FULL_422")
+    ds.LossyImageCompressionRatio, ds.Laterality = 1234, "R"
+    data = files.to_bytes(ds).replace(b"1234", b"20:1")
+    at = data.index(b"\x20\x00\x60\x00CS\x02\x00R ")
+    data = data[: at + 8] + b"r " + data[at + 10 :]
+    origin = Origin(read_dataset(data), describe_model(model), OPTIONS, datetime(2026, 1, 2, 3, 4, 5))
+    made = write_objects(origin, model.segment(data), DICOM_KINDS, overlay=files.lesion())
+    assert made["dicom-seg"].LossyImageCompressionRatio == 1 and made["dicom-sc"].Laterality == "R"
+    for dataset in made.values():
+        (tmp_path / "made.dcm").write_bytes(to_bytes(dataset))
+        assert validate(tmp_path / "made.dcm") == []
+
+
 def test_times_are_those_of_the_photographs_clock(model: Model, files: ModuleType) -> None:
     ds = files.photograph(TimezoneOffsetFromUTC="-1130")
     _, _, made = write(model, files, ds)

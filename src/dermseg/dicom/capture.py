@@ -36,9 +36,10 @@ def write_capture(origin: Origin, overlay: NDArray[np.uint8]) -> Dataset:
         series_description="dermseg overlay",
         **equipment(origin),
     )
+    side = str(image.get("Laterality") or "")[:1].upper()
     values: dict[str, Any] = {
         "PatientOrientation": image.get("PatientOrientation") or None,
-        "Laterality": str(image.get("Laterality") or "")[:1] or None,
+        "Laterality": side if side in ("L", "R") else None,
     }
     for name, value in values.items():
         setattr(made, name, value)

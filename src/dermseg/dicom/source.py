@@ -20,6 +20,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.filewriter import correct_ambiguous_vr
+from pydicom.multival import MultiValue
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dermseg.dicom.identity import Origin, derive_uid
@@ -96,7 +97,7 @@ def reference(image: Dataset) -> Dataset:
     if str(image.get("LossyImageCompression") or "") == "01":  # what was lost stays lost
         found.LossyImageCompression = "01"
         found.LossyImageCompressionMethod = image.get("LossyImageCompressionMethod") or "ISO_10918_1"
-        found.LossyImageCompressionRatio = image.get("LossyImageCompressionRatio") or 1
+        found.LossyImageCompressionRatio = _ratios(image) or 1
     spacing = spacing_of(image)
     if spacing is not None:
         found.PixelSpacing = [round(value, 10) for value in spacing]
@@ -111,6 +112,16 @@ def reference(image: Dataset) -> Dataset:
         found.FrameOfReferenceUID = str(frame_of_reference)
         found.ImagePositionPatient, found.ImageOrientationPatient = position, orientation
     return found
+
+
+def _ratios(image: Dataset) -> list[float] | None:
+    """Lossy Image Compression Ratio; None where there is none, or no number (``20:1``)."""
+    try:
+        value = image.get("LossyImageCompressionRatio")
+        found = [float(f"{float(one):.6g}") for one in (value if isinstance(value, MultiValue) else [value])]
+    except (TypeError, ValueError):
+        return None
+    return found if all(map(math.isfinite, found)) else None
 
 
 def _numbers(image: Dataset, keyword: str, count: int) -> list[float] | None:
