@@ -168,13 +168,17 @@ def test_the_environment_does_not_change_who_is_trusted_and_who_asks(
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("TOKEN", "secret\n")
-    settings = {"url": web.url, "authority": str(tmp_path / "ca.pem"), "token_env": "TOKEN"}
+    settings = {"url": web.url, "authority": requests.certs.where(), "token_env": "TOKEN"}
     client = web_client(Send.model_validate({"web": settings}).web)
     merged = client._session.merge_environment_settings(web.url, {}, None, None, None)
     assert merged["verify"] == settings["authority"]
     web.answer = lambda method, path: (200, JSON, b"[]")
     client.search_for_studies()
     assert web.shown == "Bearer secret"
+    (tmp_path / "words").write_text("none")
+    for name, reason in (("missing", "authority: No such file"), ("words", "holds no certificates")):
+        with pytest.raises(ConfigError, match=reason):
+            send([], Send.model_validate({"web": settings | {"authority": str(tmp_path / name)}}))
 
 
 def test_passwords_may_have_umlauts(web: Web, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
@@ -21,7 +22,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 
 from dermseg.dicom.config import Dimse, Send, Web, read_secret
-from dermseg.errors import DermsegError
+from dermseg.errors import ConfigError, DermsegError
 
 _DUPLICATE = 0x0111
 
@@ -146,10 +147,12 @@ def web_client(web: Web) -> DICOMwebClient:
     Raises
     ------
     ConfigError
-        The secret is missing.
+        The secret is missing, or the authority is no file of certificates.
     """
     session = _Session()
-    session.verify = True if web.authority is None else str(web.authority)
+    if web.authority is not None:
+        _check_authority(web.authority)
+        session.verify = str(web.authority)
     session.headers["Accept"] = "application/dicom+json"  # of what is asked without saying which form
     session.hooks["response"].append(_plain_type)
     secret = read_secret(web)
@@ -157,6 +160,16 @@ def web_client(web: Web) -> DICOMwebClient:
     client = DICOMwebClient(web.url.rstrip("/"), session=session, timeout=web.timeout_s)
     client.set_http_retry_params(retry=False)  # the queue and the watcher try again, in their own time
     return client
+
+
+def _check_authority(path: Path) -> None:
+    """What requests says of these files is without words, or comes with the first answer."""
+    try:
+        if not path.is_dir():  # of names that are hashes, as OpenSSL has them
+            ssl.create_default_context(cafile=str(path))
+    except OSError as error:  # ssl.SSLError too
+        reason = "holds no certificates" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigError(f"authority: {reason}", file=path) from None
 
 
 class WebPageError(requests.RequestException):
