@@ -232,6 +232,25 @@ def certificates(tmp_path: Path) -> Tls:
     return Tls(certificate=tmp_path / "own.pem", key=tmp_path / "own.key", authority=tmp_path / "ca.pem")
 
 
+def test_certificates_that_do_not_fit_are_named(certificates: Tls, tmp_path: Path) -> None:
+    words = tmp_path / "words"
+    words.write_text("none")
+    locked = tmp_path / "locked.key"  # OpenSSL would ask for its passphrase at the terminal
+    lock = f"openssl rsa -aes256 -passout pass:secret -in {certificates.key} -out {locked}"
+    subprocess.run(lock.split(), check=True, capture_output=True)
+    for name, path, reason in (
+        ("authority", tmp_path / "gone", "authority: No such file"),
+        ("authority", words, "authority: holds no certificates"),
+        ("key", tmp_path / "gone", "key: No such file"),
+        ("key", locked, "has no passphrase"),
+        ("key", tmp_path / "ca.key", "the certificate's own"),
+    ):
+        for server in (True, False):
+            with pytest.raises(ConfigError, match=reason) as error:
+                certificates.model_copy(update={name: path}).context(server=server)
+            assert str(path) in str(error.value)
+
+
 @pytest.mark.parametrize("secure", [False, True])
 def test_received_segmented_and_sent_with_retries(
     files: ModuleType, tiny_bundle: Path, tmp_path: Path, certificates: Tls, secure: bool

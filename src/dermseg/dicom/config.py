@@ -35,6 +35,21 @@ _Section = TypeVar("_Section", bound=Strict)
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
+def check_authority(path: Path) -> None:
+    """See that a file holds certificates of those who are trusted.
+
+    Raises
+    ------
+    ConfigError
+        It is missing or holds none.
+    """
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except OSError as error:  # ssl.SSLError too
+        reason = "holds no certificates" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigError(f"authority: {reason}", file=path) from None
+
+
 class Tls(Strict):
     """DICOM over TLS (PS3.15 B.9 and later profiles): both sides show a certificate."""
 
@@ -48,14 +63,26 @@ class Tls(Strict):
         Raises
         ------
         ConfigError
-            A file is missing or no certificate.
+            A file is missing or no certificate, or the key is another one's or has a passphrase.
         """
         purpose = ssl.Purpose.CLIENT_AUTH if server else ssl.Purpose.SERVER_AUTH
+        check_authority(self.authority)
+        for name, path in (("certificate", self.certificate), ("key", self.key)):
+            try:
+                path.open("rb").close()
+            except OSError as error:
+                raise ConfigError(f"{name}: {error.strerror}", file=path) from None
+        context = ssl.create_default_context(purpose, cafile=str(self.authority))
         try:
-            context = ssl.create_default_context(purpose, cafile=str(self.authority))
-            context.load_cert_chain(str(self.certificate), str(self.key))
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"tls: {error}", file=self.certificate) from None
+            # The empty passphrase: else OpenSSL asks for one at the terminal, and the service waits.
+            context.load_cert_chain(self.certificate, self.key, password="")
+        except OSError as error:  # ssl.SSLError too
+            reason = getattr(error, "reason", None) or error
+            raise ConfigError(
+                f"tls: not possible with this certificate and the key {self.key}: {reason}",
+                file=self.certificate,
+                hint="both are PEM files, the key is the certificate's own and has no passphrase",
+            ) from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = ssl.CERT_REQUIRED
         # Python 3.13 wants more of a certificate's form (key identifiers) than those of older devices have;

@@ -11,7 +11,6 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
@@ -21,8 +20,8 @@ from pydicom import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 
-from dermseg.dicom.config import Dimse, Send, Web, read_secret
-from dermseg.errors import ConfigError, DermsegError
+from dermseg.dicom.config import Dimse, Send, Web, check_authority, read_secret
+from dermseg.errors import DermsegError
 
 _DUPLICATE = 0x0111
 
@@ -151,7 +150,8 @@ def web_client(web: Web) -> DICOMwebClient:
     """
     session = _Session()
     if web.authority is not None:
-        _check_authority(web.authority)
+        if not web.authority.is_dir():  # of names that are hashes, as OpenSSL has them
+            check_authority(web.authority)
         session.verify = str(web.authority)
     session.headers["Accept"] = "application/dicom+json"  # of what is asked without saying which form
     session.hooks["response"].append(_plain_type)
@@ -160,16 +160,6 @@ def web_client(web: Web) -> DICOMwebClient:
     client = DICOMwebClient(web.url.rstrip("/"), session=session, timeout=web.timeout_s)
     client.set_http_retry_params(retry=False)  # the queue and the watcher try again, in their own time
     return client
-
-
-def _check_authority(path: Path) -> None:
-    """What requests says of these files is without words, or comes with the first answer."""
-    try:
-        if not path.is_dir():  # of names that are hashes, as OpenSSL has them
-            ssl.create_default_context(cafile=str(path))
-    except OSError as error:  # ssl.SSLError too
-        reason = "holds no certificates" if isinstance(error, ssl.SSLError) else error.strerror
-        raise ConfigError(f"authority: {reason}", file=path) from None
 
 
 class WebPageError(requests.RequestException):
