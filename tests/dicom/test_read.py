@@ -179,6 +179,8 @@ def test_unknown_spacing_is_none(files: ModuleType, values: dict[str, Any], expe
         ({"AcquisitionDateTime": "202511", "ContentDate": "20251102"}, date(2025, 11, 2)),
         ({"AcquisitionDateTime": "", "ContentDate": "", "StudyDate": "20250203"}, date(2025, 2, 3)),
         ({"AcquisitionDateTime": "", "ContentDate": "unknown", "StudyDate": ""}, None),
+        ({"LongitudinalTemporalInformationModified": "REMOVED", "ContentDate": "19000101"}, None),
+        ({"LongitudinalTemporalInformationModified": "MODIFIED"}, date(2026, 1, 2)),
     ],
 )
 def test_the_day_it_was_taken(files: ModuleType, values: dict[str, Any], expected: date | None) -> None:

@@ -218,7 +218,12 @@ def spacing_of(dataset: Dataset) -> tuple[float, float] | None:
 
 
 def taken_on(dataset: Dataset) -> date | None:
-    """The day on which the picture was taken; that of the study where nothing is closer to it."""
+    """The day on which the picture was taken; that of the study where nothing is closer to it.
+
+    None where de-identification has removed the dates (PS3.3 C.7.1.1): what stands there then is no date.
+    """
+    if str(dataset.get("LongitudinalTemporalInformationModified") or "") == "REMOVED":
+        return None
     for name in ("AcquisitionDateTime", "AcquisitionDate", "ContentDate", "StudyDate"):
         try:
             return date.fromisoformat(str(dataset.get(name))[:8])
