@@ -34,6 +34,21 @@ def check_writable(folder: Path) -> None:
         raise UsageError("cannot be written: Permission denied", file=folder, hint=hint)
 
 
+def check_table(path: Path) -> None:
+    """The same of an output that is one file: see `check_writable`.
+
+    Raises
+    ------
+    UsageError
+        It is a folder, or its folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise UsageError(
+            "is a folder, and the output is a file", file=path, hint="name the file: -o table.csv"
+        )
+    check_writable(path.parent)
+
+
 def private_folder(folder: Path) -> None:
     """Make a folder that holds patients: its owner alone may look into it.
 

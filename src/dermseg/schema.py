@@ -45,7 +45,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = _count(raw, {})
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", file=path) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # not UTF-8, or a date such as 2026-13-01
         raise ConfigError(f"is not YAML: {error}", file=path) from None
     except RecursionError:  # or an alias inside of what it stands for
         raise ConfigError("is nested too deeply to be settings", file=path) from None

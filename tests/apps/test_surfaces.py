@@ -84,6 +84,79 @@ def test_an_output_that_is_a_file_is_wrong_usage_before_any_work(
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("empty", [["-o", ""], ["--output", ""], ["--output="]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "label propose IMAGES",
+        "label rank IMAGES",
+        "evaluate --data INDEX",
+        "score IMAGES IMAGES",
+        "measure IMAGES/a_mask.png",
+        "track IMAGES IMAGES/a.png",
+        "data import folder --images IMAGES --masks IMAGES",
+        "data synth -n 1",
+    ],
+)
+def test_an_empty_output_is_not_the_folder_that_one_is_in(
+    photographs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    empty: list[str],
+) -> None:
+    """As of ``-o "$OUT"`` in a script that did not set it."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    command = command.replace("IMAGES", str(photographs)).replace("INDEX", str(tmp_path / "index.csv"))
+    code, err = run(capsys, *command.split(), *empty)
+    assert (code, err.partition("\n")[0]) == (2, "error: -o is empty")
+    assert not list((tmp_path / "here").iterdir())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "measure IMAGES/a_mask.png",
+        "label rank IMAGES --overwrite",
+        "data split INDEX --overwrite",
+    ],
+)
+def test_a_table_that_is_a_folder_is_wrong_usage_before_any_work(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    folder = tmp_path / "table.csv"
+    folder.mkdir()
+    command = command.replace("IMAGES", str(photographs)).replace("INDEX", str(tmp_path / "index.csv"))
+    code, err = run(capsys, *command.split(), "-o", folder)
+    assert (code, "table.csv: is a folder, and the output is a file" in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("data split INDEX -o OUT.csv --ratios nan,nan,nan", "must be positive"),
+        ("data split INDEX -o OUT.csv --ratios a=0.5,a=0.5,b=0.5", "every name once"),
+        ("data split INDEX -o OUT.csv --ratios a=0.5,=0.5", "every name once"),
+        ("data split INDEX -o OUT.csv --seed -1", "'--seed'"),
+        ("label rank IMAGES -o OUT.csv --by random --seed -1", "'--seed'"),
+        ("data download isic2016 -o OUT --timeout nan", "'--timeout'"),
+        ("data download isic2016 -o OUT --timeout 0", "'--timeout'"),
+        ("data download isic2016 -o OUT --backoff -1", "'--backoff'"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_wrong_usage(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, said: str
+) -> None:
+    words = {"IMAGES": photographs, "INDEX": tmp_path / "index.csv", "OUT": tmp_path / "out"}
+    for word, path in words.items():
+        command = command.replace(word, str(path))
+    code, err = run(capsys, *command.split())
+    assert code == 2 and said in err
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_every_verb_leaves_masks_beside_photographs_out(
     photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +225,13 @@ def test_ctrl_c_while_a_compiled_module_is_imported(
     monkeypatch.setattr(program, "import_module", lambda name: SimpleNamespace(app=broken))
     with pytest.raises(ImportError):
         main(["segment"])
+
+    def no_room(**_: object) -> None:
+        raise ImportError("_imaging.so: failed to map segment from shared object")
+
+    monkeypatch.setattr(program, "import_module", lambda name: SimpleNamespace(app=no_room))
+    code, err = run(capsys, "segment")
+    assert code == 1 and err.startswith("error: there is not enough memory\n")
 
 
 def test_a_name_that_is_not_utf8_ends_no_verb(

@@ -92,6 +92,13 @@ def test_json_logs_and_a_second_run(tiny_bundle: Path, tmp_path: Path) -> None:
     again = dermseg(*arguments, cwd=tmp_path)
     assert again.returncode == 2 and "--resume" in again.stderr and "--overwrite" in again.stderr
     assert dermseg(*arguments, "--resume", cwd=tmp_path).returncode == 2  # --save differs
+    refused = dermseg(*arguments, "--log-json", cwd=tmp_path)
+    (event,) = map(json.loads, refused.stderr.splitlines())
+    assert (refused.returncode, event["event"], event["file"]) == (2, "error", "res")
+    assert "earlier run" in event["message"] and "--resume" in event["hint"]
+    write_photo(tmp_path / "in/a_mask.png")
+    noted = dermseg(*arguments, "--resume", "--save", "mask", "--log-json", cwd=tmp_path)
+    assert "1 file is left out" in json.loads(noted.stderr.splitlines()[0])["message"]
     same = dermseg(*arguments, "--resume", "--save", "mask", "--json", cwd=tmp_path)
     assert same.returncode == 0 and json.loads(same.stdout)["processed"] == 0
 
@@ -202,6 +209,41 @@ def test_without_streams_the_work_is_done(tiny_bundle: Path, tmp_path: Path) -> 
                 check=False,
             )
             assert done.returncode == 1 and done.stderr.endswith("error: No space left on device\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes are closed in another way there")
+@pytest.mark.parametrize("more", [[], ["--log-json"]])
+def test_nobody_listening_ends_no_batch(more: list[str], tiny_bundle: Path, tmp_path: Path) -> None:
+    """What reads the log has ended, or the terminal was closed: all images are done, and the code says so."""
+    write_photo(tmp_path / "a.png")
+    command = [sys.executable, "-m", "dermseg", "segment", "a.png", "-o", "res", *more]
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [*command, "--model", tiny_bundle], cwd=tmp_path, stderr=write, timeout=120, check=False
+        )
+    finally:
+        os.close(write)
+    assert done.returncode == 0
+    assert (tmp_path / "res/report.html").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the encoding of file names is the locale's")
+def test_names_that_this_system_cannot_write(tiny_bundle: Path, tmp_path: Path) -> None:
+    """From a zip, in a locale of 8 bits: one line that says what to set."""
+    write_photo(tmp_path / "photo.jpg")
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.write(tmp_path / "photo.jpg", "\u65e5.jpg")
+    narrow = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "dermseg", "segment", "in.zip", "-o", "res", "--model", str(tiny_bundle)]
+    done = subprocess.run(command, cwd=tmp_path, env=narrow, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 2), done.stderr
+    assert "\\u65e5" in done.stderr and "PYTHONUTF8=1" in done.stderr
+    done = subprocess.run(
+        [*command, "--resume"], cwd=tmp_path, env={**narrow, "PYTHONUTF8": "1"}, check=False
+    )
+    assert done.returncode == 0 and (tmp_path / "res/masks/\u65e5_segmentation.png").is_file()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals to another process are POSIX")

@@ -61,6 +61,7 @@ CASES = [
     ("data.train.3.split=x", "there is no item '3'"),
     ("data.train.split=x", "there is no item 'split'"),
     ("training.lr=[", "is not YAML"),
+    ("name=2026-13-01", "is not YAML: month must be in 1..12"),
     ("data.teachers=[nope]", "there is no bundle 'nope'"),
     ("training.phases=[{epochs: 3, image_size: 32}]", "--set training.phases=[]"),
 ]
@@ -99,6 +100,8 @@ def test_the_configuration_that_a_variable_names(
     assert "nowhere" in refused(capsys, tmp_path / "run", str(tmp_path / "nowhere.yaml")), (
         "a named file goes first"
     )
+    (tmp_path / "dated.yaml").write_text("name: 2026-13-01\n", encoding="utf-8")
+    assert "dated.yaml: is not YAML: month" in refused(capsys, tmp_path / "run", str(tmp_path / "dated.yaml"))
 
 
 def test_a_gpu_that_is_not_there(tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any) -> None:

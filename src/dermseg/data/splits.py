@@ -206,7 +206,8 @@ def split_groups(
     DataError
         Ratios that are not positive or do not add up to 1, or fewer groups than splits.
     """
-    if len(ratios) < 2 or min(ratios.values()) <= 0 or abs(sum(ratios.values()) - 1) > 1e-6:
+    positive = all(value > 0 for value in ratios.values())  # false of "nan", too
+    if len(ratios) < 2 or not positive or abs(sum(ratios.values()) - 1) > 1e-6:
         text = ", ".join(f"{name}={value:g}" for name, value in ratios.items())
         raise DataError(f"ratios must be positive and add up to 1, got {text}")
     sizes = Counter(group_of(row) for row in rows)

@@ -22,7 +22,7 @@ def override(raw: dict[str, Any], item: str) -> None:
         raise ConfigError(f"--set takes key=value, got '{item}'", hint="--set training.epochs=5")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # of a date such as 2026-13-01
         raise ConfigError(f"--set {item}: '{text}' is not YAML: {str(error).splitlines()[0]}") from None
     node: Any = raw
     *parents, last = key.split(".")

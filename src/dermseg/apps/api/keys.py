@@ -154,7 +154,7 @@ def _read_file(path: Path) -> tuple[Client, ...]:
     try:
         with path.open("rb") as file:
             data = yaml.safe_load(file.read(_MAX_FILE))
-    except (OSError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not YAML"
         raise UsageError(f"the file of API keys cannot be read: {reason}", file=path) from None
     try:

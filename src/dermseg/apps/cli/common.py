@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +30,13 @@ def print_error(error: DermsegError) -> None:
     say(f"error: {where}{error.message}")
     if error.hint:
         say(f"  try: {error.hint}")
+
+
+def log_line(event: str, **values: Any) -> None:
+    """One line of ``--log-json`` on stderr: the time, what happened, and what is known of it."""
+    line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **values}
+    sys.stderr.write(json.dumps(line) + "\n")
+    sys.stderr.flush()
 
 
 def print_json(data: Any) -> None:

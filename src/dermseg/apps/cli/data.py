@@ -48,7 +48,9 @@ def split_(
     k_folds: Annotated[
         int | None, typer.Option("--k-folds", help="Write K indexes, <output>-fold0.csv and so on.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Another seed, another split (0).")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Another seed, another split (0).")
+    ] = None,
     splits: Annotated[Path | None, typer.Option("--splits", help="Use the splits of this CSV.")] = None,
     split_column: SplitColumnOption = None,
     exclude_leaks: Annotated[
@@ -191,11 +193,17 @@ def _parse_ratios(text: str) -> dict[str, float]:
     names = ["train", "val", "test"] if len(parts) == 3 else ["train", "val"]
     try:
         if all("=" in part for part in parts):
-            named = (part.split("=", 1) for part in parts)
-            return {key.strip(): float(value) for key, value in named}
+            shares = [part.split("=", 1) for part in parts]
+            ratios = {key.strip(): float(value) for key, value in shares}
+            if len(ratios) < len(shares) or "" in ratios:
+                raise ValueError("a split without a name, or twice")
+            return ratios
         return {key: float(value) for key, value in zip(names, parts, strict=True)}
     except ValueError:
-        raise UsageError(f"--ratios '{text}' is not understood", hint="0.70,0.15,0.15") from None
+        raise UsageError(
+            f"--ratios '{text}' is not understood",
+            hint="0.70,0.15,0.15, or name=share,... with every name once",
+        ) from None
 
 
 @app.command("export")

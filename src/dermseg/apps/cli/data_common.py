@@ -12,7 +12,7 @@ import typer
 
 from dermseg.apps.cli.common import say
 from dermseg.errors import UsageError
-from dermseg.files import check_writable
+from dermseg.files import check_table
 
 if TYPE_CHECKING:
     from dermseg.data.index import IndexRow
@@ -64,7 +64,7 @@ def may_write(path: Path, allowed: bool, option: str) -> None:
         raise UsageError("there is a file already", file=path, hint=f"{option}, or another -o")
     if path.suffix.lower() != ".csv":
         raise UsageError(f"an index is a .csv file, not '{path.name}'", hint=f"-o {path.stem or 'index'}.csv")
-    check_writable(path.parent)
+    check_table(path)
 
 
 def count_splits(rows: Sequence[IndexRow]) -> dict[str, int]:

@@ -197,9 +197,12 @@ def download_(
     retries: Annotated[
         int | None, typer.Option("--retries", min=0, help="Failures in a row to bear (8).")
     ] = None,
-    timeout_s: Annotated[float | None, typer.Option("--timeout", help="Seconds without a byte (30).")] = None,
+    timeout_s: Annotated[
+        float | None, typer.Option("--timeout", min=0.001, max=86_400, help="Seconds without a byte (30).")
+    ] = None,
     backoff_s: Annotated[
-        float | None, typer.Option("--backoff", help="Seconds before the second try (1).")
+        float | None,
+        typer.Option("--backoff", min=0, max=86_400, help="Seconds before the second try (1)."),
     ] = None,
     json_: JsonOption = False,
 ) -> None:

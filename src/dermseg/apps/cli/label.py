@@ -103,7 +103,7 @@ def rank_(
             help="Labelled already: left out, and diversity keeps away from these.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of --by random.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of --by random.")] = 0,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:

@@ -9,18 +9,20 @@ import atexit
 import difflib
 import errno
 import gc
-import io
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
 import typer
 
-from dermseg.apps.cli.common import print_error
+from dermseg.apps.cli.common import log_line, print_error
 from dermseg.apps.cli.postpone import postpone
+from dermseg.apps.cli.streams import prepare_streams
 from dermseg.errors import DermsegError, MissingExtraError, UsageError
 from dermseg.version import __version__
 
@@ -74,6 +76,9 @@ _EXTRAS = {
 
 # The disk is full, also the one that stdout goes to.
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_TOO_LITTLE = DermsegError("there is not enough memory", hint="end other programs, or give it more")
+# What the loader of compiled modules says when the memory that a process may have (ulimit -v) is used up.
+_NO_ROOM = ("failed to map segment", "cannot allocate memory", "bad_alloc")
 
 
 def run_verb(verb: str, args: list[str]) -> None:
@@ -83,7 +88,13 @@ def run_verb(verb: str, args: list[str]) -> None:
     ------
     MissingExtraError
         The verb needs an extra that is not installed.
+    UsageError
+        The output is an empty word.
     """
+    if "--output=" in args or any(
+        option in ("-o", "--output") and not value for option, value in pairwise(args)
+    ):  # "$OUT" of a script that did not set it; as a path it is the folder that one is in
+        raise UsageError("-o is empty", hint="name a place; '-o .' is the folder that you are in")
     try:
         app: typer.Typer = import_module(VERBS[verb][0]).app
         app(args=args, prog_name=f"dermseg {verb}")
@@ -122,27 +133,47 @@ def main(argv: list[str] | None = None) -> None:
             raise UsageError(f"unknown verb '{args[0]}'", hint=hint)
         run_verb(args[0], args[1:])
     except DermsegError as error:
-        print_error(error)
-        sys.exit(error.exit_code)
+        _end(error, args)
     except MemoryError:
-        print_error(DermsegError("there is not enough memory", hint="end other programs, or give it more"))
-        sys.exit(1)
+        _end(_TOO_LITTLE, args)
     except BrokenPipeError:  # nobody reads it any more
         sys.exit(1)
+    except UnicodeEncodeError as error:
+        if sys.getfilesystemencoding() == "utf-8":
+            raise
+        _end(_narrow(error), args)
     except OSError as error:
         if error.filename is None and _is_homeless():
-            print_error(UsageError("the folder that you are in is gone", hint="cd to another one"))
-            sys.exit(2)
+            _end(UsageError("the folder that you are in is gone", hint="cd to another one"), args)
         if error.filename is None and error.errno not in _FULL:  # no file that the user could mend
             raise
-        print_error(DermsegError(error.strerror or str(error), file=error.filename))
-        sys.exit(1)
+        _end(DermsegError(error.strerror or str(error), file=error.filename), args)
     except KeyboardInterrupt:
         sys.exit(130)
-    except ImportError as error:  # what compiled modules make of Ctrl-C while they are imported
-        if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
-            raise
-        sys.exit(130)
+    except ImportError as error:
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            sys.exit(130)  # what compiled modules make of Ctrl-C while they are imported
+        if any(words in str(error).lower() for words in _NO_ROOM):
+            _end(_TOO_LITTLE, args)
+        raise
+
+
+def _end(error: DermsegError, args: Sequence[str]) -> NoReturn:
+    """Say what was wrong, as a line of the log where that is JSON; end with the exit code of the error."""
+    if "--log-json" in args:
+        log_line("error", message=error.message, file=error.file, hint=error.hint)
+    else:
+        print_error(error)
+    sys.exit(error.exit_code)
+
+
+def _narrow(error: UnicodeEncodeError) -> UsageError:
+    """A name from a zip or a table that this system's encoding of file names does not have."""
+    letters = ascii(error.object[error.start : error.end])[1:-1]
+    return UsageError(
+        f"no file here can have {letters} in its name: names are {error.encoding}",
+        hint="set PYTHONUTF8=1, or a locale of UTF-8 such as LC_ALL=C.UTF-8",
+    )
 
 
 def _is_homeless() -> bool:
@@ -167,13 +198,7 @@ def run() -> NoReturn:
     # Imports make hundreds of thousands of objects that stay: looking through them again and again takes a
     # thirtieth of the time of ``segment`` on one image.
     gc.set_threshold(50_000)
-    # Without a console (pythonw, a service) there are no streams; the work is to be done all the same.
-    if sys.stdout is None or sys.stderr is None:
-        nowhere = Path(os.devnull).open("w", encoding="utf-8", errors="replace")  # noqa: SIM115
-        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
-    # A file name with characters that a redirected stdout cannot encode must not cost the whole table.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    prepare_streams()
     code: object = 0
     try:
         main()

@@ -111,13 +111,13 @@ def measure(
     colours only with --images.
     Without --output and --json the table goes to stdout as CSV.
     """
-    from dermseg.files import atomic_write, check_writable
+    from dermseg.files import atomic_write, check_table
     from dermseg.images.find import find_images
     from dermseg.images.roles import label_root, mask_root
 
     spacing = None if spacing_mm is None else parse_spacing(spacing_mm)
     if output is not None:
-        check_writable(output.parent)
+        check_table(output)
     sources = find_images([label_root(given) or mask_root(given) for given in masks])
     photographs = None
     if images:

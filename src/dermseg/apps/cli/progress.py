@@ -5,15 +5,13 @@ All of it goes to stderr; stdout belongs to ``--json``.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from dermseg.apps.cli.common import say
+from dermseg.apps.cli.common import log_line, say
 from dermseg.inference.journal import Entry
 
 _LINE_EVERY_S = 5.0
@@ -125,9 +123,7 @@ class JsonProgress(PlainProgress):
 
     def log(self, event: str, **values: Any) -> None:
         """Write one line."""
-        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **values}
-        sys.stderr.write(json.dumps(line) + "\n")
-        sys.stderr.flush()
+        log_line(event, **values)
 
 
 def make_progress(total: int, *, log_json: bool) -> PlainProgress:

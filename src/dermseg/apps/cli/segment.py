@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import InputsArgument, ModelOption, new_app, print_json, refuse_unused, say
+from dermseg.apps.cli.common import (
+    InputsArgument,
+    ModelOption,
+    log_line,
+    new_app,
+    print_json,
+    refuse_unused,
+    say,
+)
 from dermseg.apps.cli.interrupt import stop_on_interrupt
 from dermseg.errors import MissingExtraError, UsageError
 
@@ -137,8 +145,6 @@ def segment(
             {"--margin": not uncertainty}, "has no effect without --uncertainty", hint="add --uncertainty"
         )
         chosen["margin"] = margin
-    if not output:  # "$OUT" of a script that did not set it; as a path it is the folder that one is in
-        raise UsageError("-o is empty", hint="name a folder; '-o .' is the one that you are in")
     if engine not in ("local", "ray"):
         raise UsageError(f"--engine: unknown value '{engine}'", hint="local or ray")
     if engine == "ray":
@@ -173,8 +179,10 @@ def segment(
         if len(left_out(fixed_part(given), written)) < len(written):
             raise UsageError(f"the results would go into '{given}'", hint="choose another folder with -o")
     sources, remarks = find_photographs(inputs, exclude=result_folders(out))
-    if not log_json:
-        for remark in remarks:
+    for remark in remarks:
+        if log_json:
+            log_line("note", message=remark)
+        else:
             say(remark)
     bundle = load_bundle(model)
     if check_runtime(runtime) == AUTO:
