@@ -157,6 +157,23 @@ def test_numbers_that_mean_nothing_are_wrong_usage(
     assert not list(tmp_path.glob("out*"))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_to_itself_ends_no_verb(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pydicom", reason="needs the extra [dicom]")
+    (photographs / "loop.dcm").symlink_to("loop.dcm")
+    for words in (
+        ("segment", photographs, "-o", tmp_path / "out"),
+        ("label", "rank", photographs, "-o", tmp_path / "rank.csv"),
+        ("dicom", "to-png", photographs, "-o", tmp_path / "png"),
+        ("dicom", "deidentify", photographs, "-o", tmp_path / "clean"),
+    ):
+        code, err = run(capsys, *words)
+        assert (code, "loop.dcm: cannot be opened: Too many levels" in err) == (1, True), err
+    assert len(list((tmp_path / "clean").rglob("*.png"))) == 2
+
+
 def test_every_verb_leaves_masks_beside_photographs_out(
     photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -127,6 +128,27 @@ def test_ph2(tmp_path: Path) -> None:
     (row,) = result.rows
     assert (result.kind, row.dataset, row.image_id, row.split) == ("ph2", "ph2", "IMD013", "test")
     assert row.masks[0].endswith("IMD013_lesion.bmp")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders are closed in another way there")
+def test_a_folder_that_may_not_be_looked_into_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``lost+found`` of a disk, or a colleague's: no end of the import, and not passed over in silence."""
+    data = fill(tmp_path / "data", {"images/a.jpg": picture(1), "masks/a.png": outline()})
+    closed = [data / "images" / "listed only", data / "closed"]
+    for folder, mode in zip(closed, (0o400, 0), strict=True):
+        fill(folder, {"b.jpg": picture(2)})
+        folder.chmod(mode)
+    access = os.access  # root may do everything
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in closed and access(path, mode))
+    try:
+        result = import_dataset([data], allow_unmasked=os.getuid() == 0)
+    finally:
+        for folder in closed:
+            folder.chmod(0o700)
+    assert "a" in [row.image_id for row in result.rows]
+    assert {item.file for item in result.rejected if "looked into" in item.reason} == set(map(str, closed))
 
 
 @pytest.mark.parametrize(

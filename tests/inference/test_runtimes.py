@@ -10,12 +10,15 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from dermseg.apps.cli.main import main
 from dermseg.errors import ModelError, UsageError
 from dermseg.inference.bundle import Bundle, load_bundle
 from dermseg.inference.card import StoredFile
+from dermseg.inference.folder import earlier_runtime
 from dermseg.inference.predictor import load_model
 from dermseg.inference.runtimes import (
     FEW_IMAGES,
@@ -111,6 +114,27 @@ def test_many_images_get_what_was_measured_once(tiny_bundle: Path, cache: Path) 
     ):
         cache.write_text(damaged)
         assert choose_runtime(bundle) in ("onnxruntime", "openvino")
+
+
+@needs_openvino
+def test_a_run_is_gone_on_with_in_its_own_runtime(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is measured anew (another number of CPUs, a home that is read-only) may come out otherwise."""
+    for name in ("a", "b"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((40, 50, 3), 200, np.uint8))
+    arguments = ["segment", str(tmp_path / "*.png"), "-o", str(tmp_path / "out"), "--model", str(tiny_bundle)]
+    for more in (["--runtime", "openvino"], ["--resume"]):
+        with pytest.raises(SystemExit) as end:
+            main([*arguments, "--json", *more])
+        summary = json.loads(capsys.readouterr().out)
+        assert (end.value.code, summary["model"]["runtime"]) == (0, "openvino")
+        (tmp_path / "out/masks/a_segmentation.png").unlink(missing_ok=True)
+    assert summary["processed"] == 1
+    journal = tmp_path / "out/journal.jsonl"
+    journal.write_bytes(journal.read_bytes().replace(b'"runtime":"openvino"', b'"runtime":"from afar"'))
+    assert earlier_runtime(tmp_path / "out") is None
+    assert earlier_runtime(tmp_path) is None
 
 
 @needs_openvino

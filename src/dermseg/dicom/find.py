@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def find_files(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> 
         if Path(given).is_dir():
             plain += _unnamed(Path(given), exclude)
     for source in plain:
-        key = (source.path.resolve(), source.member, source.entry)
+        # not resolve(): it raises in a loop of links
+        key = (os.path.realpath(source.path), source.member, source.entry)
         if key not in seen:
             seen.add(key)
             name = names.take(source.name, printable_name(source.path.absolute().parent.name))
@@ -45,9 +47,10 @@ def _unnamed(folder: Path, exclude: Path | None) -> list[ImageSource]:
     hidden = left_out(folder, [] if exclude is None else [exclude])
     found = []
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not path.is_file() or path.name == "DICOMDIR":
+        # not Path's: it raises in a folder that may be listed and not entered, which is a row already
+        if os.path.islink(path) or not os.path.isfile(path) or path.name == "DICOMDIR":  # noqa: PTH113, PTH114
             continue
-        if any(path.resolve().is_relative_to(place) for place in hidden):
+        if any(Path(os.path.realpath(path)).is_relative_to(place) for place in hidden):
             continue
         try:
             with path.open("rb") as file:

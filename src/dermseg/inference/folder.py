@@ -17,8 +17,9 @@ from dermseg.errors import DermsegError, UsageError
 from dermseg.files import check_writable
 from dermseg.images.roles import JOURNAL, RUN
 from dermseg.inference.header import Header
-from dermseg.inference.journal import Journal
+from dermseg.inference.journal import Journal, read_header
 from dermseg.inference.outputs import LAYOUT, REPORT, RESULTS, output_files, plan_stems
+from dermseg.inference.runtimes import obstacles
 
 TABLES = (RESULTS, REPORT, RUN)
 # A file that was being written when the run was killed: ".NAME.xxxxxxxxxxxx.tmp" of `atomic_write`, which
@@ -40,6 +41,20 @@ def plan_files(header: Header) -> dict[str, dict[str, str]]:
         )
         for name, stem in plan_stems(names).items()
     }
+
+
+def earlier_runtime(out: Path) -> str | None:
+    """What ran the network of the run in `out`; None where there is no run, or this machine does not have it.
+
+    Raises
+    ------
+    UsageError
+        The journal cannot be read.
+    """
+    if not (out / JOURNAL).is_file():
+        return None
+    runtime = str(read_header(out / JOURNAL).model.get("runtime"))
+    return runtime if obstacles().get(runtime, "unknown") is None else None
 
 
 def claim_folder(out: Path, header: Header, *, resume: bool, overwrite: bool) -> Journal:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -166,13 +167,15 @@ def leave_out_labelled(
 ) -> tuple[list[ImageSource], list[ImageSource], list[ImageSource]]:
     """Images nobody has labelled; those of ``rows`` (the same file, or the same bytes elsewhere); and those
     with a LabelMe file beside them that a person has saved, as far as they are in no row."""
-    files = {(source.path.resolve(), source.member) for source in map(open_image, rows)}
+    files = {(os.path.realpath(source.path), source.member) for source in map(open_image, rows)}
     digests = {row.sha256 for row in rows if row.sha256}
     rest: list[ImageSource] = []
     indexed: list[ImageSource] = []
     saved: list[ImageSource] = []
     for source in sources:
-        if (source.path.resolve(), source.member) in files or (digests and _sha256(source) in digests):
+        if (os.path.realpath(source.path), source.member) in files or (
+            digests and _sha256(source) in digests
+        ):
             indexed.append(source)
         else:
             (saved if saved_by_person(source) else rest).append(source)

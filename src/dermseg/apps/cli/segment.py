@@ -122,6 +122,7 @@ def segment(
     from dermseg.images.roles import find_photographs
     from dermseg.images.sources import is_url
     from dermseg.inference.bundle import load_bundle
+    from dermseg.inference.folder import earlier_runtime
     from dermseg.inference.outputs import output_files, parse_save, result_folders
     from dermseg.inference.pipeline import plan_work
     from dermseg.inference.runtimes import (
@@ -186,7 +187,8 @@ def segment(
             say(remark)
     bundle = load_bundle(model)
     if check_runtime(runtime) == AUTO:
-        runtime = choose_runtime(bundle, variant, len(sources))
+        # An earlier run goes on with what it began with, whatever is measured today.
+        runtime = (resume and earlier_runtime(out)) or choose_runtime(bundle, variant, len(sources))
     # One process drives a CUDA device as well as several, which would each need their memory on it.
     plan = plan_work(len(sources), workers=workers, processes=1 if runtime == "cuda" else None)
     with ThreadPoolExecutor(1) as pool:

@@ -6,6 +6,7 @@ images, which are masks, and what the image is called. Everything else is the sa
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,11 +112,32 @@ def list_entries(inputs: Sequence[str | Path]) -> list[Entry]:
     return entries
 
 
+def closed_folders(inputs: Sequence[str | Path]) -> list[Path]:
+    """Folders below the inputs, or among them, that may not be looked into: nothing in them is an entry."""
+    return [
+        Path(folder)
+        for item in inputs
+        if Path(item).is_dir()
+        for folder in _folders_below(item)
+        if not os.access(folder, os.R_OK | os.X_OK)
+    ]
+
+
+def _folders_below(folder: str | Path) -> Iterator[str]:
+    closed: list[str] = []
+    for place, folders, _ in os.walk(folder, onerror=lambda error: closed.append(error.filename)):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        yield place
+    yield from closed
+
+
 def _list_folder(folder: Path) -> Iterator[Entry]:
     name = folder.absolute().name
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        if any(part.startswith((".", "__MACOSX")) for part in relative.parts) or not path.is_file():
+        if any(part.startswith((".", "__MACOSX")) for part in relative.parts):
+            continue
+        if not os.path.isfile(path):  # noqa: PTH113 - Path's raises in a folder that may not be entered
             continue
         if path.suffix.lower() == ".zip":
             if len(relative.parts) == 1:

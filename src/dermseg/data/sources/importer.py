@@ -12,7 +12,7 @@ from dermseg.data.duplicates import Fingerprint, fingerprint
 from dermseg.data.index import IndexRow, locate, split_location, write_table
 from dermseg.data.labelme import PROPOSED
 from dermseg.data.sources import FOLDER, KINDS, LAYOUTS, detect
-from dermseg.data.sources.base import Candidate, Entry, list_entries
+from dermseg.data.sources.base import Candidate, Entry, closed_folders, list_entries
 from dermseg.data.sources.converted import CONVERTERS, LABELME, SHARDS, entry_id, part_proposals
 from dermseg.data.sources.dicom import DICOM, pair_dicom
 from dermseg.data.sources.pairing import pair_by_folder, pair_by_layout
@@ -157,6 +157,8 @@ def import_dataset(
     result = Imported(kind, proposals=len(untouched))
     for image_id, entry, reason in found.rejected:
         result.rejected.append(Rejected(dataset, image_id, _show(entry), reason))
+    for place in closed_folders([*inputs, *masks]):
+        result.rejected.append(Rejected(dataset, "", str(place), "is a folder that cannot be looked into"))
 
     def check(candidate: Candidate) -> tuple[IndexRow, Fingerprint] | Rejected:
         try:
