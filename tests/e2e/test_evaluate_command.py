@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,20 @@ def test_figures_table_picture_and_log(bundle: Path, index: Path, tmp_path: Path
     assert (logged[0]["n"], logged[0]["split"], logged[0]["model_sha256"]) == ("4", "test", sha256)
     assert logged[0]["index"] == "data/index.csv"
     assert str(tmp_path) not in log.read_text()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no limits on files there")
+def test_a_disk_without_room_for_pictures_keeps_the_table(bundle: Path, index: Path, tmp_path: Path) -> None:
+    """The work of hours is in it; 'compare' reads it. There is no summary: the folder is not complete."""
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000));"
+    program = f"{limited} from dermseg.apps.cli.main import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", program, "evaluate", "--data", index, "--model", bundle]
+    done = subprocess.run(
+        [*command, "-o", tmp_path / "out"], capture_output=True, text=True, check=False, env=os.environ
+    )
+    assert done.returncode == 1 and "examples.png: cannot be written" in done.stderr, done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["per_image.csv"]
+    assert len(table(tmp_path / "out/per_image.csv")) == 5
 
 
 def test_all_references_count_an_image_once(bundle: Path, index: Path, tmp_path: Path) -> None:

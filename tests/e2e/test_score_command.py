@@ -81,6 +81,17 @@ def test_for_people(folders: tuple[Path, Path]) -> None:
     assert "pooled over the pixels of all images" in done.stderr
 
 
+def test_output_folders_of_segment_stand_for_their_masks(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Two models' results against each other: their overlays are no masks."""
+    for folder, name in zip(folders, ("one", "two"), strict=True):
+        (tmp_path / name).mkdir()
+        folder.rename(tmp_path / name / "masks")
+        write(tmp_path / name / "overlays/a.jpg", np.full((40, 60, 3), 120, np.uint8))
+        (tmp_path / name / "journal.jsonl").write_text("{}")
+    done = score(tmp_path / "one", tmp_path / "two", "--json")
+    assert (done.returncode, json.loads(done.stdout)["n"]) == (1, 2), done.stderr
+
+
 def test_an_evaluation_is_not_overwritten_by_accident(folders: tuple[Path, Path], tmp_path: Path) -> None:
     assert score(*folders, "-o", tmp_path / "out").returncode == 1
     again = score(*folders, "-o", tmp_path / "out")

@@ -107,9 +107,9 @@ def match_paths(predictions: str | Path, references: str | Path) -> Pairing:
     UsageError
         A path does not exist or holds no image.
     """
-    root = mask_root(predictions)
-    found, wanted = find_images([root]), find_images([references])
-    if _is_single_file(root) and _is_single_file(Path(references)):
+    root, reference_root = mask_root(predictions), mask_root(references)
+    found, wanted = find_images([root]), find_images([reference_root])
+    if _is_single_file(root) and _is_single_file(reference_root):
         return Pairing(pairs=[(image_id_of(wanted[0].name), found[0], wanted[0])])
     return match_masks(found, wanted)
 

@@ -10,7 +10,7 @@ from typing import Any
 from dermseg.data.index import IndexRow
 from dermseg.evaluation.failures import describe_image, worst_images
 from dermseg.evaluation.figure import Predict, draw_examples, draw_gallery, draw_panels
-from dermseg.evaluation.output import FAILURES, FIGURE, PAGE, write_folder
+from dermseg.evaluation.output import FAILURES, FIGURE, PAGE, PER_IMAGE, write_folder
 from dermseg.evaluation.table import Evaluation
 from dermseg.files import atomic_write
 from dermseg.images.overlay import encode_jpeg, encode_png
@@ -28,6 +28,8 @@ def write_evaluation(
 ) -> None:
     """Write all files; the summary last, so that a folder with a summary is complete.
 
+    The table first: a disk that has no room for the pictures is no reason to lose the figures.
+
     Parameters
     ----------
     folder
@@ -39,6 +41,7 @@ def write_evaluation(
     predict, rows
         What was evaluated, for pictures of the best, the median and the worst images.
     """
+    evaluation.write_csv(folder / PER_IMAGE)
     atomic_write(folder / FIGURE, encode_png(draw_examples(predict, rows, evaluation)))
     worst = worst_images(evaluation)
     panels = draw_panels(predict, rows, worst)

@@ -24,7 +24,7 @@ def score(
     references: Annotated[
         Path,
         typer.Argument(
-            metavar="REFERENCES", help="Folder, zip or glob ('data/*_mask.png') of reference masks."
+            metavar="REFERENCES", help="The same of reference masks; a glob may be 'data/*_mask.png'."
         ),
     ],
     *,
