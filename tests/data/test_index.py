@@ -85,6 +85,7 @@ def test_location_splits_at_the_archive(parts: list[str], member: str | None) ->
     ("text", "message"),
     [
         ("image_id,image\nx,y\n", "no column masks"),
+        (",".join((*COLUMNS, "split")) + "\n", "the column split is there twice"),
         (",".join(COLUMNS) + "\nx,y.png,,,,,,,12px,,,\n", "line 2: width '12px'"),
         (",".join(COLUMNS) + "\nx,y.png\n", "line 2"),
         (",".join(COLUMNS) + "\n,y.png" + "," * 10 + "\n", "no image_id"),

@@ -189,10 +189,15 @@ def read_index(path: str | Path) -> list[IndexRow]:
         reader = open_table(file, "index", strict=True)
     except FileNotFoundError:
         raise DataError("no such index", file=file, hint="'dermseg data import' makes one") from None
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    there = list(reader.fieldnames or ())
+    missing = [name for name in COLUMNS if name not in there]
     if missing:
         raise DataError(
             f"not an index: no column {', '.join(missing)}", file=file, hint=f"columns: {','.join(COLUMNS)}"
+        )
+    if twice := [name for name in COLUMNS if there.count(name) > 1]:  # which of them is meant?
+        raise DataError(
+            f"the column {', '.join(twice)} is there twice", file=file, hint="take one of them out"
         )
     rows: list[IndexRow] = []
     seen: set[tuple[str, str]] = set()
