@@ -217,18 +217,40 @@ def test_weights_can_be_averaged_with_those_of_the_start(run: Path, tmp_path: Pa
     assert card.training["weights"] == "75 % as trained, 25 % of start.safetensors"
 
 
-def test_the_docs_tell_how_to_use_a_bundle_without_dermseg(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "post", "resize"),
+    [
+        ((331, 290), {}, "area"),
+        ((40, 50), {"keep_largest": False, "min_area_fraction": 0.05}, "area"),
+        ((500, 30), {"smooth_radius": 0.05}, "area"),
+        ((200, 300), {"fill_holes": False, "threshold": 0.3, "temperature": 2.0}, "bilinear"),
+    ],
+)
+def test_the_docs_tell_how_to_use_a_bundle_without_dermseg(
+    run: Path, tmp_path: Path, size: tuple[int, int], post: dict[str, Any], resize: str
+) -> None:
     export_run(run, tmp_path / "discs", Named("discs", "1", "CC0-1.0"), variants=["fp32"])
+    card = json.loads((tmp_path / "discs" / "card.json").read_text(encoding="utf-8"))
+    card["postprocessing"] |= {"keep_largest": True, "fill_holes": True} | post
+    card["preprocessing"]["resize"] = resize
+    (tmp_path / "discs" / "card.json").write_text(json.dumps(card), encoding="utf-8")
     page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
     code = page.partition("<!-- without dermseg -->\n```python\n")[2].partition("```")[0]
-    large = cv2.resize(cv2.imread(str(run.parent / "discs/6.png")), (331, 290))
-    cv2.imwrite(str(tmp_path / "photo.png"), large)
+    photo = np.full((64, 64, 3), (150, 180, 215), np.uint8)
+    for centre, radius, colour in (
+        ((40, 30), 18, (40, 60, 100)),
+        ((42, 32), 9, (150, 180, 215)),
+        ((8, 52), 5, (40, 60, 100)),
+    ):
+        cv2.circle(photo, centre, radius, colour, -1)
+    photo = cv2.resize(photo, size)
+    cv2.imwrite(str(tmp_path / "photo.png"), photo)
     code = code.replace('"my-bundle', f'"{tmp_path}/discs').replace('"photo.jpg"', f'"{tmp_path}/photo.png"')
     names: dict[str, Any] = {}
     exec(code, names)
-    expected = load_model(tmp_path / "discs").segment(np.ascontiguousarray(large[..., ::-1])).mask
-    assert np.mean(names["mask"] != expected) < 1e-4
-    assert expected.any()
+    expected = load_model(tmp_path / "discs").segment(np.ascontiguousarray(photo[..., ::-1]))
+    assert np.mean(names["mask"] != expected.mask) < 1e-4
+    assert 0.05 < expected.area_fraction < 0.5
 
 
 def test_a_folder_that_is_no_bundle_is_left_alone(run: Path, tmp_path: Path) -> None:

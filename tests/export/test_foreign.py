@@ -165,6 +165,38 @@ def three_classes() -> onnx.ModelProto:
     return network(**PLAIN | {"classes": 3})
 
 
+def by_hand(scale: float) -> onnx.ModelProto:
+    """Probabilities times a number, whose graph ends in a product."""
+    model = network(**PLAIN)
+    model.graph.node[-1].output[0] = "real"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), "scale"))
+    model.graph.node.append(helper.make_node("Sigmoid", ["real"], ["probability"]))
+    model.graph.node.append(helper.make_node("Mul", ["probability", "scale"], ["logits"]))
+    return model
+
+
+def no_number() -> onnx.ModelProto:
+    model = by_hand(-1)
+    model.graph.node[-1].op_type = "Pow"
+    model.graph.node[-1].input[:] = ["scale", "probability"]
+    return model
+
+
+def too_new(**version: int) -> onnx.ModelProto:
+    model = network(**PLAIN)
+    model.ir_version = version.get("ir", model.ir_version)
+    model.opset_import[0].version = version.get("opset", 17)
+    return model
+
+
+def of_bytes() -> onnx.ModelProto:
+    model = network(**PLAIN)
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    model.graph.node.insert(0, helper.make_node("Cast", ["image"], ["real"], to=TensorProto.FLOAT))
+    model.graph.node[1].input[0] = "real"
+    return model
+
+
 def mask(lesion: int) -> onnx.ModelProto:
     """A graph that ends in a mask of 0 and this number, as programs for pictures make them."""
     model = network(**PLAIN)
@@ -182,10 +214,16 @@ def mask(lesion: int) -> onnx.ModelProto:
     ("model", "told", "message"),
     [
         (b"no ONNX", {}, "is not an ONNX model"),
-        (two_outputs(), {}, "one input and one output"),
+        (two_outputs(), {}, r"one input and one output.*extract_model"),
+        (of_bytes(), {}, r"UINT8; images of FLOAT or FLOAT16.*without the conversion"),
+        (too_new(opset=99), {}, r"^\S+ does not run: \S+ : 1 : FAIL : ONNX .* \(pip install --upgrade onnx"),
+        (too_new(ir=99), {}, r"cannot be read: .*ir_version 99.* \(pip install --upgrade onnx"),
+        (no_number(), {}, r"not a number \(NaN\)"),
+        (by_hand(1), {}, r"these are probabilities \(write 'output: probabilities'"),
+        (by_hand(255), {"output": "probabilities"}, "no probabilities .*with a division by 255"),
         (three_classes(), {}, "with one channel, or two"),
         (network(**PLAIN), {"layout": "NHWC"}, "correct layout"),
-        (network(**PLAIN), {"output": "probabilities"}, "these are no probabilities"),
+        (network(**PLAIN), {"output": "probabilities"}, "no probabilities .*write 'output: logits'"),
         (network(**PLAIN | {"output": "probabilities"}), {}, "ends in Sigmoid"),
         (network(**PLAIN | {"output": "probabilities"}, flat=True), {}, "ends in Sigmoid"),
         (

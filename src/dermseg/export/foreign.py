@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dermseg.errors import ModelError, UsageError
 from dermseg.export.foreign_card import read_foreign_card
@@ -98,16 +99,10 @@ def _compare(original: Original, adapted: bytes) -> dict[str, Any]:
     """The adapted graph on three images at once, against the file as it came on one after the other."""
     told, images = original.told, original.images(3)
     answer = np.concatenate([original(image[None]) for image in images])
+    _check_values(original, answer)
     if original.dimensions == 4:
         maps = np.moveaxis(answer, 1 if told.input.layout == "NCHW" else 3, 0)
         answer = maps[-1] - maps[0] if original.classes == 2 and told.output == "logits" else maps[-1]
-    if told.output == "probabilities" and not (answer.min() >= 0 and answer.max() <= 1):
-        raise ModelError(
-            f"the output reaches from {answer.min():.3g} to {answer.max():.3g}: these are no probabilities",
-            hint="export the network without the last steps, or with a division by 255"
-            if original.whole_numbers
-            else "write 'output: logits' in the card",
-        )
     expected = to_probability(answer) if told.output == "logits" else answer
     dynamic = "export it again with a dynamic batch"
     try:
@@ -122,3 +117,34 @@ def _compare(original: Original, adapted: bytes) -> dict[str, Any]:
         "images": len(images),
         "max_difference": difference,
     }
+
+
+def _check_values(original: Original, answer: NDArray[np.float32]) -> None:
+    """Refuse an answer to random images that is not what the card says it is.
+
+    Probabilities taken for logits would all be 0.5 or more: every pixel would be lesion.
+
+    Raises
+    ------
+    ModelError
+        Values that are no numbers, no probabilities, or very likely no logits.
+    """
+    if np.isnan(answer).any():
+        raise ModelError(
+            "the output for random images is not a number (NaN)",
+            hint="see that mean and std in the card are those of its training, and run the file by itself",
+        )
+    low, high = float(answer.min()), float(answer.max())
+    reach = f"the output reaches from {low:.3g} to {high:.3g}"
+    inside = 0 <= low and high <= 1
+    if original.told.output == "logits" and inside:
+        raise ModelError(
+            f"{reach}: these are probabilities", hint="write 'output: probabilities' in the card"
+        )
+    if original.told.output == "probabilities" and not inside:
+        raise ModelError(
+            f"{reach}: these are no probabilities",
+            hint="write 'output: logits' in the card"
+            if low < 0
+            else "export the network without the last steps, or with a division by 255",
+        )

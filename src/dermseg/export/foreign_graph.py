@@ -13,7 +13,7 @@ from dermseg.export.foreign_card import ForeignCard
 from dermseg.export.graph import GraphBuilder, opset_of
 from dermseg.export.onnx import INPUT_NAME, OUTPUT_NAME
 from dermseg.export.opset import OLDEST
-from dermseg.inference.session import first_line
+from dermseg.inference.session import first_line, hint_if_too_new
 
 _EPSILON = 1e-7  # probabilities are kept this far from 0 and 1, whose logits are infinite
 _ENDS_IN_PROBABILITY = ("Sigmoid", "Softmax", "HardSigmoid")
@@ -42,7 +42,10 @@ class Original:
         inputs = [value for value in graph.input if value.name not in constants]
         if len(inputs) != 1 or len(graph.output) != 1:
             names = [[v.name for v in values] for values in (inputs, graph.output)]
-            raise ModelError(f"one input and one output are needed, the graph has {names[0]} and {names[1]}")
+            raise ModelError(
+                f"one input and one output are needed, the graph has {names[0]} and {names[1]}",
+                hint="onnx.utils.extract_model('net.onnx', 'one.onnx', ['INPUT'], ['OUTPUT']) keeps one of each",
+            )
         self.input, self.output = inputs[0], graph.output[0]
         self._check_input()
         last = _last_operator(graph, self.output.name)
@@ -59,7 +62,7 @@ class Original:
         try:
             self._session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises types of its own C++ module
-            raise ModelError(f"does not run: {first_line(error)}") from None
+            raise ModelError(f"does not run: {first_line(error)}", hint=hint_if_too_new(error)) from None
         shape = self(self.images(1)).shape
         channel = 1 if told.input.layout == "NCHW" else -1
         self.dimensions = len(shape)
@@ -100,7 +103,10 @@ class Original:
         told, tensor = self.told.input, self.input.type.tensor_type
         if tensor.elem_type not in _FLOATS:
             kind = TensorProto.DataType.Name(tensor.elem_type)
-            raise ModelError(f"input '{self.input.name}' is {kind}; float images are needed")
+            raise ModelError(
+                f"input '{self.input.name}' is {kind}; images of FLOAT or FLOAT16 are needed",
+                hint="export the network without the conversion in front; mean and std of the card do it",
+            )
         shape = [d.dim_value or None for d in tensor.shape.dim]
         order = {"NCHW": (3, told.height, told.width), "NHWC": (told.height, told.width, 3)}[told.layout]
         fits = len(shape) == 4 and all(a in (None, b) for a, b in zip(shape[1:], order, strict=True))
@@ -209,6 +215,8 @@ def _parse(data: bytes) -> onnx.ModelProto:
     except ModelError:
         raise
     except Exception as error:  # protobuf and onnx raise types of their own
-        raise ModelError(f"is not an ONNX model: {first_line(error)}") from None
+        too_new = hint_if_too_new(error)
+        what = "cannot be read" if too_new else "is not an ONNX model"
+        raise ModelError(f"{what}: {first_line(error)}", hint=too_new) from None
     model.ir_version = max(model.ir_version, _OLDEST_IR)
     return model

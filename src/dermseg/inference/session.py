@@ -6,6 +6,7 @@ it what NumPy computes for the rest of the program.
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import redirect_stdout
 from typing import Literal, Protocol
@@ -22,6 +23,9 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CUDA_HINT = 'with an NVIDIA driver: pip uninstall onnxruntime, then pip install "onnxruntime-gpu[cuda,cudnn]"'
 # A call takes no more by itself: an operator of a small network has ended before further threads are awake.
 MOST_THREADS = 16
+_SOURCE = re.compile(r"/\S+\.(?:cc|h):\d+ .*?\)(?: const)? (?=[A-Z])")
+_TOO_NEW = re.compile(r"IR version|ir_version|[Oo]pset \d+ is under development")
+_TOO_NEW_HINT = "pip install --upgrade onnxruntime, or export the network with an older opset or IR version"
 # Name of a graph's output of pooled encoder features, where it has one.
 FEATURES = "features"
 
@@ -104,7 +108,9 @@ class OrtSession:
         try:
             self._session = ort.InferenceSession(model_bytes, sess_options=options, providers=providers)
         except Exception as error:  # ONNX Runtime raises types of its own C++ module
-            raise ModelError(f"ONNX Runtime cannot load the model: {first_line(error)}") from None
+            raise ModelError(
+                f"ONNX Runtime cannot load the model: {first_line(error)}", hint=hint_if_too_new(error)
+            ) from None
         if self._session.get_providers()[0] != _PROVIDERS[device]:
             # Without its libraries the provider is left out, and everything would silently run on the CPU.
             raise UsageError(
@@ -179,5 +185,14 @@ def pick(kind: str, names: list[str], wanted: str | None) -> str:
 
 
 def first_line(error: Exception, lines: int = 1) -> str:
-    """The first line (or lines, joined) of what a runtime's exception says, shortened."""
-    return " ".join(line.strip() for line in str(error).strip().splitlines()[:lines])[:300]
+    """The first line (or lines, joined) of what a runtime's exception says, shortened.
+
+    ONNX Runtime says first in which line and function of its source it is.
+    """
+    text = " ".join(line.strip() for line in str(error).strip().splitlines()[:lines])
+    return _SOURCE.sub("", text)[:300]
+
+
+def hint_if_too_new(error: Exception) -> str | None:
+    """What to do where ONNX Runtime says that a file is of a later version of ONNX than it knows."""
+    return _TOO_NEW_HINT if _TOO_NEW.search(str(error)) else None
