@@ -110,7 +110,16 @@ def read_part(model: type[_Model], data: bytes, name: str, *, file: str | PathLi
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        problems = error.errors(include_url=False, include_context=False)
+        first = problems[0]
+        # What has another schema also fails elsewhere; its version is the reason worth telling.
+        for problem in problems:
+            if problem["loc"] == ("schema_version",):
+                raise ModelError(
+                    f"{name} has schema_version {problem['input']!r}, which this dermseg does not read",
+                    file=file,
+                    hint="pip install --upgrade dermseg",
+                ) from None
         raise ModelError(
             f"{name}: field '{place_of(first)}': {words_of(first)}", file=file, hint=hint
         ) from None

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dermseg.apps.cli.doctor import extras_of_package, is_too_old
+from dermseg.inference.bundle import BUNDLED, load_bundle
 from dermseg.inference.runtimes import RUNTIMES
 from dermseg.registry import ARCHITECTURES
 
@@ -62,6 +63,21 @@ def test_verify_tells_a_whole_bundle_from_a_damaged_one(tiny_bundle: Path, damag
     assert code == 1 and "sha256" in json.loads(out)["variants"]["fp32"]
     code, _, err = run("models", "verify", str(damaged / "nothing"))
     assert code == 2 and "no bundle" in err
+
+
+def test_verify_finds_a_damaged_file_beside_the_network(tmp_path: Path, run: Run) -> None:
+    folder = Path(shutil.copytree(BUNDLED / "fast", tmp_path / "damaged"))
+    files = {part.file for part in load_bundle(folder).card.attachments.values()}
+    assert len(files) >= 4
+    for file in files:
+        data = (folder / file).read_bytes()
+        (folder / file).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        code, out, _ = run("models", "verify", str(folder), "--json")
+        wrong = [state for state in json.loads(out)["attachments"].values() if state != "ok"]
+        assert code == 1 and len(wrong) == 1 and f"'{file}' has sha256" in wrong[0]
+        (folder / file).write_bytes(data)
+    code, _, err = run("models", "verify", str(folder))
+    assert code == 0 and "fast mc_dropout: ok" in err
 
 
 def test_doctor_runs_the_model(tiny_bundle: Path, run: Run) -> None:

@@ -14,6 +14,7 @@ import pytest
 from dermseg.errors import ModelError, UnknownModelError
 from dermseg.inference.bundle import BUNDLED, find_bundle, load_bundle
 from dermseg.inference.card import read_card
+from dermseg.inference.predictor import load_model
 
 
 @pytest.fixture
@@ -94,8 +95,18 @@ def test_longer_shorter_and_missing_files_do_not_load(bundle: Path) -> None:
         with pytest.raises(ModelError, match="bytes"):
             load_bundle(bundle).read_model()
     model.unlink()
-    with pytest.raises(ModelError, match=r"no 'model\.onnx'"):
+    with pytest.raises(ModelError, match=r"no 'model\.onnx' \(a file is missing"):
         load_bundle(bundle).read_model()
+    model.mkdir()
+    with pytest.raises(ModelError, match=r"'model\.onnx' cannot be read: "):
+        load_bundle(bundle).read_model()
+    (bundle / "card.json").unlink()
+    with pytest.raises(ModelError, match=r"with its card\.json"):
+        load_bundle(bundle)
+    other = bundle / "other.onnx"
+    other.write_bytes(data)
+    with pytest.raises(ModelError, match=r"not a folder and not a zip .*--onnx makes one"):
+        load_bundle(other)
 
 
 def test_weights_in_a_file_without_a_hash_do_not_load(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,3 +171,15 @@ def test_a_folder_called_like_a_bundle_of_the_package_does_not_take_its_place(
 def test_an_unknown_variant_lists_the_known(bundle: Path) -> None:
     with pytest.raises(ModelError, match="it has fp32"):
         load_bundle(bundle).read_model("int8")
+
+
+def test_what_was_fitted_by_a_later_version_says_so(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(BUNDLED / "fast", tmp_path / "later"))
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    fitted = json.loads((folder / "gate.json").read_text(encoding="utf-8"))
+    data = json.dumps(fitted | {"schema_version": 2, "later": 1}).encode()
+    (folder / "gate.json").write_bytes(data)
+    card["attachments"]["gate"] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"gate\.json has schema_version 2, .*pip install --upgrade"):
+        load_model(folder)

@@ -136,7 +136,7 @@ def _check_values(original: Original, answer: NDArray[np.float32]) -> None:
         )
     low, high = float(answer.min()), float(answer.max())
     reach = f"the output reaches from {low:.3g} to {high:.3g}"
-    inside = 0 <= low and high <= 1
+    inside = low >= 0 and high <= 1
     if original.told.output == "logits" and inside:
         raise ModelError(
             f"{reach}: these are probabilities", hint="write 'output: probabilities' in the card"

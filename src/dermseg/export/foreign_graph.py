@@ -44,7 +44,7 @@ class Original:
             names = [[v.name for v in values] for values in (inputs, graph.output)]
             raise ModelError(
                 f"one input and one output are needed, the graph has {names[0]} and {names[1]}",
-                hint="onnx.utils.extract_model('net.onnx', 'one.onnx', ['INPUT'], ['OUTPUT']) keeps one of each",
+                hint="onnx.utils.extract_model('net.onnx', 'one.onnx', [INPUT], [OUTPUT]) keeps these",
             )
         self.input, self.output = inputs[0], graph.output[0]
         self._check_input()

@@ -23,6 +23,7 @@ from dermseg.inference.card import CARD_NAME, MAX_CARD_BYTES, ModelCard, StoredF
 DEFAULT = "default"
 # Bundles that travel inside the package; each is a folder here.
 BUNDLED = Path(__file__).resolve().parent.parent / "bundles"
+_CARD_HINT = "give the folder or zip that 'dermseg export' wrote, with its card.json"
 _RUN_WEIGHTS = "best.safetensors"  # of a run folder: training.checkpoint, which needs torch
 # An ``external_data`` of an ONNX tensor (field 13) that names a file; the short form is fast to look for.
 _LOCATION = b"\n\x08location"
@@ -111,6 +112,17 @@ class Bundle:
             try:
                 self.read_model(name)
                 self.read_weights(name)
+                found[name] = "ok"
+            except ModelError as error:
+                found[name] = error.message
+        return found
+
+    def verify_attachments(self) -> dict[str, str]:
+        """Check every further file; the name of each with ``ok`` or what is wrong with it."""
+        found: dict[str, str] = {}
+        for name in self.card.attachments:
+            try:
+                self.read_attachment(name)
                 found[name] = "ok"
             except ModelError as error:
                 found[name] = error.message
@@ -223,12 +235,13 @@ def _zip_prefix(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise ModelError(f"not a folder and not a zip ({error})", file=path) from None
+        hint = "give a folder or zip that 'dermseg export' wrote; --onnx makes one of an ONNX file"
+        raise ModelError(f"not a folder and not a zip ({error})", file=path, hint=hint) from None
     if CARD_NAME in names:
         return ""
     nested = [n for n in names if n.count("/") == 1 and n.endswith(f"/{CARD_NAME}")]
     if len(nested) != 1:
-        raise ModelError(f"the zip holds no {CARD_NAME}", file=path)
+        raise ModelError(f"the zip holds no {CARD_NAME}", file=path, hint=_CARD_HINT)
     return nested[0].removesuffix(CARD_NAME)
 
 
@@ -240,7 +253,10 @@ def _read(path: Path, name: str, limit: int) -> bytes:
                 return stream.read(limit + 1)
         with zipfile.ZipFile(path) as archive, archive.open(name) as member:
             return member.read(limit + 1)
-    except (OSError, KeyError):
-        raise ModelError(f"the bundle has no '{name}'", file=path) from None
+    except (FileNotFoundError, KeyError):
+        hint = _CARD_HINT if name == CARD_NAME else "a file is missing; fetch or export it again"
+        raise ModelError(f"the bundle has no '{name}'", file=path, hint=hint) from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ModelError(f"'{name}' cannot be read from the zip ({error})", file=path) from None
+    except OSError as error:
+        raise ModelError(f"'{name}' cannot be read: {error.strerror or error}", file=path) from None

@@ -80,7 +80,7 @@ def info(bundle: BundleArgument = "default", as_json: JsonOption = False) -> Non
 
 @app.command()
 def verify(bundle: BundleArgument = "default", as_json: JsonOption = False) -> None:
-    """Check size, sha256 and tensors of every model file of a bundle."""
+    """Check size and sha256 of every file of a bundle, and that its networks can be run."""
     from dermseg.inference.bundle import load_bundle
     from dermseg.inference.predictor import Model
 
@@ -94,11 +94,13 @@ def verify(bundle: BundleArgument = "default", as_json: JsonOption = False) -> N
                 variants[name] = f"ok, but not tried: {error}"
             except ModelError as error:
                 variants[name] = error.message
-    ok = all(state.startswith("ok") for state in variants.values())
+    attachments = found.verify_attachments()
+    ok = all(state.startswith("ok") for state in (*variants.values(), *attachments.values()))
     if as_json:
-        print_json({"ok": ok, "name": found.card.name, "path": str(found.path), "variants": variants})
+        parts = {"variants": variants, "attachments": attachments}
+        print_json({"ok": ok, "name": found.card.name, "path": str(found.path), **parts})
     else:
-        for name, state in variants.items():
+        for name, state in [*variants.items(), *attachments.items()]:
             say(f"{found.card.name} {name}: {state}")
     raise typer.Exit(0 if ok else 1)
 
