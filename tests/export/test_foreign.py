@@ -16,6 +16,7 @@ from dermseg.errors import ConfigError, DermsegError, ModelError
 from dermseg.export.foreign import wrap
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.predictor import load_model
+from dermseg.inference.runtimes_openvino import openvino_installed
 
 SIZE = 32
 PLAIN: dict[str, Any] = {"layout": "NCHW", "channels": "RGB", "output": "logits", "classes": 1}
@@ -126,6 +127,10 @@ def test_a_network_gives_the_same_in_any_dress(plain: Path, tmp_path: Path, dres
     for a, b in zip(one.segment_batch(list(images)), other.segment_batch(list(images)), strict=True):
         assert np.abs(a.probability - b.probability).max() < (5e-3 if dress.get("half") else 1e-4)
         assert 0.01 < a.probability.mean() < 0.99
+    if openvino_installed():
+        fast = load_model(tmp_path / "bundle", runtime="openvino").segment_batch(list(images))
+        for a, b in zip(fast, other.segment_batch(list(images)), strict=True):
+            assert np.abs(a.probability - b.probability).max() < 0.05  # bf16 where the processor has it
 
 
 def test_the_command_makes_a_whole_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

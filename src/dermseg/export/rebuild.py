@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dermseg.errors import ModelError
+from dermseg.errors import ConfigError, ModelError
 from dermseg.export.onnx import fold_batch_norm
 from dermseg.inference.bundle import Bundle
 from dermseg.inference.session import first_line
@@ -29,7 +29,14 @@ def rebuild(bundle: Bundle, variant: str | None = None) -> nn.Module:
         The architecture is not one of this package.
     """
     card = bundle.card
-    find_architecture(card.architecture)  # a card must not name code to import, as configurations may
+    try:
+        find_architecture(card.architecture)  # a card must not name code to import, as configurations may
+    except ConfigError:
+        raise ConfigError(
+            f"torch cannot rebuild '{card.architecture}', which is no architecture of this package",
+            file=bundle.path,
+            hint="segmenting needs no torch: --runtime onnxruntime",
+        ) from None
     options = without_pretrained(card.architecture_options)  # all weights come from the bundle
     data = bundle.read_model(variant)
     try:

@@ -117,8 +117,8 @@ class OpenVinoSession:
             self._compiled = self._core.compile_model(self._model, "CPU", self._settings)
         except Exception as error:  # OpenVINO raises RuntimeError and types of its own
             raise ModelError(f"OpenVINO cannot load the model: {first_line(error)}") from None
-        self.input_name = pick("input", [i.get_any_name() for i in self._compiled.inputs], input_name)
-        outputs = [o.get_any_name() for o in self._compiled.outputs]
+        self.input_name = pick("input", _names(self._compiled.inputs), input_name)
+        outputs = _names(self._compiled.outputs)
         self.output_name = pick("output", outputs, output_name)
         self._has_features = FEATURES in outputs
         self._shaped: dict[tuple[int, ...], Any] = {}
@@ -183,3 +183,8 @@ class OpenVinoSession:
                 model.reshape({self.input_name: list(shape)})
                 self._shaped[shape] = self._core.compile_model(model, "CPU", self._settings)
             return self._shaped[shape]
+
+
+def _names(ports: Any) -> list[str]:
+    """All names of inputs or outputs; several of one where a step beside it changes nothing."""
+    return [name for port in ports for name in sorted(port.get_names())]
