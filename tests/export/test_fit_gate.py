@@ -130,6 +130,40 @@ def test_features_are_the_means_of_what_the_encoder_hands_on(bundle: Path) -> No
     np.testing.assert_allclose(features, expected, atol=1e-5)
 
 
+def test_features_of_a_network_in_half_precision_are_float32() -> None:
+    proto = onnx.load_from_string(_graph())
+    for tensor in proto.graph.initializer:
+        if tensor.name != "twice":
+            half = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(half, tensor.name))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    image = np.random.default_rng(1).normal(size=(2, 3, SIDE, SIDE)).astype(np.float32)
+    found = []
+    for data in (add_features(_graph(), SIDE), add_features(proto.SerializeToString(), SIDE)):
+        session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+        kind = np.float16 if "16" in session.get_inputs()[0].type else np.float32
+        found.append(session.run(["features"], {"image": image.astype(kind)})[0])
+    assert found[1].dtype == np.float32
+    np.testing.assert_allclose(*found, atol=0.02)
+
+
+def test_a_bundle_whose_graph_would_not_run_with_features_stays_as_it_is(
+    bundle: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = load_bundle(bundle).card
+    second = card.variants["fp32"].model_copy(update={"file": "second.onnx"})
+    (bundle / "second.onnx").write_bytes((bundle / "model.onnx").read_bytes())
+    card = card.model_copy(update={"variants": card.variants | {"second": second}})
+    (bundle / "card.json").write_text(card.to_json())
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    made = iter([add_features(_graph(), SIDE), b"no network"])
+    monkeypatch.setattr(fitting, "add_features", lambda *_: next(made))
+    with pytest.raises(ModelError, match="cannot load"):
+        fitting.fit_bundle_gate(bundle, [index])
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+
+
 def test_a_graph_without_an_encoder_stays_as_it_is(tiny_bundle: Path, index: Path) -> None:
     data = (tiny_bundle / "model.onnx").read_bytes()
     assert add_features(data, 64) is data

@@ -37,6 +37,9 @@ def add_features(model: bytes, size: int) -> bytes:
     builder = GraphBuilder(FEATURES)
     axes = builder.constant([2, 3]) if opset_of(proto) >= 18 else None
     means = [_mean(builder, name, axes) for name in maps.values()]
+    inferred = onnx.shape_inference.infer_shapes(proto).graph.value_info
+    if {v.type.tensor_type.elem_type for v in inferred if v.name in maps.values()} != {TensorProto.FLOAT}:
+        means = [builder.node("Cast", mean, to=TensorProto.FLOAT) for mean in means]
     builder.node("Concat", *means, output=FEATURES, axis=1)
     graph.node.extend(builder.nodes)
     graph.initializer.extend(builder.constants)

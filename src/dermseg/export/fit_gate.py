@@ -38,6 +38,7 @@ from dermseg.images.resize import resize_image, shrink
 from dermseg.inference.bundle import Bundle, load_bundle
 from dermseg.inference.card import ModelCard
 from dermseg.inference.predictor import Model
+from dermseg.inference.session import OrtSession
 from dermseg.quality.familiar import fit_familiar, pack
 from dermseg.quality.gate import ATTACHMENT, FILE, Gate, Head, Limit, Skin
 from dermseg.quality.measures import SIDE, Measures, measure
@@ -282,18 +283,24 @@ def _see(model: Model, images: Iterable[Pixels]) -> Seen:
 
 
 def _with_features(bundle: Bundle) -> Bundle:
-    """The bundle on disk with the output in each of its ONNX files that gives logits."""
+    """The bundle on disk with the output in each of its ONNX files that gives logits.
+
+    Nothing is written before all of them are known to run.
+    """
     card = bundle.card
-    variants = dict(card.variants)
+    variants, files = dict(card.variants), {}
     for name, variant in card.variants.items():
         if variant.format != "onnx" or variant.interface != "logits":
             continue
         old = bundle.read_model(name)
         data = add_features(old, card.preprocessing.height)
         if data is not old:
-            atomic_write(bundle.path / variant.file, data)
+            OrtSession(data, 1)
+            files[variant.file] = data
             changed = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
             variants[name] = variant.model_copy(update=changed)
-    if variants != card.variants:
+    for file, data in files.items():
+        atomic_write(bundle.path / file, data)
+    if files:
         write_card(bundle.path, card.model_copy(update={"variants": variants}))
     return load_bundle(bundle.path)
