@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow
 from dermseg.errors import ModelError, UsageError
-from dermseg.export.end_to_end import add_ends
+from dermseg.export.end_to_end import NOTES, add_ends
 from dermseg.export.graph import opset_of
 from dermseg.export.variants import Original, check_names, store_variants
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import Postprocessing, Preprocessing
 from dermseg.inference.postprocess import clean, to_probability, upsample_mask
 from dermseg.inference.preprocess import to_input
+from dermseg.inference.runtimes_openvino import import_openvino, openvino_installed
 from dermseg.inference.session import OrtSession
 
 
@@ -126,3 +127,8 @@ def test_end_to_end_is_what_dermseg_does(tiny_bundle: Path, shape: tuple[int, in
         logits = OrtSession(bundle.read_model(), 1)(to_input(pixels, pre)[None])
         expected = upsample_mask(clean(to_probability(logits[0, 0], post.temperature), post), shape)
         assert np.mean((mask > 127) != expected) < 0.005
+    if openvino_installed():
+        core = import_openvino().Core()
+        compiled = core.compile_model(core.read_model(data), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        assert np.mean(compiled({"pixels": pair})["mask"] != masks) < 0.005
+        assert "INFERENCE_PRECISION_HINT f32" in NOTES

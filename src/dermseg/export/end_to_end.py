@@ -7,7 +7,8 @@ which ONNX has no operator for.
 ONNX's ``Resize`` has no area average (``antialias=1`` is a triangle twice as wide: grey values differ by up
 to 18 of 255 from OpenCV's, and it needs opset 18). An area average is a difference of running sums at
 fractional positions, so the graph holds ``CumSum`` instead: the same values as OpenCV but for a rounding of
-1/255, in about the same time, from opset 13 on.
+1/255, in about the same time, from opset 13 on. Running sums need float32: in bfloat16, which
+OpenVINO takes by itself, up to half of the pixels of a mask are others.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ PIXELS, MASK = "pixels", "mask"
 NOTES = (
     "Input 'pixels' uint8 (N, H, W, 3) RGB upright, any size; output 'mask' uint8 (N, H, W), 0 or 255. Not "
     "in the graph: largest component, holes, smoothing, smallest area. Differs from dermseg by rounding "
-    "only, where dermseg is given the same pixels (it decodes large JPEGs at a reduced scale)."
+    "only, where dermseg is given the same pixels (it decodes large JPEGs at a reduced scale). Run it in "
+    "float32 (OpenVINO: INFERENCE_PRECISION_HINT f32): other masks come out in bfloat16 or half precision."
 )
 
 
