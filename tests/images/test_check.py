@@ -55,11 +55,13 @@ def test_only_a_mask_is_a_mask(
     [
         (PIXELS / 255, "* 255"),
         (PIXELS.astype(np.uint16) * 257, "// 257"),
+        ((PIXELS.astype(np.uint16) * 257).astype(">u2"), "// 257"),
         (np.dstack([PIXELS, PIXELS[..., 0]]), "x[..., :3] of RGBA"),
         (PIXELS[..., 0], "np.stack([x] * 3, -1) of grey"),
         (PIXELS[..., :1], "np.repeat(x, 3, -1) of grey"),
         (np.moveaxis(PIXELS, -1, 0), "np.moveaxis(x, 0, -1)"),
         (Image.fromarray(PIXELS), "np.asarray(image.convert('RGB'))"),
+        (Image.fromarray(PIXELS[..., 0].astype(np.uint16)), "give the path: Pillow cuts off"),
         (PIXELS.tolist(), "give an array"),
     ],
 )

@@ -102,6 +102,9 @@ def test_a_batch_is_one_call_and_gives_what_single_images_give(
     for image, result in zip(images, batch, strict=True):
         assert np.array_equal(result.mask, model.segment(image).mask)
     assert model.segment_batch([]) == []
+    for one in ("photo.jpg", b"photo", Path("photo.jpg"), images[0]):
+        with pytest.raises(UsageError, match=r"takes a list of images, got one \(segment\(image\)"):
+            model.segment_batch(one)  # type: ignore[arg-type]
 
 
 def test_threads_share_a_model(model: Model) -> None:

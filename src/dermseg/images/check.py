@@ -84,6 +84,8 @@ def check_frame(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
 
 def _instead_of_object(given: Any) -> str:
     if hasattr(given, "convert"):  # Pillow
+        if str(getattr(given, "mode", "")).startswith(("I", "F")):
+            return "give the path: Pillow cuts off what is above 255 when it converts more than 8 bits"
         return "give the path, or np.asarray(image.convert('RGB')), which is not turned as the camera noted"
     if hasattr(given, "read"):
         return "give the path, or the bytes: file.read()"
@@ -94,7 +96,7 @@ def _instead_of(pixels: NDArray[Any]) -> str:
     shape, hints = pixels.shape, []
     if pixels.dtype.kind == "f":
         hints.append("(x * 255).round().astype('uint8') of floats in [0, 1]")
-    elif pixels.dtype == np.uint16:
+    elif pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
         hints.append("(x // 257).astype('uint8') of 16 bits")
     elif pixels.dtype != np.uint8:
         hints.append("x.astype('uint8') of values from 0 to 255")

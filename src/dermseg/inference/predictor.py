@@ -156,6 +156,9 @@ class Model:
         tta: bool = False,
     ) -> list[Result]:
         """``segment`` for several images with one session call (one per image with ``tta``)."""
+        if isinstance(images, _NAMED) or (isinstance(images, np.ndarray) and images.ndim == 3):
+            # a text is a sequence of texts, an image one of rows
+            raise UsageError("segment_batch takes a list of images, got one", hint="segment(image)")
         if not len(images):
             return []
         size = self.card.preprocessing
