@@ -41,6 +41,7 @@ def lower_opset(data: bytes, opset: int) -> bytes:
         return data
     made = GraphBuilder(f"opset{opset}")
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    moved: set[str] = set()
     for node in model.graph.node:
         values = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         if node.op_type == "Shape" and values:
@@ -56,10 +57,15 @@ def lower_opset(data: bytes, opset: int) -> bytes:
         del node.attribute[:]
         node.attribute.extend(kept)
         if node.op_type in _AXES_AS_INPUT and len(node.input) == 2 and node.input[1] in constants:
+            moved.add(node.input[1])
             axes = onnx.numpy_helper.to_array(constants[node.input.pop()])
             node.attribute.append(helper.make_attribute("axes", np.atleast_1d(axes).tolist()))
         made.nodes.append(node)
     set_nodes(model.graph, made.nodes)
+    # ONNX Runtime warns of each constant that nothing reads, every time the file is opened
+    unread = moved - {name for node in made.nodes for name in node.input}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name in unread]:
+        model.graph.initializer.remove(tensor)
     model.graph.initializer.extend(made.constants)
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", opset))

@@ -120,7 +120,8 @@ def load_models(settings: Settings) -> dict[str, Model]:
     for given in settings.models:
         bundle = load_bundle(given)
         if bundle.card.name in models:
-            raise UsageError(f"two models are called '{bundle.card.name}'", file=given)
+            hint = "give one of them another 'name' in its card.json, by which requests choose it"
+            raise UsageError(f"two models are called '{bundle.card.name}'", file=given, hint=hint)
         models[bundle.card.name] = Model(
             bundle, variant=settings.variant, threads=1, runtime=settings.runtime
         )
