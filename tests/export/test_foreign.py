@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
@@ -269,3 +270,38 @@ def test_every_wrong_field_of_a_card_is_named(tmp_path: Path) -> None:
     for broken in (tmp_path / "none.yaml", file):
         with pytest.raises(DermsegError):
             wrap(file, broken, tmp_path / "bundle")
+
+
+class Enlarging(torch.nn.Module):
+    """Enlarges to a size that it reads from its input, as most decoders do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.head = torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.Conv2d(8, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        large = torch.nn.functional.interpolate(self.down(x), size=x.shape[-2:], mode="bilinear")
+        return self.head(large)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_the_docs_write_from_torch_becomes_a_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    code = page.partition("<!-- from torch -->\n```python\n")[2].partition("```")[0].replace("256", str(SIZE))
+    torch.manual_seed(0)
+    network = Enlarging()
+    exec(code, {"torch": torch, "network": network})
+    _, card = write(tmp_path / "told", b"")
+    wrap(Path("unet.onnx"), card, Path("bundle"))
+    model = load_model("bundle")
+    image = model.prepare(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(image)[None]).sigmoid().numpy()
+    assert np.abs(model.infer(image[None]) - expected[:, 0]).max() < 1e-4
+
+    torch.onnx.export(network, (torch.zeros(1, 3, SIZE, SIZE),), "one.onnx", dynamo=True, external_data=False)
+    with pytest.raises(ModelError, match="again with a dynamic batch"):
+        wrap(Path("one.onnx"), card, Path("other"))

@@ -11,7 +11,7 @@ from dermseg.errors import ImageError, ModelError, UsageError
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import Preprocessing
 from dermseg.inference.preprocess import to_input
-from dermseg.inference.session import OrtSession
+from dermseg.inference.session import OrtSession, first_line, hint_if_too_new
 from dermseg.inference.threads import cgroup_quota
 from dermseg.inference.tta import merge_views, stack_views
 
@@ -107,3 +107,26 @@ def test_views_turn_back_to_where_they_came_from(shape: tuple[int, int, int]) ->
     stacked = stack_views(image)
     assert len({view.tobytes() for view in stacked}) == len(stacked) == (8 if shape[1] == shape[2] else 4)
     assert np.allclose(merge_views(stacked[:, 0]), image[0])
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        (
+            "FAIL : /onnxruntime_src/core/graph/model.cc:256 onnxruntime::Model::Model(onnx::ModelProto&&, "
+            "const onnxruntime::ModelOptions&) Unsupported model IR version: 14, max supported: 13",
+            "FAIL : Unsupported model IR version: 14, max supported: 13",
+        ),
+        (
+            "Name:'r' Status Message: /src/cpu/tensor/reshape_helper.h:91 onnxruntime::ReshapeHelper::"
+            "ReshapeHelper(const onnxruntime::TensorShape&, bool) input_shape_size == size was false.",
+            "Name:'r' Status Message: input_shape_size == size was false.",
+        ),
+        ("INVALID_PROTOBUF : protobuf (of /a/b) failed", "INVALID_PROTOBUF : protobuf (of /a/b) failed"),
+    ],
+)
+def test_a_message_of_the_runtime_says_what_is_wrong_and_not_where_in_its_source(
+    said: str, left: str
+) -> None:
+    assert first_line(RuntimeError(f"{said}\nmore")) == left
+    assert bool(hint_if_too_new(RuntimeError(said))) == ("IR version" in said)
