@@ -96,6 +96,8 @@ def test_suite_runs_resumes_and_reports(suite_file: Path, tmp_path: Path) -> Non
         text = (out / file).read_text(encoding="utf-8")
         assert "SD of Dice over images" in text and "dice_sd" not in text, "columns are words"
         assert "bars are 95 % intervals (t) over images" in text and "on which all do worst" in text
+        assert "Paired differences" in text
+    assert '<meta name="viewport"' in text and "<main>" in text and '<th scope="col"' in text
     rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
     assert [(row["model"], row["data"], row["n"]) for row in rows] == [
         ("narrow", "50 %", "3"),
@@ -267,6 +269,7 @@ def test_images_that_cannot_be_scored_are_listed(
     assert found["images_without_mask"] == {"apart-test": 1, "drawn": 1}
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "Images that could not be scored" in page and "broken.png" in page
+    assert "Paired differences" not in page, "a single network is compared with none"
     assert "3 images of drawn, split test (1 without a mask left out)" in page
     (row, _) = csv.DictReader((out / "results.csv").read_text().splitlines())
     assert (row["n"], row["not_scored"], row["without_mask"]) == ("3", "1", "1")

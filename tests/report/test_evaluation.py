@@ -24,7 +24,7 @@ from dermseg.report.comparison import render_comparison, verdict
 from dermseg.report.evaluation import render_evaluation
 from dermseg.report.page import ends, percent
 from dermseg.report.strata import best_interval
-from dermseg.report.svg import Axis
+from dermseg.report.svg import Axis, histogram
 
 EVIL = "</script><img src=x onerror=alert(1)>\"'&"
 VOID = {"meta", "img", "br"}
@@ -210,6 +210,8 @@ def test_counts_have_whole_ticks() -> None:
     assert Axis("images", 0.0, 2.16, counts=True).ticks() == [0, 1, 2]
     assert Axis("images", 0.0, 23.8, counts=True).ticks() == [0, 5, 10, 15, 20]
     assert Axis("share", 0.0, 2.16).ticks() == [0, 0.5, 1, 1.5, 2]
+    plot = histogram([0.5] * 12_000, Axis("Dice", 0.0, 1.0), "Dice")
+    assert ">10,000<" in plot and "e+" not in plot
 
 
 def test_an_evaluation_is_shown_in_one_line() -> None:

@@ -22,7 +22,10 @@ def test_a_course_shows_the_range_of_each_change() -> None:
     comparisons = tuple(Comparison(0, n, change, None, None) for n, change in enumerate(changes, start=1))
     page = FollowingPage()
     page.add(Followed("arm", visits, comparisons))
+    unread = Photograph(as_source("x.jpg"), "leg", None)
+    page.add(Followed("leg", (Visit(unread, "failed"), Visit(unread, "failed")), ()))
     html = page.render()
+    assert re.findall("<h3>(.*?)</h3>", html) == ["arm"], "no heading over nothing"
     lines = re.findall(r'<polyline points="([^"]+)"', html)
     across = [line for line in lines if len({point.split(",")[0] for point in line.split()}) == 1]
     assert len(lines) == 2 and len(across) == 1

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from dermseg.inference.journal import Entry
-from dermseg.inference.outputs import failed_row
+from dermseg.inference.outputs import Row, failed_row
 from dermseg.report.html import write_report
-from dermseg.report.page import Section, picture, render_page, table
+from dermseg.report.page import Section, picture, plots, render_page, spanning_table, table
+from dermseg.report.svg import Axis, scatter
 
 _LONG = "a_name_without_a_place_to_break" * 6
 _WIDEST = "Math.max(...[...document.querySelectorAll('td')].map(cell => cell.getBoundingClientRect().right))"
@@ -26,15 +27,80 @@ def report(tmp_path: Path) -> str:
     file = tmp_path / "report.html"
     sections = [Section("Changes", table([f"column {i}" for i in range(9)], [row], words=(6, 8)))]
     sections.append(Section("Photographs", f'<div class="gallery">{figures}</div>'))
+    plot = scatter([0.5], [0.5], Axis("x", 0, 1), Axis("y", 0, 1), "x and y")
+    sections.append(
+        Section("Plots", plots((plot, "x and y")) + '<p class="key"><i class="reference"></i></p>')
+    )
+    sections.append(Section("Groups", spanning_table(["", "Dice"], [("skin", [["light", "0.9"]], "")])))
     file.write_text(render_page("Lesions over time", "One.", sections), encoding="utf-8")
     return file.as_uri()
 
 
-@pytest.mark.parametrize("width", [360, 1100])
+@pytest.fixture
+def batch(tmp_path: Path) -> str:
+    """The report of a batch: an image of each kind."""
+    remark = "several lesions: take one image of each, or keep them apart; out of focus: retake"
+    links = {"mask": "masks/x.png", "overlay": "overlays/x.jpg", "probability": "p.png", "labels": "l.png"}
+    found = {"width": 4000, "height": 3000, "area_fraction": 0.25, **links}
+    rows = [
+        Row(f"{_LONG}.jpg", "ok", confidence=0.5, verdict="review", message=remark, **found),
+        Row("cat.jpg", "ok", confidence=0.2, verdict="reject", message=remark, **found),
+        Row("a.jpg", "ok", confidence=0.9, verdict="accept", **found),
+        Row("skin.jpg", "no_lesion", confidence=0.0, verdict="accept", **found),
+        failed_row("broken.jpg", "the file is truncated"),
+    ]
+    counts = {"images": 5, "ok": 3, "no_lesion": 1, "failed": 1, "review": 1, "reject": 1}
+    file = tmp_path / "batch.html"
+    entries = [Entry(row, (), {}) for row in rows]
+    write_report(file, lambda _: entries, counts=counts, about={"Model": "m"}, finished="now")
+    return file.as_uri()
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1000, 1280])
+def test_a_batch_is_read_without_scrolling_to_the_side(browser: Any, batch: str, width: int) -> None:
+    """On phones and enlarged pages status and remarks stood beyond the edge of the screen."""
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(batch)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate(_WIDEST) <= width
+    assert page.locator("td.message", has_text="several lesions").first.is_visible()
+    page.close()
+
+
+def test_the_tools_leave_room_on_a_low_screen(browser: Any, batch: str) -> None:
+    """1280 x 1024 at 400 %: what stays at the top would fill all of it."""
+    page = browser.new_page(viewport={"width": 320, "height": 256})
+    page.goto(batch)
+    page.evaluate("scrollTo(0, 1000)")
+    assert page.locator(".tools").bounding_box()["y"] < -200
+    page.close()
+
+
+def test_a_batch_is_sorted_by_the_status_that_is_shown(browser: Any, batch: str) -> None:
+    page = browser.new_page()
+    page.goto(batch)
+    page.get_by_role("button", name="Status").click()
+    cells = page.locator("tbody td:nth-child(3)").all_inner_texts()
+    assert [" ".join(cell.split()) for cell in cells] == [
+        "failed",
+        "lesion found",
+        "lesion found to review",
+        "no lesion found",
+        "rejected",
+    ]
+    page.close()
+
+
+@pytest.mark.parametrize("width", [320, 360, 1100])
 def test_a_long_name_makes_no_page_wider_than_the_screen(browser: Any, report: str, width: int) -> None:
     page = browser.new_page(viewport={"width": width, "height": 800})
     page.goto(report)
     assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.locator("th:empty").count() == 0
+    page.keyboard.press("Tab")  # the four links to the sections, then the tables
+    for _ in range(4):
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "scroll", "keys can move a wide table"
     page.close()
 
 
@@ -44,6 +110,8 @@ def test_what_is_printed_has_all_columns(browser: Any, report: str) -> None:
     page.goto(report)
     page.emulate_media(media="print")
     assert page.evaluate(_WIDEST) <= 718
+    key = "getComputedStyle(document.querySelector('.key i')).printColorAdjust"
+    assert page.evaluate(key) == "exact", "browsers leave backgrounds out, and with them the legend's colours"
     page.close()
 
 

@@ -57,7 +57,9 @@ def write_report(output: Path, name: str, indexes: Sequence[Path] = ()) -> list[
         if path is not None
     }
     protocols = [*sorted({o.protocol for o in outcomes}), *remarks]
-    tables = [("Results", rows), ("Paired differences in Dice, a minus b, with 95 % intervals", tests)]
+    tables = [("Results", rows)]
+    if tests:  # a single network is compared with none
+        tables.append(("Paired differences in Dice, a minus b, with 95 % intervals", tests))
     if failures := not_scored(outcomes):
         tables.append(("Images that could not be scored: they are in no figure", failures))
     written = []
@@ -115,11 +117,17 @@ def _markdown(
 
 
 _STYLE = (
-    "body{font:15px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1300px;padding:0 16px;color:#1b2430}"
-    "table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13px;display:block;overflow:auto}"
-    "th,td{padding:4px 8px;white-space:nowrap;border-bottom:1px solid #d8dfe7;text-align:left}"
-    "th{background:#f3f6f9;white-space:normal;vertical-align:bottom}.n{text-align:right}"
+    ":root{color-scheme:light dark;--paper:#fff;--ink:#1b2430;--line:#d8dfe7;--panel:#f3f6f9}"
+    "@media (prefers-color-scheme:dark){:root{--paper:#14181c;--ink:#e6eaee;--line:#333c45;--panel:#1d2329}}"
+    "body{font:15px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1300px;padding:0 16px;"
+    "background:var(--paper);color:var(--ink);overflow-wrap:anywhere}"
+    ".scroll{overflow-x:auto;overflow-wrap:normal}"
+    "table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13px}"
+    "th,td{padding:4px 8px;white-space:nowrap;border-bottom:1px solid var(--line);text-align:left}"
+    "th{background:var(--panel);white-space:normal;vertical-align:bottom}.n{text-align:right}"
     "figure{margin:28px 0}figcaption{margin-bottom:8px}img{max-width:100%}"
+    "@media print{:root{--paper:#fff;--ink:#000}.scroll{overflow:visible}table{font-size:9px}"
+    "th,td{padding:2px 4px;white-space:normal}tr,figure{break-inside:avoid}h2,figcaption{break-after:avoid}}"
 )
 
 
@@ -131,17 +139,23 @@ def _html(
     for title, rows in tables:
         columns = _shown(rows)
         side = {c: "" if any(isinstance(row.get(c), str) for row in rows) else " class=n" for c in columns}
-        head = "".join(f"<th{side[c]}>{escape(_NAMES.get(c, c))}</th>" for c in columns)
+        head = "".join(f'<th scope="col"{side[c]}>{escape(_NAMES.get(c, c))}</th>' for c in columns)
         body = "".join(
             "<tr>" + "".join(f"<td{side[c]}>{escape(_cell(c, row.get(c)))}</td>" for c in columns) + "</tr>"
             for row in rows
         )
-        parts.append(f"<h2>{escape(title)}</h2><table><tr>{head}</tr>{body}</table>")
+        parts.append(
+            f'<h2>{escape(title)}</h2><div class="scroll" tabindex="0" role="group" '
+            f'aria-label="{escape(title)}"><table><thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div>"
+        )
     parts += [
         f'<figure><figcaption>{caption}</figcaption><img src="{escape(picture)}" alt="{caption}"></figure>'
         for picture, caption in ((picture, _CAPTIONS[picture]) for picture in pictures)
     ]
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(name)}</title>'
-        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(name)}</title><style>{_STYLE}</style></head>"
+        f"<body><main>{''.join(parts)}</main></body></html>"
     )

@@ -168,8 +168,10 @@ def _days(first: Visit, second: Visit) -> str:
 
 
 def _lesion(followed: Followed) -> str:
-    """Pictures of a lesion, and from the third photograph on its course."""
+    """Pictures of a lesion, and from the third photograph on its course; empty where none could be read."""
     shown = "".join(picture(*visit) for visit in draw_visits(followed))
+    if not shown:
+        return ""
     heading = f"<h3>{escape(followed.lesion)}</h3>\n" if followed.lesion else ""
     return f'{heading}<div class="gallery">{shown}</div>\n{_course(followed)}'
 

@@ -60,19 +60,29 @@ def table(
     ``words`` are the numbers of columns that hold text.
     """
 
-    def cells(tag: str, row: Sequence[str]) -> str:
-        scope = ' scope="col"' if tag == "th" else ""
-        return "".join(
-            f"<{tag}{scope}{' class=words' if i in words else ''}>{cell}</{tag}>"
-            for i, cell in enumerate(row)
-        )
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    named = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return (
-        f'<div class="scroll"><table>{named}<thead><tr>{cells("th", head)}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>\n"
+    kinds = [" class=words" if i in words else "" for i in range(len(head))]
+    body = "".join(
+        f"<tr>{''.join(f'<td{kind}>{cell}</td>' for cell, kind in zip(row, kinds, strict=True))}</tr>"
+        for row in rows
     )
+    named = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return _scrolling(f"<table>{named}{_head(head, kinds)}<tbody>{body}</tbody></table>", caption)
+
+
+def _head(names: Sequence[str], kinds: Sequence[str] = ()) -> str:
+    """The row of column names; a column without a name has a cell that is no heading."""
+    kinds = kinds or [""] * len(names)
+    cells = (
+        f'<th scope="col"{kind}>{name}</th>' if name else "<td></td>"
+        for name, kind in zip(names, kinds, strict=True)
+    )
+    return f"<thead><tr>{''.join(cells)}</tr></thead>"
+
+
+def _scrolling(table: str, name: str = "") -> str:
+    """A table that may be wider than the screen; whoever has no mouse comes to it by the keyboard."""
+    label = escape(name or "table")
+    return f'<div class="scroll" tabindex="0" role="group" aria-label="{label}">{table}</div>\n'
 
 
 def spanning_table(head: Sequence[str], parts: Sequence[tuple[str, Sequence[Sequence[str]], str]]) -> str:
@@ -90,10 +100,7 @@ def spanning_table(head: Sequence[str], parts: Sequence[tuple[str, Sequence[Sequ
         + f"{across('remark', remark)}</tbody>"
         for title, rows, remark in parts
     )
-    names = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    return (
-        f'<div class="scroll"><table class="spanning"><thead><tr>{names}</tr></thead>{bodies}</table></div>\n'
-    )
+    return _scrolling(f'<table class="spanning">{_head(head)}{bodies}</table>')
 
 
 def not_scored(failures: Sequence[Mapping[str, str]]) -> str:

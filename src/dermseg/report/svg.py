@@ -211,4 +211,5 @@ class _Plot:
 
 def _text(value: float) -> str:
     """A number as short as it can be without hiding a difference."""
-    return f"{value:.4g}".replace("-", "\u2212")
+    whole = abs(value) >= 1000 and value == round(value)  # a count: 10,000 and not 1e+04
+    return (f"{value:,.0f}" if whole else f"{value:.4g}").replace("-", "\u2212")
