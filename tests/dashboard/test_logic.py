@@ -11,6 +11,7 @@ import socket
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ from dermseg.apps.dashboard import doubts, findings, server
 from dermseg.apps.dashboard import uploads as uploads_room
 from dermseg.apps.dashboard.calibration import spacing_from_points
 from dermseg.apps.dashboard.comparing import compare_masks
-from dermseg.apps.dashboard.looking import VIEW_SIDE, look_at, outline
+from dermseg.apps.dashboard.looking import VIEW_SIDE, Look, look_at, outline
 from dermseg.apps.dashboard.many import segment_uploads, sort_entries, thumbnail
 from dermseg.apps.dashboard.measures import character_rows, lesion_rows, measurement_rows
 from dermseg.apps.dashboard.pictures import draw_difference, draw_map, draw_result
@@ -48,6 +49,7 @@ from dermseg.images import encode_jpeg, load_mask
 from dermseg.images.overlay import encode_png
 from dermseg.inference.options import BatchOptions
 from dermseg.inference.predictor import Model, load_model
+from dermseg.inference.result import Result
 from dermseg.inference.stages import OutputError
 from dermseg.measure.geometry import measure_lesions, measure_mask
 from dermseg.report.strata import best_interval
@@ -180,6 +182,8 @@ def test_images_of_one_name_have_keys_and_labels_of_their_own() -> None:
     assert len(set(keys)) == len(places) == 5
     labels = ["a.jpg", "a.jpg (2)", "many.zip: a.jpg", "many.zip: sub/a.jpg", "many.zip: a.jpg (2)"]
     assert list(label_places(places).values()) == labels
+    damaged = list_images([Upload("cut.zip", b"PK\3\4")])[0]
+    assert [place.label for place in damaged] == ["cut.zip"]
     clash = [Place("a", 0), Place("a", 1), Place("a (2)", 2)]
     assert list(label_places(clash).values()) == ["a", "a (3)", "a (2)"]
     more = [Upload("new.jpg", two), *uploads]
@@ -329,15 +333,19 @@ def test_an_evaluation_has_intervals_and_failures_of_its_own_page(
     summary = summarise(evaluation)
     write_json(tmp_path / METRICS_FILE, summary)
     evaluation.write_csv(tmp_path / PER_IMAGE)
+    (tmp_path / "failures.jpg").write_bytes(encode_jpeg(disc(40, 60)))
     shown = {row["metric"]: (row["low"], row["high"]) for row in findings.read_summary(tmp_path)}
     assert shown["Dice"] == tuple(best_interval(summary["dice"]) or ()) != tuple(summary["dice"]["ci95"])
     assert "HD95, pixels" in shown, "the names of its page too"
     testing = pytest.importorskip("streamlit.testing.v1", reason="needs the extra 'dashboard'")
     page_results = importlib.import_module("dermseg.apps.dashboard.page_results")
     monkeypatch.setattr(page_results, "current", lambda: Settings(results=tmp_path))
+    pictures: list[str] = []
+    monkeypatch.setattr(page_results, "show_image", lambda _, alt, caption: pictures.append(alt))
     page = testing.AppTest.from_string("from dermseg.apps.dashboard import page_results as p; p.draw()").run()
-    assert not page.exception and "Not scored" in [each.value for each in page.subheader]
+    assert not page.exception and "Not scored" in [each.value for each in page.header]
     assert [*page.dataframe[-1].value.iloc[0]] == ["broken", "drawn", "does not exist"]
+    assert pictures == [f"failures.jpg of {tmp_path.name}"], "for those who do not see it"
 
 
 def test_a_folder_of_results_that_is_gone_has_none(tmp_path: Path) -> None:
@@ -375,6 +383,37 @@ def test_damaged_results_are_a_message(
     page.run()
     assert not page.exception
     assert "cannot be read" in page.error[0].value and "reload the page" in page.error[0].value
+
+
+@pytest.mark.parametrize(("own", "start"), [(0.5563, 0.56), (0.003, 0.01), (0.5, 0.5)])
+def test_the_slider_comes_back_to_the_threshold_of_the_model(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: float, start: float
+) -> None:
+    """Its steps are hundredths; from there on every outline was one of another threshold."""
+    testing = pytest.importorskip("streamlit.testing.v1", reason="needs the extra 'dashboard'")
+    shared = importlib.import_module("dermseg.apps.dashboard.shared")
+    page_image = importlib.import_module("dermseg.apps.dashboard.page_image")
+    bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    card = json.loads((bundle / "card.json").read_text())
+    card["postprocessing"]["threshold"] = own
+    (bundle / "card.json").write_text(json.dumps(card))
+    asked: list[float | None] = []
+
+    def seen(model: Model, look: Look, **options: Any) -> Result:
+        asked.append(options["threshold"])
+        return outline(model, look, **options)
+
+    monkeypatch.setattr(page_image, "outline", seen)
+    monkeypatch.setattr(page_image, "show_pictures", lambda *_, **__: [])  # needs a browser
+    for module in (shared, page_image):
+        monkeypatch.setattr(module, "current", lambda: Settings(models=(str(bundle),)))
+    page = testing.AppTest.from_string("from dermseg.apps.dashboard import page_image as p; p.draw()")
+    page.session_state["sample"] = next(iter(SAMPLES))
+    page.run()
+    assert not page.exception and page.slider[0].value == start
+    page.slider[0].set_value(0.7).run()
+    page.slider[0].set_value(start).run()
+    assert asked == [None, 0.7, None]
 
 
 def test_a_card_fetches_no_picture(

@@ -291,6 +291,19 @@ def test_many_images_with_a_broken_one(page: Any, address: str, pictures: list[P
     assert table.count("\n") == 21 and re.search(r"lesion-broken.jpg,failed,", table)
 
 
+def test_buttons_can_be_read_in_the_dark(browser: Any, address: str, pictures: list[Path]) -> None:
+    context = browser.new_context(color_scheme="dark")
+    page = context.new_page()
+    page.goto(f"{address}/batch")
+    upload(page, pictures[0])
+    button = page.get_by_role("button", name="Segment")
+    button.wait_for()
+    colour = "element => getComputedStyle(element)"
+    assert button.evaluate(f"{colour}.backgroundColor") == "rgb(86, 180, 233)"
+    assert button.evaluate(f"{colour}.color") == "rgb(14, 17, 22)"
+    context.close()
+
+
 def test_a_zip_without_images_is_said(page: Any, address: str, pictures: list[Path], tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "none.zip", "w") as archive:
         archive.writestr("notes.txt", "none")

@@ -28,6 +28,8 @@ PHONE = (
     f'<p class="phone" style="font-size: .875rem; margin: 0">{CAPTION}</p>'
     "<style>@media (min-width: 768px) { .phone { display: none; } }</style>"
 )
+# Streamlit's letters are white on the dark theme's light blue, too.
+BUTTONS = '<style>[data-testid="stBaseButton-primary"] { color: light-dark(#fff, #0e1116); }</style>'
 
 
 def favicon() -> Image.Image:
@@ -50,5 +52,5 @@ def main() -> None:
     chosen = st.navigation(pages)
     # Before the page: one that ends with a message, or is still at work, has the caption too.
     st.sidebar.caption(f"dermseg {__version__}. {CAPTION}")
-    st.html(PHONE)
+    st.html(PHONE + BUTTONS)
     chosen.run()

@@ -41,7 +41,7 @@ def draw() -> None:
     uploads = ask_files("Images, or zips of images", key="batch_files", many=True)
     if not uploads:
         st.session_state.pop("finished", None)
-        st.caption("What `dermseg segment` writes comes back as one zip: masks, overlays, table and report.")
+        st.caption("What dermseg segment writes comes back as one zip: masks, overlays, table and report.")
         return
     options = BatchOptions(
         lesions="all" if every else "largest",

@@ -30,7 +30,7 @@ def draw() -> None:
                 second_name = choose_model("Second model", key="compare_second", index=1)
         else:
             against = REFERENCE
-            st.caption("Start with `--model A --model B` to compare two models.")
+            st.caption("Start with \\--model A \\--model B to compare two models.")
     left, right = st.columns(2)
     with left:
         images = ask_files("Image", key="compare_image", many=False, zips=False)

@@ -48,6 +48,7 @@ def draw() -> None:
         name = choose_model(key="image_model")
     with told(name):
         model = get_model(name)
+    start = min(max(round(model.card.postprocessing.threshold, 2), 0.01), 0.99)
     with st.sidebar:
         uploads, place, messages = _chosen(ask_files("Images", key="image_files", many=True))
         st.divider()
@@ -55,7 +56,7 @@ def draw() -> None:
             "Threshold",
             0.01,
             0.99,
-            float(model.card.postprocessing.threshold),
+            start,
             0.01,
             key=f"threshold {name}",
             help="Lesion is where the probability is at least this. Starts at the model's own value.",
@@ -70,7 +71,7 @@ def draw() -> None:
             _draw_welcome()
         return
     key, look = _seen(model, name, uploads, place)
-    own = threshold == model.card.postprocessing.threshold
+    own = threshold == start  # the slider's step is coarser than a fitted threshold: it stands for that
     result = outline(model, look, threshold=None if own else threshold, lesions="all" if every else None)
     left, right = st.columns([3, 2], gap="large")
     with left:
@@ -205,7 +206,7 @@ def _draw_scale(layer: doubts.Layer) -> None:
     if layer.empty:
         st.info("The map is empty: nothing in it is above 0.")
         return
-    st.image(colour_scale(), width="stretch")
+    show_image(colour_scale(), f"Scale of colours from 0 to {layer.peak:.3g}")
     st.caption(f"{layer.caption}. Colours run from 0 (clear) to {layer.peak:.3g} (yellow).")
 
 

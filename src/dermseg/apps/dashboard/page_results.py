@@ -10,7 +10,7 @@ import streamlit as st
 
 from dermseg.apps.dashboard import findings
 from dermseg.apps.dashboard.settings import current
-from dermseg.apps.dashboard.shared import plain, told
+from dermseg.apps.dashboard.shared import plain, show_image, told
 
 
 def draw() -> None:
@@ -36,7 +36,7 @@ def draw() -> None:
         else:
             _draw_evaluation(chosen)
         for picture in findings.pictures(chosen.path):
-            st.image(picture.read_bytes(), caption=picture.name)
+            show_image(picture.read_bytes(), f"{picture.name} of {chosen.name}", caption=picture.name)
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def _draw_training(chosen: findings.Found) -> None:
     for kind, y, title in (("train", "loss", "Training loss"), ("val", "dice", "Validation Dice")):
         rows = [row for row in curves.get(kind, []) if y in row]
         if len(rows) > 1:  # one point is no line; the table below has it
-            st.subheader(title, anchor=False)
+            st.header(title, anchor=False)
             st.line_chart(rows, x="step", y=y)
     if not any(curves.values()):
         st.info("This training has written no figures yet.")
@@ -66,24 +66,24 @@ def _draw_training(chosen: findings.Found) -> None:
 
 
 def _draw_suite(chosen: findings.Found) -> None:
-    st.subheader("Results", anchor=False)
+    st.header("Results", anchor=False)
     st.dataframe(findings.read_table(chosen.path / "results.csv"), hide_index=True, width="stretch")
     tests = chosen.path / "tests.csv"
     if tests.is_file():
-        st.subheader("Paired differences", anchor=False)
+        st.header("Paired differences", anchor=False)
         st.dataframe(findings.read_table(tests), hide_index=True, width="stretch")
 
 
 def _draw_evaluation(chosen: findings.Found) -> None:
     left, right = st.columns(2)
     with left:
-        st.subheader("Figures", anchor=False)
+        st.header("Figures", anchor=False)
         st.dataframe(findings.read_summary(chosen.path), hide_index=True, width="stretch")
         st.caption("Means over images; low and high are the ends of their 95 % intervals.")
     with right:
-        st.subheader("Worst images", anchor=False)
+        st.header("Worst images", anchor=False)
         st.dataframe(findings.worst_rows(chosen.path), hide_index=True, width="stretch")
     if failures := findings.not_scored(chosen.path):
-        st.subheader("Not scored", anchor=False)
+        st.header("Not scored", anchor=False)
         st.dataframe(failures, hide_index=True, width="stretch")
         st.caption("These are in no figure.")

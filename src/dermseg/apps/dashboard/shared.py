@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
 from tempfile import gettempdir
+from typing import Literal
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from dermseg.apps.dashboard.pictures import Pixels
 from dermseg.apps.dashboard.settings import current
 from dermseg.apps.dashboard.uploads import Upload
 from dermseg.errors import DermsegError
@@ -70,10 +72,11 @@ def plain(text: str) -> str:
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
-def show_image(data: bytes, alt: str) -> None:
-    """A picture as wide as its column, with a text for those who do not see it."""
+def show_image(data: bytes | Pixels, alt: str, *, caption: str | None = None) -> None:
+    """A picture as wide as its column, or with a caption as it is; `alt` is for those who do not see it."""
     text = {"alt": alt} if "alt" in inspect.signature(st.image).parameters else {}  # not in older Streamlit
-    st.image(data, width="stretch", **text)  # type: ignore[arg-type]
+    width: Literal["stretch", "content"] = "stretch" if caption is None else "content"
+    st.image(data, caption, width=width, **text)  # type: ignore[arg-type]
 
 
 def ask_files(label: str, *, key: str, many: bool, zips: bool = True) -> list[Upload]:

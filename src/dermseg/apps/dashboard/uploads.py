@@ -103,7 +103,8 @@ class Place:
     @property
     def label(self) -> str:
         """What people choose from a list."""
-        return self.name if self.zip is None else f"{self.zip}: {self.name}"
+        own = self.zip in (None, self.name)  # the latter is a damaged zip
+        return self.name if own else f"{self.zip}: {self.name}"
 
 
 def list_images(uploads: Sequence[Upload], limit: int | None = MAX_LISTED) -> tuple[list[Place], list[str]]:
