@@ -212,6 +212,8 @@ def test_counts_have_whole_ticks() -> None:
     assert Axis("share", 0.0, 2.16).ticks() == [0, 0.5, 1, 1.5, 2]
     plot = histogram([0.5] * 12_000, Axis("Dice", 0.0, 1.0), "Dice")
     assert ">10,000<" in plot and "e+" not in plot
+    plot = histogram([0.5], Axis(f"Dice of {'a' * 99} minus b", 0.0, 1.0), "Dice")
+    assert re.search("Dice of a{16}\u2026a{11} minus b<", plot), "a long label has both ends"
 
 
 def test_an_evaluation_is_shown_in_one_line() -> None:

@@ -11,7 +11,17 @@ import pytest
 from dermseg.inference.journal import Entry
 from dermseg.inference.outputs import Row, failed_row
 from dermseg.report.html import write_report
-from dermseg.report.page import Section, picture, plots, render_page, spanning_table, table
+from dermseg.report.page import (
+    Section,
+    cards,
+    named,
+    not_scored,
+    picture,
+    plots,
+    render_page,
+    spanning_table,
+    table,
+)
 from dermseg.report.svg import Axis, scatter
 
 _LONG = "a_name_without_a_place_to_break" * 6
@@ -20,9 +30,8 @@ _WIDEST = "Math.max(...[...document.querySelectorAll('td')].map(cell => cell.get
 
 @pytest.fixture
 def report(tmp_path: Path) -> str:
-    name = f'<div class="name">{_LONG}</div>'
     remark = '<div class="remark">no scale: no millimetres, and the skin around shows too little</div>'
-    row = [name, "2", "180", "+12.0 %", "+1.0 % to +24.0 %", "+6.0 %", "millimetres", "+1", remark]
+    row = [named(_LONG), "2", "180", "+12.0 %", "+1.0 % to +24.0 %", "+6.0 %", "millimetres", "+1", remark]
     figures = picture(np.zeros((300, 300, 3), np.uint8), _LONG, "area")
     file = tmp_path / "report.html"
     sections = [Section("Changes", table([f"column {i}" for i in range(9)], [row], words=(6, 8)))]
@@ -31,8 +40,10 @@ def report(tmp_path: Path) -> str:
     sections.append(
         Section("Plots", plots((plot, "x and y")) + '<p class="key"><i class="reference"></i></p>')
     )
-    sections.append(Section("Groups", spanning_table(["", "Dice"], [("skin", [["light", "0.9"]], "")])))
-    file.write_text(render_page("Lesions over time", "One.", sections), encoding="utf-8")
+    two = spanning_table(["", named(_LONG)], [(_LONG, [[named(_LONG), "0.9"]], "")])
+    failed = not_scored([{"image_id": _LONG, "dataset": _LONG, "reason": f"{_LONG}.png: damaged"}])
+    sections.append(Section("Groups", cards([(_LONG, "1", "")]) + two + failed))
+    file.write_text(render_page("Lesions over time", f"{_LONG}: one.", sections), encoding="utf-8")
     return file.as_uri()
 
 
@@ -97,6 +108,8 @@ def test_a_long_name_makes_no_page_wider_than_the_screen(browser: Any, report: s
     page.goto(report)
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.locator("th:empty").count() == 0
+    tables = page.evaluate("[...document.querySelectorAll('table')].map(table => table.offsetWidth)")
+    assert max(tables[1:]) <= 1180, "nor a table, whose figures would be beyond its edge"
     page.keyboard.press("Tab")  # the four links to the sections, then the tables
     for _ in range(4):
         page.keyboard.press("Tab")

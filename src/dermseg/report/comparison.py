@@ -18,6 +18,7 @@ from dermseg.report.page import (
     cards,
     decimal,
     ends,
+    named,
     not_scored,
     note,
     plots,
@@ -105,7 +106,7 @@ def _means(summary: Mapping[str, Any]) -> str:
             for value in values
         ]
         rows.append([escape(NAMES[name]), *cells])
-    head = ["mean over images", *(escape(str(model["name"])) for model in models)]
+    head = ["mean over images", *(named(str(model["name"])) for model in models)]
     return table(head, rows) + note(
         f"{describe_intervals(summary)} The intervals of two models may overlap although their "
         "difference is plain: some images are hard for both, and the difference below takes that out."
@@ -146,7 +147,7 @@ def _difference(pair: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         ]
         rows.append([*row, p_value(found["wilcoxon_p_holm"])] if several else row)
     head = [
-        f"{escape(pair['a'])} minus {escape(pair['b'])}",
+        named(f"{pair['a']} minus {pair['b']}"),
         "mean",
         "95 % interval (t)",
         "95 % interval (BCa)",
@@ -185,12 +186,12 @@ def _images(pair: Mapping[str, Any], a: Evaluation, b: Evaluation) -> str:
     for name, chosen in ((pair["a"], order[::-1]), (pair["b"], order)):
         sign = 1 if name == pair["a"] else -1
         rows = [
-            [escape(keys[i][1]), decimal(ys[i], 3), decimal(xs[i], 3), decimal(float(differences[i]), 3)]
+            [named(keys[i][1]), decimal(ys[i], 3), decimal(xs[i], 3), decimal(float(differences[i]), 3)]
             for i in chosen[:_MOST]
             if sign * differences[i] > 0
         ]
         parts.append((f"{name} better", rows, "" if rows else "On no image."))
-    head = ["", f"Dice of {escape(pair['a'])}", f"Dice of {escape(pair['b'])}", "difference"]
+    head = ["", named(f"Dice of {pair['a']}"), named(f"Dice of {pair['b']}"), "difference"]
     return figures + "<h3>Where they differ most</h3>\n" + spanning_table(head, parts)
 
 
@@ -219,8 +220,8 @@ def _groups(pair: Mapping[str, Any]) -> str:
     head = [
         "",
         "images",
-        f"Dice, {escape(pair['a'])}",
-        f"Dice, {escape(pair['b'])}",
+        named(f"Dice, {pair['a']}"),
+        named(f"Dice, {pair['b']}"),
         "difference",
         "95 % interval",
         scale,

@@ -22,6 +22,7 @@ from dermseg.report.page import (
     cards,
     decimal,
     ends,
+    named,
     not_scored,
     note,
     percent,
@@ -244,7 +245,7 @@ def _worst(rows: Sequence[Mapping[str, Any]], panels: Sequence[Panel]) -> str:
         return "<p>No image has a Jaccard index below 0.65.</p>"
     cells = [
         [
-            escape(str(row["image_id"])),
+            named(str(row["image_id"])),
             decimal(row["jaccard"], 3),
             escape(str(row["what"])),
             escape(str(row["difficulty"])),

@@ -9,7 +9,7 @@ import numpy as np
 from dermseg.inference.following import Comparison, Followed, Visit
 from dermseg.measure.change import ContrastChange
 from dermseg.report import svg
-from dermseg.report.page import DASH, Section, note, picture, plots, render_page, table
+from dermseg.report.page import DASH, Section, named, note, picture, plots, render_page, table
 from dermseg.report.visit_pictures import draw_visits, short_name, signed, signed_percent
 
 MOST = 200  # lesions whose pictures are shown
@@ -106,8 +106,7 @@ def _rank(last: Comparison | None) -> float:
 
 def _row(followed: Followed, last: Comparison | None) -> list[str]:
     """A lesion's line: its last photograph against its first."""
-    name = f'<div class="name">{escape(followed.lesion or DASH)}</div>'  # a long one would hide the figures
-    cells = [name, f"{len(followed.visits)}"]
+    cells = [named(followed.lesion or DASH), f"{len(followed.visits)}"]
     if last is None:
         return [*cells, *[DASH] * 6, _remark([_why_nothing(followed)])]
     change = last.change

@@ -65,16 +65,16 @@ def table(
         f"<tr>{''.join(f'<td{kind}>{cell}</td>' for cell, kind in zip(row, kinds, strict=True))}</tr>"
         for row in rows
     )
-    named = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return _scrolling(f"<table>{named}{_head(head, kinds)}<tbody>{body}</tbody></table>", caption)
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return _scrolling(f"<table>{title}{_head(head, kinds)}<tbody>{body}</tbody></table>", caption)
 
 
-def _head(names: Sequence[str], kinds: Sequence[str] = ()) -> str:
-    """The row of column names; a column without a name has a cell that is no heading."""
-    kinds = kinds or [""] * len(names)
+def _head(titles: Sequence[str], kinds: Sequence[str] = ()) -> str:
+    """The row of column titles; a column without one has a cell that is no heading."""
+    kinds = kinds or [""] * len(titles)
     cells = (
-        f'<th scope="col"{kind}>{name}</th>' if name else "<td></td>"
-        for name, kind in zip(names, kinds, strict=True)
+        f'<th scope="col"{kind}>{title}</th>' if title else "<td></td>"
+        for title, kind in zip(titles, kinds, strict=True)
     )
     return f"<thead><tr>{''.join(cells)}</tr></thead>"
 
@@ -107,8 +107,16 @@ def not_scored(failures: Sequence[Mapping[str, str]]) -> str:
     """The images that are in no figure, and why, as ``Failure.to_dict`` gives them; empty without any."""
     if not failures:
         return ""
-    rows = [[escape(f["image_id"]), escape(f["dataset"]), escape(f["reason"])] for f in failures]
+    rows = [
+        [named(f["image_id"]), named(f["dataset"]), f'<div class="remark">{escape(f["reason"])}</div>']
+        for f in failures
+    ]
     return table(["image", "data set", "why"], rows, words=(1, 2)) + note("These are in no figure.")
+
+
+def named(text: str) -> str:
+    """What people or their files are called, in a table's cell: a long one takes lines, not more room."""
+    return f'<div class="name">{escape(text)}</div>'
 
 
 def note(text: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 10, 42
+_LONGEST = 44  # letters that the height of a plot has room for
 # Told apart by hue, lightness and dash, for readers who do not see all hues.
 _STROKES = ("var(--accent)", "#c2571a", "#2a8a57", "#8a4fb5", "#a3812a", "#c23b6b", "#5a6570")
 _DASHES = ("", "7 3", "2 3", "9 3 2 3")
@@ -169,9 +170,10 @@ class _Plot:
             self.parts.append(f'<text x="{at}" y="{bottom + 16}" text-anchor="middle">{_text(value)}</text>')
         middle = (_TOP + bottom) / 2
         self.parts.append(
-            f'<text x="{(_LEFT + right) / 2}" y="{height - 6}" text-anchor="middle">{escape(x.label)}</text>'
+            f'<text x="{(_LEFT + right) / 2}" y="{height - 6}" text-anchor="middle">'
+            f"{escape(_short(x.label))}</text>"
             f'<text x="13" y="{middle}" text-anchor="middle" transform="rotate(-90 13 {middle})">'
-            f"{escape(y.label)}</text>"
+            f"{escape(_short(y.label))}</text>"
         )
 
     def _x(self, value: float) -> float:
@@ -207,6 +209,11 @@ class _Plot:
             f'<svg class="plot" viewBox="0 0 {self.width} {self.height}" role="img">'
             f"<title>{escape(self.title)}</title>{''.join(self.parts)}</svg>"
         )
+
+
+def _short(label: str) -> str:
+    """A label that fits beside its axis: of a longer one, in which a name is long, both ends."""
+    return label if len(label) <= _LONGEST else f"{label[: _LONGEST - 20]}\u2026{label[-19:]}"
 
 
 def _text(value: float) -> str:
