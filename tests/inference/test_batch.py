@@ -315,6 +315,13 @@ def test_a_strangers_journal_puts_no_program_into_the_report(
     assert "alert(1)" not in (tmp_path / "out/report.html").read_text("utf-8")
 
 
+def test_the_report_names_a_few_of_many_inputs(batch: Batch, tmp_path: Path) -> None:
+    """A shell makes names of photos/*.jpg: thousands of them stood above the table."""
+    write_batch_report(batch(inputs=[f"photo{number}.jpg" for number in range(2000)]))
+    page = (tmp_path / "out/report.html").read_text("utf-8")
+    assert "photo3.jpg, photo4.jpg and 1,995 more (all in run.json)<" in page and "photo5.jpg" not in page
+
+
 def test_two_runs_cannot_share_a_folder(batch: Batch) -> None:
     refused = []
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from dermseg.inference.batch import BatchResult
 from dermseg.inference.journal import read_entries
 from dermseg.inference.outputs import REPORT
 from dermseg.report.html import write_report
+
+_NAMED = 5  # a shell makes of photos/*.jpg thousands of inputs
 
 
 def write_batch_report(result: BatchResult) -> None:
@@ -26,8 +29,14 @@ def write_batch_report(result: BatchResult) -> None:
         about={
             "Model": f"{model['name']} {model['version']} ({model['variant']}, {model['sha256'][:12]})",
             "Options": "; ".join(chosen),
-            "Inputs": ", ".join(record["inputs"]),
+            "Inputs": _inputs(record["inputs"]),
             "dermseg": record["versions"]["dermseg"],
         },
         finished=record["timing"]["ended"].replace("T", " ").replace("+00:00", " UTC"),
     )
+
+
+def _inputs(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    more = len(names) - _NAMED
+    return shown if more <= 0 else f"{shown} and {more:,} more (all in run.json)"
