@@ -135,6 +135,25 @@ def test_page_finds_what_the_command_line_finds(
     context.close()
 
 
+def test_a_page_that_cannot_start_says_so(
+    browser: Any, serve: Any, page_folder: Path, tmp_path: Path
+) -> None:
+    """From a file browsers load none of its programs, so that the page itself has to say it."""
+    page = browser.new_page()
+    page.goto((page_folder / "index.html").as_uri())
+    page.get_by_text("the page was opened as a file").wait_for()
+    page.goto(serve(page_folder))
+    page.wait_for_selector("body[data-state=ready]")
+    page.wait_for_timeout(3500)
+    assert not page.is_visible("#start")
+    torn = shutil.copytree(page_folder, tmp_path / "torn")
+    (torn / "model.onnx").write_bytes(b"not found")
+    page.goto(serve(torn))
+    page.get_by_text("The model could not be loaded.").wait_for()
+    assert page.inner_text("#model") == "–"
+    page.close()
+
+
 def test_transparent_pixels_are_white_as_on_the_command_line(
     browser: Any, serve: Any, page_folder: Path, tmp_path: Path
 ) -> None:

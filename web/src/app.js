@@ -22,6 +22,7 @@ worker.onmessage = ({ data }) => {
   } else if (data.kind === "unsaved") {
     say(`The mask of ${data.size.join(" x ")} pixels could not be saved: ${data.message}. dermseg segment saves it.`);
   } else if (data.kind === "broken") {
+    $("model").textContent = "–";
     fail(`The model could not be loaded. ${BROWSERS} (${data.message})`);
   } else if (data.turn !== turn) {
     return;
@@ -38,7 +39,10 @@ worker.onmessage = ({ data }) => {
     fail(`${shown.name} could not be analysed. ${BROWSERS} (${data.message})`);
   }
 };
-worker.onerror = (event) => fail(`The page could not start. ${BROWSERS} (${event.message ?? "its worker is missing"})`);
+worker.onerror = (event) => {
+  $("model").textContent = "–";
+  fail(`The page could not start. ${BROWSERS} (${event.message ?? "its worker is missing"})`);
+};
 
 const say = (text) => ($("message").textContent = text);
 
