@@ -203,6 +203,28 @@ def test_answers_belong_to_the_image_on_show(
     page.close()
 
 
+def test_of_several_dropped_images_one_is_opened_and_it_is_said(
+    browser: Any, serve: Any, page_folder: Path
+) -> None:
+    page = browser.new_page()
+    page.goto(serve(page_folder))
+    page.wait_for_selector("body[data-state=ready]")
+    page.evaluate(
+        """async () => {
+          const canvas = new OffscreenCanvas(300, 200);
+          canvas.getContext("2d").fillRect(100, 50, 80, 80);
+          const image = await canvas.convertToBlob();
+          const dataTransfer = new DataTransfer();
+          for (const name of ["a.png", "b.png", "c.png"]) dataTransfer.items.add(new File([image], name));
+          dispatchEvent(new DragEvent("drop", { dataTransfer }));
+        }"""
+    )
+    page.wait_for_selector("body[data-state=done]")
+    assert page.inner_text("#message").startswith("One image at a time: a.png was opened, 2 more not.")
+    assert page.get_attribute("#view", "aria-label") == "a.png with the outline of the lesion"
+    page.close()
+
+
 def test_the_camera_makes_room_and_says_what_to_do(
     browser: Any, serve: Any, page_folder: Path, tmp_path: Path
 ) -> None:

@@ -214,8 +214,9 @@ addEventListener("resize", () => shown && draw());
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();
-  const file = event.dataTransfer.files[0];
+  const [file, ...others] = event.dataTransfer.files;
   if (file) show(file, file.name);
+  if (others.length) say(`One image at a time: ${file.name} was opened, ${others.length} more not. dermseg segment takes folders.`);
 });
 addEventListener("paste", (event) => {
   const file = event.clipboardData.files[0];
