@@ -416,6 +416,27 @@ def test_the_slider_comes_back_to_the_threshold_of_the_model(
     assert asked == [None, 0.7, None]
 
 
+def test_the_image_on_show_stays_when_files_come_and_go(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    testing = pytest.importorskip("streamlit.testing.v1", reason="needs the extra 'dashboard'")
+    shared = importlib.import_module("dermseg.apps.dashboard.shared")
+    page_image = importlib.import_module("dermseg.apps.dashboard.page_image")
+    for module in (shared, page_image):
+        monkeypatch.setattr(module, "current", lambda: Settings(models=(str(tiny_bundle),)))
+    monkeypatch.setattr(page_image, "show_pictures", lambda *_, **__: [])  # needs a browser
+    given = [Upload(f"{n}.png", encode_png(disc(40, 50 + n))) for n in range(4)]
+    monkeypatch.setattr(page_image, "ask_files", lambda *_, **__: [given[n] for n in chosen])
+    page = testing.AppTest.from_string("from dermseg.apps.dashboard import page_image as p; p.draw()")
+    chosen = [0, 1, 2]
+    page.run()
+    assert page.subheader[0].value == "0\\.png"
+    page.selectbox(key="place").set_value(page.selectbox(key="place").options[1]).run()
+    for chosen, seen in (([0, 1, 2, 3], 1), ([1, 2, 3], 1), ([2, 1], 1), ([1], 1), ([2, 3], 2)):
+        page.run()
+        assert not page.exception and page.subheader[0].value == f"{seen}\\.png", chosen
+
+
 def test_a_card_fetches_no_picture(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,7 +101,11 @@ def _chosen(uploads: list[Upload]) -> tuple[list[Upload], Place | None, list[str
         places, messages = _listed(uploads)
         place = places[0] if places else None
         if len(places) > 1:
-            place = st.selectbox("Image", places, format_func=label_places(places).__getitem__)
+            if "place" not in st.session_state:  # Streamlit forgets it when the page is left
+                last = st.session_state.get("last image")
+                known = (place for place in places if image_key(uploads, place) == last)
+                st.session_state["place"] = next(known, places[0])
+            place = st.selectbox("Image", places, format_func=label_places(places).__getitem__, key="place")
         return uploads, place, messages
     if "sample" in st.session_state:
         name = st.session_state["sample"]
@@ -122,12 +126,13 @@ def _listed(uploads: list[Upload]) -> tuple[list[Place], list[str]]:
     if stored is None or stored[0] != key:
         stored = (key, *list_images(uploads))
         st.session_state["listing"] = stored
+        st.session_state.pop("place", None)  # found again by its bytes: its number may be another now
     return stored[1], stored[2]
 
 
 def _seen(model: Model, model_name: str, uploads: list[Upload], place: Place) -> tuple[str, Look]:
     """The image's key, and how the network sees it; from memory where neither image nor model has changed."""
-    key = image_key(uploads, place)
+    key = st.session_state["last image"] = image_key(uploads, place)
     stored = st.session_state.get("look")
     if stored is None or stored[0] != (model_name, key):
         st.session_state.pop("doubt", None)
