@@ -299,6 +299,26 @@ def test_the_work_on_an_image_from_proposal_to_approval(tmp_path: Path) -> None:
     assert np.array_equal(row.draw(["lesion"]), after_a_crash.document.layer("lesion"))
 
 
+def test_what_was_taken_back_leaves_no_file_that_says_there_is_no_lesion(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((240, 320, 3), 200, np.uint8))
+    (entry,) = files.list_images([tmp_path])
+    opened = files.open_image(entry)
+    square = Shape("lesion", "polygon", np.array([(20.0, 20.0), (90.0, 20.0), (90.0, 80.0)]))
+    opened.document.propose(Annotation("a.png", 320, 240, (square,)))
+    opened.document.undo()
+    files.save(opened)
+    assert files.file_status(entry) == "new" and not entry.annotation.exists() and not entry.unsaved
+    opened.document.redo()
+    files.save(opened)  # and what was saved in between goes with it
+    assert files.file_status(entry) == "proposed"
+    opened.document.undo()
+    files.save(opened)
+    assert not entry.annotation.exists() and not opened.document.changed
+    opened.document.set_status("approved")  # that there is no lesion is said by approving
+    files.save(opened)
+    assert files.file_status(entry) == "approved"
+
+
 def test_another_threshold_replaces_the_proposal() -> None:
     document = empty()
     small = Annotation(

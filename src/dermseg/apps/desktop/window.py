@@ -195,7 +195,8 @@ class Window(QMainWindow):
                 raise
             saved = self.session.save(over=True)
         if saved:
-            self.say(self.texts("Saved: {name}", name=opened.entry.annotation.name))
+            if opened.document.status != "new":
+                self.say(self.texts("Saved: {name}", name=opened.entry.annotation.name))
             self._show_status(self.session.row)
 
     def approve(self) -> None:

@@ -207,6 +207,9 @@ def open_image(entry: Entry) -> Opened:
 def save(opened: Opened, *, over: bool = False) -> None:
     """Write the annotation, whole or not at all, and let the journal go.
 
+    Of an image that is new again, everything taken back, there is nothing to write: a file without shapes
+    would say that a person found no lesion. What was saved of it since it was opened is removed.
+
     Parameters
     ----------
     over
@@ -227,10 +230,13 @@ def save(opened: Opened, *, over: bool = False) -> None:
             file=file,
             hint="undo your changes and open the image again to see it",
         )
-    data = write_labelme(opened.document.to_annotation())
+    data = None if opened.document.status == "new" else write_labelme(opened.document.to_annotation())
     try:
-        opened.journal.make_folder()
-        atomic_write(file, data)
+        if data is not None:
+            opened.journal.make_folder()
+            atomic_write(file, data)
+        elif opened.read is not None:
+            file.unlink(missing_ok=True)
     except OSError as error:
         reason = f"cannot be written: {error.strerror or error}"
         raise DermsegError(reason, file=file, hint=ELSEWHERE) from error
