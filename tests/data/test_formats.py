@@ -219,10 +219,10 @@ def test_a_coco_annotation_that_cannot_be_drawn_is_its_images_trouble(tmp_path: 
 @pytest.mark.parametrize("labels", [[], ["scar"]])
 def test_why_no_outline_was_found_is_said(tmp_path: Path, labels: list[str]) -> None:
     cv2.imwrite(str(tmp_path / "1.png"), np.zeros((20, 30, 3), np.uint8))
-    shape = {"label": "scar", "points": [[1, 1], [9, 9]], "shape_type": "oriented_rectangle"}
+    shape = {"label": "scar", "points": [[1, 1], [9, 9]], "shape_type": "cuboid"}
     content = {"shapes": [shape], "imagePath": "1.png", "imageWidth": 30, "imageHeight": 20}
     (tmp_path / "1.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"1\.json: .*'oriented_rectangle'; no other file has an outline"):
+    with pytest.raises(DataError, match=r"1\.json: .*'cuboid'; no other file has an outline"):
         import_dataset([tmp_path], kind="labelme", labels=labels, folder=tmp_path / "f")
 
 

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from dermseg.labeling.editor.claim import Claim
 from dermseg.labeling.editor.compare import compare_layers
 from dermseg.labeling.editor.document import Document
 from dermseg.labeling.editor.journal import Journal, journal_path, recover
-from dermseg.labeling.editor.narrow import segment_box, segment_click
+from dermseg.labeling.editor.narrow import narrow, segment_box, segment_click
 from dermseg.labeling.propose import annotate, saved_by_person
 
 SIZE = (300, 520)
@@ -364,6 +365,38 @@ def test_after_a_crash_what_another_program_wrote_is_not_written_over(tmp_path: 
     assert b'"mine"' in entry.annotation.read_bytes() and not entry.unsaved
 
 
+def test_shapes_that_no_layer_has_stay_in_the_file() -> None:
+    corners = [[20, 20], [60, 30], [50, 70], [10, 60]]
+    shapes = [
+        {"label": "lesion", "points": SQUARE, "shape_type": "polygon"},
+        {"label": "", "points": corners, "shape_type": "polygon"},
+        {"label": "hole", "points": corners, "shape_type": "polygon", "group_id": 9},
+        {"label": "ruler", "points": corners, "shape_type": "oriented_rectangle"},  # LabelMe 6
+    ]
+    raw = {"shapes": shapes, "imagePath": "a.png", "imageHeight": SIZE[0], "imageWidth": SIZE[1]}
+    document = Document(read_labelme(json.dumps(raw).encode()))
+    assert list(document.layers) == ["lesion", "ruler"] and document.layer("ruler")[40, 40]
+    document.apply("brush", "lesion", tools.brush((300, 150), (310, 280), 9, SIZE))
+    written = json.loads(write_labelme(document.to_annotation()))["shapes"]
+    assert [shape["label"] for shape in written] == ["lesion", "ruler", "", "hole"]
+    assert [shape["points"] for shape in written[1:]] == [corners] * 3
+
+
+def test_a_file_with_many_shapes_takes_the_memory_of_one() -> None:
+    size = (2000, 3000)
+    document = Document(Annotation("a.png", size[1], size[0]), "new")
+    for number in range(40):
+        at = (70.0 * number + 100, 50.0 * number + 20)
+        document.apply("brush", "lesion", tools.brush(at, at, 15, size))
+    again = Document(document.to_annotation())
+    again.apply("brush", "lesion", tools.brush((2900, 50), (2900, 50), 15, size))
+    tracemalloc.start()
+    written = again.to_annotation()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(written.shapes) == 41 and peak < 10 * size[0] * size[1]
+
+
 def test_two_readers() -> None:
     first, second = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
     first[10:20, 10:20] = second[10:20, 15:20] = True
@@ -400,6 +433,32 @@ def draw_and_approve(entry: files.Entry) -> None:
     opened.document.apply("brush", "lesion", tools.brush((5, 5), (30, 5), 4, (240, 320)))
     opened.document.set_status("approved")
     files.save(opened)
+
+
+def test_one_lesion_of_several_takes_the_place_of_what_the_model_proposed_in_its_class() -> None:
+    circles = [Shape("lesion", "circle", np.array([[x, 50.0], [x + 20, 50]])) for x in (50.0, 200.0)]
+    proposed = Annotation("a.png", SIZE[1], SIZE[0], tuple(circles), {"flags": {"proposed": True}})
+    second = tools.brush((200, 50), (200, 50), 25, SIZE)
+    for document in (Document(proposed), empty()):  # of `label propose`, and asked for now
+        if document.status == "new":
+            document.propose(proposed)
+        narrow(document, "click", "ruler", tools.brush((400, 250), (400, 250), 9, SIZE))
+        assert document.layer("lesion")[50, 50] and document.layer("ruler")[250, 400]
+        document.undo()
+        document.paint("lesion", tools.brush((5, 290), (9, 290), 3, SIZE))  # under way when the model answers
+        narrow(document, "click", "lesion", second)
+        assert document.layer("lesion")[[290, 50, 50], [7, 50, 200]].all() and document.status == "corrected"
+        document.undo()
+        document.undo()
+        assert document.status == "proposed"
+        narrow(document, "click", "lesion", second)
+        assert not document.layer("lesion")[50, 50] and document.layer("lesion")[50, 200]
+        document.undo()
+        assert document.layer("lesion")[50, 50] and document.status == "proposed", (
+            "one step, to be taken back"
+        )
+        narrow(document, "click", "lesion", tools.cut(document.layer("lesion")))
+        assert document.status == "corrected", "a person has pointed at it"
 
 
 def test_one_output_folder_for_two_visits_never_mixes_their_annotations(tmp_path: Path) -> None:

@@ -31,8 +31,19 @@ from dermseg.errors import DataError
 from dermseg.images.contours import mask_to_polygons
 
 VERSION = "5.5.0"  # of the format as it is written here
-_KINDS = ("polygon", "rectangle", "circle", "mask", "line", "linestrip", "point", "points")
+_POINTS = {  # LabelMe's kinds of shapes, and how many points each has at least
+    "polygon": 3,
+    "rectangle": 2,
+    "oriented_rectangle": 4,
+    "circle": 2,
+    "mask": 2,
+    "line": 2,
+    "linestrip": 2,
+    "point": 1,
+    "points": 1,
+}
 _LARGEST = 100_000_000  # pixels
+_LINE_WIDTH = 10  # LabelMe's
 PROPOSED = "proposed"  # the flag of a LabelMe file that a model wrote: labeling.propose
 
 
@@ -90,6 +101,24 @@ class Annotation:
         return tuple(sorted({s.name for s in self.shapes if s.name and s.kind not in ("point", "points")}))
 
 
+def is_hole(label: str) -> bool:
+    """Whether a label is that of a hole."""
+    return label.lower() == "hole" or label.endswith("_hole")
+
+
+def check_label(label: str) -> None:
+    """See that a class may be called so.
+
+    Raises
+    ------
+    DataError
+        Its outlines would be read as holes.
+    """
+    if is_hole(label):
+        reason = f"'{label}' is no name for a class: in LabelMe files it means a hole in another one"
+        raise DataError(reason, hint="give it another name")
+
+
 def is_proposal(annotation: Annotation) -> bool:
     """Whether nobody has worked on a LabelMe file since the model wrote it (``flags.proposed``)."""
     flags = annotation.extra.get("flags")
@@ -130,12 +159,12 @@ def read_labelme(data: bytes, file: str | Path | None = None) -> Annotation:
 
 def _read_shape(item: dict[str, Any]) -> Shape:
     kind = item.get("shape_type") or "polygon"
-    if kind not in _KINDS:
+    if kind not in _POINTS:
         raise ValueError(f"unknown shape_type '{kind}'")
     points = np.array(item["points"], dtype=np.float64).reshape(-1, 2)
-    needed = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2, "line": 2, "linestrip": 2}.get(kind, 1)
+    needed = _POINTS[kind]
     if len(points) < needed or not np.isfinite(points).all():
-        raise ValueError(f"a {kind} needs {needed} points with finite coordinates")
+        raise ValueError(f"a{'n' * (kind[0] == 'o')} {kind} needs {needed} points with finite coordinates")
     mask = None
     if kind == "mask":
         raw = base64.b64decode(item["mask"], validate=True)
@@ -145,7 +174,7 @@ def _read_shape(item: dict[str, Any]) -> Shape:
             mask = np.asarray(picture.convert("L")) > 0
     label, group = str(item["label"]), item.get("group_id")
     flags = item.get("flags") or {}
-    hole = bool(flags.get("hole")) or label.lower() == "hole" or label.endswith("_hole")
+    hole = bool(flags.get("hole")) or is_hole(label)
     known = ("label", "points", "group_id", "shape_type", "mask")
     extra = {key: value for key, value in item.items() if key not in known}
     return Shape(label, kind, points, None if group is None else int(group), mask, hole, extra)
@@ -209,7 +238,30 @@ def draw_shape(shape: Shape, size: tuple[int, int]) -> NDArray[np.bool_]:
         if top < bottom and left < right:
             drawn[top:bottom, left:right] = shape.mask[top - y : bottom - y, left - x : right - x]
         return drawn
-    picture = Image.new("1", (width, height))
+    # On a picture of the whole size, since where a line falls between two pixels Pillow rounds otherwise at
+    # other coordinates; but a file may have hundreds of shapes, and only what is drawn is taken from it.
+    box = _extent(shape, size)
+    drawn = np.zeros(size, np.bool_)
+    if box[0] < box[2] and box[1] < box[3]:
+        drawn[box[1] : box[3], box[0] : box[2]] = np.asarray(_draw_points(shape, size).crop(box), np.bool_)
+    return drawn
+
+
+def _extent(shape: Shape, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom (exclusive) of what a shape may cover of the image."""
+    low, high, margin = shape.points.min(0), shape.points.max(0), 2.0
+    if shape.kind == "circle":
+        margin += math.dist(*shape.points[:2])
+        low = high = shape.points[0]
+    elif shape.kind in ("line", "linestrip"):
+        margin += _LINE_WIDTH
+    left, top = (int(max(v, 0)) for v in np.floor(low - margin))
+    right, bottom = (int(min(v, side)) for v, side in zip(np.ceil(high + margin), size[::-1], strict=True))
+    return left, top, right, bottom
+
+
+def _draw_points(shape: Shape, size: tuple[int, int]) -> Image.Image:
+    picture = Image.new("L", size[::-1])
     draw = ImageDraw.Draw(picture)
     xy = [(float(x), float(y)) for x, y in shape.points]
     if shape.kind == "circle":
@@ -220,10 +272,10 @@ def draw_shape(shape: Shape, size: tuple[int, int]) -> NDArray[np.bool_]:
         corners = np.array(xy)
         draw.rectangle([*corners.min(0), *corners.max(0)], outline=1, fill=1)
     elif shape.kind in ("line", "linestrip"):
-        draw.line(xy, fill=1, width=10)  # LabelMe's width
-    elif shape.kind == "polygon":
+        draw.line(xy, fill=1, width=_LINE_WIDTH)
+    elif shape.kind in ("polygon", "oriented_rectangle"):
         draw.polygon(xy, outline=1, fill=1)
-    return np.asarray(picture, np.bool_)
+    return picture
 
 
 def mask_to_shapes(mask: NDArray[np.bool_], label: str, *, epsilon: float = 0.0) -> list[Shape]:

@@ -11,9 +11,9 @@ from dermseg.errors import DermsegError
 from dermseg.images.load import load_image
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
-from dermseg.labeling.editor.document import PROPOSE, Box, Status
+from dermseg.labeling.editor.document import Box, Status
 from dermseg.labeling.editor.files import Opened
-from dermseg.labeling.editor.narrow import segment_box, segment_click
+from dermseg.labeling.editor.narrow import narrow, segment_box, segment_click
 from dermseg.labeling.editor.tools import Patch
 from dermseg.labeling.propose import annotate
 
@@ -122,7 +122,7 @@ class Assistant:
         self.worker.submit(ask, lambda patch: self._narrowed(label, kind, patch))
 
     def _narrowed(self, label: str, kind: str, patch: Patch) -> None:
-        """One lesion was meant: what the model proposed for all makes room for it."""
+        """Take over the lesion that was meant."""
         window = self._window
         opened = window.session.opened
         if opened is None:
@@ -131,9 +131,7 @@ class Assistant:
         if not patch.mask.any():
             window.say(window.texts("Nothing found"))
             return
-        if document.last_step == PROPOSE:
-            window.guarded(document.undo)
-        window.guarded(lambda: document.apply(kind, label, patch))
+        window.guarded(lambda: narrow(document, kind, label, patch))
         window.say("")
         window.show_layers()
         window.edited()

@@ -2,7 +2,7 @@
 
 Decisions
 - Layers may overlap; a class is a layer, and LabelMe's label.
-- Points and lines are kept, never painted.
+- Points and lines are kept, never painted; so are areas without a label and holes in nothing.
 - Nothing is forgotten: undo reaches back to the opening of the image.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from dermseg.data.labelme import PROPOSED, Annotation, is_proposal
 from dermseg.errors import DataError
 from dermseg.labeling.editor.origins import Origins
-from dermseg.labeling.editor.shapes import AREAS, Mask, flags_of
+from dermseg.labeling.editor.shapes import Mask, flags_of, others_of
 from dermseg.labeling.editor.tiles import Step, TileChange, difference, flip, tile_region, tiles_of
 from dermseg.labeling.editor.tools import Patch
 
@@ -280,7 +280,7 @@ class Document:
 
     def to_annotation(self) -> Annotation:
         """What a LabelMe file of the present state holds."""
-        kept = [shape for shape in self.annotation.shapes if shape.kind not in AREAS]
+        kept = others_of(self.annotation)
         shapes = [s for label, mask in self.layers.items() for s in self._origins.shapes(label, mask)]
         flags = {k: v for k, v in flags_of(self.annotation).items() if k not in (PROPOSED, APPROVED)}
         if self.status in ("proposed", "approved"):

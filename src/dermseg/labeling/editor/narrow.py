@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from dermseg.errors import UsageError
 from dermseg.inference.predictor import Model
+from dermseg.labeling.editor.document import Document
 from dermseg.labeling.editor.tools import Patch, Point, cut
 
 _MARGIN = 0.35  # of the box's sides: the network was trained on lesions with skin around them
@@ -67,3 +68,16 @@ def segment_click(
     clicked = parts[row - patch.y, column - patch.x]
     found = cut(np.asarray((parts == clicked) & patch.mask))
     return Patch(found.x + patch.x, found.y + patch.y, found.mask)
+
+
+def narrow(document: Document, name: str, label: str, patch: Patch) -> None:
+    """One lesion was meant: what the model proposed in its class makes room for it, as one step of undo.
+
+    What a person has drawn or approved stays, and so do the other classes.
+    """
+    document.settle()  # a stroke may be under way by now
+    untouched = document.status == "proposed"
+    if untouched:
+        document.paint(label, cut(document.layer(label)), erase=True)
+    if document.apply(name, label, patch) is None and untouched:
+        document.set_status("corrected")  # a person has pointed at what the model had proposed

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.data.labelme import Annotation, Shape, draw_labels, draw_shape
+from dermseg.labeling.editor.tools import Patch, cut
 
 Mask = NDArray[np.bool_]
-AREAS = ("polygon", "rectangle", "circle", "mask")
+AREAS = ("polygon", "rectangle", "oriented_rectangle", "circle", "mask")
 
 
 def areas_of(annotation: Annotation) -> list[Shape]:
@@ -34,6 +35,16 @@ def belongs_to(shape: Shape, label: str, annotation: Annotation) -> bool:
     return shape.hole and not shape.name and bool(group) and group[0] == label
 
 
+def others_of(annotation: Annotation) -> list[Shape]:
+    """Shapes that are part of no layer: points, lines, areas without a label, holes in nothing."""
+    labels = labels_of(annotation)
+    return [
+        shape
+        for shape in annotation.shapes
+        if shape.kind not in AREAS or not any(belongs_to(shape, label, annotation) for label in labels)
+    ]
+
+
 def draw_layer(annotation: Annotation, label: str) -> Mask:
     """The layer of a class, ``bool (H, W)``."""
     return draw_labels(replace(annotation, shapes=tuple(areas_of(annotation))), [label])
@@ -52,18 +63,29 @@ def digest_of(mask: Mask) -> bytes:
 
 def inherit(new: list[Shape], old: list[Shape], size: tuple[int, int]) -> list[Shape]:
     """New shapes with group, description and unknown fields of the old ones they overlap most."""
-    left = [(shape, draw_shape(shape, size)) for shape in old]
+    left = [(shape, cut(draw_shape(shape, size))) for shape in old]
     found = []
     for shape in new:
-        drawn = draw_shape(shape, size)
-        overlaps = [int(np.count_nonzero(drawn & mask)) for _, mask in left]
+        drawn = cut(draw_shape(shape, size))
+        overlaps = [_overlap(drawn, patch) for _, patch in left]
         best = int(np.argmax(overlaps)) if overlaps else -1
         if best < 0 or not overlaps[best]:
             found.append(shape)
             continue
-        source, mask = left.pop(best)
-        if np.array_equal(mask, drawn):
+        source, patch = left.pop(best)
+        if patch.box == drawn.box and np.array_equal(patch.mask, drawn.mask):
             found.append(source)
         else:
             found.append(replace(shape, group=source.group, extra=source.extra))
     return found
+
+
+def _overlap(one: Patch, other: Patch) -> int:
+    """How many pixels two patches share."""
+    left, top = max(one.x, other.x), max(one.y, other.y)
+    right = min(one.x + one.mask.shape[1], other.x + other.mask.shape[1])
+    bottom = min(one.y + one.mask.shape[0], other.y + other.mask.shape[0])
+    if left >= right or top >= bottom:
+        return 0
+    a, b = (p.mask[top - p.y : bottom - p.y, left - p.x : right - p.x] for p in (one, other))
+    return int(np.count_nonzero(a & b))
