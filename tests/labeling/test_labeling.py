@@ -33,6 +33,7 @@ def _run(*words: object) -> int:
 def test_propose_correct_and_import(
     photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert _run("label", "propose", photographs, "--label", "lesion_hole") == 2  # which is read as a hole
     assert _run("label", "propose", photographs) == 0
     file = photographs / "sub" / "a.json"
     annotation = read_labelme(file.read_bytes())

@@ -36,7 +36,7 @@ from dermseg.apps.desktop.theme import CLASS_COLOURS
 from dermseg.apps.desktop.window import Window
 from dermseg.data.labelme import draw_labels, read_labelme
 from dermseg.data.synthetic import synthesize
-from dermseg.errors import ImageError, UsageError
+from dermseg.errors import DataError, ImageError, UsageError
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
 from dermseg.inference.predictor import load_model
@@ -206,6 +206,10 @@ def test_keyboard_alone_paints(qtbot: Any, show: Open, photographs: Path) -> Non
     assert lesion(window).sum() > before.sum()
     key(qtbot, window, Qt.Key.Key_Z, CTRL)
     assert np.array_equal(lesion(window), before)
+    for arrow, step in ((Qt.Key.Key_Up, (0, -1)), (Qt.Key.Key_Right, (1, 0)), (Qt.Key.Key_Down, (0, 1))):
+        where = window.canvas._cursor
+        key(qtbot, window, arrow, Qt.KeyboardModifier.ShiftModifier)
+        assert (window.canvas._cursor - where).toTuple() == step
     key(qtbot, window, Qt.Key.Key_PageDown)
     qtbot.waitUntil(lambda: window.session.row == 1 and window.session.opened is not None, timeout=60_000)
 
@@ -354,6 +358,11 @@ def test_the_next_image_is_not_outlined_in_the_class_last_in_hand(
     document = window.session.opened.document  # type: ignore[union-attr]
     assert document.layer("lesion").any() and not document.layer("ruler").any()
     assert window.session.label == "lesion" and list(document.layers) == ["lesion", "ruler"]
+    window.editing.add_class("hair")
+    window.editing.add_class("gel")
+    with pytest.raises(DataError, match="'gel_hole' is no name for a class"):
+        window.editing.add_class("gel_hole")  # its outlines would be taken out of those of "gel"
+    window.editing.choose_class("lesion")
     before = int(lesion(window).sum())
     window.editing.choose_class("ruler")
     window.sliders.set_value("Threshold", 0.95)  # of the outline that is there
@@ -361,6 +370,22 @@ def test_the_next_image_is_not_outlined_in_the_class_last_in_hand(
     assert not document.layer("ruler").any()
     key(qtbot, window, Qt.Key.Key_P)  # asked for, in the class in hand
     qtbot.waitUntil(lambda: document.layer("ruler").any(), timeout=60_000)
+    window.editing.choose_class("gel")
+    drag(qtbot, window, (10, 10), (60, 12))
+    for again in (False, True):  # each class keeps number and colour, in every image and every session
+        if again:
+            window.close()
+            window = show(photographs)
+        window.file_list.setCurrentRow(2)
+        ready(qtbot, window)
+        numbers = ["lesion", "ruler", "gel"] if again else ["lesion", "ruler", "hair", "gel"]
+        assert window.session.classes == numbers and window.session.label == "lesion"
+        key(qtbot, window, Qt.Key.Key_3 if again else Qt.Key.Key_4)
+        assert window.session.label == window.canvas.pen.label == "gel"  # type: ignore[union-attr]
+        drag(qtbot, window, (10, 10), (60, 12))
+        assert window.session.layers()[-1].colour == CLASS_COLOURS[numbers.index("gel")]
+        assert window.session.layers()[-1].mask[11, 40]
+        key(qtbot, window, Qt.Key.Key_Z, CTRL)
 
 
 def test_what_is_pressed_in_mid_stroke_takes_the_stroke_along(
@@ -385,6 +410,43 @@ def test_what_is_pressed_in_mid_stroke_takes_the_stroke_along(
     key(qtbot, window, Qt.Key.Key_A)
     saved = read_labelme((photographs / "a.json").read_bytes())
     assert draw_labels(saved, ["lesion"])[300, 40] and saved.extra["flags"] == {"approved": True}
+
+
+def test_a_polygon_under_way_is_not_lost(qtbot: Any, show: Open, photographs: Path) -> None:
+    window = show(photographs)
+    window.step(1)
+    ready(qtbot, window)
+    key(qtbot, window, Qt.Key.Key_S, CTRL)
+    window.step(-1)
+    qtbot.waitUntil(lambda: window.session.row == 0 and window.session.opened is not None, timeout=60_000)
+    before = lesion(window).copy()
+    assert window.canvas.pen is not None and not before[10:60, 400:].any()
+    key(qtbot, window, Qt.Key.Key_G)
+    for point in ((410, 15), (460, 15), (460, 50), (300, 300)):
+        qtbot.mouseClick(window.canvas, LEFT, pos=at(window, *point))
+    key(qtbot, window, Qt.Key.Key_Z, CTRL)  # the corner, not the polygon, nor what was drawn before
+    for letter in (Qt.Key.Key_A, Qt.Key.Key_N, Qt.Key.Key_B):
+        key(qtbot, window, letter)
+        assert "a polygon is under way (Ctrl+Enter closes it" in window.message.text()
+        assert window.session.row == window.file_list.currentRow() == 0 and len(window.canvas.pen.points) == 3
+        assert window.menus.tools["polygon"].isChecked() and np.array_equal(lesion(window), before)
+    assert "approved" not in window.file_list.item(0).text()
+    key(qtbot, window, Qt.Key.Key_Return, CTRL)
+    assert (
+        lesion(window)[25, 450]
+        and not lesion(window)[45, 415]
+        and lesion(window)[300, 300] == before[300, 300]
+    )
+    for point in ((410, 55), (460, 55), (460, 90)):
+        qtbot.mouseClick(window.canvas, LEFT, pos=at(window, *point))
+    window.close()
+    assert draw_labels(read_labelme((photographs / "a.json").read_bytes()), ["lesion"])[65, 450]
+
+
+def test_a_key_that_is_held_down_approves_one_image(qtbot: Any, show: Open, photographs: Path) -> None:
+    window = show(photographs)
+    approve = window.findChild(QAction, "Approve and go on")
+    assert approve is not None and not approve.autoRepeat()
 
 
 def test_switching_images_drops_stale_work(qtbot: Any, show: Open, photographs: Path) -> None:

@@ -57,6 +57,7 @@ def propose_(
 
     A file that a person has saved is kept.
     """
+    from dermseg.data.labelme import check_label
     from dermseg.files import check_writable
     from dermseg.images.roles import find_photographs
     from dermseg.inference.postprocess import Lesions
@@ -66,6 +67,7 @@ def propose_(
     shape = next((known for known in get_args(Lesions) if known == lesions), None)
     if shape is None:
         raise UsageError(f"--lesions: unknown value '{lesions}'", hint="largest or all")
+    check_label(name)
     if output is not None:
         check_writable(output)
     sources, remarks = find_photographs(inputs, exclude=[] if output is None else [output])

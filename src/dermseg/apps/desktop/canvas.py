@@ -177,9 +177,11 @@ class Canvas(View):
         elif key == Qt.Key.Key_Space:
             self._space_pans = True
         elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and self.pen is not None:
+            if event.isAutoRepeat():
+                return
             if event.modifiers() & Qt.KeyboardModifier.ControlModifier:
                 self.close_shape()
-            elif self._key_down:
+            elif self._key_down and self.pen.busy:  # else it was dropped by an undo
                 self._key_down = False
                 self._act(lambda pen, at: pen.release())
             else:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QListWidgetItem
 
+from dermseg.data.labelme import check_label
+from dermseg.errors import UsageError
 from dermseg.labeling.editor.document import PROPOSE, Box, Document
-from dermseg.labeling.editor.pen import Tool
+from dermseg.labeling.editor.pen import Pen, Tool
 
 if TYPE_CHECKING:
     from dermseg.apps.desktop.window import Window
@@ -35,12 +37,33 @@ class Editing:
         window.class_list.itemChanged.connect(self._class_ticked)
         window.sliders.changed.connect(self._slid)
 
+    def check_closed(self) -> None:
+        """See that no polygon is under way, which would be lost.
+
+        Raises
+        ------
+        UsageError
+            One is.
+        """
+        pen = self._window.canvas.pen
+        if pen is not None and pen.unclosed:
+            raise UsageError("a polygon is under way", hint="Ctrl+Enter closes it, Escape drops it")
+
     def choose_tool(self, tool: Tool) -> None:
-        """Take another tool."""
+        """Take another tool.
+
+        Raises
+        ------
+        UsageError
+            A polygon is under way.
+        """
+        canvas = self._window.canvas
+        if tool != self.tool:
+            self._window.menus.tools[self.tool].setChecked(True)
+            self.check_closed()
         self.tool = tool
         self._window.menus.tools[tool].setChecked(True)
-        canvas = self._window.canvas
-        if canvas.pen is not None:
+        if canvas.pen is not None and canvas.pen.tool != tool:
             canvas.refresh(canvas.pen.choose(tool))
             canvas.update()
 
@@ -54,52 +77,60 @@ class Editing:
             self._window.edited()
 
     def undo(self) -> None:
-        """Take back the last step."""
-        self._turn(lambda document: document.undo())
+        """Take back the last step, or of a stroke or shape under way what can be taken back of it."""
+        self._turn(lambda document: document.undo(), lambda pen: pen.back())
 
     def redo(self) -> None:
-        """Do again what was taken back."""
-        self._turn(lambda document: document.redo())
+        """Do again what was taken back; nothing while a stroke or a shape is under way."""
+        self._turn(lambda document: document.redo(), lambda pen: [])
 
-    def _turn(self, turn: Callable[[Document], list[Box]]) -> None:
+    def _turn(self, turn: Callable[[Document], list[Box]], busy: Callable[[Pen], list[Box]]) -> None:
         canvas, opened = self._window.canvas, self._window.session.opened
         if opened is None:
             return
         if canvas.pen is not None and canvas.pen.busy:
-            canvas.refresh(canvas.pen.cancel())
+            canvas.refresh(busy(canvas.pen))
             canvas.update()
-            return
-        canvas.refresh(turn(opened.document))
+        else:
+            canvas.refresh(turn(opened.document))
         self._window.edited()
 
     def add_class(self, label: str) -> None:
-        """A new class, in hand at once."""
+        """A new class, in hand at once.
+
+        Raises
+        ------
+        DataError
+            Its name is that of a hole.
+        """
         label, opened = label.strip(), self._window.session.opened
         if label and opened is not None:
-            opened.document.layer(label)
+            check_label(label)
             self.choose_class(label)
 
     def choose_class(self, label: str) -> None:
         """The class that tools paint."""
-        self._window.session.label = label
-        if self._window.canvas.pen is not None:
-            self._window.canvas.pen.label = label
+        session, pen = self._window.session, self._window.canvas.pen
+        session.label = label
+        if session.opened is not None:
+            session.opened.document.layer(label)
+        if pen is not None:
+            pen.label = label
         self._window.show_layers()
         self._window.edited()
 
     def choose_class_number(self, number: int) -> None:
         """The class with this number in the list."""
-        opened = self._window.session.opened
-        labels = [] if opened is None else list(opened.document.layers)
-        if number <= len(labels):
-            self.choose_class(labels[number - 1])
+        session = self._window.session
+        if session.opened is not None and number <= len(session.classes):
+            self.choose_class(session.classes[number - 1])
 
     def next_class(self) -> None:
         """The class after the one in hand."""
         session = self._window.session
         if session.opened is not None:
-            labels = list(session.opened.document.layers)
-            self.choose_class(labels[(labels.index(session.label) + 1) % len(labels)])
+            at = session.classes.index(session.label)
+            self.choose_class(session.classes[(at + 1) % len(session.classes)])
 
     def _class_chosen(self, item: QListWidgetItem | None) -> None:
         if item is not None:
@@ -111,7 +142,7 @@ class Editing:
             session.hidden.discard(label)
         else:
             session.hidden.add(label)
-        self._window.canvas.set_layers(session.layers())
+        self._window.show_masks()
 
     def _slid(self, name: str, value: float) -> None:
         canvas, opened = self._window.canvas, self._window.session.opened

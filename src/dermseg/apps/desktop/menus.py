@@ -94,7 +94,7 @@ def _edit_menu(window: Window) -> tuple[QAction, QAction]:
     add("Next class", "C", window.editing.next_class)
     add("Grow", "Ctrl+Up", lambda: window.editing.grow(1))
     add("Shrink", "Ctrl+Down", lambda: window.editing.grow(-1))
-    add("Approve and go on", "A", window.approve)
+    add("Approve and go on", "A", window.approve).setAutoRepeat(False)  # a key held down sees no image
     add("Next image", "N PgDown", lambda: window.step(1))
     add("Previous image", "V PgUp", lambda: window.step(-1))
     return undo, redo
@@ -125,8 +125,8 @@ def _view_menu(window: Window) -> QAction:
     add("Zoom out", "Ctrl+-", lambda: window.canvas.zoom(0.8))
     masks = add("Show masks", "O", window.show_layers, checkable=True)
     masks.setChecked(True)
-    add("More opaque", "Shift+Up", lambda: window.sliders.move("Opacity", 0.1))
-    add("More transparent", "Shift+Down", lambda: window.sliders.move("Opacity", -0.1))
+    add("More opaque", "Ctrl+Shift+Up", lambda: window.sliders.move("Opacity", 0.1))
+    add("More transparent", "Ctrl+Shift+Down", lambda: window.sliders.move("Opacity", -0.1))
     return masks
 
 

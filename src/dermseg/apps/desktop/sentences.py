@@ -81,6 +81,12 @@ _ERRORS = {
     "rename one of the two images, put it into another folder, or name another one with -o": (
         "eines der beiden Bilder umbenennen, in einen anderen Ordner legen oder mit -o einen anderen nennen"
     ),
+    "'{label}' is no name for a class: in LabelMe files it means a hole in another one": (
+        "'{label}' ist kein Name für eine Klasse: in LabelMe-Dateien heißt so ein Loch in einer anderen"
+    ),
+    "give it another name": "einen anderen Namen geben",
+    "a polygon is under way": "ein Polygon ist angefangen",
+    "Ctrl+Enter closes it, Escape drops it": "Strg+Eingabe schließt es, Esc verwirft es",
     "is open in another window": "ist in einem anderen Fenster offen",
     "close it there to work on it here": "dort schließen, um hier daran zu arbeiten",
     "was changed by another program since it was opened": (

@@ -58,6 +58,9 @@ class Session:
         self.seen: Seen | None = None  # by the network in the open image
         self.result: Result | None = None  # the model's last answer for the open image
         self.label = DEFAULT_LABEL
+        self.classes: list[
+            str
+        ] = []  # of all images so far: each keeps its number and colour from one to the next
         self.hidden: set[str] = set()
         self._model_name = model
         self._model: Model | None = None
@@ -97,6 +100,10 @@ class Session:
         self.entries, self.row = entries, -1
         self.unreadable.clear()
 
+    def learn_classes(self, labels: Iterable[str]) -> None:
+        """Remember classes that are new, behind those that are known."""
+        self.classes += [label for label in dict.fromkeys(labels) if label not in self.classes]
+
     def hold(self, row: int) -> None:
         """Be the only window that works on an image, until ``let_go``.
 
@@ -126,6 +133,7 @@ class Session:
             self.label = DEFAULT_LABEL
         elif self.label not in layers:
             self.label = next(iter(layers))
+        self.learn_classes(layers)
 
     def save(self, *, over: bool = False) -> bool:
         """Write the open image's annotation, if there is anything new; says whether it did.
@@ -149,9 +157,12 @@ class Session:
         """What the picture shows."""
         if self.opened is None:
             return ()
+        layers = self.opened.document.layers
+        self.learn_classes(layers)  # a proposal may have brought one
         return [
-            Layer(mask, CLASS_COLOURS[number % len(CLASS_COLOURS)], label not in self.hidden)
-            for number, (label, mask) in enumerate(self.opened.document.layers.items())
+            Layer(layers[label], CLASS_COLOURS[number % len(CLASS_COLOURS)], label not in self.hidden)
+            for number, label in enumerate(self.classes)
+            if label in layers
         ]
 
     def compare(self) -> tuple[list[Disagreement], list[Layer]] | None:

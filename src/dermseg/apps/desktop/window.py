@@ -146,6 +146,7 @@ class Window(QMainWindow):
 
     def _leave(self) -> None:
         """Save the open image and drop the work for it. A person's work that cannot be saved is not left."""
+        self.editing.check_closed()
         self.loader.cancel()
         self.assistant.forget()
         self.readout.forget()
@@ -208,6 +209,7 @@ class Window(QMainWindow):
             # Nothing is there to be approved yet: it would be filed as an image without a lesion.
             self.say(self.texts("The model looks at the image"))
             return
+        self.editing.check_closed()
         opened.document.settle()  # a stroke that ends later would make it corrected
         opened.document.set_status("approved")
         self.edited()
@@ -222,7 +224,8 @@ class Window(QMainWindow):
         if opened is not None and row == self.session.row:
             status, unsaved = opened.document.status, opened.document.changed
         else:
-            status, unsaved = files.file_status(entry), entry.unsaved
+            (status, classes), unsaved = files.look(entry), entry.unsaved
+            self.session.learn_classes(classes)
             if row in self.session.unreadable:
                 status = None
         self.file_list.show_status(row, entry.name, status, unsaved)
@@ -248,7 +251,8 @@ class Window(QMainWindow):
         opened = self.session.opened
         if opened is None:
             return
-        self.menus.undo.setEnabled(opened.document.can_undo)
+        busy = self.canvas.pen is not None and self.canvas.pen.busy
+        self.menus.undo.setEnabled(opened.document.can_undo or busy)
         self.menus.redo.setEnabled(opened.document.can_redo)
         self._show_status(self.session.row)
         if opened.journal.problem is not None:
@@ -262,9 +266,13 @@ class Window(QMainWindow):
         opened = self.session.opened
         if opened is None:
             return
-        layers = self.session.layers() if self.menus.masks.isChecked() else ()
-        self.canvas.set_layers(layers)
-        self.class_list.show_classes(list(opened.document.layers), self.session.label, self.session.hidden)
+        self.show_masks()
+        self.class_list.show_classes(self.session.classes, self.session.label, self.session.hidden)
+
+    def show_masks(self) -> None:
+        """Show the layers as they are, unless masks are off."""
+        layers = self.session.layers()
+        self.canvas.set_layers(layers if self.menus.masks.isChecked() else ())
 
     # -- the rest
 
@@ -285,6 +293,8 @@ class Window(QMainWindow):
 
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
         """Save and end the threads. If saving fails the journal keeps the work; if that failed too, ask."""
+        if self.canvas.pen is not None and self.canvas.pen.unclosed:
+            self.canvas.close_shape()  # as a stroke under way is saved as far as it is
         try:
             self._leave()
         except DermsegError as error:

@@ -22,6 +22,7 @@ from dermseg.images.roles import tell_apart
 from dermseg.images.sources import ImageSource
 from dermseg.labeling.editor.document import Document, Status, status_of
 from dermseg.labeling.editor.journal import ELSEWHERE, Journal, journal_path, read_base, recover
+from dermseg.labeling.editor.shapes import labels_of
 from dermseg.labeling.editor.writable import nearest, why_unwritable
 from dermseg.labeling.owner import adopt, name_image, other_image
 
@@ -156,13 +157,18 @@ def _entry_below(entry: Entry, folder: Path) -> Entry:
 
 def file_status(entry: Entry) -> Status | None:
     """How far the work on an image is, from its file; None where the file cannot be read."""
+    return look(entry)[0]
+
+
+def look(entry: Entry) -> tuple[Status | None, list[str]]:
+    """How far the work on an image is (None where the file cannot be read), and the classes of its file."""
     try:
         annotation = read_annotation(entry)
     except DermsegError:
-        return None
+        return None, []
     if annotation is not None and other_image(annotation, *_place(entry), quick=True):
         annotation = None
-    return status_of(annotation)
+    return status_of(annotation), [] if annotation is None else labels_of(annotation)
 
 
 def open_image(entry: Entry) -> Opened:

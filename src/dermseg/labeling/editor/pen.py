@@ -51,6 +51,11 @@ class Pen:
         """Whether a stroke or a shape is under way."""
         return self._down or bool(self.points)
 
+    @property
+    def unclosed(self) -> bool:
+        """Whether a polygon is under way that could be closed: work that no undo brings back."""
+        return self.tool == "polygon" and len(self.points) > 2
+
     def choose(self, tool: Tool) -> list[Box]:
         """Take another tool; what is under way is dropped."""
         dropped = self.cancel()
@@ -115,6 +120,13 @@ class Pen:
             return []
         points, self.points = self.points, []
         return self._apply("polygon", tools.polygon(points, self.document.size))
+
+    def back(self) -> list[Box]:
+        """Take the last corner of a polygon back; of anything else under way, all of it."""
+        if self.tool != "polygon":
+            return self.cancel()
+        del self.points[-1:]
+        return []
 
     def cancel(self) -> list[Box]:
         """Drop what is under way."""
