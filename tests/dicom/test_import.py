@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
+from dermseg.data.coco import write_coco
 from dermseg.data.index import open_image, open_mask
+from dermseg.data.labelme import Annotation, mask_to_shapes, write_labelme
 from dermseg.data.sources.importer import import_dataset
 from dermseg.dicom.identity import Origin
 from dermseg.dicom.write import to_bytes, write_objects
@@ -62,3 +64,22 @@ def test_photographs_segmentations_and_png_masks(
         ("e", "a FRACTIONAL segmentation is a probability, no mask, and no BINARY one is beside it"),
         ("r2", "a Comprehensive SR holds no picture"),
     }
+
+
+def test_outlines_that_people_drew_on_dicom_photographs(files: ModuleType, tmp_path: Path) -> None:
+    """As ``dermseg desktop`` writes them, also where the photograph was converted to PNG beside."""
+    mask = np.zeros((96, 128), np.bool_)
+    mask[20:60, 30:90] = True
+    photographs = tmp_path / "photos"
+    photographs.mkdir()
+    photograph = files.to_bytes(files.photograph(PatientID="P7"))
+    (photographs / "a.dcm").write_bytes(photograph)
+    cv2.imwrite(str(photographs / "a.png"), files.lesion())
+    shapes = tuple(mask_to_shapes(mask, "lesion"))
+    annotation = write_labelme(Annotation("a.dcm", 128, 96, shapes))
+    coco = write_coco([("a.dcm", 128, 96, [mask])], ["lesion"])
+    for kind, content in (("labelme", annotation), ("coco", coco)):
+        (photographs / "a.json").write_bytes(content)
+        (row,) = import_dataset([photographs], kind=kind, folder=tmp_path / kind).rows
+        assert Path(row.image).name == "a.dcm" and row.subject.endswith("P7")
+        assert np.array_equal(load_mask(open_mask(row)), mask)

@@ -21,8 +21,9 @@ from dermseg.data.index import EXCLUDED
 from dermseg.data.labelme import draw_labels as draw_labelme
 from dermseg.data.labelme import is_proposal, read_labelme, union_of_labels
 from dermseg.data.shards import Example, read_tar, read_tfrecord
-from dermseg.data.sources.base import Candidate, Entry, Found, is_image_name
+from dermseg.data.sources.base import Candidate, Entry, Found, is_dicom_name, is_image_name
 from dermseg.data.sources.beside import ImagesOfFiles
+from dermseg.data.sources.dicom import stored_in
 from dermseg.data.sources.store import Store
 from dermseg.errors import DataError
 from dermseg.images.names import portable_name
@@ -40,7 +41,6 @@ _RECORDS = re.compile(r"\.(?:tfrecords?|tfrec)(?:-\d+-of-\d+)?$", re.I)
 def convert_labelme(entries: Sequence[Entry], store: Store, labels: Sequence[str]) -> Found:
     """Draw the masks of LabelMe files; images are found beside them, by name, or inside of them."""
     found = Found()
-    images = [entry for entry in entries if is_image_name(entry.path)]
     read = []
     for entry in entries:
         if entry.path.suffix.lower() != ".json":
@@ -50,18 +50,22 @@ def convert_labelme(entries: Sequence[Entry], store: Store, labels: Sequence[str
         except DataError as error:
             found.rejected.append((entry.path.stem, entry, error.reason))
     chosen = _choose(labels, union_of_labels([annotation for _, annotation in read]), found)
-    look_up = ImagesOfFiles(images, [entry for entry, _ in read])
+    files = [entry for entry, _ in read]
+    look_up = ImagesOfFiles([entry for entry in entries if is_image_name(entry.path)], files)
+    dicom = ImagesOfFiles([entry for entry in entries if is_dicom_name(entry.path)], files)
     taken: set[str] = set()
     for entry, annotation in read:
         image_id = entry_id(entry.path)
         if image_id in taken:  # its mask would be written over the other one's
             found.rejected.append((image_id, entry, _TAKEN))
             continue
-        places = look_up.of(entry, annotation)
+        named = PurePosixPath(annotation.image.replace("\\", "/"))
+        places = dicom.of(entry, annotation) if is_dicom_name(named) else []
+        places = places or look_up.of(entry, annotation)
         image = places[0] if len(places) == 1 else None
         embedded = annotation.extra.get("imageData")
         if image is None and isinstance(embedded, str):
-            suffix = PurePosixPath(annotation.image.replace("\\", "/")).suffix or ".png"
+            suffix = named.suffix or ".png"
             try:
                 data = base64.b64decode(embedded, validate=True)
             except ValueError:
@@ -74,7 +78,8 @@ def convert_labelme(entries: Sequence[Entry], store: Store, labels: Sequence[str
             continue
         taken.add(image_id)
         masks = [draw_labelme(annotation, names) for names in chosen]
-        found.candidates.append(Candidate(image_id, image, store.write_masks(image_id, masks)))
+        written = store.write_masks(image_id, masks)
+        found.candidates.append(Candidate(image_id, image, written, stored=stored_in(image)))
     return found
 
 
@@ -96,7 +101,7 @@ def convert_coco(entries: Sequence[Entry], store: Store, labels: Sequence[str]) 
     found = Found()
     by_name: dict[str, list[Entry]] = {}
     for entry in entries:
-        if is_image_name(entry.path):
+        if is_image_name(entry.path) or is_dicom_name(entry.path):
             by_name.setdefault(entry.path.name, []).append(entry)
     read = []
     for entry in entries:
@@ -120,6 +125,7 @@ def convert_coco(entries: Sequence[Entry], store: Store, labels: Sequence[str]) 
             found.rejected.append((key, entry, _TAKEN))
             continue
         said, image_id = _stored(image.facts, key)
+        said = {**stored_in(places[0]), **said}
         try:
             masks = [image.draw(names) for names in chosen] if _is_drawn_on(image, chosen) else []
         except DataError as error:

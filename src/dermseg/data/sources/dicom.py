@@ -95,6 +95,17 @@ def pair_dicom(
     return Found(candidates, [*found.rejected, *rejected]), facts
 
 
+def stored_in(image: Entry) -> dict[str, str]:
+    """What a DICOM photograph says of itself, for ``Candidate.stored``; nothing of another file."""
+    if not is_dicom_name(image.path) or not dicom_installed():
+        return {}
+    try:
+        patient = str(read_dataset(image.source.read_bytes()).get("PatientID") or "")
+    except ImageError:  # said where the image is checked
+        return {}
+    return {"subject": patient} if patient else {}
+
+
 def _referenced(dataset: Any) -> str:
     """The one image that a segmentation is about.
 
