@@ -554,6 +554,21 @@ def test_coco_holds_what_people_drew_on_its_own_image_alone(tmp_path: Path) -> N
     assert [saved_by_person(entry.source) for entry in entries] == [True, False, False, False]
 
 
+def test_coco_takes_the_memory_of_one_image(tmp_path: Path) -> None:
+    height, width = 1000, 1500
+    square = Shape("lesion", "rectangle", np.array([(20.0, 20.0), (900.0, 800.0)]))
+    for number in range(12):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((height, width), np.uint8))
+        annotation = Annotation(f"{number}.png", width, height, (square,))
+        (tmp_path / f"{number}.json").write_bytes(write_labelme(annotation))
+    entries = files.list_images([tmp_path])
+    tracemalloc.start()
+    assert files.export_coco(entries, tmp_path / "coco.json") == (12, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * height * width
+
+
 def test_saving_in_mid_stroke_leaves_a_journal_that_brings_back_the_whole_stroke(tmp_path: Path) -> None:
     draw_visits(tmp_path, "a.png")
     (entry,) = files.list_images([tmp_path])

@@ -7,7 +7,7 @@ for every mask, holes included, and read by every COCO tool. Polygons and both k
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,13 +93,14 @@ def read_coco(data: bytes, file: str | Path | None = None) -> list[CocoImage]:
 
 
 def write_coco(
-    images: Sequence[tuple[str, int, int, Sequence[NDArray[np.bool_]]]],
+    images: Iterable[tuple[str, int, int, Sequence[NDArray[np.bool_]]]],
     categories: Sequence[str],
     info: Mapping[str, Any] | None = None,
     facts: Sequence[Mapping[str, Any]] = (),
 ) -> bytes:
     """A COCO file of images given as file name, width, height and one mask ``bool (H, W)`` per category.
 
+    One image's masks are looked at at a time, so that a generator need not hold those of all.
     ``facts``, where given one for each image, go along; other programs pass them over.
     """
     content: dict[str, Any] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -178,16 +178,17 @@ def _write_coco(
     labels: Sequence[str],
     step: Callable[[], None],
 ) -> Path:
-    images = []
-    for row, key in rows:
-        data, extension, width, height, masks = _load(row)
-        name = f"{key}.{extension}"
-        (folder / "images").mkdir(exist_ok=True)
-        atomic_write(folder / "images" / name, data)
-        images.append((name, width, height, masks))
-        step()
+    def images() -> Iterator[tuple[str, int, int, Sequence[NDArray[np.bool_]]]]:
+        for row, key in rows:
+            data, extension, width, height, masks = _load(row)
+            name = f"{key}.{extension}"
+            (folder / "images").mkdir(exist_ok=True)
+            atomic_write(folder / "images" / name, data)
+            yield name, width, height, masks
+            step()
+
     licences = sorted({row.licence for row, _ in rows if row.licence})
     info = {"description": f"dermseg data export, split '{split}'", "licences": json.dumps(licences)}
     path = folder / f"{split}.json"
-    atomic_write(path, write_coco(images, labels, info, [_facts(row) for row, _ in rows]))
+    atomic_write(path, write_coco(images(), labels, info, [_facts(row) for row, _ in rows]))
     return path

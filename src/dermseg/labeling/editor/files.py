@@ -284,11 +284,11 @@ def export_coco(entries: Sequence[Entry], path: Path) -> Exported:
     if not found:
         raise DataError("no image has an outline that a person corrected or approved", hint="save one first")
     labels = sorted({label for _, annotation in found for label in annotation.labels})
-    rows = [
+    rows = (
         (entry.name, a.width, a.height, [draw_labels(a, [label]) for label in labels]) for entry, a in found
-    ]
+    )
     atomic_write(path, write_coco(rows, labels))
-    return Exported(len(rows), len(saved) - len(rows))
+    return Exported(len(found), len(saved) - len(found))
 
 
 def _place(entry: Entry) -> tuple[ImageSource, Path]:
