@@ -256,8 +256,10 @@ def test_the_threshold_shown_is_that_of_the_outline(qtbot: Any, show: Open, phot
     """Of an image opened again "higher" took it from 0.56 to 0.55, and from the image before to the next."""
     window = show(photographs)
     own = window.session.model().card.postprocessing.threshold
+    window.sliders.set_value("Width", 40)
     window.step(1)
     ready(qtbot, window)
+    assert window.sliders.value("Width") == 40, "the tool stays as it was chosen"
     window.sliders.set_value("Threshold", 0.9)
     qtbot.waitUntil(lambda: window.session.result is not None and window.session.result.threshold == 0.9)
     qtbot.waitUntil(lambda: not window.assistant.worker.working, timeout=60_000)

@@ -58,12 +58,17 @@ class Canvas(View):
         self._key_down = False
         self._space_pans = False
         self._asked: float | None = None
+        self._width: float | None = (
+            None  # of the tool, as chosen by the user: a share of the image's longer side
+        )
         self.setMouseTracking(True)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
     def show_image(self, renderer: Renderer | None, pen: Pen | None = None) -> None:
         """Show an image, or nothing; without a pen it can only be looked at."""
         self.pen, self._key_down = pen, False
+        if pen is not None and self._width is not None:
+            pen.radius = max(self._width * max(pen.document.size), 0.5)
         super().show_image(renderer)
 
     # -- drawing
@@ -214,7 +219,9 @@ class Canvas(View):
         """Make the tool wider or narrower."""
         if self.pen is not None:
             self._update_cursor()
-            self.pen.radius = min(max(self.pen.radius * factor, 0.5), max(self.pen.document.size) / 4)
+            longest = max(self.pen.document.size)
+            self.pen.radius = min(max(self.pen.radius * factor, 0.5), longest / 4)
+            self._width = self.pen.radius / longest
             self._update_cursor()
             self.edited.emit()
 
