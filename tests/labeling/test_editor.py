@@ -22,7 +22,7 @@ from dermseg.labeling.editor.compare import compare_layers
 from dermseg.labeling.editor.document import Document
 from dermseg.labeling.editor.journal import Journal, journal_path, recover
 from dermseg.labeling.editor.narrow import narrow, segment_box, segment_click
-from dermseg.labeling.propose import annotate, saved_by_person
+from dermseg.labeling.propose import annotate, propose, saved_by_person
 
 SIZE = (300, 520)
 SQUARE = [(100.0, 60.0), (400.0, 60.0), (400.0, 220.0), (100.0, 220.0)]
@@ -341,6 +341,32 @@ def test_another_threshold_that_finds_nothing_leaves_nothing_of_a_proposal_from_
     assert not document.layer("lesion").any() and document.status == "proposed"
     document.undo()
     assert document.layer("lesion")[50, 55]
+
+
+def test_a_proposal_beside_what_a_person_drew_does_not_make_it_a_proposal(tmp_path: Path) -> None:
+    """`label propose` would write over it, imports would leave it out, another threshold would clear it."""
+    image, _, _ = synthesize(3, (240, 320))
+    cv2.imwrite(str(tmp_path / "a.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    (entry,) = files.list_images([tmp_path])
+    opened = files.open_image(entry)
+    opened.document.apply("brush", "network", tools.brush((5, 5), (30, 5), 4, (240, 320)))
+    circle = Shape("lesion", "circle", np.array([[50.0, 50], [60, 50]]))
+    opened.document.propose(Annotation("a.png", 320, 240, (circle,), {"flags": {"proposed": True}}))
+    after_a_crash = files.open_image(entry).document
+    for document in (opened.document, after_a_crash):
+        assert document.status == "corrected" and document.may_propose_anew
+        document.undo()
+        assert document.status == "corrected" and not document.may_propose_anew
+        document.redo()
+    files.save(opened)
+    (kept,) = propose(load_model(), [entry.source])
+    assert kept.status == "kept" and files.open_image(entry).document.layer("network")[5, 20]
+    opened.document.apply("eraser", "network", tools.brush((5, 5), (30, 5), 4, (240, 320)), erase=True)
+    opened.document.propose(Annotation("a.png", 320, 240, (circle, circle)))
+    assert opened.document.status == "corrected"  # nothing is new in it
+    square = Shape("lesion", "rectangle", np.array([[50.0, 50], [60, 60]]))
+    opened.document.propose(Annotation("a.png", 320, 240, (square,)))
+    assert opened.document.status == "proposed", "nothing of a person's is left"
 
 
 def test_after_a_crash_what_another_program_wrote_is_not_written_over(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QListWidgetItem
 
 from dermseg.data.labelme import check_label
 from dermseg.errors import UsageError
-from dermseg.labeling.editor.document import PROPOSE, Box, Document
+from dermseg.labeling.editor.document import Box, Document
 from dermseg.labeling.editor.pen import Pen, Tool
 
 if TYPE_CHECKING:
@@ -158,7 +158,5 @@ class Editing:
             self._window.assistant.threshold = value
             # never over what a person drew or approved, today or in the file that was opened: there the
             # threshold is for the next proposal
-            if opened is not None and (
-                opened.document.status in ("new", "proposed") and opened.document.last_step in (None, PROPOSE)
-            ):
+            if opened is not None and opened.document.may_propose_anew:
                 self._window.assistant.propose()

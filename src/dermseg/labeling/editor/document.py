@@ -114,6 +114,13 @@ class Document:
         """Name of the step that undo would take back."""
         return self._done[-1].step.name if self._done else None
 
+    @property
+    def may_propose_anew(self) -> bool:
+        """Whether another proposal would replace nothing but a model's, which nobody has approved."""
+        if self.last_step == PROPOSE:
+            return self.status != "approved"
+        return self.last_step is None and self.status in ("new", "proposed")
+
     def layer(self, label: str) -> Mask:
         """The mask of a class; a new class starts empty."""
         if label not in self.layers:
@@ -254,11 +261,19 @@ class Document:
                 current[region] = mask[region]
 
     def _push(self, step: Step) -> None:
-        after: Status = "proposed" if step.name == PROPOSE else "corrected"
+        after: Status = "corrected"
+        if step.name == PROPOSE and (self.status in ("new", "proposed") or not self._others(step)):
+            after = "proposed"  # nothing of what a person drew is left
         self._done.append(_Entry(step, self.status, after))
         self.status = after
         self._undone.clear()
         self._changes += 1
+
+    def _others(self, step: Step) -> bool:
+        """Whether there is an outline in a layer that the step did not touch, or a shape in none."""
+        return bool(others_of(self.annotation)) or any(
+            mask.any() for label, mask in self.layers.items() if label not in step.layers
+        )
 
     def _turn(self, source: list[_Entry], target: list[_Entry], kind: str) -> list[Box]:
         self.cancel()
