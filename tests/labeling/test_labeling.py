@@ -7,7 +7,8 @@ import pytest
 
 from dermseg.apps.cli.main import main
 from dermseg.data.index import open_mask, read_index
-from dermseg.data.labelme import draw_labels, is_proposal, read_labelme
+from dermseg.data.labelme import draw_labels, read_labelme
+from dermseg.data.proposals import is_proposal
 from dermseg.data.synthetic import synthesize
 from dermseg.images.masks import load_mask
 from dermseg.inference.predictor import load_model
@@ -45,7 +46,10 @@ def test_propose_correct_and_import(
     assert _run("label", "import", photographs, "-o", tmp_path / "index.csv") == 2
     assert _run("data", "import", "labelme", photographs, "-o", tmp_path / "data.csv") == 2
     content = json.loads(file.read_bytes())
-    content["flags"] = {}
+    file.write_text(json.dumps({**content, "shapes": [{**s, "other": 1} for s in content["shapes"]]}))
+    assert is_proposal(read_labelme(file.read_bytes())), "saved again, and nothing was moved"
+    # LabelMe keeps the flag when it saves what a person has corrected
+    assert content["flags"] == {"proposed": True}
     content["shapes"] = [{"label": "lesion", "points": [[10, 10], [60, 10], [60, 50], [10, 50]]}]
     file.write_text(json.dumps(content))
     assert _run("label", "propose", photographs) == 0, "a person's file is kept"

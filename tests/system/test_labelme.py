@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from PIL import Image
 
 from dermseg.apps.cli.main import main
 from dermseg.data.labelme import Annotation, draw_labels, mask_to_shapes, read_labelme, write_labelme
+from dermseg.data.proposals import is_proposal
 from dermseg.data.synthetic import synthesize
 from dermseg.inference.predictor import load_model
 
@@ -111,3 +113,10 @@ def test_labelme_reads_draws_and_saves_what_is_written_here(labelme: Path, tmp_p
         assert np.array_equal(draw_labels(saved, ["lesion"]), drawn), name
         assert saved.extra.get("dermseg") == written.extra.get("dermseg")
         assert saved.extra.get("flags") == written.extra.get("flags", {})
+        assert is_proposal(saved) == is_proposal(written) == (name in ("upright", "turned")), (
+            "nothing was moved"
+        )
+        moved = replace(saved.shapes[0], points=saved.shapes[0].points + 1)
+        assert not is_proposal(replace(saved, shapes=(moved, *saved.shapes[1:]))), (
+            "though LabelMe keeps the flag"
+        )

@@ -44,7 +44,6 @@ _POINTS = {  # LabelMe's kinds of shapes, and how many points each has at least
 }
 _LARGEST = 100_000_000  # pixels
 _LINE_WIDTH = 10  # LabelMe's
-PROPOSED = "proposed"  # the flag of a LabelMe file that a model wrote: labeling.propose
 
 
 @dataclass(frozen=True)
@@ -117,12 +116,6 @@ def check_label(label: str) -> None:
     if is_hole(label):
         reason = f"'{label}' is no name for a class: in LabelMe files it means a hole in another one"
         raise DataError(reason, hint="give it another name")
-
-
-def is_proposal(annotation: Annotation) -> bool:
-    """Whether nobody has worked on a LabelMe file since the model wrote it (``flags.proposed``)."""
-    flags = annotation.extra.get("flags")
-    return isinstance(flags, dict) and bool(flags.get(PROPOSED))
 
 
 def read_labelme(data: bytes, file: str | Path | None = None) -> Annotation:

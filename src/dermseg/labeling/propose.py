@@ -1,7 +1,7 @@
 """Pre-labels: the model's outlines as LabelMe files, for people to correct.
 
-A proposal says that it is one (``flags.proposed``, and the field ``dermseg``). A LabelMe file that does not
-was made or saved by a person and is never written over.
+A proposal says that it is one (``flags.proposed``, and the field ``dermseg`` with the digest of its shapes).
+A LabelMe file that does not, or has other shapes, was made or changed by a person and is never written over.
 """
 
 from __future__ import annotations
@@ -14,15 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.data.labelme import (
-    PROPOSED,
-    Annotation,
-    Shape,
-    is_proposal,
-    mask_to_shapes,
-    read_labelme,
-    write_labelme,
-)
+from dermseg.data.labelme import Annotation, Shape, mask_to_shapes, read_labelme, write_labelme
+from dermseg.data.proposals import FACTS, PROPOSED, as_proposal, is_proposal
 from dermseg.errors import DataError, DermsegError
 from dermseg.files import atomic_write
 from dermseg.images.load import load_image
@@ -72,9 +65,7 @@ def annotate(
         "confidence": round(result.confidence, 4),
         "threshold": result.threshold,
     }
-    return Annotation(
-        image, result.width, result.height, tuple(shapes), {"flags": {PROPOSED: True}, "dermseg": facts}
-    )
+    return as_proposal(Annotation(image, result.width, result.height, tuple(shapes), {FACTS: facts}))
 
 
 @dataclass(frozen=True)

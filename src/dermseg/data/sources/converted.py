@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from dermseg.data.coco import MASKS, CocoImage, read_coco
 from dermseg.data.index import EXCLUDED
 from dermseg.data.labelme import draw_labels as draw_labelme
-from dermseg.data.labelme import is_proposal, read_labelme, union_of_labels
+from dermseg.data.labelme import read_labelme, union_of_labels
+from dermseg.data.proposals import is_proposal
 from dermseg.data.shards import Example, read_tar, read_tfrecord
 from dermseg.data.sources.base import Candidate, Entry, Found, is_dicom_name, is_image_name
 from dermseg.data.sources.beside import ImagesOfFiles

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dermseg.data.duplicates import Fingerprint, fingerprint
 from dermseg.data.index import IndexRow, locate, split_location, write_table
-from dermseg.data.labelme import PROPOSED
+from dermseg.data.proposals import PROPOSED
 from dermseg.data.sources import FOLDER, KINDS, LAYOUTS, detect
 from dermseg.data.sources.base import Candidate, Entry, closed_folders, list_entries
 from dermseg.data.sources.converted import CONVERTERS, LABELME, SHARDS, entry_id, part_proposals
@@ -133,8 +133,9 @@ def import_dataset(
             raise DataError(
                 f"no label of a person among {len(untouched)} files: all are a model's proposals",
                 file=Path(inputs[0]),
-                hint="correct and save them in LabelMe or 'dermseg desktop', and take the flag "
-                f"'{PROPOSED}' away; 'dermseg label import --proposals' takes them as they are",
+                hint="correct and save them in LabelMe or 'dermseg desktop', or take the flag "
+                f"'{PROPOSED}' away where they are right; 'dermseg label import --proposals' takes "
+                "them as they are",
             )
     if kind in CONVERTERS:
         found = CONVERTERS[kind](entries, Store(folder, keep), labels)

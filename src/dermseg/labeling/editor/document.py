@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dermseg.data.labelme import PROPOSED, Annotation, is_proposal
+from dermseg.data.labelme import Annotation
+from dermseg.data.proposals import PROPOSED, as_proposal, is_proposal
 from dermseg.errors import DataError
 from dermseg.labeling.editor.origins import Origins
 from dermseg.labeling.editor.shapes import Mask, flags_of, others_of
@@ -298,11 +299,11 @@ class Document:
         kept = others_of(self.annotation)
         shapes = [s for label, mask in self.layers.items() for s in self._origins.shapes(label, mask)]
         flags = {k: v for k, v in flags_of(self.annotation).items() if k not in (PROPOSED, APPROVED)}
-        if self.status in ("proposed", "approved"):
-            flags[PROPOSED if self.status == "proposed" else APPROVED] = True
-        return replace(
-            self.annotation, shapes=(*shapes, *kept), extra={**self.annotation.extra, "flags": flags}
-        )
+        if self.status == "approved":
+            flags[APPROVED] = True
+        extra = {**self.annotation.extra, "flags": flags}
+        annotation = replace(self.annotation, shapes=(*shapes, *kept), extra=extra)
+        return as_proposal(annotation) if self.status == "proposed" else annotation
 
     def mark_saved(self) -> None:
         """The file now has everything."""

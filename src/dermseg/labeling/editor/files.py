@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.data.coco import write_coco
-from dermseg.data.labelme import Annotation, draw_labels, is_proposal, read_labelme, write_labelme
+from dermseg.data.labelme import Annotation, draw_labels, read_labelme, write_labelme
+from dermseg.data.proposals import is_proposal
 from dermseg.errors import DataError, DermsegError, UsageError
 from dermseg.files import as_on_disk, atomic_write
 from dermseg.images.find import find_images
