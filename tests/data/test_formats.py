@@ -197,14 +197,16 @@ def test_a_photograph_that_cannot_be_exported_leaves_nothing(
 
 
 def test_a_coco_annotation_that_cannot_be_drawn_is_its_images_trouble(tmp_path: Path) -> None:
-    for n in (1, 2, 3):
+    for n in (1, 2, 3, 4):
         cv2.imwrite(str(tmp_path / f"{n}.png"), np.full((20, 30, 3), 50 * n, np.uint8))
-    images = [{"id": n, "file_name": f"{n}.png", "width": 30, "height": 20} for n in (1, 2, 3)]
+    images = [{"id": n, "file_name": f"{n}.png", "width": 30, "height": 20} for n in (1, 2, 3, 4)]
     square = [[2, 2, 12, 2, 12, 12]]
     regions = [
         {"id": 1, "image_id": 1, "category_id": 1, "segmentation": square},
         {"id": 2, "image_id": 2, "category_id": 1},
         {"id": 3, "image_id": 3, "category_id": 7, "segmentation": square},
+        {"id": 4, "image_id": 4, "category_id": 1, "segmentation": square},
+        {"id": 5, "image_id": 4, "category_id": 1, "segmentation": [], "bbox": [2, 2, 9, 9]},  # detection
     ]
     content = {"images": images, "annotations": regions, "categories": [{"id": 1, "name": "lesion"}]}
     (tmp_path / "a.json").write_text(json.dumps(content))
@@ -213,7 +215,8 @@ def test_a_coco_annotation_that_cannot_be_drawn_is_its_images_trouble(tmp_path: 
     found = import_dataset([tmp_path], labels=["lesion"], folder=tmp_path / "f")
     assert [row.image_id for row in found.rows] == ["1"]
     reasons = [item.reason for item in found.rejected]
-    assert "the annotation has no segmentation" in reasons[0] and reasons[1] == "no mask for this image"
+    assert all("the annotation has no segmentation" in reason for reason in reasons[:2])
+    assert reasons[2:] == ["no mask for this image"]
 
 
 @pytest.mark.parametrize("labels", [[], ["scar"]])

@@ -144,7 +144,7 @@ def draw_segmentation(value: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
     ValueError
         The value cannot be drawn at this size.
     """
-    if value is None:
+    if value is None or value == []:  # a box alone, of a data set for detection
         raise ValueError("the annotation has no segmentation")
     if isinstance(value, list):
         drawn = np.zeros(size, np.bool_)

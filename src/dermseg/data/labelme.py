@@ -135,7 +135,9 @@ def read_labelme(data: bytes, file: str | Path | None = None) -> Annotation:
     width, height = content.get("imageWidth"), content.get("imageHeight")
     if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
         raise DataError(
-            f"imageWidth {width!r} and imageHeight {height!r} are not a size in pixels", file=file
+            f"imageWidth {width!r} and imageHeight {height!r} are not a size in pixels",
+            file=file,
+            hint="early versions of LabelMe wrote none: open and save the file in a later one",
         )
     if width * height > _LARGEST:
         raise DataError(f"an image of {width}x{height} pixels is larger than can be", file=file)
