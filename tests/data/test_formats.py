@@ -330,7 +330,7 @@ def test_labelme_image_inside_the_file_and_missing(tmp_path: Path) -> None:
     (tmp_path / "gone.json").write_bytes(write_labelme(Annotation("gone.png", 30, 20, shapes)))
     found = import_dataset([tmp_path], folder=tmp_path / "f")
     assert [row.image_id for row in found.rows] == ["in"]
-    assert "'gone.png' is not among the files" in found.rejected[0].reason
+    assert "'gone.png' is not among the files (name its folder or zip, too)" in found.rejected[0].reason
     assert json.loads((tmp_path / "in.json").read_text())["imagePath"] == "in.png"
 
 

@@ -559,6 +559,21 @@ def test_work_of_many_days_goes_on_where_it_stopped(qtbot: Any, show: Open, phot
     assert show(photographs).session.row == 0
 
 
+def test_a_proposal_that_changes_nothing_is_no_unsaved_work(
+    qtbot: Any, show: Open, photographs: Path
+) -> None:
+    window = show(photographs)
+    key(qtbot, window, Qt.Key.Key_A)
+    ready(qtbot, window)
+    window.step(-1)
+    qtbot.waitUntil(lambda: window.session.opened is not None, timeout=60_000)
+    key(qtbot, window, Qt.Key.Key_P)
+    qtbot.waitUntil(lambda: not window.assistant.worker.working, timeout=60_000)
+    window.step(1)
+    assert window.file_list.item(0).text().endswith("approved")
+    assert not journal_path(photographs / "a.json").exists()
+
+
 def test_live_picture(qtbot: Any, show: Open, tmp_path: Path) -> None:
     film = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 15, (640, 480))

@@ -147,10 +147,13 @@ class Session:
         """
         if self.opened is None:
             return False
-        self.opened.document.settle()
-        if not self.opened.document.changed:
+        opened = self.opened
+        opened.document.settle()
+        if not opened.document.changed:
+            if opened.journal.path.exists():  # of a proposal that was what is there already
+                opened.journal.restart(opened.document)
             return False
-        save(self.opened, over=over)
+        save(opened, over=over)
         return True
 
     def layers(self) -> Sequence[Layer]:

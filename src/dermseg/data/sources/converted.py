@@ -31,6 +31,7 @@ from dermseg.images.names import portable_name
 
 LABELME, SHARDS = "labelme", "shards"
 Draw = Callable[[Sequence[str]], NDArray[np.bool_]]
+_ABSENT = "is not among the files (name its folder or zip, too)"
 _TAKEN = "the same image id was found before; import its folder by itself, with --append and a --name"
 _SPLITS = frozenset(["train", "val", "calib", "test", EXCLUDED])
 _ENDING = re.compile(r"\.(?:tar(?:\.gz)?|tfrecords?|tfrec|json)(?=$|-\d)", re.I)
@@ -74,7 +75,7 @@ def convert_labelme(entries: Sequence[Entry], store: Store, labels: Sequence[str
                 continue
             image = store.write(f"images/{image_id}{suffix}", data)
         if image is None:
-            reason = "is not among the files" if not places else "is there more than once"
+            reason = _ABSENT if not places else "is there more than once"
             found.rejected.append((image_id, entry, f"its image '{annotation.image}' {reason}"))
             continue
         taken.add(image_id)
@@ -118,7 +119,7 @@ def convert_coco(entries: Sequence[Entry], store: Store, labels: Sequence[str]) 
         places = [e for e in by_name.get(path.name, ()) if e.path.parts[-len(path.parts) :] == path.parts]
         places = places or by_name.get(path.name, [])
         if len(places) != 1:
-            reason = "is not among the files" if not places else "is there more than once"
+            reason = _ABSENT if not places else "is there more than once"
             found.rejected.append((path.stem, entry, f"its image '{image.file_name}' {reason}"))
             continue
         key = "_".join((*path.parts[:-1], path.stem))
