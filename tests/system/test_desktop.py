@@ -21,9 +21,9 @@ pytest.importorskip("PySide6.QtWidgets", reason="needs the extra [desktop]", exc
 pytest.importorskip("pytestqt", reason="needs pytest-qt (make test-system)")
 
 from PIL import Image
-from PySide6.QtCore import QPoint, Qt
+from PySide6.QtCore import QPoint, Qt, QTimer
 from PySide6.QtGui import QAction
-from PySide6.QtWidgets import QApplication, QMessageBox
+from PySide6.QtWidgets import QApplication, QLineEdit, QMessageBox
 
 from dermseg.apps.cli.main import main
 from dermseg.apps.desktop import texts as words
@@ -439,6 +439,11 @@ def test_a_polygon_under_way_is_not_lost(qtbot: Any, show: Open, photographs: Pa
         and not lesion(window)[45, 415]
         and lesion(window)[300, 300] == before[300, 300]
     )
+    for point in ((410, 15), (460, 15), (460, 50)):
+        qtbot.mouseClick(window.canvas, Qt.MouseButton.RightButton, pos=at(window, *point))
+    key(qtbot, window, Qt.Key.Key_Up, CTRL)  # grow: the polygon still takes away
+    key(qtbot, window, Qt.Key.Key_Return, CTRL)
+    assert not lesion(window)[25, 450]
     for point in ((410, 55), (460, 55), (460, 90)):
         qtbot.mouseClick(window.canvas, LEFT, pos=at(window, *point))
     window.close()
@@ -572,6 +577,23 @@ def test_a_proposal_that_changes_nothing_is_no_unsaved_work(
     window.step(1)
     assert window.file_list.item(0).text().endswith("approved")
     assert not journal_path(photographs / "a.json").exists()
+
+
+def test_an_exported_mask_is_a_png_by_name_too(
+    qtbot: Any, show: Open, photographs: Path, tmp_path: Path
+) -> None:
+    window = show(photographs)
+
+    def answer() -> None:
+        dialog = QApplication.activeModalWidget()
+        line = dialog.findChild(QLineEdit)
+        line.setText(str(tmp_path / "mine"))
+        qtbot.keyClick(line, Qt.Key.Key_Return)
+
+    QTimer.singleShot(200, answer)
+    window.ask.mask()
+    assert np.array_equal(load_mask(tmp_path / "mine.png"), lesion(window))
+    assert "mine.png" in window.message.text()
 
 
 def test_live_picture(qtbot: Any, show: Open, tmp_path: Path) -> None:

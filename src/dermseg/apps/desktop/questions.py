@@ -44,18 +44,16 @@ class Questions:
         if opened is None:
             return
         start = f"{Path(opened.entry.name).stem}_segmentation.png"
-        name, _ = QFileDialog.getSaveFileName(self._window, title, start, "PNG (*.png)")
-        if name:
-            files.export_mask(opened.document, session.label, Path(name))
-            self._window.say(self._texts("Saved: {name}", name=Path(name).name))
+        if path := self._file(title, start, "PNG (*.png)"):
+            files.export_mask(opened.document, session.label, path)
+            self._window.say(self._texts("Saved: {name}", name=path.name))
 
     def coco(self) -> None:
         """Ask for a name and write all images of the list as COCO."""
         title = self._texts("Export all as COCO…")
-        name, _ = QFileDialog.getSaveFileName(self._window, title, "annotations.json", "COCO (*.json)")
-        if name:
+        if path := self._file(title, "annotations.json", "COCO (*.json)"):
             self._window.save()
-            done = files.export_coco(self._window.session.entries, Path(name))
+            done = files.export_coco(self._window.session.entries, path)
             said = self._texts("{number} images written", number=done.written)
             if done.left_out:
                 why = self._texts("{number} left out: proposals, or of another image", number=done.left_out)
@@ -90,6 +88,13 @@ class Questions:
         box.setStandardButtons(QMessageBox.StandardButton.Save | QMessageBox.StandardButton.Cancel)
         box.setDefaultButton(QMessageBox.StandardButton.Cancel)
         return box.exec() == QMessageBox.StandardButton.Save
+
+    def _file(self, title: str, start: str, kind: str) -> Path | None:
+        dialog = QFileDialog(self._window, title, "", kind)
+        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+        dialog.setDefaultSuffix(Path(start).suffix)  # asked about, too, where such a file is there
+        dialog.selectFile(start)
+        return Path(dialog.selectedFiles()[0]) if dialog.exec() else None
 
     def _folder(self, title: str) -> Path | None:
         name = QFileDialog.getExistingDirectory(self._window, self._texts(title))

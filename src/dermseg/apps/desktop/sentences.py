@@ -30,8 +30,8 @@ _ERRORS = {
     "cannot be written: {why}": "kann nicht geschrieben werden: {why}",
     "cannot be read: {why}": "kann nicht gelesen werden: {why}",
     "cannot be opened: {why}": "kann nicht geöffnet werden: {why}",
-    "make the folder writable, or name another one with -o": (
-        "Ordner beschreibbar machen oder mit -o einen anderen nennen"
+    "make room or the folder writable, or name another one with -o": (
+        "Platz schaffen, Ordner beschreibbar machen oder mit -o einen anderen nennen"
     ),
     "annotations cannot be written below '{folder}': '{part}' is a file": (
         "unter '{folder}' können keine Annotationen geschrieben werden: '{part}' ist eine Datei"

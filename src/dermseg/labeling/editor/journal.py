@@ -23,7 +23,7 @@ from dermseg.labeling.editor.tiles import Step
 _MAGIC = b"dermseg journal 1\n"
 _MAX_NAME = 251  # bytes: disks take 255, and ".new" may follow
 _HEAD = struct.Struct("<cII")  # kind, length, CRC-32 of kind and content
-ELSEWHERE = "make the folder writable, or name another one with -o"  # where nothing can be saved
+ELSEWHERE = "make room or the folder writable, or name another one with -o"  # where nothing can be saved
 _KINDS = {"base": b"B", "step": b"S", "undo": b"U", "redo": b"R", "status": b"T", "origin": b"O"}
 
 

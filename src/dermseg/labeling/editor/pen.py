@@ -136,9 +136,11 @@ class Pen:
     def grow(self, radius: float) -> list[Box]:
         """Move the class's outline outwards by so many pixels, or inwards where ``radius`` is negative."""
         mask = self.document.layer(self.label)
-        self._erase = radius < 0
+        under_way, self._erase = self._erase, radius < 0
         patch = tools.shrink(mask, -radius) if radius < 0 else tools.grow(mask, radius)
-        return self._apply("shrink" if radius < 0 else "grow", patch)
+        boxes = self._apply("shrink" if radius < 0 else "grow", patch)
+        self._erase = under_way  # of a polygon that takes away
+        return boxes
 
     def _inside(self, at: Point) -> bool:
         height, width = self.document.size
