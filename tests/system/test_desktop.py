@@ -450,6 +450,24 @@ def test_a_polygon_under_way_is_not_lost(qtbot: Any, show: Open, photographs: Pa
     assert draw_labels(read_labelme((photographs / "a.json").read_bytes()), ["lesion"])[65, 450]
 
 
+def test_the_space_bar_moves_the_image_after_a_class_was_clicked(
+    qtbot: Any, show: Open, photographs: Path
+) -> None:
+    window = show(photographs)
+    window.activateWindow()
+    window.editing.add_class("gel")
+    before, classes = lesion(window).copy(), window.class_list
+    there = classes.visualItemRect(classes.item(0)).center()
+    qtbot.mouseMove(classes.viewport(), there)
+    qtbot.mouseClick(classes.viewport(), LEFT, pos=there)
+    qtbot.mouseMove(window.canvas, at(window, 100, 100))
+    qtbot.waitUntil(lambda: QApplication.focusWidget() is window.canvas)
+    qtbot.keyPress(QApplication.focusWidget(), Qt.Key.Key_Space)
+    drag(qtbot, window, (100, 100), (150, 120))
+    qtbot.keyRelease(QApplication.focusWidget(), Qt.Key.Key_Space)
+    assert not window.session.hidden and np.array_equal(lesion(window), before)
+
+
 def test_a_key_that_is_held_down_approves_one_image(qtbot: Any, show: Open, photographs: Path) -> None:
     window = show(photographs)
     approve = window.findChild(QAction, "Approve and go on")

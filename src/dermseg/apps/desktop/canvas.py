@@ -9,6 +9,7 @@ from collections.abc import Callable
 from PySide6.QtCore import QPoint, QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import (
     QColor,
+    QEnterEvent,
     QFocusEvent,
     QKeyEvent,
     QMouseEvent,
@@ -162,6 +163,12 @@ class Canvas(View):
             self.widen(1.2**turn)
         else:
             self.zoom(1.25**turn, event.position())
+
+    def enterEvent(self, event: QEnterEvent) -> None:  # noqa: N802
+        """Keys go to the picture under the mouse: in the list of classes the space bar would hide one."""
+        if self.pen is not None:
+            self.setFocus(Qt.FocusReason.MouseFocusReason)
+        super().enterEvent(event)
 
     def leaveEvent(self, event: object) -> None:  # noqa: N802
         """The tool's mark goes with the mouse."""
