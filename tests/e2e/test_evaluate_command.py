@@ -118,7 +118,9 @@ def test_figures_table_picture_and_log(bundle: Path, index: Path, tmp_path: Path
     assert json.loads((out / "metrics.json").read_text()) == printed
     assert cv2.imread(str(out / "examples.png")) is not None
 
-    assert evaluate(*words).returncode == 1
+    (out / "robustness.csv").write_text("of another model\n")
+    assert evaluate(*words, "-o", out, "--overwrite").returncode == 1
+    assert not (out / "robustness.csv").exists()
     logged = table(log)
     assert len(logged) == 2
     assert (logged[0]["n"], logged[0]["split"], logged[0]["model_sha256"]) == ("4", "test", sha256)

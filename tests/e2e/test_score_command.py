@@ -96,7 +96,11 @@ def test_an_evaluation_is_not_overwritten_by_accident(folders: tuple[Path, Path]
     assert score(*folders, "-o", tmp_path / "out").returncode == 1
     again = score(*folders, "-o", tmp_path / "out")
     assert (again.returncode, "--overwrite" in again.stderr) == (2, True)
+    for name in ("examples.png", "robustness.csv"):  # of a model that was evaluated there before
+        (tmp_path / "out" / name).touch()
     assert score(*folders, "-o", tmp_path / "out", "--overwrite").returncode == 1
+    there = {path.name for path in (tmp_path / "out").iterdir()}
+    assert there == {"report.html", "per_image.csv", "metrics.json"}
 
 
 def test_missing_and_extra_predictions(folders: tuple[Path, Path]) -> None:

@@ -60,6 +60,13 @@ def prepare_folder(
         raise UsageError(f"the folder cannot be made: {error.strerror}", file=folder) from None
 
 
+def remove_left_over(folder: Path, names: Sequence[str]) -> None:
+    """Take away what an earlier evaluation in the folder wrote and this one does not: it is not about it."""
+    if (folder / METRICS_FILE).exists():
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+
+
 def write_folder(folder: Path, evaluation: Evaluation, summary: Mapping[str, Any]) -> None:
     """Write the table first and the summary last: a folder with a summary is complete."""
     evaluation.write_csv(folder / PER_IMAGE)

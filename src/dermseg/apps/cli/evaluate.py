@@ -87,6 +87,7 @@ def evaluate(
         check_test_log,
         format_summary,
         prepare_folder,
+        remove_left_over,
         summarise,
     )
     from dermseg.evaluation.robustness import evaluate_robustness
@@ -146,7 +147,9 @@ def evaluate(
             split=split,
         )
     if output is not None:
-        if spoilt is not None:
+        if spoilt is None:
+            remove_left_over(output, (ROBUSTNESS,))
+        else:
             spoilt.write_csv(output / ROBUSTNESS)
         title = f"{described['name']} {described['version']} on {', '.join(protocol['datasets'])}, {split}"
         write_evaluation(

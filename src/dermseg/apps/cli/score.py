@@ -46,7 +46,17 @@ def score(
     another size than its reference is listed as failed and is in no mean; the exit code is then 1.
     """
     from dermseg.apps.cli.counter import ImageCounter
-    from dermseg.evaluation.output import PAGE, format_summary, prepare_folder, summarise, write_folder
+    from dermseg.evaluation.output import (
+        FAILURES,
+        FIGURE,
+        PAGE,
+        ROBUSTNESS,
+        format_summary,
+        prepare_folder,
+        remove_left_over,
+        summarise,
+        write_folder,
+    )
     from dermseg.evaluation.score import match_paths, score_sources
     from dermseg.files import atomic_write
     from dermseg.report.evaluation import render_evaluation
@@ -73,6 +83,7 @@ def score(
         },
     }
     if output is not None:
+        remove_left_over(output, (FIGURE, FAILURES, ROBUSTNESS))
         title = f"{predictions.name} against {references.name}"
         atomic_write(output / PAGE, render_evaluation(title, evaluation, summary).encode())
         write_folder(output, evaluation, summary)
