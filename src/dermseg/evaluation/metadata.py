@@ -1,7 +1,7 @@
 """What is known about images beyond their pixels: a CSV with diagnosis, site, age, sex, source, tool.
 
-The columns of the ISIC archive, of HAM10000 and of the shared ISIC 2018 table are known by name; a table of
-your own needs only ``image_id`` and whichever of the names on the left of `COLUMNS` it has.
+The columns of the ISIC archive and its challenges, of HAM10000 and of the shared ISIC 2018 table are known by
+name; a table of your own needs only ``image_id`` and whichever of the names on the left of `COLUMNS` it has.
 
 Names are unique within a data set only. A column ``dataset`` with the index's names of the data sets says
 whose image a row is; HAM10000's own column of that name holds clinics and is a source.
@@ -24,7 +24,7 @@ ID_COLUMNS = ("image_id", "isic_id", "image", "image_name")
 COLUMNS: dict[str, tuple[str, ...]] = {
     "diagnosis": ("diagnosis", "dx", "diagnosis_3", "diagnosis_1"),
     "site": ("site", "localization", "anatom_site_general"),
-    "age": ("age", "age_approx"),
+    "age": ("age", "age_approx", "age_approximate"),
     "sex": ("sex",),
     "source": ("source", "dataset", "attribution"),
     "annotation_style": ("annotation_style", "annotations"),
