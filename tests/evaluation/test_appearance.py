@@ -53,8 +53,12 @@ def test_hair_bubbles_and_vignette_are_not_skin() -> None:
     rng = np.random.default_rng(3)
     spoilt = add_bubbles(rng, add_hair(rng, add_hair(rng, image)))
     y, x = np.mgrid[:300, :400]
-    spoilt[np.hypot(y - 150, x - 200) > 170] = 4
+    away = np.hypot(y - 150, x - 200)
+    spoilt[away > 170] = 4
     assert look(spoilt, lesion).ita == pytest.approx(clean, abs=4.0)
+    spoilt[away > 110] = 4  # two thirds of the image
+    assert look(spoilt, lesion).ita == pytest.approx(clean, abs=4.0)
+    assert look(spoilt, lesion).contrast == pytest.approx(25.0, abs=2.0)
 
 
 def test_size_does_not_matter() -> None:

@@ -86,6 +86,17 @@ def test_reduced_photographs_and_large_masks_tell_the_same() -> None:
     assert whole is not None and whole.contrast == pytest.approx(small.contrast, abs=0.2)
 
 
+def test_a_dark_lesion_at_the_edge_is_no_vignette() -> None:
+    lab, lesion = painted(), np.hypot(Y - 20, X - 200) < RADIUS
+    lab[LESION], lab[lesion] = SKIN, (15.0, 12.0, 10.0)
+    found = look(lab, lesion)
+    assert (found.lesion_l, found.lesion_a, found.lesion_b) == pytest.approx((15, 12, 10), abs=1.5)
+    assert found.contrast == pytest.approx(math.hypot(50, 6), abs=1.5)
+    lab[np.hypot(Y - 150, X - 200) > 120] = 0.0  # a tube, and an outline that goes on behind it
+    cut = look(lab, lesion)
+    assert cut.contrast == pytest.approx(found.contrast, abs=2)
+
+
 def test_another_lesion_is_no_skin() -> None:
     lab, other = painted(), np.hypot(Y - 150, X - 300) < 35
     lab[other] = (20.0, 20.0, 10.0)

@@ -22,6 +22,7 @@ SIDE = 384
 
 _GAP, _REACH = 0.02, 0.15  # the ring starts and ends so far from the lesion, as shares of the diagonal
 _ENOUGH = 0.01  # share of the image that clean skin must fill
+_BLACK = 5.0  # L* below which is the tube of a dermatoscope, and neither skin nor lesion
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +81,7 @@ def look_at(image: Image, mask: Mask, others: Mask | None = None) -> Surface | N
     if not lesion.any():
         return None
     lab = np.asarray(cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2Lab), np.float32)
-    clean = clean_pixels(lab)
+    clean = clean_pixels(lab, lesion)
     if others is not None:
         clean &= ~_shrunk(others, size) | lesion
     return Surface(lab, lesion, clean, skin_ring(lesion) & clean)
@@ -99,9 +100,9 @@ def skin_ring(lesion: Mask) -> Mask:
     return ring
 
 
-def clean_pixels(lab: Lab) -> Mask:
+def clean_pixels(lab: Lab, lesion: Mask) -> Mask:
     """Pixels that are neither hair, nor vignette, nor highlight, bool ``(H, W)``, from L*a*b*."""
-    return ~(hair(lab) | vignette(lab) | highlights(lab))
+    return ~(hair(lab) | vignette(lab, lesion) | highlights(lab))
 
 
 def hair(lab: Lab) -> Mask:
@@ -115,12 +116,19 @@ def hair(lab: Lab) -> Mask:
     return _grown(dark | pale, 1)
 
 
-def vignette(lab: Lab) -> Mask:
-    """Dark regions that reach the edge of the image: the tube of the dermatoscope and its shadow."""
+def vignette(lab: Lab, lesion: Mask) -> Mask:
+    """Dark regions that reach the edge of the image: the tube of the dermatoscope and its shadow.
+
+    A dark lesion may reach the edge too: of it only what is black belongs to the tube.
+    """
     side = min(lab.shape[:2])
     light = np.asarray(cv2.blur(np.ascontiguousarray(lab[..., 0]), (max(1, side // 40),) * 2))
-    limit = min(25.0, 0.5 * float(np.median(light)))
-    _, labels = cv2.connectedComponents((light < limit).astype(np.uint8), connectivity=8)
+    middle = float(np.median(light))
+    if middle < _BLACK < light.max():  # the tube fills most of the image: how light is what it shows?
+        middle = float(np.median(light[light >= _BLACK]))
+    limit = min(25.0, 0.5 * middle)
+    dark = light < np.where(lesion, min(limit, _BLACK), limit)
+    _, labels = cv2.connectedComponents(dark.astype(np.uint8), connectivity=8)
     parts = np.asarray(labels)
     edge = np.unique(np.concatenate((parts[0], parts[-1], parts[:, 0], parts[:, -1])))
     return _grown(np.isin(parts, edge[edge > 0]), max(2, side // 25))
