@@ -53,6 +53,10 @@ def test_round_trip(tmp_path: Path) -> None:
     assert back == rows
     assert (tmp_path / "index.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
     assert list(tmp_path.iterdir()) == [tmp_path / "index.csv"]  # no temporary file stays
+    # R saves an empty column as NA, which is no patient that all images are of
+    (tmp_path / "r.csv").write_text(",".join(COLUMNS) + "\nx,y.png,,d,NA,NA,NA,NA,4,3,NA,\n")
+    (row,) = read_index(tmp_path / "r.csv")
+    assert (row.subject, row.lesion, row.group, row.split) == ("", "", "", "")
 
 
 def test_locations_follow_the_index(tmp_path: Path) -> None:

@@ -167,6 +167,9 @@ def test_split_file(tmp_path: Path) -> None:
     assert [r.split for r in apply_splits(rows, read_splits(file, "split_random"))] == ["train", "train", ""]
     with pytest.raises(DataError, match="no column 'fold'"):
         read_splits(file, "fold")
+    file.write_text("image_id,group,split\nx,NA,train\ny,NA,NA\n")  # R's way to say that it is not known
+    assert [r.split for r in apply_splits([row("x"), row("y")], read_splits(file))] == ["train", ""]
+    assert read_splits(file).rows["", "x"].group == ""
     file.write_text("image_id,split\nx,train\nx.jpg,test\n")
     with pytest.raises(DataError, match="twice"):
         read_splits(file)

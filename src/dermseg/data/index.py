@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from dermseg.data.spreadsheet import open_table
+from dermseg.data.spreadsheet import known_text, open_table
 from dermseg.errors import DataError
 from dermseg.files import atomic_write
 from dermseg.images.sources import ImageSource
@@ -229,6 +229,7 @@ def _parse(record: dict[str, str | None], file: Path, line: int) -> IndexRow:
         if text and not text.isdecimal():
             raise DataError(f"line {line}: {name} '{text}' is not a number of pixels", file=file)
         size[name] = int(text or 0)
+    values |= {name: known_text(values[name]) for name in ("subject", "lesion", "group", "split")}
     # a folder's or file's name may begin with a space
     values["image"] = record["image"] or ""
     masks = tuple(mask for mask in (record["masks"] or "").split(";") if mask.strip())

@@ -9,6 +9,17 @@ from pathlib import Path
 from dermseg.errors import DataError
 from dermseg.files import decode_text, delimiter_of
 
+_UNKNOWN = frozenset(["", "unknown", "nan", "none", "null", "n/a", "na"])
+
+
+def known_text(text: str | None) -> str:
+    """What a cell says, without spaces around it; empty where it says that it is not known.
+
+    R writes ``NA`` for what is missing, others ``nan`` or ``unknown``: that is no patient's name.
+    """
+    value = (text or "").strip()
+    return "" if value.lower() in _UNKNOWN else value
+
 
 def open_table(path: Path, what: str, *, strict: bool = False) -> csv.DictReader[str]:
     """A reader of the rows.

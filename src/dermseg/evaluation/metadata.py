@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dermseg.data.index import IndexRow
 from dermseg.data.sources.tables import id_in_table
-from dermseg.data.spreadsheet import open_table
+from dermseg.data.spreadsheet import known_text, open_table
 from dermseg.errors import DataError
 from dermseg.evaluation.counts import Counts
 from dermseg.evaluation.table import Evaluation, Fact, ImageScore, Key
@@ -31,7 +31,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """Fact of the per-image table -> the columns it is taken from, the first that the table has."""
 
-_UNKNOWN = {"", "unknown", "nan", "none", "null", "n/a", "na"}
 _TOOLS = {"T1", "T2", "T3"}
 # HAM10000's codes (Tschandl et al. 2018, doi 10.1038/sdata.2018.161, table 1).
 _DIAGNOSES = {
@@ -156,8 +155,8 @@ def _facts_of(
 
 
 def _parse(fact: str, text: str) -> Fact:
-    value = text.strip()
-    if value.lower() in _UNKNOWN:
+    value = known_text(text)
+    if not value:
         return None
     if fact == "annotation_style":
         return _tool(value)

@@ -14,6 +14,7 @@ from typing import Any
 from dermseg.data.sources.base import Candidate, Entry, Found, is_dicom_name, is_image_name
 from dermseg.data.sources.pairing import pair_by_folder
 from dermseg.data.sources.tables import Facts
+from dermseg.data.spreadsheet import known_text
 from dermseg.errors import ImageError, MissingExtraError
 from dermseg.images.dicom import SEGMENTATIONS, class_name, dicom_installed, read_dataset
 from dermseg.images.headers import sniff
@@ -88,7 +89,7 @@ def pair_dicom(
             reason = "a FRACTIONAL segmentation is a probability, no mask, and no BINARY one is beside it"
             rejected += [(candidate.image_id, entry, reason) for entry in own]
         if patient:
-            facts[candidate.image_id] = Facts(subject=patient)
+            facts[candidate.image_id] = Facts(subject=known_text(patient))
     for entry, uid in references:
         if uid not in known:
             rejected.append((entry.path.stem, entry, "segmentation without its photograph"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from dermseg.data.sources.base import GLOBAL_ID
-from dermseg.data.spreadsheet import open_table
+from dermseg.data.spreadsheet import known_text, open_table
 from dermseg.errors import DataError
 from dermseg.images.names import typed_name
 from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS
@@ -128,7 +128,7 @@ def read_metadata(file: str | Path) -> dict[str, Facts]:
     for row in rows:
         if not row[image]:
             continue
-        facts = Facts(*(row[column] if column else "" for column in (subject, lesion, licence)))
+        facts = Facts(*(known_text(row[column]) if column else "" for column in (subject, lesion, licence)))
         name = id_in_table(row[image])
         if found.setdefault(name, facts) != facts:
             raise DataError(f"image '{name}' is in the file twice, with different values", file=path)
@@ -153,10 +153,11 @@ def read_splits(file: str | Path, column: str = "split") -> SplitTable:
     found: dict[tuple[str, str], Assignment] = {}
     ends: dict[tuple[str, str], set[Assignment]] = {}
     for row in rows:
-        if not row[image] or not row[column.lower()]:
+        split = known_text(row[column.lower()])
+        if not row[image] or not split:
             continue
         dataset, name = row.get("dataset", ""), id_in_table(row[image])
-        assignment = Assignment(row[column.lower()], row.get("group", ""))
+        assignment = Assignment(split, known_text(row.get("group")))
         if found.setdefault((dataset, name), assignment) != assignment:
             raise DataError(f"image '{name}' is in the file twice, with different values", file=path)
         for end in ends_of(name):
