@@ -25,11 +25,12 @@ def test_lesions_in_order_of_time(tmp_path: Path) -> None:
             "arm,b.jpg,2026-03-01,0.02,,x\n"
             "back,sub/c.jpg,,,,\n"
             ",nobody.jpg,,,,\n"
+            "NA,unknown.jpg,NA,NA,NA,NA\n"  # of R: no lesion called NA
             "arm,photos.zip!in/a.jpg,2025-12-31T10:00,,m.png,\n",
         )
     )
     arm, back = lesions
-    assert nameless == 1 and [one.lesion for one in arm] == ["arm", "arm"]
+    assert nameless == 2 and [one.lesion for one in arm] == ["arm", "arm"]
     assert [one.taken for one in arm] == [date(2025, 12, 31), date(2026, 3, 1)]
     first, second = arm
     assert (first.image.path, first.image.member) == (tmp_path / "photos.zip", "in/a.jpg")

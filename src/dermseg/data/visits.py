@@ -13,7 +13,7 @@ from datetime import date, datetime
 from pathlib import Path
 
 from dermseg.data.index import split_location
-from dermseg.data.spreadsheet import open_table
+from dermseg.data.spreadsheet import known_text, open_table
 from dermseg.errors import DataError
 from dermseg.files import as_on_disk
 from dermseg.images.names import printable_name
@@ -56,6 +56,7 @@ def read_visits(path: Path) -> tuple[list[list[Photograph]], int]:
             if None in record or None in record.values():
                 raise DataError(f"line {line} does not have the columns of the header", file=path)
             values = {name: (record.get(name) or "").strip() for name in COLUMNS}
+            values |= {name: known_text(values[name]) for name in ("subject", "lesion", "date", "mask")}
             if named and not values["lesion"]:
                 nameless += 1
                 continue
