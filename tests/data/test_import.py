@@ -159,6 +159,7 @@ def test_a_folder_that_may_not_be_looked_into_is_listed(
         ("train/images/a.jpg", "train/labels/a-mask.png"),
         ("a.jpg", "a_mask.png"),
         ("photos/a.jpg", "gt/a.png"),
+        ("imagesTr/a_0000.png", "labelsTr/a.png"),  # nnU-Net
     ],
 )
 @pytest.mark.parametrize("form", ["data", "data.zip"])

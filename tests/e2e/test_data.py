@@ -228,6 +228,19 @@ def test_a_download_names_the_table_of_its_lesions(
     assert err.rstrip().endswith(words)
 
 
+def test_folders_of_other_names_are_named(tmp_path: Path, run: Run) -> None:
+    mask = np.zeros((60, 80), np.uint8)
+    mask[20:40, 20:60] = 255
+    for folder, picture in (("JPEGImages", photograph(1)), ("SegmentationClass", mask)):
+        (tmp_path / "voc" / folder).mkdir(parents=True)
+        assert cv2.imwrite(str(tmp_path / "voc" / folder / "1.png"), picture)
+    target = ("-o", tmp_path / "voc.csv")
+    code, _, err = run("data", "import", "folder", tmp_path / "voc", *target)
+    assert code == 2 and "--images FOLDER --masks FOLDER say which are which" in err
+    images, masks = (tmp_path / "voc" / name for name in ("JPEGImages", "SegmentationClass"))
+    assert run("data", "import", "folder", "--images", images, "--masks", masks, *target)[0] == 0
+
+
 def test_synthetic_images_are_a_data_set(tmp_path: Path, run: Run) -> None:
     arguments = ("synth", "-n", 2, "--seed", 4, "--size", "160x120", "-o")
     assert run("data", *arguments, tmp_path / "a")[0] == 0

@@ -75,7 +75,7 @@ def import_(
     """
     from dermseg.data.duplicates import fingerprint_rows
     from dermseg.data.index import files_of, merge, read_index, write_index
-    from dermseg.data.sources import KINDS
+    from dermseg.data.sources import FOLDER, KINDS
     from dermseg.data.sources.converted import CONVERTERS
     from dermseg.data.sources.importer import import_dataset, write_rejected
     from dermseg.data.sources.tables import read_metadata, read_splits
@@ -120,7 +120,10 @@ def import_(
     if len(imported.rejected) > 5:
         say(f"... and {len(imported.rejected) - 5} more, all in {rejected_path}")
     if not imported.rows:
-        raise DataError("no usable image-mask pair", file=rejected_path, hint="the file lists the reasons")
+        hint = "the file lists the reasons"
+        if imported.kind == FOLDER and not masks:
+            hint += "; --images FOLDER --masks FOLDER say which are which"
+        raise DataError("no usable image-mask pair", file=rejected_path, hint=hint)
     told = imported.kind in CONVERTERS  # which images have no mask
     rows = merge(old, keep_known(old, imported.rows, splits=bool(split or splits), masks=told))
     replaced = len(old) + len(imported.rows) - len(rows)

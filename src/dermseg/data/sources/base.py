@@ -18,9 +18,13 @@ from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS, ImageSour
 from dermseg.images.zips import open_zip
 
 MASK_FOLDERS = frozenset(
-    ["mask", "masks", "label", "labels", "labelstr", "gt", "groundtruth", "ground_truth", "segmentations"]
+    [
+        *("mask", "masks", "label", "labels", "labelstr", "labelsts"),
+        *("gt", "groundtruth", "ground_truth", "segmentations"),
+    ]
 )
-IMAGE_FOLDERS = frozenset(["image", "images", "imagestr", "img", "imgs", "input", "inputs", "photos"])
+NNUNET_FOLDERS = frozenset(["imagestr", "imagests"])
+IMAGE_FOLDERS = NNUNET_FOLDERS | {"image", "images", "img", "imgs", "input", "inputs", "photos"}
 # "_segmentation", "-mask", "_gt", and one number behind it where an image has several masks.
 MASK_SUFFIX = re.compile(r"[ _-](?:segmentation|seg|mask|lesion|gt|groundtruth|label)(?:[ _-]?\d+)?$", re.I)
 # Names given by the ISIC archive are unique over all of its data sets; other names are only local.

@@ -11,6 +11,7 @@ from dermseg.data.sources.base import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
     MASK_SUFFIX,
+    NNUNET_FOLDERS,
     Candidate,
     Entry,
     Found,
@@ -165,6 +166,8 @@ def _root(entry: Entry) -> Path:
 
 def _key(entry: Entry, *, mask: bool = False) -> PurePosixPath:
     stem = MASK_SUFFIX.sub("", entry.path.stem) if mask else entry.path.stem
+    if lies_in(entry.path, NNUNET_FOLDERS):
+        stem = stem.removesuffix("_0000")  # nnU-Net's number of the channel, which its labels have not
     words = MASK_FOLDERS | IMAGE_FOLDERS
     folders = [part for part in entry.path.parts[1:-1] if part.lower() not in words]
     return PurePosixPath(*folders, stem)
