@@ -118,6 +118,7 @@ def test_figures_table_picture_and_log(bundle: Path, index: Path, tmp_path: Path
     assert json.loads((out / "metrics.json").read_text()) == printed
     assert cv2.imread(str(out / "examples.png")) is not None
 
+    log.write_text(log.read_text().rstrip("\n"))  # as an editor may leave it
     (out / "robustness.csv").write_text("of another model\n")
     assert evaluate(*words, "-o", out, "--overwrite").returncode == 1
     assert not (out / "robustness.csv").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -219,7 +220,11 @@ def append_test_log(
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # Appended, not rewritten: two evaluations that end at once must not lose each other's line.
-        with file.open("ab") as stream:
-            stream.write(("" if stream.tell() else _LOG_HEADER).encode() + text.getvalue().encode())
+        with file.open("ab+") as stream:
+            begin = "" if stream.tell() else _LOG_HEADER
+            if not begin:
+                stream.seek(-1, os.SEEK_END)
+                begin = "" if stream.read(1) == b"\n" else "\n"  # an editor may have left the last line open
+            stream.write(begin.encode() + text.getvalue().encode())
     except OSError as error:
         raise UsageError(f"the log cannot be written: {error.strerror}", file=file) from None
