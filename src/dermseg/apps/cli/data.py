@@ -68,7 +68,7 @@ def split_(
     What belongs together never parts, and the result is checked for leaks.
     """
     from dermseg.data.duplicates import find_duplicates, fingerprint_rows
-    from dermseg.data.index import merge, read_index, write_index
+    from dermseg.data.index import EXCLUDED, merge, read_index, write_index
     from dermseg.data.sources.tables import read_splits
     from dermseg.data.splits import (
         apply_splits,
@@ -97,6 +97,8 @@ def split_(
     rows = merge(*read)
     if not rows:
         raise DataError("the index is empty", file=indexes[0])
+    if splits is None and (out := sum(row.split == EXCLUDED for row in rows)):
+        say(f"{out} images were excluded; they are split as all others (take out their rows if not wanted)")
     if twice := sum(map(len, read)) - len(rows):
         say(f"{twice} images are in several of the indexes; the last one's rows are taken")
     if splits is not None:
