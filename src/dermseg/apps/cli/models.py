@@ -80,7 +80,10 @@ def info(bundle: BundleArgument = "default", as_json: JsonOption = False) -> Non
 
 @app.command()
 def verify(bundle: BundleArgument = "default", as_json: JsonOption = False) -> None:
-    """Check size and sha256 of every file of a bundle, and that its networks can be run."""
+    """Check every file of a bundle, and that its networks can be run.
+
+    Size and sha256 of each are compared with the card.
+    """
     from dermseg.inference.bundle import load_bundle
     from dermseg.inference.predictor import Model
 
