@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -111,18 +112,28 @@ def read_part(model: type[_Model], data: bytes, name: str, *, file: str | PathLi
         return model.model_validate_json(data)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
+        check_version(problems, name, "which this dermseg does not read", file=file)
         first = problems[0]
-        # What has another schema also fails elsewhere; its version is the reason worth telling.
-        for problem in problems:
-            if problem["loc"] == ("schema_version",):
-                raise ModelError(
-                    f"{name} has schema_version {problem['input']!r}, which this dermseg does not read",
-                    file=file,
-                    hint="pip install --upgrade dermseg",
-                ) from None
         raise ModelError(
             f"{name}: field '{place_of(first)}': {words_of(first)}", file=file, hint=hint
         ) from None
+
+
+def check_version(problems: Sequence[Any], name: str, why: str, *, file: str | PathLike[str] | None) -> None:
+    """See that what is wrong with data is not their version: what has another schema also fails elsewhere.
+
+    Raises
+    ------
+    ModelError
+        It is the reason worth telling.
+    """
+    for problem in problems:
+        if problem["loc"] == ("schema_version",):
+            raise ModelError(
+                f"{name} has schema_version {problem['input']!r}, {why}",
+                file=file,
+                hint="pip install --upgrade dermseg",
+            ) from None
 
 
 def read_attached(model: type[_Model], bundle: Attached, name: str, file: str, *, hint: str) -> _Model | None:

@@ -13,6 +13,7 @@ import hashlib
 import re
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -107,26 +108,21 @@ class Bundle:
 
     def verify(self) -> dict[str, str]:
         """Check every variant; the name of each with ``ok`` or what is wrong with it."""
-        found: dict[str, str] = {}
-        for name in self.card.variants:
-            try:
-                self.read_model(name)
-                self.read_weights(name)
-                found[name] = "ok"
-            except ModelError as error:
-                found[name] = error.message
-        return found
+        return {name: _state(name, self.read_model, self.read_weights) for name in self.card.variants}
 
     def verify_attachments(self) -> dict[str, str]:
         """Check every further file; the name of each with ``ok`` or what is wrong with it."""
-        found: dict[str, str] = {}
-        for name in self.card.attachments:
-            try:
-                self.read_attachment(name)
-                found[name] = "ok"
-            except ModelError as error:
-                found[name] = error.message
-        return found
+        return {name: _state(name, self.read_attachment) for name in self.card.attachments}
+
+
+def _state(name: str, *reads: Callable[[str], object]) -> str:
+    """``ok`` where all of it can be read, or what is wrong."""
+    try:
+        for read in reads:
+            read(name)
+    except ModelError as error:
+        return error.message
+    return "ok"
 
 
 def load_bundle(name_or_path: str | PathLike[str] = DEFAULT) -> Bundle:

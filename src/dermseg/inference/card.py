@@ -29,7 +29,7 @@ from pydantic import (
 
 from dermseg.errors import ModelError, UnknownModelError
 from dermseg.images.filter_names import FilterName
-from dermseg.schema import Stored, place_of, words_of
+from dermseg.schema import Stored, check_version, place_of, words_of
 
 SCHEMA_VERSION: Final = 1
 CARD_NAME = "card.json"
@@ -283,13 +283,6 @@ def _explain(error: ValidationError, file: str | PathLike[str] | None) -> ModelE
     problems = error.errors(include_url=False, include_context=False)
     first = problems[0]
     where, what = place_of(first), words_of(first)
-    # A card of another schema also fails elsewhere; its version is the reason worth telling.
-    for problem in problems:
-        if problem["loc"] == ("schema_version",):
-            return ModelError(
-                f"card has schema_version {problem['input']!r}, this dermseg reads {SCHEMA_VERSION}",
-                file=file,
-                hint="pip install --upgrade dermseg",
-            )
+    check_version(problems, "card", f"this dermseg reads {SCHEMA_VERSION}", file=file)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return ModelError(f"card field '{where}': {what}{more}" if where else f"card: {what}", file=file)

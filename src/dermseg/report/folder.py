@@ -10,9 +10,9 @@ from typing import Any
 from dermseg.data.index import IndexRow
 from dermseg.evaluation.failures import describe_image, worst_images
 from dermseg.evaluation.figure import Predict, draw_examples, draw_gallery, draw_panels
-from dermseg.evaluation.output import FAILURES, FIGURE, PAGE, PER_IMAGE, write_folder
+from dermseg.evaluation.output import FAILURES, FIGURE, METRICS_FILE, PAGE, PER_IMAGE
 from dermseg.evaluation.table import Evaluation
-from dermseg.files import atomic_write
+from dermseg.files import atomic_write, write_json
 from dermseg.images.overlay import encode_jpeg, encode_png
 from dermseg.report.evaluation import render_evaluation
 
@@ -49,4 +49,4 @@ def write_evaluation(
     atomic_write(folder / FAILURES, encode_jpeg(gallery))
     panels = [replace(p, caption=describe_image(s)) for p, s in zip(panels, worst, strict=True)]
     atomic_write(folder / PAGE, render_evaluation(title, evaluation, summary, panels).encode())
-    write_folder(folder, evaluation, summary)
+    write_json(folder / METRICS_FILE, summary)

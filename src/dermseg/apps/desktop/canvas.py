@@ -59,9 +59,8 @@ class Canvas(View):
         self._key_down = False
         self._space_pans = False
         self._asked: float | None = None
-        self._width: float | None = (
-            None  # of the tool, as chosen by the user: a share of the image's longer side
-        )
+        # Of the tool, as chosen by the user: a share of the image's longer side.
+        self._width: float | None = None
         self.setMouseTracking(True)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 

@@ -58,9 +58,8 @@ class Session:
         self.seen: Seen | None = None  # by the network in the open image
         self.result: Result | None = None  # the model's last answer for the open image
         self.label = DEFAULT_LABEL
-        self.classes: list[
-            str
-        ] = []  # of all images so far: each keeps its number and colour from one to the next
+        # Of all images so far: each keeps its number and colour from one to the next.
+        self.classes: list[str] = []
         self.hidden: set[str] = set()
         self._model_name = model
         self._model: Model | None = None

@@ -63,7 +63,7 @@ def pair_dicom(
                 if dataset.get("SegmentationType") == "FRACTIONAL":
                     fractional.add(entry)
             elif "PixelData" in dataset:
-                uid_of[entry] = str(dataset.get("SOPInstanceUID") or ""), str(dataset.get("PatientID") or "")
+                uid_of[entry] = str(dataset.get("SOPInstanceUID") or ""), _patient(dataset)
             else:
                 raise ImageError(f"a {class_name(dataset)} holds no picture")
         except ImageError as error:
@@ -89,7 +89,7 @@ def pair_dicom(
             reason = "a FRACTIONAL segmentation is a probability, no mask, and no BINARY one is beside it"
             rejected += [(candidate.image_id, entry, reason) for entry in own]
         if patient:
-            facts[candidate.image_id] = Facts(subject=known_text(patient))
+            facts[candidate.image_id] = Facts(subject=patient)
     for entry, uid in references:
         if uid not in known:
             rejected.append((entry.path.stem, entry, "segmentation without its photograph"))
@@ -101,10 +101,15 @@ def stored_in(image: Entry) -> dict[str, str]:
     if not is_dicom_name(image.path) or not dicom_installed():
         return {}
     try:
-        patient = str(read_dataset(image.source.read_bytes()).get("PatientID") or "")
+        patient = _patient(read_dataset(image.source.read_bytes()))
     except ImageError:  # said where the image is checked
         return {}
     return {"subject": patient} if patient else {}
+
+
+def _patient(dataset: Any) -> str:
+    """The patient's id; empty where it says that there is none."""
+    return known_text(str(dataset.get("PatientID") or ""))
 
 
 def _referenced(dataset: Any) -> str:
