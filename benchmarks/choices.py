@@ -1,9 +1,10 @@
-"""README's table of what a user can choose: the default with and without averaging, as int8, and ``fast``.
+"""README's table of what a user can choose: ``accurate``, the default with and without averaging, ``fast``.
 
     DERMSEG_RUNS=... DERMSEG_DATA=... python benchmarks/choices.py [--isic BUNDLE]
 
 Each choice is evaluated on the test sets of the model card, unless that has been done; a look at a test split
-is a line in ``benchmarks/test-evaluations.csv``. Writes ``results/choices.json``. The bundle without HAM10000
+is a line in ``benchmarks/test-evaluations.csv``. The network's work is in multiplications beside those of the
+default. Writes ``results/choices.json``. The bundle without HAM10000
 is not part of the package: where it has not been built, its row of the last time stays.
 """
 
@@ -16,7 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from common import RESULTS, ROOT, data_folder, describe, indexes, runs_folder, save, write_section
+from dermseg.export.rebuild import rebuild
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import ModelCard
 from model_card import BUNDLE, evaluated, kept_under, test_sets
@@ -37,9 +42,15 @@ class Choice:
 
 def choices(isic: Path) -> list[Choice]:
     """The rows, the most careful first; that of `isic` where it has been made."""
-    default, fast = BUNDLE, BUNDLE.with_name("fast")
+    default, fast, accurate = BUNDLE, BUNDLE.with_name("fast"), BUNDLE.with_name("accurate")
     variant = load_bundle(default).card.variants.get("int8")
     rows = [
+        Choice(accurate, ("--tta",), "`--model accurate --tta`", views=8),
+        Choice(
+            accurate,
+            (),
+            "`--model accurate`: TinyViT of MobileSAM at {size} px (`make model BUNDLE=accurate`)",
+        ),
         Choice(default, ("--tta",), "`--model default --tta`", views=8),
         Choice(default, (), "`--model default`"),
         Choice(fast, (), "`--model fast`: the same network at {size} px (`make model BUNDLE=fast`)"),
@@ -47,7 +58,7 @@ def choices(isic: Path) -> list[Choice]:
     ]
     if variant is not None:
         text = f"`--variant int8`: the default in {variant.bytes / 1e6:.1f} MB"
-        rows.insert(2, Choice(default, ("--variant", "int8"), text))
+        rows.insert(4, Choice(default, ("--variant", "int8"), text))
     return [row for row in rows if row.bundle.exists()]
 
 
@@ -56,6 +67,15 @@ def folder(choice: Choice, card: ModelCard, runs: Path) -> Path:
     kept = kept_under(card, runs)
     words = [*choice.words, *(card.variants[name].sha256 for name in choice.words if name in card.variants)]
     return kept / f"choice-{hashlib.sha256(repr(words).encode()).hexdigest()[:8]}" if words else kept
+
+
+def multiplications(bundle: Path) -> int:
+    """Of one image at the size that the network was made for."""
+    loaded = load_bundle(bundle)
+    size = loaded.card.preprocessing
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        rebuild(loaded)(torch.zeros(1, 3, size.height, size.width))
+    return counter.get_total_flops() // 2
 
 
 def main() -> None:
@@ -67,7 +87,7 @@ def main() -> None:
     args = parser.parse_args()
     runs, data = runs_folder(), data_folder()
     indexes(runs, "isic", "ham", "ph2")
-    usual = load_bundle(BUNDLE).card.preprocessing.height
+    usual = multiplications(BUNDLE)
     rows: list[dict[str, Any]] = []
     for choice in choices(args.isic or ROOT / "dist" / "isic"):
         card = load_bundle(choice.bundle).card
@@ -76,14 +96,10 @@ def main() -> None:
         for test in test_sets(data, runs):
             found = evaluated(kept / test.index.stem, choice.bundle, test.index, test.split, *choice.words)
             dice[test.name] = found["dice"]["mean"]
-        side = size.height
-        rows.append(
-            {"choice": choice.text.format(size=side), "dice": dice, "side": side, "views": choice.views}
-        )
+        work = round(choice.views * multiplications(choice.bundle) / usual, 2)
+        rows.append({"choice": choice.text.format(size=size.height), "dice": dice, "work": work})
     if all(row["choice"] != ISIC for row in rows):
         rows += [row for row in json.loads(RESULT.read_text("utf-8"))["rows"] if row["choice"] == ISIC]
-    for row in rows:
-        row["work"] = round(row["views"] * row["side"] ** 2 / usual**2, 2)
     names = list(rows[0]["dice"])
     lines = [f"| Dice | {' | '.join(names)} | network's work |", f"|---|{'---:|' * (len(names) + 1)}"]
     for row in rows:

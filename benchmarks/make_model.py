@@ -20,13 +20,15 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import mobile_sam
 from common import DATA_PAGE, ROOT, dermseg, runs_folder
 from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.export.fit_gate import fit_bundle_gate
 from dermseg.export.fit_repeatability import fit_bundle_repeatability
 from dermseg.files import atomic_write
-from dermseg.inference.bundle import load_bundle
+from dermseg.inference.bundle import is_bundled_name, load_bundle
 from dermseg.inference.card import CARD_NAME
+from dermseg.models import tiny_vit
 from dermseg.training.checkpoint import BEST, CONFIG
 from dermseg.training.config import RunConfig, expand, load_config
 from fit_gate import INDEXES as GATE_INDEXES
@@ -35,6 +37,8 @@ from model_card import BUNDLE, write_card
 LICENCE = "CC-BY-NC-4.0 (weights; the training data are for non-commercial use)"
 NOTE = "Trained on dermoscopic images of mostly light skin; accuracy on dark skin is not established."
 DATA_SETS = {"isic": "ISIC 2018", "ham": "HAM10000", "ph2": "PH2"}
+# All bundles together stay below 25 MB, so only the default comes in two forms.
+VARIANTS = {"default": "fp16,int8", "accurate": "int8-weights"}
 EXPORTED = "exported.json"
 _FRAME_TOLERANCE = 0.02
 
@@ -112,6 +116,8 @@ def summarise(config: RunConfig) -> str:
     encoder = str(config.model.options.get("encoder", ""))
     if lite := re.fullmatch(r"efficientnet_lite(\d)", encoder):
         encoder = f"EfficientNet-Lite{lite[1]}"
+    elif encoder == tiny_vit.NAME:
+        encoder = "TinyViT"
     network = f"{encoder} U-Net" if encoder else config.model.architecture
     indexes = [Path(source.index).stem for source in config.data.train]
     data = [name for stem, name in DATA_SETS.items() if stem in indexes] or sorted(set(indexes))
@@ -124,8 +130,10 @@ def train(config: Path, run: Path, overrides: list[str]) -> None:
         dermseg("train", "--resume", run)
         return
     settings = load_config(config)
+    if settings.model.options.get("encoder") == tiny_vit.NAME and tiny_vit.PLACE not in os.environ:
+        os.environ[tiny_vit.PLACE] = str(mobile_sam.fetch(run.parent))
     for needed in (settings.model.init_from, *settings.data.teachers):
-        if needed:
+        if needed and not is_bundled_name(needed):
             provide(expand(needed), config)
     dermseg("train", config, "-o", run, *overrides)
 
@@ -169,7 +177,7 @@ def main() -> None:
     parser.add_argument("--name", default="default")
     parser.add_argument("--version", help="default: that of the bundle that is there, else 1")
     parser.add_argument("--summary", help="default: the network and the data of the run")
-    parser.add_argument("--variants", default="fp16,int8", help="for dermseg export")
+    parser.add_argument("--variants", help="for dermseg export; default: those of the bundle of that name")
     parser.add_argument("--note", action="append", default=[], help="for the card: what a reader should know")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for dermseg train")
     args = parser.parse_args()
@@ -188,7 +196,7 @@ def main() -> None:
     summary = args.summary or summarise(config)
     known = load_bundle(args.bundle).card.version if (args.bundle / CARD_NAME).exists() else "1"
     words = ["--name", args.name, "--version", args.version or known, "--licence", LICENCE]
-    words += ["--summary", summary, "--variants", args.variants]
+    words += ["--summary", summary, "--variants", args.variants or VARIANTS.get(args.name, "fp16")]
     export(run, args.bundle, words + [word for note in (NOTE, *args.note) for word in ("--note", note)])
     # fitted on nothing that the network was not allowed to see
     seen = {Path(source.index).stem for source in config.data.train}

@@ -77,7 +77,7 @@ REPORTED = {"student projects, as reported (random split, T4)": (22.0, (0.85, 0.
 SCREEN, SEARCH = RESULTS / "net_screen.json", RESULTS / "net_search.json"
 TRAINED = RESULTS / "net_sizes.json"
 SIZES = (96, 128, 160, 192, 224, 256, 320, 384)
-COLOURS = {"default": "#1f6fb2", "fast": "#2c8a4b", "classic U-Net": "#6b4fa0"}
+COLOURS = {"accurate": "#b0542a", "default": "#1f6fb2", "fast": "#2c8a4b", "classic U-Net": "#6b4fa0"}
 
 
 def screen(rounds: int) -> None:
@@ -130,7 +130,7 @@ def train(runs: Path) -> None:
 
 def sizes(runs: Path, rounds: int) -> None:
     """Dice on val and images/s of networks that are trained, at the sizes of ``SIZES``."""
-    bundles = {"default": load_bundle("default"), "fast": load_bundle("fast")}
+    bundles = {name: load_bundle(name) for name in ("accurate", "default", "fast")}
     peer = runs / "run-unet-budget" / "bundle"
     if peer.exists():
         bundles["classic U-Net"] = load_bundle(peer)

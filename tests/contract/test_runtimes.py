@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch", reason="the reference network is made in to
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A U-Net with random weights and batch norms, whose card names an architecture of the package."""
-    from dermseg.export.onnx import store_as_fp16, to_onnx
+    from dermseg.export.onnx import store_as_bytes, store_as_fp16, to_onnx
     from dermseg.models import build_model, count_parameters
 
     torch.manual_seed(0)
@@ -32,7 +32,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         model(torch.randn(4, 3, 32, 32) + 1)  # batch norms that are not the identity
     graph = to_onnx(model, 32)
     folder = tmp_path_factory.mktemp("unet")
-    files = {"fp32": graph, "fp16": store_as_fp16(graph)}
+    eight_bits = store_as_bytes(graph, min_elements=64)
+    files = {"fp32": graph, "fp16": store_as_fp16(graph), "int8-weights": eight_bits}
     variants = {}
     for name, data in files.items():
         (folder / f"{name}.onnx").write_bytes(data)
@@ -63,7 +64,7 @@ def runtime(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.mark.parametrize("variant", ["fp32", "fp16"])
+@pytest.mark.parametrize("variant", ["fp32", "fp16", "int8-weights"])
 def test_every_runtime_gives_the_same_logits(bundle: Bundle, runtime: str, variant: str) -> None:
     session = open_session(bundle, variant, runtime, 1)
     reference = open_session(bundle, variant, "onnxruntime", 1)

@@ -43,7 +43,9 @@ def network(**options: Any) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize("options", [{}, {"separable_strides": 0}], ids=["separable", "dense"])
+@pytest.mark.parametrize(
+    "options", [{}, {"separable_strides": 0}, {"encoder": "tiny_vit"}], ids=["separable", "dense", "tiny_vit"]
+)
 @pytest.mark.parametrize("size, written", [((64, 96), None), ((64, 96), (64, 96)), ((72, 80), (72, 80))])
 def test_the_same_masks_give_the_same_logits(
     options: dict[str, Any], size: tuple[int, int], written: tuple[int, int] | None

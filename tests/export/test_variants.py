@@ -105,6 +105,7 @@ def test_a_variant_for_speed_that_is_slower_is_left_out(tiny_bundle: Path) -> No
 def test_names_of_variants() -> None:
     assert check_names(["int8"]) == ("fp16", "int8")
     assert check_names(["int8", "fp32", "fp32"]) == ("fp32", "int8")
+    assert check_names(["int8-weights", "int8"]) == ("int8-weights", "int8")
     with pytest.raises(UsageError, match="unknown variant 'int4'"):
         check_names(["int4"])
 

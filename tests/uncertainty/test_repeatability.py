@@ -69,7 +69,7 @@ def test_files_that_do_not_tell_the_doubtful_pairs_apart_are_read() -> None:
     assert known.of_pair(both_accepted=True).area is None
 
 
-@pytest.mark.parametrize("name", ["default", "fast"])
+@pytest.mark.parametrize("name", ["default", "fast", "accurate"])
 def test_the_bundled_models_know_theirs(name: str) -> None:
     known = load_repeatability(load_bundle(name))
     assert known is not None and known.accepted.pairs >= 30

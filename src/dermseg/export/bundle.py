@@ -88,7 +88,7 @@ def export_run(
     Parameters
     ----------
     variants
-        Forms to store, see ``variants``; the first of ``fp16`` and ``fp32`` is the default.
+        Forms to store, see ``variants``; the first of those with float32 arithmetic is the default.
     end_to_end
         Also a graph from pixels to mask.
     opset

@@ -224,7 +224,7 @@ def _write(bundle: Bundle, fitted: Fitted) -> ModelCard:
     files: dict[str, tuple[str, bytes, dict[str, Any]]] = {}
     files[ATTACHMENT] = (FILE, fitted.trust.to_json().encode(), {})
     if card.architecture == "encoder_unet":
-        variant = next(name for name in ("fp32", "fp16") if name in card.variants)
+        variant = next(name for name in ("fp32", "fp16", "int8-weights") if name in card.variants)
         options = {"variant": variant, "rate": float(card.architecture_options.get("dropout", _DROPOUT))}
         size = card.preprocessing.height, card.preprocessing.width
         files[MC_PART] = (MC_FILE, mc_dropout_part(bundle.read_model(variant), size), options)

@@ -109,8 +109,9 @@ class _Repeated:
         name = f"decoder.{i}.0."
         separable = self._has(f"{name}0.0.weight")
         first = f"{name}0.0" if separable else f"{name}0"
-        skip = self._skip_of(f"{first}.weight")
-        large = self._enlarge(x, skip)
+        below, skip = self._joined_before(f"{first}.weight")
+        grows = any(node.op_type == "Resize" and node.output[0] == below for node in self.graph.node)
+        large = self._enlarge(x, skip) if grows else x  # tiny_vit has stride 16 twice
         own, others = [0, channels], [channels, 2**31 - 1]
         if separable:
             halves = []
@@ -218,9 +219,10 @@ class _Repeated:
                 return str(node.output[0])
         raise ModelError(f"no ReLU follows the convolution with '{weight}'")
 
-    def _skip_of(self, weight: str) -> str:
+    def _joined_before(self, weight: str) -> tuple[str, str]:
+        """What the convolution with ``weight`` gets as one map: from below, and by the skip connection."""
         joined = self._conv_with(weight).input[0]
         for node in self.graph.node:
             if node.op_type == "Concat" and node.output[0] == joined and len(node.input) == 2:
-                return str(node.input[1])
+                return str(node.input[0]), str(node.input[1])
         raise ModelError(f"no skip connection feeds the convolution with '{weight}'")

@@ -4,6 +4,7 @@
 |---|---|
 | fp16 | ONNX, weights stored in half precision, float32 arithmetic: half the file |
 | fp32 | ONNX as it was trained |
+| int8-weights | ONNX, weights stored in 8 bits, float32 arithmetic: a quarter of the file |
 | int8 | ONNX, 8-bit weights and activations (``quantize``) |
 | openvino | OpenVINO IR, weights stored in half precision |
 | end-to-end | ONNX from pixels to mask (``end_to_end``), for other programs |
@@ -31,7 +32,7 @@ from dermseg.evaluation.counts import count_pixels
 from dermseg.evaluation.metrics import dice
 from dermseg.export.end_to_end import NOTES, PIXELS, add_ends
 from dermseg.export.graph import opset_of
-from dermseg.export.onnx import store_as_fp16
+from dermseg.export.onnx import store_as_bytes, store_as_fp16
 from dermseg.export.openvino_ir import to_openvino
 from dermseg.export.parity import Floats, compare, lesion_probability, run_session
 from dermseg.export.quantize import quantize
@@ -45,7 +46,8 @@ from dermseg.inference.runtimes_openvino import OpenVinoSession, openvino_instal
 from dermseg.inference.session import OrtSession, Session
 from dermseg.inference.threads import available_cpus
 
-VARIANTS = ("fp16", "fp32", "int8", "openvino")
+PLAIN_FORMS = ("fp16", "fp32", "int8-weights")  # float32 arithmetic, read by every runtime
+VARIANTS = (*PLAIN_FORMS, "int8", "openvino")
 END_TO_END = "end-to-end"
 MAX_DICE_LOSS = 0.003  # 0.3 Dice points
 _FOR_SPEED = ("int8", "openvino")
@@ -127,7 +129,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if name not in VARIANTS:
             raise UsageError(f"unknown variant '{name}'", hint=f"of {', '.join(VARIANTS)}")
-    plain = [name for name in names if name in ("fp16", "fp32")] or ["fp16"]
+    plain = [name for name in names if name in PLAIN_FORMS] or ["fp16"]
     return tuple(dict.fromkeys([*plain, *names]))
 
 
@@ -203,6 +205,8 @@ def _build(name: str, original: Original, stem: str, reference_dice: float) -> B
         return Built({f"{stem}.onnx": original.graph}, "fp32")
     if name == "fp16":
         return Built({f"{stem}.onnx": store_as_fp16(original.graph)}, "fp32, weights stored as fp16")
+    if name == "int8-weights":
+        return Built({f"{stem}.onnx": store_as_bytes(original.graph)}, "fp32, weights stored as int8")
     if name == "openvino":
         graph, weights = to_openvino(original.graph)
         files = {f"{stem}.xml": graph, f"{stem}.bin": weights}

@@ -1,4 +1,4 @@
-"""U-Net with a pretrained EfficientNet-Lite encoder and a slim decoder: the default network.
+"""U-Net with a pretrained encoder and a slim decoder: the network of the bundled models.
 
 Design decisions:
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dermseg.errors import ConfigError
+from dermseg.models import tiny_vit
 from dermseg.models.blocks import ConvBnRelu, SeparableConv, focal_bias_, init_weights, resize_to
 from dermseg.models.encoders import EfficientNetLite, Encoder, load_imagenet_weights
 from dermseg.models.network import SegmentationNetwork
@@ -32,8 +33,8 @@ class EncoderUNet(SegmentationNetwork):
     classes
         Number of output channels (logits).
     encoder
-        ``efficientnet_lite0`` / ``1`` / ``2``, or ``timm:NAME`` for any encoder of timm that gives feature
-        maps (needs ``dermseg[timm]``).
+        ``efficientnet_lite0`` / ``1`` / ``2``, ``tiny_vit`` (its deepest map is at stride 16), or
+        ``timm:NAME`` for any encoder of timm that gives feature maps (needs ``dermseg[timm]``).
     decoder_widths
         Channels at strides 32 (bottleneck), 16, 8, 4 and 2; three to five numbers, the decoder stops where
         they end.
@@ -42,7 +43,8 @@ class EncoderUNet(SegmentationNetwork):
     dropout
         Probability of dropping a whole channel at strides 32 and 16.
     pretrained
-        Start from ImageNet weights (needs the weight package; timm fetches its own).
+        Start from ImageNet weights (needs the weight package; timm fetches its own), ``tiny_vit`` from
+        those of MobileSAM.
     """
 
     def __init__(
@@ -57,10 +59,15 @@ class EncoderUNet(SegmentationNetwork):
     ) -> None:
         super().__init__()
         lite = None
-        if encoder.startswith("timm:"):
+        found: Encoder
+        if encoder == tiny_vit.NAME:
+            found = tiny_vit.TinyViT()
+            if pretrained:
+                tiny_vit.load_mobile_sam(found)
+        elif encoder.startswith("timm:"):
             from dermseg.models.timm_encoder import TimmEncoder
 
-            found: Encoder = TimmEncoder(encoder.removeprefix("timm:"), pretrained)
+            found = TimmEncoder(encoder.removeprefix("timm:"), pretrained)
         else:
             found = lite = EfficientNetLite(encoder)
         self._build(
@@ -111,7 +118,7 @@ class EncoderUNet(SegmentationNetwork):
         focal_bias_(self.head)
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """Feature maps at strides 2 (where the encoder has one), 4, 8, 16, 32."""
+        """Feature maps at strides 2 (where the encoder has one), 4, 8, 16, 32 (``tiny_vit``: 16 again)."""
         features: list[Tensor] = self.encoder(x)
         return features
 

@@ -91,7 +91,9 @@ class EfficientNetLite(Encoder):
         super().__init__()
         if variant not in VARIANTS:
             known = ", ".join(sorted(VARIANTS))
-            raise ConfigError(f"unknown encoder '{variant}'", hint=f"{known}, or timm:NAME (extra 'timm')")
+            raise ConfigError(
+                f"unknown encoder '{variant}'", hint=f"{known}, tiny_vit, or timm:NAME (extra 'timm')"
+            )
         width, depth = VARIANTS[variant]
         self.variant = variant
         self.stem = nn.Sequential(

@@ -9,6 +9,7 @@ they are (``training.freeze_norm``); ``training.norms`` gives them statistics ag
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -17,17 +18,27 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from dermseg.errors import ModelError
+from dermseg.models.tiny_vit import unfold_biases
 
-HALF = "_fp16"  # ends the name of a tensor that is stored in half precision
+# What ends the name of a tensor in an ONNX file
+HALF = "_fp16"  # stored in half precision
+BYTES, SCALE = "_int8", "_scale"  # stored in 8 bits, and what they are multiplied by
+TRANSPOSED = "_transposed"  # of a linear layer, as MatMul takes it
 
 
 def read_parameters(data: bytes) -> dict[str, Tensor]:
     """The weights in an ONNX file as float32, under the names that they have in torch."""
+    there = {t.name: numpy_helper.to_array(t) for t in onnx.load_from_string(data).graph.initializer}
     found = {}
-    for tensor in onnx.load_from_string(data).graph.initializer:
-        values = numpy_helper.to_array(tensor)
+    for stored, content in there.items():
+        if f"{stored.removesuffix(SCALE)}{BYTES}" in there:
+            continue
+        name = stored.removesuffix(HALF).removesuffix(BYTES)
+        in_bytes = content.dtype == np.int8 and stored != name
+        values = content * there[f"{name}{SCALE}"] if in_bytes else content
         if values.dtype in (np.float16, np.float32):
-            found[tensor.name.removesuffix(HALF)] = torch.from_numpy(values.astype(np.float32))
+            weight = torch.from_numpy(values.astype(np.float32))
+            found[name.removesuffix(TRANSPOSED)] = weight.T if name.endswith(TRANSPOSED) else weight
     return found
 
 
@@ -37,10 +48,10 @@ def norm_pairs(model: nn.Module) -> dict[str, str]:
     for name, module in model.named_modules():
         if not isinstance(module, nn.Sequential):
             continue
-        for i in range(len(module) - 1):
-            if isinstance(module[i], nn.Conv2d) and isinstance(module[i + 1], nn.BatchNorm2d):
-                prefix = f"{name}." if name else ""
-                pairs[f"{prefix}{i}"] = f"{prefix}{i + 1}"
+        prefix = f"{name}." if name else ""
+        for (first, conv), (second, norm) in pairwise(module.named_children()):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                pairs[f"{prefix}{first}"] = f"{prefix}{second}"
     return pairs
 
 
@@ -74,7 +85,8 @@ def unfold(model: nn.Module, folded: dict[str, Tensor]) -> dict[str, Tensor]:
         if name in state:
             continue
         if name in folded:
-            state[name] = folded[name]
+            table = name.endswith("attention_biases")
+            state[name] = unfold_biases(folded[name]) if table else folded[name]
         elif name.endswith(("bias", "num_batches_tracked")):  # a bias of zeros is left out of ONNX files
             state[name] = torch.zeros(value.shape, dtype=value.dtype)
         else:

@@ -11,7 +11,7 @@ from torch import nn
 from dermseg.data.cache import cache_key
 from dermseg.data.index import IndexRow, open_image, open_mask
 from dermseg.errors import ConfigError, DataError, ModelError
-from dermseg.models import build_model
+from dermseg.models import build_model, tiny_vit
 from dermseg.models.encoders import VARIANTS, find_imagenet_weights
 from dermseg.training.config import ModelConfig, RunConfig, TrainingConfig, expand
 from dermseg.training.device import pick_device
@@ -151,6 +151,8 @@ def _check_network(model: ModelConfig, training: TrainingConfig, batches: Sequen
         encoder = options.get("encoder", "efficientnet_lite0")
         if encoder in VARIANTS:
             find_imagenet_weights(encoder)
+        elif encoder == tiny_vit.NAME:
+            tiny_vit.find_mobile_sam()
         options["pretrained"] = False
     sizes = {training.at_epoch(epoch)[0] for epoch in range(training.epochs)}
     if training.inference_size:

@@ -33,7 +33,8 @@ def export(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="Of fp16 (where none is given), fp32, int8, openvino; fp16 or fp32 is the default.",
+            help="Of fp16 (where none is given), fp32, int8-weights, int8, openvino; the first of the first "
+            "three is the default.",
         ),
     ] = None,
     end_to_end: Annotated[
