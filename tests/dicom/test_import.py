@@ -83,3 +83,23 @@ def test_outlines_that_people_drew_on_dicom_photographs(files: ModuleType, tmp_p
         (row,) = import_dataset([photographs], kind=kind, folder=tmp_path / kind).rows
         assert Path(row.image).name == "a.dcm" and row.subject.endswith("P7")
         assert np.array_equal(load_mask(open_mask(row)), mask)
+
+
+@pytest.mark.parametrize("kind", ["labelme", "coco", "dicom"])
+def test_a_patient_who_is_not_known_is_none(files: ModuleType, tmp_path: Path, kind: str) -> None:
+    """Else all photographs without a patient would be of one, in one split."""
+    mask = np.zeros((96, 128), np.bool_)
+    mask[20:60, 30:90] = True
+    for name, patient in (("a", "UNKNOWN"), ("b", " n/a "), ("c", "P7")):
+        photograph = files.photograph(files.lesion(96, 128), PatientID=patient)
+        (tmp_path / f"{name}.dcm").write_bytes(files.to_bytes(photograph))
+        annotation = Annotation(f"{name}.dcm", 128, 96, tuple(mask_to_shapes(mask, "lesion")))
+        if kind == "labelme":
+            (tmp_path / f"{name}.json").write_bytes(write_labelme(annotation))
+        if kind == "dicom":
+            save_mask(mask, tmp_path / f"{name}_segmentation.png")
+    if kind == "coco":
+        drawn = [(f"{name}.dcm", 128, 96, [mask]) for name in "abc"]
+        (tmp_path / "all.json").write_bytes(write_coco(drawn, ["lesion"]))
+    imported = import_dataset([tmp_path], kind=kind, folder=tmp_path / "store")
+    assert [row.subject for row in imported.rows] == ["", "", "P7"], imported.rejected
