@@ -68,6 +68,14 @@ def test_a_decimal_comma_is_one(tmp_path: Path) -> None:
     assert one.spacing_mm == (0.021, 0.021)
 
 
+@pytest.mark.parametrize("unknown", ["", "NA", "n/a", "unknown"])
+def test_a_scale_that_is_not_known_is_none(tmp_path: Path, unknown: str) -> None:
+    """R writes NA for what is missing: one photograph of a table without a scale ended all of it."""
+    text = f"image,lesion,spacing_mm\na.jpg,1,0.021\nb.jpg,1,{unknown}\n"
+    ((one, two),), _ = read_visits(table(tmp_path, text))
+    assert (one.spacing_mm, two.spacing_mm) == ((0.021, 0.021), None)
+
+
 def test_names_that_look_alike_together_are_two_people(tmp_path: Path) -> None:
     lesions, _ = read_visits(table(tmp_path, "image,subject,lesion\na.jpg,P/1,2\nb.jpg,P,1/2\n"))
     assert [len(group) for group in lesions] == [1, 1]

@@ -78,7 +78,7 @@ def _parse(values: dict[str, str], taken: date | None, path: Path, line: int) ->
         image=_source(values["image"], path.parent),
         lesion="/".join(part for part in (values["subject"], values["lesion"]) if part),
         taken=taken,
-        spacing_mm=_spacing(values["spacing_mm"], path, line) if values["spacing_mm"] else None,
+        spacing_mm=_spacing(values["spacing_mm"], path, line),
         mask=_source(values["mask"], path.parent) if values["mask"] else None,
     )
 
@@ -98,7 +98,10 @@ def _moment(text: str, path: Path, line: int) -> datetime:
         ) from None
 
 
-def _spacing(text: str, path: Path, line: int) -> tuple[float, float]:
+def _spacing(text: str, path: Path, line: int) -> tuple[float, float] | None:
+    """None where it is not known, as R's ``NA``; ``nan`` is a sum that went wrong."""
+    if not known_text(text) and text.lower() != "nan":
+        return None
     try:
         spacing = float(text.replace(",", "."))  # a decimal comma: thousands of millimetres there are none
     except ValueError:
