@@ -208,6 +208,10 @@ def test_an_outline_by_a_person_takes_the_place_of_the_models(model: Model, tmp_
     visit = look(model, drawn)
     assert visit.reading is not None and visit.reading.area_mm2 == pytest.approx(25)
     assert visit.verdict is None and visit.usable
+    # nor is there a verdict where the model has no gate, as a bundle of one's own: nobody has drawn that
+    by_model = look(model, replace(drawn, mask=None))
+    words = [next(draw_visits(Followed("mole", (one,), ()))).words for one in (visit, by_model)]
+    assert words == ["outline by a person", "outline by the model"]
     cv2.imwrite(str(tmp_path / "a_segmentation.png"), mask[:100])
     wrong = look(model, drawn)
     assert wrong.status == "failed" and "a_segmentation.png" in wrong.message

@@ -75,8 +75,7 @@ def _panel(visit: Visit, first: Visit | None, found: Comparison | None, is_base:
     assert visit.view is not None and visit.lesion is not None
     nothing = np.zeros_like(visit.lesion)
     if found is None or first is None:
-        verdict = f"verdict {visit.verdict}" if visit.verdict else "outline by a person"
-        words = (verdict if visit.status == "ok" else "no lesion found") + _doubts(visit)
+        words = (_whose(visit) if visit.status == "ok" else "no lesion found") + _doubts(visit)
         if is_base or first is None:
             return Panel(visit.view, nothing, visit.lesion, "", ""), words
         return Panel(visit.view, visit.lesion, nothing, "", ""), words
@@ -90,6 +89,13 @@ def _panel(visit: Visit, first: Visit | None, found: Comparison | None, is_base:
     laid = lay(visit.view, found.alignment, sizes, first.lesion.shape[:2])
     outline = lay_lesion(first, visit, found.alignment)
     return Panel(laid, outline, first.lesion, "", ""), words
+
+
+def _whose(visit: Visit) -> str:
+    """The gate's verdict on the outline; a person's has none, nor has that of a model without a gate."""
+    if visit.photograph.mask is not None:
+        return "outline by a person"
+    return f"verdict {visit.verdict}" if visit.verdict else "outline by the model"
 
 
 def _doubts(visit: Visit) -> str:
