@@ -55,6 +55,21 @@ def test_lesions_of_two_people_are_not_one(tmp_path: Path) -> None:
     assert [[one.lesion for one in group] for group in lesions] == [["P1/1", "P1/1"], ["P2/1"]]
 
 
+def test_lesions_of_one_name_in_two_data_sets_of_an_index_are_two(tmp_path: Path) -> None:
+    """As in the index's groups; what the ISIC archive has named is the same thing everywhere."""
+    rows = ["a.jpg,x,1", "b.jpg,y,1", "c.jpg,x,1", "d.jpg,x,2", "e.jpg,x,HAM_0000001", "f.jpg,y,HAM_0000001"]
+    lesions, _ = read_visits(table(tmp_path, "\n".join(["image,dataset,lesion", *rows])))
+    found = [(group[0].lesion, [one.image.name for one in group]) for group in lesions]
+    assert found == [
+        ("x/1", ["a.jpg", "c.jpg"]),
+        ("y/1", ["b.jpg"]),
+        ("2", ["d.jpg"]),
+        ("HAM_0000001", ["e.jpg", "f.jpg"]),
+    ]
+    ((one, two),), _ = read_visits(table(tmp_path, "image,dataset\na.jpg,x\nb.jpg,y\n"))
+    assert one.lesion == two.lesion == ""  # without a column lesion all show one
+
+
 @pytest.mark.parametrize("mark", [", ", ";", "\t"])
 def test_columns_as_spreadsheets_write_them(tmp_path: Path, mark: str) -> None:
     """A column that is not recognised would make two lesions one."""

@@ -10,7 +10,6 @@ Decisions
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,15 +18,13 @@ import numpy as np
 
 from dermseg.data.duplicates import Fingerprint, Pair, find_duplicates
 from dermseg.data.index import EXCLUDED, IndexRow
-from dermseg.data.sources.base import GLOBAL_ID
+from dermseg.data.sources.base import GLOBAL_ID, GLOBAL_NAME
 from dermseg.data.sources.tables import SplitTable
 from dermseg.errors import DataError
 
 DEFAULT_RATIOS = {"train": 0.70, "val": 0.15, "test": 0.15}
 # Who keeps its images when a group lies in several splits: the one that is reported on first.
 PRECEDENCE = ("test", "val", "calib", "train")
-
-_GLOBAL_NAME = re.compile(r"(?:IP|IL|HAM)_\d{7}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def image_name(row: IndexRow) -> str:
 
 
 def _local(row: IndexRow, kind: str, name: str) -> str:
-    return name if _GLOBAL_NAME.fullmatch(name) else f"{row.dataset}/{kind}/{name}"
+    return name if GLOBAL_NAME.fullmatch(name) else f"{row.dataset}/{kind}/{name}"
 
 
 def assign_groups(rows: Sequence[IndexRow], pairs: Iterable[Pair] = ()) -> list[IndexRow]:

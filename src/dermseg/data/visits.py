@@ -1,18 +1,21 @@
 """A table of visits: which photographs show which lesion, and when they were taken.
 
 CSV (commas, semicolons or tabs) with a column ``image`` and, where they are known, ``subject``, ``lesion``,
-``date``, ``spacing_mm`` and ``mask``; others are passed over, so that an index is such a table too. Locations
-are relative to the table or ``zip!member``.
+``date``, ``spacing_mm`` and ``mask``; others are passed over, so that an index is such a table too: its
+``dataset`` tells lesions of one name apart. Locations are relative to the table or ``zip!member``.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
 from dermseg.data.index import split_location
+from dermseg.data.sources.base import GLOBAL_NAME
 from dermseg.data.spreadsheet import known_text, open_table
 from dermseg.errors import DataError
 from dermseg.files import as_on_disk
@@ -48,7 +51,7 @@ def read_visits(path: Path) -> tuple[list[list[Photograph]], int]:
     if twice := [name for name in COLUMNS if columns.count(name) > 1]:
         raise DataError(f"more than one column '{twice[0]}'", file=path)
     named = "lesion" in columns
-    lesions: dict[tuple[str, str], list[tuple[datetime, Photograph]]] = {}
+    lesions: dict[tuple[str, str, str], list[tuple[datetime, Photograph]]] = {}
     nameless = 0
     try:
         for record in reader:
@@ -60,7 +63,9 @@ def read_visits(path: Path) -> tuple[list[list[Photograph]], int]:
             if named and not values["lesion"]:
                 nameless += 1
                 continue
-            whose = values["subject"], values["lesion"]
+            local = named and not GLOBAL_NAME.fullmatch(values["lesion"])
+            dataset = known_text(record.get("dataset")) if local else ""
+            whose = dataset, values["subject"], values["lesion"]
             moment = _moment(values["date"], path, line) if values["date"] else None
             photograph = _parse(values, moment and moment.date(), path, line)
             lesions.setdefault(whose, []).append((moment or datetime.min, photograph))
@@ -68,7 +73,11 @@ def read_visits(path: Path) -> tuple[list[list[Photograph]], int]:
         raise DataError(f"line {reader.line_num}: {error}", file=path) from None
     if not lesions:
         raise DataError("no row names a photograph of a lesion", file=path, hint=_EXAMPLE)
-    return [_in_time(photographs, path) for photographs in lesions.values()], nameless
+    times = Counter(whose[1:] for whose in lesions)
+    return [
+        _in_time(rows, path, dataset if times[subject, lesion] > 1 else "")
+        for (dataset, subject, lesion), rows in lesions.items()
+    ], nameless
 
 
 def _parse(values: dict[str, str], taken: date | None, path: Path, line: int) -> Photograph:
@@ -115,8 +124,8 @@ def _spacing(text: str, path: Path, line: int) -> tuple[float, float] | None:
     return spacing, spacing
 
 
-def _in_time(rows: list[tuple[datetime, Photograph]], path: Path) -> list[Photograph]:
-    """In order of time.
+def _in_time(rows: list[tuple[datetime, Photograph]], path: Path, dataset: str) -> list[Photograph]:
+    """In order of time; the name of the data set, where there is one, goes before the lesion's.
 
     Raises
     ------
@@ -124,6 +133,8 @@ def _in_time(rows: list[tuple[datetime, Photograph]], path: Path) -> list[Photog
         Some have a date and some have none: their order is not known.
     """
     photographs = [one for _, one in sorted(rows, key=lambda row: row[0])]
+    if dataset:
+        photographs = [replace(one, lesion=f"{dataset}/{one.lesion}") for one in photographs]
     dated = [one for one in photographs if one.taken is not None]
     if len(dated) not in (0, len(photographs)):
         missing = next(one for one in photographs if one.taken is None)

@@ -28,7 +28,8 @@ IMAGE_FOLDERS = NNUNET_FOLDERS | {"image", "images", "img", "imgs", "input", "in
 # "_segmentation", "-mask", "_gt", and one number behind it where an image has several masks.
 MASK_SUFFIX = re.compile(r"[ _-](?:segmentation|seg|mask|lesion|gt|groundtruth|label)(?:[ _-]?\d+)?$", re.I)
 # Names given by the ISIC archive are unique over all of its data sets; other names are only local.
-GLOBAL_ID = re.compile(r"ISIC_\d{7}")
+GLOBAL_ID = re.compile(r"ISIC_\d{7}")  # of an image
+GLOBAL_NAME = re.compile(r"(?:IP|IL|HAM)_\d{7}")  # of a patient or lesion
 
 
 @dataclass(frozen=True)
