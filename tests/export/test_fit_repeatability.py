@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from dermseg.data.index import IndexRow, write_index
+from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.errors import DataError
 from dermseg.export.fit_repeatability import find_pairs, fit_bundle_repeatability
 from dermseg.inference.bundle import load_bundle
@@ -75,6 +76,15 @@ def test_a_pair_of_each_lesion_that_the_network_has_not_seen(
     assert known.others == known.all
     model = load_model(bundle)
     assert list(find_pairs(model, [])) == []
+
+
+@pytest.mark.parametrize("owner", ["subject", "dataset"])
+def test_lesions_of_one_name_of_two_people_are_no_pair(index: Path, tiny_bundle: Path, owner: str) -> None:
+    """Two lesions differ by more than two photographs of one: the range of all changes would be too wide."""
+    first, second = read_index(index)[:2]
+    other = replace(second, **{owner: "another"})
+    model = load_model(tiny_bundle)
+    assert list(find_pairs(model, [first, second])) and not list(find_pairs(model, [first, other]))
 
 
 def test_without_pairs_nothing_is_written(index: Path, tmp_path: Path, tiny_bundle: Path) -> None:

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from dermseg.data.index import IndexRow, open_image, read_index, short_names
+from dermseg.data.sources.base import GLOBAL_NAME
 from dermseg.errors import DataError
 from dermseg.export.write import add_attachment, open_folder
 from dermseg.inference.card import ModelCard
@@ -94,11 +95,12 @@ def _limits(pairs: Sequence[Pair]) -> Limits:
 
 def find_pairs(model: Model, rows: Sequence[IndexRow]) -> Iterator[Pair]:
     """Of each lesion the first pair that has a scale by the skin around it, and the first with a contrast."""
-    lesions: dict[str, list[IndexRow]] = {}
+    lesions: dict[tuple[str, str, str], list[IndexRow]] = {}
     for row in rows:
-        if row.lesion:
-            lesions.setdefault(row.lesion, []).append(row)
-    for lesion, group in lesions.items():
+        if row.lesion:  # names such as 1 and 2 repeat between people and data sets
+            dataset = "" if GLOBAL_NAME.fullmatch(row.lesion) else row.dataset
+            lesions.setdefault((dataset, row.subject, row.lesion), []).append(row)
+    for (_, _, lesion), group in lesions.items():
         if len(group) < 2:
             continue
         looks = [look(model, Photograph(open_image(row), lesion)) for row in group[:_MOST]]
