@@ -86,6 +86,8 @@ def test_metadata_of_known_tables(tmp_path: Path) -> None:
     assert (table["", "img002"]["diagnosis"], table["", "img002"]["annotation_style"]) == ("nevus", None)
     file.write_text("image_id,age_approximate,sex\nimg000,55,female\n")  # of the ISIC 2017 challenge
     assert read_metadata(file) == {("", "img000"): {"age": 55.0, "sex": "female"}}
+    file.write_text("image_id;age;sex\nimg000;55,0;female\n")  # the same where commas are decimal signs
+    assert read_metadata(file) == {("", "img000"): {"age": 55.0, "sex": "female"}}
     attached = attach(Evaluation([score(0, sex="?"), score(7)]), table)
     assert [s.facts.get("sex") for s in attached.scores] == ["female", None]
     file.write_text("image,sex\nimg000.jpg,male\n")  # as of 'data import --metadata', a file is an image too

@@ -164,7 +164,7 @@ def _parse(fact: str, text: str) -> Fact:
         return _DIAGNOSES.get(value, value)
     if fact == "age":
         try:
-            return float(value)
+            return float(value.replace(",", "."))  # a decimal comma, as Excel and pandas write it
         except ValueError:
             return None
     return value
