@@ -126,6 +126,15 @@ def test_margins_promise_nothing_at_another_threshold() -> None:
     assert doubts.margin_words(Margins(mask, mask, 0.1, None, None, None, None), 0.9, 0.9) is None
 
 
+def test_margins_that_few_images_do_not_allow_are_not_offered() -> None:
+    """Their switch ended the page in a traceback."""
+    trust = load_model().trust
+    assert trust is not None and doubts.no_margins(trust) == ""
+    few = trust.outer.model_copy(update={"lambdas": [None] * len(trust.outer.alphas)})
+    assert "allow none of level 0.1" in doubts.no_margins(trust.model_copy(update={"outer": few}))
+    assert "dermseg uncertainty fit" in doubts.no_margins(None)
+
+
 def test_a_full_disk_is_said_without_the_words_of_the_command_line() -> None:
     shared = pytest.importorskip("dermseg.apps.dashboard.shared", reason="needs the extra 'dashboard'")
     full = OSError(errno.ENOSPC, "No space left on device")

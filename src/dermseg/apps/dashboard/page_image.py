@@ -155,12 +155,12 @@ def _draw_picture(
     picture: Pixels = look.picture
     known = look.info.spacing_mm
     measuring = known is None and bool(st.session_state.get("measuring"))
-    margins = None
-    if kind == OUTLINE and model.trust is not None and st.toggle("Margins", key="margins", help=_MARGINS):
-        margins = draw_margins(result.mask, model.trust, DEFAULT_ALPHA, spacing_mm=known)
+    margins, trust, why = None, model.trust, doubts.no_margins(model.trust)
+    if kind == OUTLINE and why:
+        st.caption(why)
+    elif kind == OUTLINE and trust is not None and st.toggle("Margins", key="margins", help=_MARGINS):
+        margins = draw_margins(result.mask, trust, DEFAULT_ALPHA, spacing_mm=known)
         picture = trace_margins(picture, margins)
-    if kind == OUTLINE and model.trust is None:
-        st.caption("No margins: none were fitted for this model (dermseg uncertainty fit).")
     if layer is None:
         picture = draw_result(picture, result.mask, labels=result.labels, outline=line, fill=fill)
     else:
