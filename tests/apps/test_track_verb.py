@@ -113,6 +113,21 @@ def test_photographs_of_one_lesion_in_the_order_given(tmp_path: Path, tiny_bundl
     assert code == 0 and row["scale_from"] == "skin"
 
 
+def test_masks_beside_photographs_that_a_shell_names_are_none(
+    tmp_path: Path, tiny_bundle: Path, run: Run
+) -> None:
+    """``dermseg track visits/*`` followed the masks as if they were photographs of other days."""
+    for name, radius in (("1", 40), ("2", 44)):
+        draw(tmp_path / f"{name}.png", radius)
+        mask = np.zeros((SIDE, SIDE), np.uint8)
+        cv2.imwrite(str(tmp_path / f"{name}_mask.png"), cv2.circle(mask, (160, 160), radius, 255, -1))
+    named = sorted(tmp_path.glob("*.png"))
+    code, out, err = run("track", *named, "--model", tiny_bundle)
+    (row,) = csv.DictReader(io.StringIO(out))
+    assert code == 0 and (row["first_file"], row["file"]) == (str(named[0]), str(named[2]))
+    assert "2 files are left out: masks of other inputs, by name" in err
+
+
 @pytest.mark.parametrize("others", [[], ["visits.csv"]])
 def test_one_photograph_is_no_course(tmp_path: Path, tiny_bundle: Path, run: Run, others: list[str]) -> None:
     photograph = draw(tmp_path / "a.png", 40)

@@ -185,18 +185,18 @@ def _lesions(inputs: Sequence[str]) -> Iterator[list[Photograph]]:
 
 
 def _in_order(inputs: Sequence[str]) -> Iterator[Photograph]:
-    """Photographs as they were named; those of a folder, glob or zip by name."""
+    """Photographs as they were named, without masks that lie among them; those of a folder by name."""
+    from dermseg.images.find import find_images
     from dermseg.images.names import printable_name
-    from dermseg.images.roles import find_photographs
+    from dermseg.images.roles import tell_apart
     from dermseg.inference.following import Photograph
 
-    for given in inputs:
-        sources, remarks = find_photographs([given])
-        for remark in remarks:
-            say(remark)
-        for source in sources:
-            name = printable_name(source.label if len(inputs) > 1 else source.name)
-            yield Photograph(replace(source, name=name))
+    roles = tell_apart([source for given in inputs for source in find_images([given])])
+    for remark in roles.remarks():
+        say(remark)
+    for source in roles.photographs:
+        name = printable_name(source.label if len(inputs) > 1 else source.name)
+        yield Photograph(replace(source, name=name))
 
 
 def _reading_row(visit: Visit) -> dict[str, Any]:
