@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dermseg.images.load import LoadedImage
 from dermseg.images.sources import as_source
 from dermseg.inference import following
 from dermseg.inference.following import VIEW, Followed, Photograph, Visit, compare, follow, look
@@ -123,6 +124,27 @@ def test_pixels_that_are_not_square(model: Model, tmp_path: Path) -> None:
     assert found.alignment is not None and found.alignment.scale is not None
     assert found.alignment.turn == pytest.approx(20, abs=0.5) and found.change.notes == ()
     assert found.change.area == pytest.approx(0, abs=0.03) and (found.overlap or 0) > 0.95
+
+
+def test_millimetres_that_are_not_those_of_the_file_are_remarked(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of DICOM files, as in ``dermseg measure``: what is given goes before, and may be of another camera."""
+    load = following.load_image
+
+    def calibrated(*args: Any, **more: Any) -> LoadedImage:
+        loaded = load(*args, **more)
+        return replace(loaded, info=replace(loaded.info, spacing_mm=(0.02, 0.02)))
+
+    monkeypatch.setattr(following, "load_image", calibrated)
+    one, two = shot(tmp_path, "one", 40), shot(tmp_path, "two", 44)
+    given = replace(two, spacing_mm=(0.05, 0.05))
+    found = follow(model, [one, given])
+    said = "the millimetres given were taken, the file says 0.02 and 0.02 (row and column)"
+    assert [said in visit.message for visit in found.visits] == [False, True]
+    assert f"this photograph: {said}" in found.comparisons[0].change.notes
+    (same,) = follow(model, [one, replace(two, spacing_mm=(0.02, 0.02))]).comparisons
+    assert same.change.scale_from == "spacing" and same.change.notes == ()
 
 
 def test_what_goes_wrong_with_one_photograph_is_its_row(

@@ -85,6 +85,8 @@ class Visit:
         pixels; None where it failed.
     marks
         What can be recognised in it; None where there is no lesion, or the gate rejects.
+    scale_remark
+        That the millimetres given are not those that the file knows; empty where nothing is odd.
     """
 
     photograph: Photograph
@@ -96,6 +98,7 @@ class Visit:
     view: Pixels | None = None
     lesion: Mask | None = None
     marks: Landmarks | None = None
+    scale_remark: str = ""
 
     @property
     def usable(self) -> bool:
@@ -192,7 +195,9 @@ def _look(model: Model, photograph: Photograph) -> Visit:
     loaded = load_image(photograph.image, min_side=max(VIEW // 2, model.min_side))
     photograph = replace(photograph, taken=photograph.taken or loaded.info.taken)
     size = (loaded.info.height, loaded.info.width)
-    verdict, message = None, "; ".join(loaded.info.notes)
+    remark = _scale_remark(photograph.spacing_mm, loaded.info.spacing_mm)
+    notes = [*loaded.info.notes, *([remark] if remark else [])]
+    verdict, message = None, "; ".join(notes)
     if photograph.mask is not None:
         mask = load_mask(photograph.mask, size=size)
     else:
@@ -200,7 +205,7 @@ def _look(model: Model, photograph: Photograph) -> Visit:
         mask = result.mask
         if result.verdict is not None:
             verdict = result.verdict.level
-            message = "; ".join([*result.verdict.reasons, *loaded.info.notes])
+            message = "; ".join([*result.verdict.reasons, *notes])
     reading = measure_mask(mask, photograph.spacing_mm or loaded.info.spacing_mm)
     view = shrink(loaded.pixels, VIEW)
     squared = _squared(size, reading.spacing_mm)
@@ -214,7 +219,15 @@ def _look(model: Model, photograph: Photograph) -> Visit:
     if verdict != "reject":
         grey = np.asarray(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY), np.uint8)
         marks = landmarks(view, lesion, squared, frame=~vignette(grey))
-    return Visit(photograph, "ok", message, verdict, reading, colour, view, lesion, marks)
+    return Visit(photograph, "ok", message, verdict, reading, colour, view, lesion, marks, remark)
+
+
+def _scale_remark(given: tuple[float, float] | None, own: tuple[float, float] | None) -> str:
+    """What to say of millimetres that were taken although the file knows others."""
+    if given is None or own is None or np.allclose(given, own, rtol=0.001, atol=0):
+        return ""
+    row, column = own
+    return f"the millimetres given were taken, the file says {row:g} and {column:g} (row and column)"
 
 
 def _squared(size: tuple[int, int], spacing_mm: tuple[float, float] | None) -> tuple[int, int]:
@@ -278,6 +291,11 @@ def compare(
     notes = changed.notes
     if limits is not None and limits.area is None and changed.area is not None:
         notes = (*notes, "no range: the model was fitted on too few pairs with such verdicts")
+    notes += tuple(
+        f"{which} photograph: {visit.scale_remark}"
+        for which, visit in (("first", first), ("this", second))
+        if visit.scale_remark and changed.scale_from == "spacing"
+    )
     one, two = first.photograph.taken, second.photograph.taken
     if one is not None and two is not None and two < one:
         notes = (*notes, "taken before the first photograph: check the order")
