@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -172,6 +173,32 @@ def test_a_journal_that_could_not_be_written_has_everything_once_it_can_be(tmp_p
     assert np.array_equal(again.layer("lesion"), document.layer("lesion"))
     assert again.undo() and not again.layer("lesion")[100, 90] and again.layer("lesion")[100, 50]
     assert [path.name for path in folder.iterdir()] == [".a.json.journal"]
+
+
+def test_what_a_journal_that_was_begun_anew_brings_back_is_not_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a full disk and a crash the work was dropped, without a question, where it could not be saved."""
+    draw_visits(tmp_path, "a.png")
+    (entry,) = files.list_images([tmp_path])
+    draw_and_approve(entry)
+    opened = files.open_image(entry)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dermseg.labeling.editor.journal._write", full)
+        opened.document.apply("brush", "lesion", tools.brush((5, 50), (30, 50), 4, (240, 320)))
+    assert opened.journal.lost
+    opened.document.apply("brush", "lesion", tools.brush((5, 90), (30, 90), 4, (240, 320)))
+    for _ in range(2):  # and after another crash
+        again = files.open_image(entry)
+        assert again.recovered and again.document.at_risk and not again.document.can_undo
+        assert again.document.layer("lesion")[[5, 50, 90], 20].all()
+    files.save(again)  # no other program has changed the file
+    assert not again.document.at_risk and not entry.unsaved
+    assert np.array_equal(files.open_image(entry).document.layer("lesion"), opened.document.layer("lesion"))
 
 
 def test_what_is_at_risk_is_what_a_person_did() -> None:

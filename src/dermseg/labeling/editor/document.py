@@ -77,6 +77,7 @@ class Document:
         self._before: dict[tuple[str, int, int], Mask] = {}  # tiles as they were when the stroke began
         self._saved: tuple[int, Status] = (0, self.status)
         self._saved_step: _Entry | None = None
+        self._in_no_file = False
         self._changes = 0
         self.layers.update(self._origins.learn(annotation))
 
@@ -97,7 +98,7 @@ class Document:
         """Whether a person's work is gone if it is not saved; a proposal can be had again."""
         last = self._done[-1] if self._done else None
         return self.status in ("corrected", "approved") and (
-            last is not self._saved_step or self.status != self._saved[1]
+            self._in_no_file or last is not self._saved_step or self.status != self._saved[1]
         )
 
     @property
@@ -309,7 +310,15 @@ class Document:
         """The file now has everything."""
         self._saved = self.state
         self._saved_step = self._done[-1] if self._done else None
+        self._in_no_file = False
 
-    def mark_unsaved(self) -> None:
-        """The file does not have what is here, though nothing was done since: it comes from a journal."""
+    def mark_unsaved(self, *, begun_anew: bool = False) -> None:
+        """The file does not have what is here, though nothing was done since: it comes from a journal.
+
+        Parameters
+        ----------
+        begun_anew
+            By one that lost what came before: nor does the file have what is here when all steps are undone.
+        """
         self._changes += 1
+        self._in_no_file = begun_anew

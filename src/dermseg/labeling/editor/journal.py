@@ -3,6 +3,8 @@
 A journal is a file beside the annotation that only ever grows: the annotation as it was opened, then each
 step, undo, redo and status. Reading it back repeats them, so undo works after a crash too. What a crash cut
 off at the end is noticed by its checksum and left out. It is removed when the annotation has been saved.
+
+One that was begun anew has two beginnings: the annotation as it was opened, and as it was then.
 """
 
 from __future__ import annotations
@@ -64,9 +66,10 @@ class Journal:
         self._document = document
         self.lost = False
         self._base: tuple[Annotation, Status] | None = (document.annotation, document.status)
+        self._opened: Annotation | bytes = document.annotation
         self._there = path.parent.is_dir()
         if path.exists():
-            self._base = None
+            self._base, self._opened = None, read_base(path)
         document.on_record = self.write
 
     def make_folder(self) -> None:
@@ -88,10 +91,12 @@ class Journal:
             self.make_folder()
             if self.lost:
                 new = self.path.with_name(f"{self.path.name}.new")
-                _write(new, "wb", _beginning(self._document.to_annotation(), self._document.status))
+                opened = _MAGIC + _record("base", _content("base", self._opened))
+                now = _beginning(self._document.to_annotation(), self._document.status)
+                _write(new, "wb", opened + now)
                 new.replace(self.path)
             else:
-                begin = b"" if self._base is None else _beginning(*self._base)
+                begin = b"" if self._base is None else _MAGIC + _beginning(*self._base)
                 _write(self.path, "ab", begin + _record(kind, _content(kind, content)))
         except OSError as error:
             self.lost = True
@@ -103,7 +108,8 @@ class Journal:
 
     def restart(self, document: Document) -> None:
         """The document has been saved: what is there is not needed any more."""
-        self.problem, self._base, self.lost = None, (document.to_annotation(), document.status), False
+        self._opened = document.to_annotation()
+        self.problem, self._base, self.lost = None, (self._opened, document.status), False
         try:
             self.path.unlink(missing_ok=True)
         except OSError:  # held by another program: the next record must not go behind what is there
@@ -122,7 +128,7 @@ def _write(path: Path, mode: Literal["ab", "wb"], data: bytes) -> None:
 
 
 def _beginning(annotation: Annotation, status: Status) -> bytes:
-    return _MAGIC + _record("base", write_labelme(annotation)) + _record("status", status.encode())
+    return _record("base", write_labelme(annotation)) + _record("status", status.encode())
 
 
 def _content(kind: str, content: Any) -> bytes:
@@ -130,6 +136,8 @@ def _content(kind: str, content: Any) -> bytes:
         return content.pack()
     if isinstance(content, Annotation):
         return write_labelme(content)
+    if isinstance(content, bytes):
+        return content
     return str(content).encode() if kind == "status" else b""
 
 
@@ -157,13 +165,14 @@ def recover(path: Path) -> Document | None:
         raise DataError(
             "not a journal of dermseg", file=path, hint="move it away to open the image without it"
         )
-    at, document = len(_MAGIC), None
+    at, document, beginnings = len(_MAGIC), None, 0
     while at + _HEAD.size <= len(data):
         code, length, checksum = _HEAD.unpack_from(data, at)
         content = data[at + _HEAD.size : at + _HEAD.size + length]
         if len(content) < length or zlib.crc32(code + content) != checksum:
             break
         document = _repeat(document, code, content, path)
+        beginnings += code == _KINDS["base"]
         at += _HEAD.size + length
     if document is None:
         _drop(path)
@@ -171,7 +180,7 @@ def recover(path: Path) -> Document | None:
     if at < len(data):
         with contextlib.suppress(OSError):  # a read-only folder: what is there can still be looked at
             os.truncate(path, at)
-    document.mark_unsaved()
+    document.mark_unsaved(begun_anew=beginnings > 1)
     return document
 
 
