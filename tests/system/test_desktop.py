@@ -35,6 +35,7 @@ from dermseg.apps.desktop.texts import Texts
 from dermseg.apps.desktop.theme import CLASS_COLOURS
 from dermseg.apps.desktop.window import Window
 from dermseg.data.labelme import draw_labels, read_labelme
+from dermseg.data.proposals import is_proposal
 from dermseg.data.synthetic import synthesize
 from dermseg.errors import DataError, ImageError, UsageError
 from dermseg.images.load import load_image
@@ -412,6 +413,21 @@ def test_what_is_pressed_in_mid_stroke_takes_the_stroke_along(
     key(qtbot, window, Qt.Key.Key_A)
     saved = read_labelme((photographs / "a.json").read_bytes())
     assert draw_labels(saved, ["lesion"])[300, 40] and saved.extra["flags"] == {"approved": True}
+
+
+def test_a_stroke_under_way_is_kept_when_its_image_is_left(qtbot: Any, show: Open, photographs: Path) -> None:
+    window = show(photographs)
+    for row, name in ((0, "a.json"), (1, "b.json")):
+        ready(qtbot, window)
+        qtbot.mousePress(window.canvas, LEFT, pos=at(window, 10, 300))
+        qtbot.mouseMove(window.canvas, at(window, 60, 300))
+        assert window.session.row == row and lesion(window)[300, 40]
+        if row == 0:
+            key(qtbot, window, Qt.Key.Key_N)
+        else:
+            window.close()
+        saved = read_labelme((photographs / name).read_bytes())
+        assert draw_labels(saved, ["lesion"])[300, 40] and not is_proposal(saved)
 
 
 def test_a_polygon_under_way_is_not_lost(qtbot: Any, show: Open, photographs: Path) -> None:

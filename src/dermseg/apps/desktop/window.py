@@ -153,6 +153,7 @@ class Window(QMainWindow):
         if self.live.on:
             self.toggle_camera()
         if self.canvas.pen is not None:
+            self.canvas.pen.document.settle()  # a stroke under way is saved as far as it is
             self.canvas.pen.cancel()
         try:
             self.save()
@@ -294,7 +295,7 @@ class Window(QMainWindow):
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
         """Save and end the threads. If saving fails the journal keeps the work; if that failed too, ask."""
         if self.canvas.pen is not None and self.canvas.pen.unclosed:
-            self.canvas.close_shape()  # as a stroke under way is saved as far as it is
+            self.canvas.close_shape()  # kept, as a stroke under way is
         try:
             self._leave()
         except DermsegError as error:
