@@ -446,6 +446,37 @@ def test_the_image_on_show_stays_when_files_come_and_go(
         assert not page.exception and page.subheader[0].value == f"{seen}\\.png", chosen
 
 
+def test_the_distance_on_a_ruler_stays_with_its_points(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Off and on again, and the same two points were 10 mm apart: every length was that of another scale."""
+    testing = pytest.importorskip("streamlit.testing.v1", reason="needs the extra 'dashboard'")
+    shared = importlib.import_module("dermseg.apps.dashboard.shared")
+    page_image = importlib.import_module("dermseg.apps.dashboard.page_image")
+    for module in (shared, page_image):
+        monkeypatch.setattr(module, "current", lambda: Settings(models=(str(tiny_bundle),)))
+    monkeypatch.setattr(page_image, "show_pictures", lambda *_, **__: [(0.1, 0.5), (0.6, 0.5)])
+    page = testing.AppTest.from_string("from dermseg.apps.dashboard import page_image as p; p.draw()")
+    page.session_state["sample"] = next(iter(SAMPLES))
+    page.run()
+
+    def scale() -> list[str]:
+        assert not page.exception
+        return [each.value for each in page.caption if "mm wide" in each.value]
+
+    page.toggle(key="measuring").set_value(True).run()
+    ten = scale()
+    page.number_input[0].set_value(25.0).run()
+    mine = scale()
+    page.toggle(key="measuring").set_value(False).run()
+    assert not scale()
+    page.toggle(key="measuring").set_value(True).run()
+    assert page.number_input[0].value == 25 and scale() == mine != ten
+    page.session_state["sample"] = list(SAMPLES)[1]
+    page.run()
+    assert page.number_input[0].value == 10, "of another image"
+
+
 def test_a_card_fetches_no_picture(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -220,7 +220,12 @@ def _calibrate(look: Look, points: list[tuple[float, float]], key: str) -> tuple
     if not st.toggle("Set the scale on a ruler", key="measuring"):
         return None
     label = "Distance between the two points (mm)"
-    distance = st.number_input(label, 0.1, 500.0, 10.0, 1.0, key=f"distance {key}")
+    field = f"distance {key}"
+    if field not in st.session_state:  # while the switch is off Streamlit forgets it, and not the points
+        image, known = st.session_state.get("distance", ("", 10.0))
+        st.session_state[field] = known if image == key else 10.0
+    distance = st.number_input(label, 0.1, 500.0, step=1.0, key=field)
+    st.session_state["distance"] = (key, distance)
     if len(points) < 2:
         st.caption(f"Click two marks of a ruler in the picture: {len(points)} of 2 so far.")
         return None
