@@ -22,7 +22,7 @@ from dermseg.report.page import (
     spanning_table,
     table,
 )
-from dermseg.report.svg import Axis, scatter
+from dermseg.report.svg import Axis, interval_bar, scatter
 
 _LONG = "a_name_without_a_place_to_break" * 6
 _WIDEST = "Math.max(...[...document.querySelectorAll('td')].map(cell => cell.getBoundingClientRect().right))"
@@ -114,6 +114,34 @@ def test_a_long_name_makes_no_page_wider_than_the_screen(browser: Any, report: s
     for _ in range(4):
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "scroll", "keys can move a wide table"
+    page.close()
+
+
+@pytest.mark.parametrize(("media", "width"), [("screen", 1180), ("print", 718)])
+def test_a_comparison_shows_all_columns(browser: Any, tmp_path: Path, media: str, width: int) -> None:
+    """Each name in its head took the room of the first column: differences stood beyond the edge."""
+    head = [
+        "",
+        "images",
+        named("Dice, a"),
+        named("Dice, b"),
+        "difference",
+        "95 % interval",
+        "\u22120.05 to 0.05",
+    ]
+    bar = interval_bar(0.01, (0.0, 0.02), Axis("difference", -0.05, 0.05), "0.01", mark=0.0)
+    row = ["quarter with the lowest contrast", "1,234", "0.900", "0.890", "0.0100", "0.0000 to 0.0200", bar]
+    differ = spanning_table(
+        ["", named("Dice of a"), named("Dice of b"), "difference"],
+        [("a better", [[named("ISIC_0012345"), "0.900", "0.100", "0.800"]], "")],
+    )
+    file = tmp_path / "report.html"
+    groups = spanning_table(head, [("contrast", [row], "")])
+    file.write_text(render_page("a against b", "", [Section("x", differ + groups)]), encoding="utf-8")
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(file.as_uri())
+    page.emulate_media(media=media)
+    assert page.evaluate(_WIDEST) <= width
     page.close()
 
 
