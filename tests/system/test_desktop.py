@@ -33,6 +33,7 @@ from dermseg.apps.desktop.questions import Questions
 from dermseg.apps.desktop.session import Session
 from dermseg.apps.desktop.texts import Texts
 from dermseg.apps.desktop.theme import CLASS_COLOURS
+from dermseg.apps.desktop.view import View
 from dermseg.apps.desktop.window import Window
 from dermseg.data.labelme import draw_labels, read_labelme
 from dermseg.data.proposals import is_proposal
@@ -829,6 +830,21 @@ def test_the_outline_is_as_wide_on_a_fine_screen(qtbot: Any, show: Open, photogr
     whole = renderer.frame.copy()
     window.canvas.refresh([(100, 100, 50, 50)])
     assert np.array_equal(renderer.frame, whole)
+
+
+def test_the_picture_fills_the_window_on_another_screen(
+    qtbot: Any, show: Open, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moved from a laptop's fine screen to a coarse one, or back, it was cut off, or lay in a corner."""
+    window = show(photographs)
+    renderer = window.canvas.renderer
+    assert renderer is not None
+    for ratio in (2.0, 1.0):
+        monkeypatch.setattr(View, "devicePixelRatioF", lambda self, ratio=ratio: ratio)
+        QApplication.sendEvent(window.canvas, QEvent(QEvent.Type.DevicePixelRatioChange))  # as Qt does then
+        height, width = renderer.frame.shape[:2]
+        assert (width, height) == (ratio * window.canvas.width(), ratio * window.canvas.height())
+        assert min(width / SIZE[1], height / SIZE[0]) == renderer.scale, "all of the image is shown"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from PySide6.QtCore import QPointF, QRect, QRectF, Qt, Signal
+from PySide6.QtCore import QEvent, QPointF, QRect, QRectF, Qt, Signal
 from PySide6.QtGui import QColor, QImage, QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import QWidget
 
@@ -141,6 +141,16 @@ class View(QWidget):
         )
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802
+        """Another size, with as many pixels as the screen has there."""
+        self._fill()
+
+    def event(self, event: QEvent) -> bool:
+        """On a finer or coarser screen the same size has another number of pixels."""
+        if event.type() == QEvent.Type.DevicePixelRatioChange:
+            self._fill()
+        return super().event(event)
+
+    def _fill(self) -> None:
         """Keep showing the whole image, if that is what was shown."""
         self._adopt_size()
         if self._fitted:
