@@ -273,6 +273,18 @@ def test_the_threshold_shown_is_that_of_the_outline(qtbot: Any, show: Open, phot
     assert window.sliders.value("Threshold") == 0.9
 
 
+def test_the_threshold_comes_back_to_that_of_the_model(qtbot: Any, show: Open, photographs: Path) -> None:
+    """Higher and lower again, and it was 0.56 instead of 0.5563: not the mask that `segment` writes."""
+    window = show(photographs)
+    own, before = window.session.model().card.postprocessing.threshold, lesion(window).copy()
+    assert own != round(own, 2), "else this test says nothing"
+    for modifier in (Qt.KeyboardModifier.NoModifier, Qt.KeyboardModifier.ShiftModifier):
+        key(qtbot, window, Qt.Key.Key_T, modifier)
+        qtbot.waitUntil(lambda: not window.assistant.worker.working, timeout=60_000)
+    assert window.session.result is not None and window.session.result.threshold == own
+    assert np.array_equal(lesion(window), before)
+
+
 def hold_model(window: Any, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """The window's model answers when the event is set."""
     model, looked = window.session.model(), threading.Event()

@@ -155,7 +155,9 @@ class Editing:
         elif name == "Width" and pen is not None:
             canvas.widen(value / 2 / pen.radius)
         elif name == "Threshold":
-            self._window.assistant.threshold = value
+            # the slider's steps are coarser than a fitted threshold: the nearest stands for that
+            own = value == self._window.sliders.nearest(name, self._window.session.own_threshold())
+            self._window.assistant.threshold = None if own else value
             # never over what a person drew or approved, today or in the file that was opened: there the
             # threshold is for the next proposal
             if opened is not None and opened.document.may_propose_anew:

@@ -120,6 +120,11 @@ class Sliders(QWidget):
         """Where a slider stands."""
         return self._sliders[name].value() / _RANGES[name][2]
 
+    def nearest(self, name: str, value: float) -> float:
+        """Where a slider stands for a value between its steps, or beyond its ends."""
+        lowest, highest, steps, _ = _RANGES[name]
+        return min(max(round(value * steps), lowest), highest) / steps
+
     def set_value(self, name: str, value: float, *, quiet: bool = False) -> None:
         """Move a slider; ``quiet`` without saying so."""
         slider = self._sliders[name]

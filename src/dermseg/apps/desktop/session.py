@@ -78,8 +78,10 @@ class Session:
         """What the open image's outline was proposed with, where its file says so, else the model's own."""
         facts = None if self.opened is None else self.opened.document.annotation.extra.get("dermseg")
         noted = facts.get("threshold") if isinstance(facts, dict) else None
-        if isinstance(noted, float) and 0 < noted < 1:
-            return noted
+        return noted if isinstance(noted, float) and 0 < noted < 1 else self.own_threshold()
+
+    def own_threshold(self) -> float:
+        """The model's own, of its card."""
         if self._own_threshold is None:
             self._own_threshold = load_bundle(self._model_name).card.postprocessing.threshold
         return self._own_threshold
