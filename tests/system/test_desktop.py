@@ -21,8 +21,8 @@ pytest.importorskip("PySide6.QtWidgets", reason="needs the extra [desktop]", exc
 pytest.importorskip("pytestqt", reason="needs pytest-qt (make test-system)")
 
 from PIL import Image
-from PySide6.QtCore import QPoint, Qt, QTimer
-from PySide6.QtGui import QAction
+from PySide6.QtCore import QEvent, QPoint, Qt, QTimer
+from PySide6.QtGui import QAction, QKeyEvent
 from PySide6.QtWidgets import QApplication, QLineEdit, QMessageBox
 
 from dermseg.apps.cli.main import main
@@ -214,6 +214,37 @@ def test_keyboard_alone_paints(qtbot: Any, show: Open, photographs: Path) -> Non
         assert (window.canvas._cursor - where).toTuple() == step
     key(qtbot, window, Qt.Key.Key_PageDown)
     qtbot.waitUntil(lambda: window.session.row == 1 and window.session.opened is not None, timeout=60_000)
+
+
+def test_the_keyboard_reaches_every_part_of_an_enlarged_image(
+    qtbot: Any, show: Open, photographs: Path
+) -> None:
+    window = show(photographs)
+    renderer = window.canvas.renderer
+    assert renderer is not None
+    whole = (renderer.left, renderer.top)
+    for _ in range(90):
+        key(qtbot, window, Qt.Key.Key_Right)
+    assert (renderer.left, renderer.top) == whole, "there is no more to be seen"
+    window.canvas.zoom_to(4 * renderer.scale)
+    size, painted = np.array(renderer.frame.shape[:2]), lesion(window).copy()
+    key(qtbot, window, Qt.Key.Key_B)
+    for arrow in (Qt.Key.Key_Right, Qt.Key.Key_Down):
+        for _ in range(400):
+            window.canvas.keyPressEvent(
+                QKeyEvent(QEvent.Type.KeyPress, arrow, Qt.KeyboardModifier.NoModifier)
+            )
+    end = np.array([renderer.top, renderer.left]) + size / renderer.scale
+    assert np.allclose(end, SIZE, atol=0.01), "as far as the corner, and no farther"
+    key(qtbot, window, Qt.Key.Key_Return)
+    key(qtbot, window, Qt.Key.Key_Return)
+    assert lesion(window)[-1, -1] and not painted[-1, -1]
+    for arrow in (Qt.Key.Key_Left, Qt.Key.Key_Up):
+        for _ in range(400):
+            window.canvas.keyPressEvent(
+                QKeyEvent(QEvent.Type.KeyPress, arrow, Qt.KeyboardModifier.NoModifier)
+            )
+    assert np.allclose((renderer.left, renderer.top), 0, atol=0.01)
 
 
 def test_threshold_moves_the_proposal_but_never_a_drawing(qtbot: Any, show: Open, photographs: Path) -> None:

@@ -181,8 +181,10 @@ class Canvas(View):
         if key in _ARROWS and self.renderer is not None:
             far = 1 if event.modifiers() & Qt.KeyboardModifier.ShiftModifier else 10
             start = QPointF(self.rect().center()) if self._cursor.x() < 0 else self._cursor
-            step = QPointF(*_ARROWS[key]) * far
-            self._move_cursor(QPointF(QPoint(*self._inside(start + step))))
+            to = start + QPointF(*_ARROWS[key]) * far
+            inside = QPointF(QPoint(*self._inside(to)))
+            self.uncover(to - inside)
+            self._move_cursor(inside)
             if self._key_down:
                 self._act(lambda pen, at: pen.move(at), ends=False)
         elif key == Qt.Key.Key_Space:

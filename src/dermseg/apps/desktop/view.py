@@ -96,6 +96,19 @@ class View(QWidget):
         self.redraw()
         self.moved.emit()
 
+    def uncover(self, beyond: QPointF) -> None:
+        """Show what lies so far beyond the edges of the screen, as far as there is more of the image."""
+        if self.renderer is None or beyond.isNull():
+            return
+        (height, width), (rows, columns) = self.renderer.frame.shape[:2], self.renderer.size
+        left, top = self.renderer.to_screen(-0.5, -0.5)
+        right, bottom = self.renderer.to_screen(columns - 0.5, rows - 0.5)
+        ratio = self.devicePixelRatioF()
+        x = min(max(beyond.x() * ratio, min(left, 0.0)), max(right - width, 0.0))
+        y = min(max(beyond.y() * ratio, min(top, 0.0)), max(bottom - height, 0.0))
+        if abs(x) > 0.01 or abs(y) > 0.01:
+            self.pan(QPointF(-x, -y) / ratio)
+
     def follow(self, other: View) -> None:
         """Show the same place as another view, its middle in the middle."""
         mine, theirs = self.renderer, other.renderer
