@@ -510,6 +510,22 @@ def test_a_polygon_under_way_is_not_lost(qtbot: Any, show: Open, photographs: Pa
     assert draw_labels(read_labelme((photographs / "a.json").read_bytes()), ["lesion"])[65, 450]
 
 
+def test_moving_the_image_twice_in_a_row_closes_no_polygon(qtbot: Any, show: Open, photographs: Path) -> None:
+    window = show(photographs)
+    before, middle = lesion(window).copy(), Qt.MouseButton.MiddleButton
+    key(qtbot, window, Qt.Key.Key_G)
+    for point in ((410, 15), (460, 15), (460, 50)):
+        qtbot.mouseClick(window.canvas, LEFT, pos=at(window, *point))
+    qtbot.mouseDClick(window.canvas, middle, pos=at(window, 200, 200))
+    qtbot.keyPress(window.canvas, Qt.Key.Key_Space)
+    qtbot.mouseDClick(window.canvas, LEFT, pos=at(window, 200, 200))
+    qtbot.keyRelease(window.canvas, Qt.Key.Key_Space)
+    assert window.canvas.pen is not None and len(window.canvas.pen.points) == 3
+    assert np.array_equal(lesion(window), before)
+    qtbot.mouseDClick(window.canvas, LEFT, pos=at(window, 410, 50))
+    assert not window.canvas.pen.points and not np.array_equal(lesion(window), before)
+
+
 def test_the_space_bar_moves_the_image_after_a_class_was_clicked(
     qtbot: Any, show: Open, photographs: Path
 ) -> None:

@@ -122,8 +122,7 @@ class Canvas(View):
     def mousePressEvent(self, event: QMouseEvent) -> None:  # noqa: N802
         """Left: the tool. Right: the tool takes away. Middle, or left with the space bar: move the image."""
         self._cursor = event.position()
-        middle = event.button() == Qt.MouseButton.MiddleButton
-        if middle or self._space_pans:
+        if self._moves_image(event):
             self._grabbed = event.position()
         elif self.pen is not None:
             erase = event.button() == Qt.MouseButton.RightButton
@@ -150,10 +149,13 @@ class Canvas(View):
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:  # noqa: N802
         """Close the polygon."""
-        if self.pen is not None and self.pen.tool == "polygon":
+        if self.pen is not None and self.pen.tool == "polygon" and not self._moves_image(event):
             self.close_shape()
         else:
             self.mousePressEvent(event)
+
+    def _moves_image(self, event: QMouseEvent) -> bool:
+        return event.button() == Qt.MouseButton.MiddleButton or self._space_pans
 
     def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802
         """Zoom; with Ctrl, the tool's width."""
