@@ -388,6 +388,20 @@ def test_where_nothing_can_be_saved_nothing_is_lost_without_a_question(
     assert window.close() and asked == ["b.png", "b.png"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is where not even root can make a folder")
+def test_a_second_reader_without_a_reading_hides_no_warning(
+    qtbot: Any, show: Open, photographs: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "anna").mkdir()
+    window = show(photographs, output=Path("/proc/dermseg"), second=tmp_path / "anna")
+    drag(qtbot, window, (10, 10), (60, 12))
+    for _ in range(2):
+        qtbot.waitUntil(lambda: "has drawn nothing" in window.message.text(), timeout=60_000)
+        assert window.message.text().count("has drawn nothing") == 1
+        assert "nothing can be saved here" in window.message.text()
+        window.readout.compare()
+
+
 def test_output_below_a_file(show: Open, photographs: Path) -> None:
     window = show(None, output=photographs / "a.png" / "x")
     with pytest.raises(UsageError, match=r"'.*a.png' is a file .*-o"):

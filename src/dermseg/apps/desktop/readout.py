@@ -83,7 +83,9 @@ class Readout:
         if found is None:
             window.differences.show_rows([])
             window.other.set_layers([])
-            window.say(window.texts("The other reader has drawn nothing on this image"))
+            nothing = window.texts("The other reader has drawn nothing on this image")
+            if nothing not in (said := window.message.text()):  # beside what is wrong, with saving say
+                window.say("; ".join(filter(None, (said, nothing))))
             return
         disagreements, layers = found
         window.differences.show_rows(disagreement_rows(disagreements, window.texts))
