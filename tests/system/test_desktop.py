@@ -704,18 +704,41 @@ def test_an_exported_mask_is_a_png_by_name_too(
     assert "mine.png" in window.message.text()
 
 
-def test_live_picture(qtbot: Any, show: Open, tmp_path: Path) -> None:
-    film = tmp_path / "film.avi"
-    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 15, (640, 480))
+@pytest.fixture
+def film(tmp_path: Path) -> str:
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 15, (640, 480))
     for _ in range(12):
         writer.write(cv2.cvtColor(synthesize(3, (480, 640))[0], cv2.COLOR_RGB2BGR))
     writer.release()
+    return str(path)
+
+
+def test_live_picture(qtbot: Any, show: Open, film: str) -> None:
     window = show(None)
-    window.toggle_camera(str(film))
+    window.toggle_camera(film)
     qtbot.waitUntil(lambda: "Live" in window.message.text(), timeout=60_000)
     assert window.canvas.renderer is not None and window.canvas.renderer.layers[0].mask.any()
     window.toggle_camera()
     assert window.canvas.renderer is None
+
+
+def test_after_the_camera_the_work_goes_on_where_it_was(
+    qtbot: Any, show: Open, photographs: Path, film: str
+) -> None:
+    """Ctrl+L is near to L, and the next image was the first of hundreds."""
+    window = show(photographs)
+    window.step(1)
+    ready(qtbot, window)
+    window.toggle_camera(film)
+    assert window.file_list.currentRow() == -1 and window.menus.camera.isChecked()
+    window.toggle_camera()
+    ready(qtbot, window)
+    assert window.session.row == window.file_list.currentRow() == 1 and not window.menus.camera.isChecked()
+    window.toggle_camera(film)
+    window.file_list.setCurrentRow(2)  # chosen: that one
+    ready(qtbot, window)
+    assert window.session.row == 2 and not window.live.on and not window.menus.camera.isChecked()
 
 
 def test_german_is_complete(show: Open) -> None:

@@ -16,11 +16,18 @@ if TYPE_CHECKING:
 
 
 class Live:
-    """The camera, while it runs."""
+    """The camera, while it runs.
+
+    Attributes
+    ----------
+    before
+        Row of the image that was open when it was started; -1 without one.
+    """
 
     def __init__(self, window: Window) -> None:
         self._window = window
         self._camera: Camera | None = None
+        self.before = -1
 
     @property
     def on(self) -> bool:
@@ -28,7 +35,9 @@ class Live:
         return self._camera is not None
 
     def start(self, source: int | str) -> None:
-        """Show a camera, or a film."""
+        """Show a camera, or a film, and no image of the list."""
+        self.before = self._window.file_list.currentRow()
+        self._window.file_list.setCurrentRow(-1)
         self._camera = Camera(source, self._window.session.model, self._window)
         self._camera.frame.connect(self._show)
         self._camera.failed.connect(self._window.report)
@@ -39,6 +48,7 @@ class Live:
         camera, self._camera = self._camera, None
         if camera is not None:
             camera.stop()
+            self._window.menus.camera.setChecked(False)
             self._window.canvas.show_image(None)
             self._window.say("")
 

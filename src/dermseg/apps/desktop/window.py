@@ -150,8 +150,7 @@ class Window(QMainWindow):
         self.loader.cancel()
         self.assistant.forget()
         self.readout.forget()
-        if self.live.on:
-            self.toggle_camera()
+        self.live.stop()
         if self.canvas.pen is not None:
             self.canvas.pen.document.settle()  # a stroke under way is saved as far as it is
             self.canvas.pen.cancel()
@@ -235,13 +234,13 @@ class Window(QMainWindow):
     # -- the camera
 
     def toggle_camera(self, source: int | str = 0) -> None:
-        """Start or stop the live picture."""
+        """Start the live picture; or stop it, and go on with the image that was open before."""
         self.menus.camera.setChecked(False)  # that is how it stays if the open image cannot be left
         if self.live.on:
             self.live.stop()
+            self.file_list.setCurrentRow(self.live.before)
             return
         self._leave()
-        self.file_list.setCurrentRow(-1)
         self.live.start(source)
         self.menus.camera.setChecked(True)
 
