@@ -149,6 +149,21 @@ def test_a_torn_line_is_cut_off_and_said_so(tmp_path: Path) -> None:
     assert json.loads(path.read_text().splitlines()[-1])["event"] == "repaired"
 
 
+@pytest.mark.parametrize("left", [b'{"seq":1,"time":"20', bytes(4096)])
+def test_a_log_that_was_torn_in_its_first_record_begins_anew(tmp_path: Path, left: bytes) -> None:
+    """Before: it was said to be begun with another key, and no server started any more."""
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(left)
+    for number in range(2):
+        log = AuditLog(path, KEY)
+        log.append([result(number)])
+        log.close()
+    found = verify(path, KEY)
+    assert found.ok, found.problem
+    events = [json.loads(line)["event"] for line in path.read_text().splitlines()]
+    assert events == ["opened", "repaired", "result", "result"]
+
+
 def test_a_long_row_of_zeros_is_cut_off(tmp_path: Path) -> None:
     """A file system that knew the new length, but not yet the content, when the power failed."""
     path = tmp_path / "audit.jsonl"

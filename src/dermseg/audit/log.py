@@ -73,9 +73,6 @@ class AuditLog:
             with self._lock, locked(self._file):
                 self._check_first()
                 self._catch_up()
-                if self._seq == 0:
-                    self._write([Entry("opened", "dermseg", key_name(key))])
-                    self._settle()
         except OSError as error:
             self.close()
             raise AuditError(
@@ -244,7 +241,7 @@ class AuditLog:
             )
 
     def _catch_up(self) -> None:
-        """Take the end of the chain from the file where it is not the one that is known."""
+        """Take the end of the chain from the file where it is not the one that is known; begin a new log."""
         size = os.fstat(self._file).st_size
         if size == self._end:
             return
@@ -263,9 +260,15 @@ class AuditLog:
         if problem is not None:
             raise AuditError(problem, file=self.path, hint=_VERIFY)
         self._end = end
+        begins = self._seq == 0  # also where the very first record was torn
+        entries = [Entry("opened", "dermseg", key_name(self._key))] if begins else []
         if torn:
             os.ftruncate(self._file, self._end)
-            self._write([Entry("repaired", "dermseg", f"bytes/{torn}")])
+            entries.append(Entry("repaired", "dermseg", f"bytes/{torn}"))
+        if entries:
+            self._write(entries)
+        if begins:
+            self._settle()
 
 
 def head_path(path: Path) -> Path:
