@@ -41,8 +41,15 @@ def _lock(file: BinaryIO) -> None:
 
 
 @contextmanager
-def locked(descriptor: int) -> Iterator[None]:
-    """Hold the lock of an open file; waits for other processes."""
+def locked(descriptor: int, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of an open file; waits for other processes.
+
+    Parameters
+    ----------
+    shared
+        Of one who only reads: the file need not be open for writing, which network drives (NFS) want for the
+        whole lock, and where there are no locks, nobody is waited for.
+    """
     if os.name == "nt":  # pragma: no cover - exercised on Windows only
         import msvcrt
 
@@ -60,8 +67,15 @@ def locked(descriptor: int) -> Iterator[None]:
     else:
         import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        held = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        except OSError:
+            if not shared:
+                raise
+            held = False
         try:
             yield
         finally:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            if held:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)

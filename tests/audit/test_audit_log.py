@@ -249,6 +249,28 @@ def test_a_disk_without_locks_is_said_in_words(tmp_path: Path, monkeypatch: pyte
     assert "file locks" in str(error.value.hint)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="fcntl is POSIX")
+@pytest.mark.parametrize("without_locks", [False, True])
+def test_a_copy_on_a_network_drive_is_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_locks: bool
+) -> None:
+    """Before, a traceback: NFS gives the whole lock of a file to those alone who may write it."""
+    import fcntl
+
+    path = tmp_path / "audit.jsonl"
+    make(path).close()
+    flock = fcntl.flock
+
+    def refuse(descriptor: int, operation: int) -> None:
+        reads = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+        if without_locks or (operation & fcntl.LOCK_EX and reads):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert verify(path).ok
+
+
 def test_threads_and_processes_share_a_log(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     logs = [AuditLog(path), AuditLog(path)]  # as two processes would: each with its own files

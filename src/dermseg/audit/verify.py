@@ -60,7 +60,7 @@ def verify(path: Path, key: bytes | None = None, *, expect: Receipt | None = Non
     last = Receipt(0, START)
     expected_seen = expect is None
     with path.open("rb") as file:
-        with locked(file.fileno()):  # up to a moment at which no writer is amid a line
+        with locked(file.fileno(), shared=True):  # up to a moment at which no writer is amid a line
             size = os.fstat(file.fileno()).st_size
             try:
                 head, problem = read_head(path), None
