@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -247,6 +249,32 @@ def test_a_disk_without_locks_is_said_in_words(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(AuditError, match="No locks available") as error:
         AuditLog(tmp_path / "audit.jsonl")
     assert "file locks" in str(error.value.hint)
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock (util-linux)")
+def test_a_log_in_use_is_copied_as_the_page_says(tmp_path: Path) -> None:
+    """Copied one after the other, a head that is newer than its log tells of records that are missing."""
+    page = Path(__file__).parents[2].joinpath("docs", "api.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^ *(flock .*)$", page, re.MULTILINE)
+    log, end = make(tmp_path / "state" / "audit.jsonl"), threading.Event()
+
+    def write() -> None:
+        while not end.is_set():
+            log.append([result(0)])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(20):
+            (tmp_path / "backup").mkdir()
+            subprocess.run(command.split(), check=True, cwd=tmp_path)
+            (tmp_path / "backup").rename(tmp_path / f"backup{number}")
+    finally:
+        end.set()
+        writer.join()
+    for number in range(20):
+        found = verify(tmp_path / f"backup{number}" / "audit.jsonl")
+        assert found.ok, found.problem
 
 
 @pytest.mark.skipif(os.name == "nt", reason="fcntl is POSIX")
