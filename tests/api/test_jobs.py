@@ -33,6 +33,8 @@ from dermseg.apps.api.job_store import Job, JobStore, StoreError
 from dermseg.apps.api.services import MIN_FREE_BYTES
 from dermseg.apps.cli.main import main
 from dermseg.audit import AuditError, verify
+from dermseg.errors import DermsegError
+from dermseg.inference import journal
 
 Client = Any  # httpx.Client
 Make = Callable[..., bytes]
@@ -240,6 +242,31 @@ def test_a_full_disk_delays_a_job_and_does_not_end_it(
     full.clear()
     assert wait(client, job, seconds=20)["ok"] == 4
     assert (tried["pack"], tried["end"]) == (1, 0)
+
+
+def test_a_disk_that_is_full_when_a_job_begins_does_not_end_it(
+    serve: Callable[..., Client], photographs: dict[str, bytes], monkeypatch: Any
+) -> None:
+    """Before: "failed", with the advice to choose another folder. SQLite finds room in files that it has."""
+    full, tried, write = threading.Event(), threading.Event(), journal.atomic_write
+
+    def begin(path: Path, data: bytes, **options: Any) -> None:
+        if full.is_set():
+            tried.set()
+            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise DermsegError("cannot be written: No space left on device", file=path) from error
+        write(path, data, **options)
+
+    monkeypatch.setattr(journal, "atomic_write", begin)
+    monkeypatch.setattr(job_runner, "_RETRY_S", 0.05)
+    client = serve()
+    full.set()
+    job = client.post("/v1/jobs", content=pack(photographs), headers=ZIP).json()["id"]
+    assert tried.wait(20)
+    time.sleep(0.2)
+    assert client.get(f"/v1/jobs/{job}").json()["state"] in ("queued", "running")
+    full.clear()
+    assert wait(client, job, seconds=20)["ok"] == 4
 
 
 def test_a_server_back_with_another_model_records_its_own_masks(

@@ -104,7 +104,7 @@ def claim_folder(out: Path, header: Header, *, resume: bool, overwrite: bool) ->
         reason = getattr(cause, "strerror", None) or error
         raise UsageError(
             f"cannot be written: {reason}", file=out, hint="choose another one with -o"
-        ) from None
+        ) from cause
 
 
 def _resume(path: Path, header: Header) -> Journal:

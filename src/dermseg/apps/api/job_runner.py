@@ -216,8 +216,10 @@ class JobRunner:
         )
         try:
             result = run(resume=True)
-        except UsageError:  # another model or version than before the restart: nothing was given out yet
-            result = run(overwrite=True)
+        except UsageError as error:
+            if _refused(error):
+                raise
+            result = run(overwrite=True)  # another model or version than before: nothing was given out yet
         self._store.progress(job.id, result.counts)
         if result.interrupted:
             return
