@@ -110,6 +110,17 @@ def test_a_job_gives_what_the_command_writes(
     assert names_in(tmp_path / "state" / "jobs" / job) == ["result.zip"]
 
 
+def test_an_accepted_job_is_on_the_disk_to_its_last_byte(
+    client: Client, encoded: Make, monkeypatch: Any
+) -> None:
+    """Before, the last kilobytes were not, with the directory of the zip; of a small one, nothing."""
+    sizes, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (sizes.append(os.fstat(file).st_size), fsync(file)))
+    body = pack({"a.png": encoded(".png", 0, (30, 30))})
+    assert client.post("/v1/jobs", content=body, headers=ZIP).status_code == 202
+    assert sizes[0] == len(body)
+
+
 def test_the_same_idempotency_key_gives_the_same_job(
     client: Client, photographs: dict[str, bytes], bearer: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:

@@ -232,6 +232,7 @@ async def _receive(request: Request, path: Path, limit: int, services: Services)
             if unchecked >= _CHECK_BYTES:
                 unchecked = 0
                 _check_disk(services, 0)
+        await asyncio.to_thread(file.flush)
         await asyncio.to_thread(_sync, file.fileno())
     temporary.replace(path)
     if os.name != "nt":  # the names too
