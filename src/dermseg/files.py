@@ -148,6 +148,17 @@ def _place_new(temporary: Path, path: Path) -> None:
         temporary.replace(path)
 
 
+def sync_folder(folder: Path) -> None:
+    """Return when the disk has the names in a folder: a file that was synced may else lose its name."""
+    if os.name == "nt":  # where a folder cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def decode_text(data: bytes) -> str:
     """Text as people's programs save it: in UTF-16 where it begins as such, else in UTF-8.
 

@@ -280,6 +280,31 @@ def test_a_disk_that_is_full_when_a_job_begins_does_not_end_it(
     assert wait(client, job, seconds=20)["ok"] == 4
 
 
+@pytest.mark.skipif(os.name == "nt", reason="folders are not synced there")
+def test_a_result_is_on_the_disk_before_its_job_is_done(
+    serve: Callable[..., Client], photographs: dict[str, bytes], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """What it was made of is removed then."""
+    synced, whole, fsync, end = set(), [], os.fsync, JobStore.end
+
+    def note(descriptor: int) -> None:
+        fsync(descriptor)
+        status = os.fstat(descriptor)
+        synced.add((status.st_ino, status.st_size))
+
+    def ended(store: JobStore, job: str, *arguments: Any, **options: Any) -> bool:
+        folder = tmp_path / "state" / "jobs" / job
+        found = [path.stat() for path in (folder, folder / "result.zip")]
+        whole.extend((status.st_ino, status.st_size) in synced for status in found)
+        return end(store, job, *arguments, **options)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(JobStore, "end", ended)
+    client = serve()
+    wait(client, client.post("/v1/jobs", content=pack(photographs), headers=ZIP).json()["id"])
+    assert whole == [True, True]
+
+
 def test_a_server_back_with_another_model_records_its_own_masks(
     serve: Callable[..., Client],
     photographs: dict[str, bytes],

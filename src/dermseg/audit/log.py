@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from dermseg.audit.record import START, AuditError, Entry, decode_line, encode_line, key_name
+from dermseg.files import sync_folder
 from dermseg.locks import locked
 
 _TAIL = 1 << 16  # more than the longest line
@@ -157,12 +158,7 @@ class AuditLog:
     def _settle(self) -> None:
         """A new head and both names to the disk: a head that a power failure emptied would be no head."""
         os.fsync(self._head)
-        if os.name != "nt":
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        sync_folder(self.path.parent)
 
     def in_place(self) -> bool:
         """Whether the log still lies where it was opened; where it does not, nothing can be added."""

@@ -6,6 +6,8 @@ import os
 import threading
 from pathlib import Path
 
+from dermseg.files import sync_folder
+
 
 def write_synced(path: Path, data: bytes) -> None:
     """Write a file that is whole and on the disk when this returns, or not there."""
@@ -19,9 +21,4 @@ def write_synced(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if os.name != "nt":  # the name too
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    sync_folder(path.parent)  # the name too

@@ -4,7 +4,7 @@ A job's folder holds ``input.zip`` as it came, ``out`` while it runs, and ``resu
 batch's own journal says which images are done, so a job that was interrupted, by SIGKILL too, goes on where
 it was. It ends in this order, and each step may be done again after a crash without harm:
 
-1. ``result.zip`` in one move;
+1. ``result.zip`` in one move, synced to the disk;
 2. one audit record for each result, in one append, unless the log has them already;
 3. the row says ``done``: only now can the result be fetched;
 4. input and ``out`` are removed.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import sqlite3
 import threading
@@ -35,6 +36,7 @@ from dermseg.apps.api.task import Ask
 from dermseg.audit import AuditError, AuditLog, verdict_of
 from dermseg.audit import Entry as AuditEntry
 from dermseg.errors import DermsegError, UsageError
+from dermseg.files import sync_folder
 from dermseg.images.find import find_images
 from dermseg.images.roles import JOURNAL, tell_apart
 from dermseg.images.sources import ImageSource
@@ -296,13 +298,20 @@ def _refused(error: BaseException) -> bool:
 
 
 def _pack(out: Path, result: Path) -> None:
-    """Put what a batch wrote into a zip, in one move. Images are compressed already."""
+    """Put what a batch wrote into a zip, in one move. Images are compressed already.
+
+    The disk has it when this returns: what it was made of is removed.
+    """
     temporary = result.with_name(f".{result.name}.tmp")
     pictures = {folder for folder, _ in LAYOUT.values()}
-    with zipfile.ZipFile(temporary, "w") as archive:
-        for path in sorted(out.rglob("*")):
-            name = path.relative_to(out)
-            if path.is_file() and path.name != JOURNAL:
-                packed = zipfile.ZIP_STORED if name.parts[0] in pictures else zipfile.ZIP_DEFLATED
-                archive.write(path, name.as_posix(), compress_type=packed)
+    with temporary.open("wb") as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for path in sorted(out.rglob("*")):
+                name = path.relative_to(out)
+                if path.is_file() and path.name != JOURNAL:
+                    packed = zipfile.ZIP_STORED if name.parts[0] in pictures else zipfile.ZIP_DEFLATED
+                    archive.write(path, name.as_posix(), compress_type=packed)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(result)
+    sync_folder(result.parent)

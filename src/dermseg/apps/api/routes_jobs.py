@@ -26,6 +26,7 @@ from dermseg.apps.api.routes_segment import ModelQuery, make_ask
 from dermseg.apps.api.services import MIN_FREE_BYTES, Services
 from dermseg.apps.api.zip_check import check_directory
 from dermseg.errors import DermsegError
+from dermseg.files import sync_folder
 
 router = APIRouter(tags=["jobs"], prefix="/v1/jobs")
 _CHECK_BYTES = 16_000_000  # of a body, after which the room on the disk is looked at again
@@ -233,20 +234,11 @@ async def _receive(request: Request, path: Path, limit: int, services: Services)
                 unchecked = 0
                 _check_disk(services, 0)
         await asyncio.to_thread(file.flush)
-        await asyncio.to_thread(_sync, file.fileno())
+        await asyncio.to_thread(os.fsync, file.fileno())
     temporary.replace(path)
-    if os.name != "nt":  # the names too
-        for folder in (path.parent, path.parent.parent):
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                await asyncio.to_thread(_sync, descriptor)
-            finally:
-                os.close(descriptor)
+    for folder in (path.parent, path.parent.parent):  # the names too
+        await asyncio.to_thread(sync_folder, folder)
     return digest.hexdigest()
-
-
-def _sync(descriptor: int) -> None:
-    os.fsync(descriptor)
 
 
 def _count_images(path: Path, limit: int) -> int:
