@@ -63,6 +63,12 @@ def list_images(path: Path) -> list[ImageSource]:
     return sources
 
 
+def remove_files(folder: Path) -> None:
+    """Remove a job's folder. While its zip is open, the disk keeps its bytes, and memory its directory."""
+    close_zips()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 class JobRunner:
     """The thread that works on jobs.
 
@@ -117,7 +123,7 @@ class JobRunner:
             if self._current == job.id:
                 self._stop_job.set()
                 return  # its files go when the images under way are done
-        shutil.rmtree(self.folder / job.id, ignore_errors=True)
+        remove_files(self.folder / job.id)
 
     def stop(self) -> None:
         """Let the images under way end, then the thread; the job goes on at the next start."""

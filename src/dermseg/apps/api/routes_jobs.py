@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from dermseg.apps.api.body import content_type, declared_size, pieces
-from dermseg.apps.api.job_runner import INPUT, RESULT, list_images
+from dermseg.apps.api.job_runner import INPUT, RESULT, list_images, remove_files
 from dermseg.apps.api.job_store import UNFINISHED, Job
 from dermseg.apps.api.problems import Problem
 from dermseg.apps.api.ranged_file import RangedFile
@@ -131,13 +131,13 @@ async def submit(
         )
         kept = await asyncio.to_thread(services.store.add, job)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_files(folder)
         raise
     new = kept.id == job_id
     if new:
         services.runner.wake()
     else:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_files(folder)
         if kept.state == "deleted":
             raise Problem(409, "idempotency", "this idempotency key belongs to a job that was deleted")
         if (kept.input_sha256, kept.options) != (digest, options):
