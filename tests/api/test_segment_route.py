@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,15 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="needs the extra [api]")
 
-from dermseg.apps.api.answers import encode_rle, negotiate
+from dermseg.apps.api.answers import encode_rle, mask_answer, negotiate
+from dermseg.apps.api.engine import Engine
+from dermseg.apps.api.metrics import Metrics
+from dermseg.apps.api.task import Ask, Task
 from dermseg.apps.cli.main import main
 from dermseg.audit import verdict_of, verify
 from dermseg.images.contours import Polygon, polygons_to_mask
 from dermseg.images.masks import load_mask
+from dermseg.inference.predictor import load_model
 
 Client = Any  # httpx.Client
 Make = Callable[..., bytes]
@@ -123,6 +128,34 @@ def test_requests_side_by_side_share_network_calls_and_get_the_same_masks(
     assert 'dermseg_images_total{status="ok"} 60.0' in counts
     calls = next(line for line in counts.splitlines() if line.startswith("dermseg_batch_images_count"))
     assert float(calls.split()[1]) < 60
+
+
+def test_a_network_call_that_fails_costs_its_own_images_alone(
+    encoded: Make, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, all images that a worker had taken together got the error, and none was counted."""
+    model, metrics = load_model(tiny_bundle, threads=1), Metrics()
+    look, told = model.look, {}
+
+    def small(inputs: np.ndarray, *, tta: bool = False) -> Any:
+        if tta:
+            raise MemoryError
+        return look(inputs, tta=tta)
+
+    monkeypatch.setattr(model, "look", small)
+    engine = Engine({"m": model}, workers=1, max_batch=4, queue=4, max_pixels=10**8, metrics=metrics)
+    try:
+        engine._work(
+            [
+                Task(encoded(), Ask("m", tta=tta), mask_answer, partial(told.__setitem__, tta))
+                for tta in (True, False)
+            ]
+        )
+    finally:
+        engine.stop()
+    assert isinstance(told[True], MemoryError) and told[False][0].result.status == "ok"
+    counts = metrics.text().decode()
+    assert all(f'dermseg_images_total{{status="{status}"}} 1.0' in counts for status in ("ok", "failed"))
 
 
 def test_options_change_the_result_and_unknown_ones_are_refused(client: Client) -> None:

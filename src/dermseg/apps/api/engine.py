@@ -173,8 +173,13 @@ class Engine:
             model = self.models[name]
             self._metrics.batch_size.observe(len(tasks))
             start = time.perf_counter()
-            inputs = np.stack([task.input for task in tasks if task.input is not None])
-            maps, features = model.look(inputs, tta=tta)
+            try:
+                inputs = np.stack([task.input for task in tasks if task.input is not None])
+                maps, features = model.look(inputs, tta=tta)
+            except Exception as error:  # too little memory for eight views, say: not the fault of the others
+                for task in tasks:
+                    self._fail(task, error)
+                continue
             share = (time.perf_counter() - start) / len(tasks)
             for i, (task, probability) in enumerate(zip(tasks, maps, strict=True)):
                 task.seconds["network"] = share
@@ -195,8 +200,7 @@ class Engine:
                         view = load_view(task.data, loaded, max_pixels=self._max_pixels)
                         task.picture = shrink(view, OVERLAY_SIDE)
         except Exception as error:
-            self._metrics.images.labels("failed").inc()
-            task.tell(error)
+            self._fail(task, error)
             return False
         return True
 
@@ -226,10 +230,13 @@ class Engine:
                     )
                     answer = task.render(segmented)
         except Exception as error:
-            self._metrics.images.labels("failed").inc()
-            task.tell(error)
+            self._fail(task, error)
             return
         self._metrics.images.labels(result.status).inc()
         for stage, seconds in task.seconds.items():
             self._metrics.stage_seconds.labels(stage).observe(seconds)
         task.tell((segmented, answer))
+
+    def _fail(self, task: Task, error: Exception) -> None:
+        self._metrics.images.labels("failed").inc()
+        task.tell(error)
