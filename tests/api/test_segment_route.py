@@ -306,6 +306,21 @@ def test_a_server_without_its_audit_log_is_not_ready(encoded: Make, client: Clie
     assert client.post("/v1/segment", content=encoded(), headers=PNG).status_code == 200
 
 
+def test_a_server_whose_disk_is_read_only_is_not_ready(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What systems make of a disk with errors: results cannot be recorded, so none are given out."""
+    access = os.access
+
+    def read_only(path: Any, mode: int, **options: Any) -> bool:
+        return access(path, mode, **options) and not (mode & os.W_OK and Path(path) == tmp_path / "state")
+
+    assert client.get("/ready").status_code == 200
+    monkeypatch.setattr(os, "access", read_only)
+    answer = client.get("/ready")
+    assert answer.status_code == 503 and "cannot be written" in answer.json()["detail"]
+
+
 def test_full_queue_is_refused_at_once_and_recovers(encoded: Make, serve: Callable[..., Client]) -> None:
     client = serve(workers=1, queue=2)
     slow = encoded(".png", 0, (1500, 2000))

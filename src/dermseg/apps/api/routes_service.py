@@ -76,7 +76,7 @@ async def health() -> Health:
 @public.head("/ready", include_in_schema=False)  # some load balancers ask for no body
 @public.get("/ready", summary="Does the server take images", response_model=Ready)
 async def ready(request: Request) -> Ready:
-    """503 while it cannot: stopping, disk full, audit log gone. For a load balancer; needs no key."""
+    """503 while it cannot: stopping, disk full or read-only, log gone. For a load balancer; needs no key."""
     services: Services = request.app.state.services
     obstacles = await asyncio.to_thread(services.obstacles)
     if obstacles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,8 @@ class Services:
             found.append("the audit log was moved or removed")
         if shutil.disk_usage(self.settings.state).free < MIN_FREE_BYTES:
             found.append("the disk is full")
+        if not os.access(self.settings.state, os.W_OK):  # what many systems make of a disk with errors
+            found.append("the disk cannot be written to")
         return found
 
 
