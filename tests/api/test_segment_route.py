@@ -7,7 +7,10 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -332,6 +335,31 @@ def test_full_queue_is_refused_at_once_and_recovers(encoded: Make, serve: Callab
     assert int(refused.headers["retry-after"]) >= 1
     assert client.post("/v1/segment", content=encoded()).status_code == 200
     assert 'dermseg_shed_total{reason="queue"}' in client.get("/metrics").text
+
+
+def test_what_finds_no_room_is_counted(
+    encoded: Make, serve: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, go_on = serve(max_body_mb=1, max_inflight_mb=1), threading.Event()
+
+    def slowly() -> Iterator[bytes]:  # in chunks, so that it may become as large as any
+        yield b"x"
+        go_on.wait(20)
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/segment", content=slowly())
+        deadline = time.monotonic() + 20
+        while "dermseg_inflight_bytes 0.0" in client.get("/metrics").text and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert client.post("/v1/segment", content=encoded()).status_code == 503
+        go_on.set()
+        assert first.result().status_code == 422
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=0))
+    zipped = {"Content-Type": "application/zip"}
+    assert client.post("/v1/jobs", content=b"x", headers=zipped).status_code == 507
+    counts = client.get("/metrics").text
+    assert all(f'dermseg_shed_total{{reason="{why}"}} 1.0' in counts for why in ("memory", "disk"))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dermseg.apps.api.keys import Client
@@ -36,11 +36,15 @@ class RateLimiter:
 
 
 class ByteBudget:
-    """Bytes of request bodies that may be in memory at once. Used from the event loop only."""
+    """Bytes of request bodies that may be in memory at once. Used from the event loop only.
 
-    def __init__(self, size: int) -> None:
+    ``refused`` is called for each that finds no room.
+    """
+
+    def __init__(self, size: int, refused: Callable[[], None]) -> None:
         self.size = size
         self.used = 0
+        self._refused = refused
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
@@ -52,6 +56,7 @@ class ByteBudget:
             503: there is no room now.
         """
         if self.used + size > self.size:
+            self._refused()
             raise Problem(503, "busy", "too many images are being sent at once", retry_after=1)
         self.used += size
         try:

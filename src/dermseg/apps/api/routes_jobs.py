@@ -210,6 +210,7 @@ def _check_capacity(services: Services) -> None:
 def _check_disk(services: Services, size: int) -> None:
     # A job's results take up about as much as its images, and are in the folder and the zip for a moment.
     if shutil.disk_usage(services.settings.state).free < 3 * size + MIN_FREE_BYTES:
+        services.metrics.shed.labels("disk").inc()
         raise Problem(507, "disk", "there is no room for the job", retry_after=300)
 
 

@@ -83,7 +83,7 @@ class Services:
             max_megapixels=settings.max_megapixels,
             keep_s=settings.job_days * 86_400,
         )
-        budget = ByteBudget(round(settings.max_inflight_mb * 1e6))
+        budget = ByteBudget(round(settings.max_inflight_mb * 1e6), metrics.shed.labels("memory").inc)
         metrics.inflight.set_function(lambda: budget.used)
         return cls(settings, keys, metrics, engine, Auditor(log, metrics), store, runner, budget, lock)
 
