@@ -324,6 +324,27 @@ def test_connections_that_say_nothing_keep_nobody_waiting(
         archive.server.shutdown()
 
 
+@pytest.mark.parametrize(("days", "known"), [(7, False), (60, True), (None, True)])
+def test_what_a_watched_archive_still_lists_is_not_forgotten(
+    tiny_bundle: Path, tmp_path: Path, days: int | None, known: bool
+) -> None:
+    """Before, every image of ``days: null`` was fetched, segmented and sent once more every 30 days."""
+    web = {"url": "http://127.0.0.1:1"}
+    values = {"folder": tmp_path / "q", "send": {"web": web}, "watch": {"web": web, "days": days}}
+    config = PacsConfig.model_validate(values)
+    queue = Queue(config.folder)
+    worker = Worker(queue, config, load_model(tiny_bundle))
+    queue.add("1.2.3", worker.work_key, "web", b"", state="ignored")
+    queue._rows("UPDATE jobs SET changed = changed - 40 * 86400")
+    worker.start()
+    deadline = time.monotonic() + (1 if known else 20)
+    while queue.knows("1.2.3", worker.work_key) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert queue.knows("1.2.3", worker.work_key) == known
+    worker.stop()
+    queue.close()
+
+
 def test_every_job_has_its_audit_record_once(
     files: ModuleType,
     tiny_bundle: Path,

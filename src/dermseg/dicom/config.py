@@ -192,6 +192,17 @@ class PacsConfig(Strict):
     audit_key: Path | None = None
 
     @property
+    def record_days(self) -> int | None:
+        """How long finished work is remembered; None is for good.
+
+        Not less than a watched archive lists an image, which would be fetched and worked on once more: from
+        the first moment of its day on until the last one of another, on clocks a day apart at most.
+        """
+        if self.watch is None:
+            return self.keep_days
+        return None if self.watch.days is None else max(self.keep_days, self.watch.days + 2)
+
+    @property
     def options(self) -> dict[str, Any]:
         """What shapes a result, beside the model."""
         return {"threshold": self.threshold, "lesions": self.lesions, "tta": self.tta}

@@ -89,9 +89,10 @@ class Worker:
                 if job is not None:
                     self._try(job, step)
                     continue
-                if state == "made" and time.monotonic() - forgotten > 3600:
+                days = self.config.record_days
+                if state == "made" and days is not None and time.monotonic() - forgotten > 3600:
                     forgotten = time.monotonic()
-                    self.queue.forget(time.time() - 86400 * self.config.keep_days)
+                    self.queue.forget(time.time() - 86400 * days)
             except DermsegError as error:  # the disk is full, say: everything waits
                 log("queue_error", reason=error.message)
                 self._stop.wait(5 * _IDLE_S)
