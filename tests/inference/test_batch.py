@@ -226,6 +226,20 @@ def test_resume_refuses_another_run(batch: Batch, photos: Path) -> None:
         batch(resume=True)
 
 
+def test_resume_leaves_the_journal_of_a_later_version_alone(batch: Batch, tmp_path: Path) -> None:
+    """Before, it was refused, and its lines cut off all the same: the later version had all to do again."""
+    batch()
+    journal = tmp_path / "out" / JOURNAL
+    header, *lines = map(json.loads, journal.read_bytes().splitlines())
+    header["version"] = "99.0"
+    lines = [{**line, "row": {**line["row"], "column_of_later": 1}} for line in lines]
+    journal.write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in (header, *lines)))
+    before = journal.read_bytes()
+    with pytest.raises(UsageError, match=r"dermseg was 99\.0"):
+        batch(resume=True)
+    assert journal.read_bytes() == before
+
+
 def test_a_file_that_failed_may_be_mended_before_resuming(batch: Batch, photos: Path, tmp_path: Path) -> None:
     whole, broken = (photos / "b.jpg").read_bytes(), photos / "broken.jpg"
     assert batch().counts["failed"] == 1

@@ -119,6 +119,7 @@ def _resume(path: Path, header: Header) -> Journal:
             file=path.parent,
             hint="run it as before, or start again with --overwrite or another folder",
         )
+    journal.cut_tail()
     _remove_leftovers(path.parent, plan_files(header))
     if mended:
         journal.header = header

@@ -80,6 +80,7 @@ class Journal:
         self.header = header
         self._file: BinaryIO | None = None
         self._places: dict[str, tuple[int, int]] = {}  # name -> (offset, length) of its last line
+        self._end = 0  # of what can be read
 
     @classmethod
     def create(cls, path: Path, header: Header) -> Journal:
@@ -97,7 +98,7 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Journal:
-        """Go on with the journal at `path`; a torn or unreadable tail is cut off.
+        """Read the journal at `path` and lock it. Before anything is added, see `cut_tail`.
 
         Raises
         ------
@@ -107,9 +108,17 @@ class Journal:
         journal = cls(path, read_header(path))
         journal._lock()
         assert journal._file is not None
-        end = journal._scan(journal._file)
-        journal._file.truncate(end)
+        journal._end = journal._scan(journal._file)
         return journal
+
+    def cut_tail(self) -> None:
+        """Cut off what cannot be read at the end: a torn line.
+
+        Not before it is known that the run may go on: of a later version every line may be unreadable here.
+        """
+        assert self._file is not None, "the journal is closed"
+        with self._writing():
+            self._file.truncate(self._end)
 
     def _scan(self, file: BinaryIO) -> int:
         file.seek(0)
