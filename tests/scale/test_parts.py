@@ -42,6 +42,7 @@ from dermseg.scale.parts import (
     part_size,
     read_done,
     read_failures,
+    write_part,
 )
 from dermseg.scale.storage import RemoteImage, Store
 from dermseg.scale.worker import PartWorker, Work
@@ -299,6 +300,19 @@ def test_members_of_one_name_are_two_images(photos: Path, model: Model, tmp_path
     table = pyarrow.parquet.read_table(tmp_path / "out" / TABLE)
     small, large = sorted(table["area_px"].to_pylist())
     assert small < large / 2
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_part_whose_table_lost_its_content_is_done_again(tmp_path: Path, left: int) -> None:
+    """As a power cut leaves it. Before, no run with --resume got past it: a traceback."""
+    store = Store(str(tmp_path))
+    for part in (0, 1):
+        write_part(store, part, [("/a.jpg", Row("a.jpg", "ok", verdict="accept"))])
+    table = tmp_path / TABLE / "part-000001.parquet"
+    table.write_bytes(table.read_bytes()[:left])
+    assert read_done(store) == {0: {"ok": 1}}
+    write_part(store, 1, [("/a.jpg", Row("a.jpg", "ok", verdict="review"))])
+    assert read_done(store, "verdict") == {0: {"accept": 1}, 1: {"review": 1}}
 
 
 def test_images_that_failed_are_named(photos: Path, model: Model, tmp_path: Path) -> None:

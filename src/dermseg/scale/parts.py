@@ -209,13 +209,20 @@ def read_failures(store: Store, parts: Iterable[int], limit: int) -> list[tuple[
 
 
 def read_done(store: Store, column: str = "status") -> dict[int, Counter[str]]:
-    """The parts that are recorded, and how many images of each ended with which status (or verdict)."""
+    """The parts that are recorded, and how many images of each ended with which status (or verdict).
+
+    A table that lost its content (a power cut, a failed copy) records nothing: its part is done again.
+    """
     found = [(name, int(match[1])) for name in store.names(TABLE) if (match := _PART.fullmatch(name))]
 
-    def read(name: str) -> Counter[str]:
+    def read(name: str) -> Counter[str] | None:
         data = store.read(f"{TABLE}/{name}") or b""
-        return Counter(pyarrow.parquet.read_table(io.BytesIO(data), columns=[column])[column].to_pylist())
+        try:
+            table = pyarrow.parquet.read_table(io.BytesIO(data), columns=[column])
+        except (pa.ArrowInvalid, OSError):
+            return None
+        return Counter(table[column].to_pylist())
 
     with ThreadPoolExecutor(16) as pool:  # stores answer slowly, and many at a time
         counts = pool.map(read, (name for name, _ in found))
-        return {part: count for (_, part), count in zip(found, counts, strict=True)}
+        return {part: count for (_, part), count in zip(found, counts, strict=True) if count is not None}
