@@ -154,6 +154,44 @@ def test_the_last_key_can_be_taken_away(tmp_path: Path, monkeypatch: pytest.Monk
     assert enters()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")
+@pytest.mark.parametrize("mended", ["mode", "replaced"])
+def test_a_file_of_keys_that_can_be_read_again_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mended: str
+) -> None:
+    """Saved so that the server could not read it, then mended; before, a key taken away stayed valid."""
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now, sleep=lambda seconds: None)
+    monkeypatch.setattr(keys, "time", clock)
+    path = tmp_path / "keys.yaml"
+    (first, old), (second, new) = new_key(), new_key()
+    path.write_text(f"keys:\n  - id: ris\n    sha256: {old}\n")
+    ring = KeyRing(path)
+
+    def enters(key: str) -> bool:
+        clock.now += 1.1
+        return ring.find(f"Bearer {key}") is not None
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    text = f"keys:\n  - id: ris\n    sha256: {new}\n"
+    with monkeypatch.context() as patch:
+        path.write_text(text if mended == "mode" else text.replace(new, "?" * 64))
+        os.utime(path, ns=(1, 1))  # as some images of systems have it for all files
+        if mended == "mode":
+            patch.setattr(Path, "open", refuse)
+        assert enters(first) and not enters(second)
+    time.sleep(0.01)  # the clock of a file system has steps
+    if mended == "mode":
+        path.chmod(0o640)
+    else:
+        other = tmp_path / "other.yaml"
+        other.write_text(text)
+        os.utime(other, ns=(1, 1))
+        other.replace(path)
+    assert enters(second) and not enters(first)
+
+
 def test_https_needs_files_that_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.pem").write_text("no certificate")
     for name, reason in (("no.pem", "No such file"), ("bad.pem", "HTTPS is not possible")):

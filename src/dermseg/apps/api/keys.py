@@ -183,9 +183,10 @@ def _first(error: ValidationError) -> str:
     return f"'{place_of(first)}': {words_of(first)}"
 
 
-def _stamp(path: Path | None) -> tuple[int, int] | None:
+def _stamp(path: Path | None) -> tuple[int, ...] | None:
+    """What changes with the file: with its mode, too, and where every file has one date."""
     try:
         status = None if path is None else path.stat()
     except OSError:
         return None
-    return None if status is None else (status.st_mtime_ns, status.st_size)
+    return None if status is None else (status.st_ctime_ns, status.st_mtime_ns, status.st_size)
