@@ -303,6 +303,11 @@ def test_browsers_of_other_places_may_call_only_where_that_is_allowed(serve: Cal
     answer = client.options("/v1/segment", headers={**headers, "Authorization": ""})
     assert (answer.status_code, answer.headers[allowed]) == (200, "https://pacs.example")
     assert allowed not in client.get("/health", headers={"Origin": "https://other.example"}).headers
+    # A page may ask for all that the documentation tells of: the size of a result, and a part of it.
+    for method, header in (("HEAD", "authorization"), ("GET", "authorization,if-range,range")):
+        asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": header}
+        answer = client.options("/v1/jobs/0/result", headers={**headers, **asked})
+        assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def test_examples_and_problems_are_described(client: Any) -> None:
     assert {"image/jpeg", "image/png", "image/tiff", "multipart/form-data"} <= kinds.keys()
     answers = operations["/v1/segment", "post"]["responses"]["200"]["content"]
     assert {"application/json", "image/png", "image/jpeg"} <= answers.keys()
+    assert {"200", "206", "416"} <= operations["/v1/jobs/{job_id}/result", "get"]["responses"].keys()
     schemas = document["components"]["schemas"]
     assert schemas["SegmentAnswer"]["properties"]["rle"] and "HTTPValidationError" not in schemas
 

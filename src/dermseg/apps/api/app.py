@@ -73,12 +73,21 @@ def create_app(services: Services) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=services.settings.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "If-Range",
+                "Range",
+                "X-Request-ID",
+            ],
             expose_headers=[
                 "Audit-Record",
+                "Content-Range",
                 "Dermseg-Status",
                 "Dermseg-Confidence",
+                "ETag",
                 "Retry-After",
                 "X-Request-ID",
                 "Location",

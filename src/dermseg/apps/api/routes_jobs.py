@@ -32,6 +32,7 @@ router = APIRouter(tags=["jobs"], prefix="/v1/jobs")
 _CHECK_BYTES = 16_000_000  # of a body, after which the room on the disk is looked at again
 ZIP = "application/zip"
 ZIP_TYPES = (ZIP, "application/x-zip-compressed", "application/octet-stream")
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
 _ID = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{32}$", examples=["0f8e7c6d5b4a39281706f5e4d3c2b1a0"])]
 
 
@@ -84,7 +85,7 @@ class JobList(BaseModel):
         "requestBody": {
             "required": True,
             "description": "A zip of image files; folders inside are kept in the result",
-            "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in ZIP_TYPES},
+            "content": {kind: _BINARY for kind in ZIP_TYPES},
         }
     },
 )
@@ -177,9 +178,14 @@ async def delete(request: Request, job_id: _ID) -> Response:
     "/{job_id}/result",
     summary="Fetch a job's result",
     response_class=RangedFile,
-    responses={200: {"description": "masks/, overlays/, results.csv, report.html and run.json", "content": {
-        ZIP: {"schema": {"type": "string", "format": "binary"}}}}},
-)  # fmt: skip
+    responses={
+        200: {
+            "description": "masks/, overlays/, results.csv, report.html and run.json",
+            "content": {ZIP: _BINARY},
+        },
+        206: {"description": "The part that `Range` asks for", "content": {ZIP: _BINARY}},
+    },
+)
 async def result(request: Request, job_id: _ID) -> Response:
     """The files that `dermseg segment` would have written, as a zip."""
     services: Services = request.app.state.services
