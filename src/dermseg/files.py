@@ -159,6 +159,37 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+class Tries:
+    """Counts, in a file, how often the same work was begun and the process ended amid it.
+
+    Work that ends its process (an image that takes all memory, a decoder that crashes) would else be begun
+    anew at every start, for ever, and nothing behind it be done. Where the disk refuses, nothing is counted.
+
+    Parameters
+    ----------
+    path
+        Of the file, which is there while the work lasts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def begin(self, work: str) -> int:
+        """Note that it begins; how often it was begun before and had no end."""
+        before = 0
+        with contextlib.suppress(OSError, ValueError):
+            count, _, last = self._path.read_text("utf-8").partition(" ")
+            before = int(count) if last == work else 0
+        with contextlib.suppress(OSError):
+            self._path.write_text(f"{before + 1} {work}", "utf-8")
+        return before
+
+    def end(self) -> None:
+        """It came to an end, whatever that was."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
 def decode_text(data: bytes) -> str:
     """Text as people's programs save it: in UTF-16 where it begins as such, else in UTF-8.
 

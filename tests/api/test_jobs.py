@@ -328,6 +328,31 @@ def test_a_result_is_on_the_disk_before_its_job_is_done(
     assert whole == [True, True]
 
 
+@pytest.mark.parametrize(
+    ("left", "state"), [("4 at 0", "failed"), ("3 at 0", "done"), ("9 at 5", "done"), ("", "done")]
+)
+def test_a_job_that_ends_the_server_again_and_again_fails(
+    serve: Callable[..., Client],
+    photographs: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: Any,
+    left: str,
+    state: str,
+) -> None:
+    """Before, it was begun anew at each start, and ended the server for all who use it."""
+    free, take = threading.Event(), JobStore.next
+    monkeypatch.setattr(JobStore, "next", lambda store: take(store) if free.is_set() else None)
+    client = serve()
+    job = client.post("/v1/jobs", content=pack(photographs), headers=ZIP).json()["id"]
+    (tmp_path / "state" / "jobs" / job / "tries").write_text(left)  # as processes that were killed leave it
+    free.set()
+    other = client.post("/v1/jobs", content=pack(photographs), headers=ZIP).json()["id"]
+    assert wait(client, other)["ok"] == 4
+    ended = client.get(f"/v1/jobs/{job}").json()
+    assert ended["state"] == state, ended
+    assert state == "done" or "more memory" in ended["problem"]
+
+
 def test_a_server_back_with_another_model_records_its_own_masks(
     serve: Callable[..., Client],
     photographs: dict[str, bytes],

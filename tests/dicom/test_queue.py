@@ -324,6 +324,26 @@ def test_connections_that_say_nothing_keep_nobody_waiting(
         archive.server.shutdown()
 
 
+@pytest.mark.parametrize(("left", "state"), [("4 1", "dead"), ("3 1", "made"), ("9 2", "made")])
+def test_an_image_that_ends_the_service_again_and_again_is_a_dead_letter(
+    files: ModuleType, tiny_bundle: Path, tmp_path: Path, left: str, state: Any
+) -> None:
+    """Before, it was begun anew at each start, and no other image was worked on."""
+    config = PacsConfig.model_validate(
+        {"folder": tmp_path / "q", "send": {"web": {"url": "http://127.0.0.1:1"}}}
+    )
+    queue = Queue(config.folder)
+    worker = Worker(queue, config, load_model(tiny_bundle))
+    queue.add("1.2.3", worker.work_key, "CAM", files.to_bytes(files.photograph(SOPInstanceUID="1.2.3")))
+    (tmp_path / "q" / "make.tries").write_text(left)  # as processes that were killed leave it
+    (job,) = queue.listed("received")
+    worker._try(job, worker.make)
+    assert [found.id for found in queue.listed(state)] == [job.id]
+    assert not (tmp_path / "q" / "make.tries").exists()
+    worker.stop()
+    queue.close()
+
+
 @pytest.mark.parametrize(("days", "known"), [(7, False), (60, True), (None, True)])
 def test_what_a_watched_archive_still_lists_is_not_forgotten(
     tiny_bundle: Path, tmp_path: Path, days: int | None, known: bool

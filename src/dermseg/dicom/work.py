@@ -22,6 +22,7 @@ from dermseg.dicom.queue import Job, Queue, State
 from dermseg.dicom.send import SendError, send
 from dermseg.dicom.write import to_bytes, write_objects
 from dermseg.errors import DermsegError, ImageError
+from dermseg.files import Tries
 from dermseg.images.dicom import read_dataset
 from dermseg.images.load import load_image, load_view
 from dermseg.images.masks import encode_mask
@@ -33,6 +34,7 @@ from dermseg.inference.result import Result
 
 _log = logging.getLogger(__name__)
 _IDLE_S = 1.0
+_MOST_TRIES = 4  # of a step that end the process
 
 
 class Worker:
@@ -103,7 +105,10 @@ class Worker:
     def _try(self, job: Job, step: Callable[[Job], None]) -> None:
         """One step; a failure is a later try or a dead letter, never the end of the loop."""
         started = time.perf_counter()
+        tries = Tries(self.queue.folder / f"{step.__name__}.tries")
         try:
+            if tries.begin(str(job.id)) >= _MOST_TRIES:
+                raise ImageError(f"the service ended {_MOST_TRIES} times amid this: is there memory enough?")
             step(job)
             log(step.__name__, job=job.id, seconds=round(time.perf_counter() - started, 3))
         except Exception as error:
@@ -117,6 +122,8 @@ class Worker:
                 wait = self.config.retry.delay_s(job.attempts + 1)
                 self.queue.postpone(job, wait, reason)
                 log("postponed", job=job.id, step=step.__name__, seconds=wait, reason=reason)
+        finally:
+            tries.end()
 
     def make(self, job: Job) -> None:
         """Segment a received image and write its results into ``made/``."""

@@ -9,6 +9,8 @@ it was. It ends in this order, and each step may be done again after a crash wit
 3. the row says ``done``: only now can the result be fetched;
 4. input and ``out`` are removed.
 
+A job that ends the server itself, again and again before another image is done, fails: the others wait.
+
 Where the disk refuses (full, read-only, the audit log moved) nothing of this can be trusted to happen, so the
 job is neither done nor failed: it is taken up again until there is room.
 """
@@ -36,7 +38,7 @@ from dermseg.apps.api.task import Ask
 from dermseg.audit import AuditError, AuditLog, verdict_of
 from dermseg.audit import Entry as AuditEntry
 from dermseg.errors import DermsegError, UsageError
-from dermseg.files import sync_folder
+from dermseg.files import Tries, sync_folder
 from dermseg.images.find import find_images
 from dermseg.images.roles import JOURNAL, tell_apart
 from dermseg.images.sources import ImageSource
@@ -50,7 +52,8 @@ from dermseg.inference.predictor import Model
 from dermseg.inference.stages import FULL_DISK
 from dermseg.report.batch import write_batch_report
 
-INPUT, OUT, RESULT = "input.zip", "out", "result.zip"
+INPUT, OUT, RESULT, TRIES = "input.zip", "out", "result.zip", "tries"
+_MOST_TRIES = 4  # that end the server before another image is done
 _PROGRESS_S = 0.5
 _PURGE_S = 600.0
 _RETRY_S = 5.0
@@ -161,7 +164,13 @@ class JobRunner:
             self._stop_job.clear()
             if self._stopping.is_set():
                 self._stop_job.set()
+        tries = Tries(self.folder / job.id / TRIES)
         try:
+            if tries.begin(f"at {self._recorded(job.id)}") >= _MOST_TRIES:
+                raise UsageError(
+                    f"the server ended {_MOST_TRIES} times amid this job, at the same images",
+                    hint="one of them may need more memory than there is",
+                )
             self._segment(job)
         except Exception as error:
             if _refused(error):
@@ -173,6 +182,7 @@ class JobRunner:
             log_unexpected(error)
             self._store.end(job.id, "failed", problem=reason)
         finally:
+            tries.end()
             close_zips()
             with self._lock:
                 self._current = None
@@ -186,6 +196,14 @@ class JobRunner:
                     extra={"job": job.id, "key": job.owner, "state": now.state, "images": now.images,
                            "failed": now.failed, "attempts": now.attempts},
                 )  # fmt: skip
+
+    def _recorded(self, job_id: str) -> int:
+        """How many images of a job its journal has, below the line at its head."""
+        try:
+            with (self.folder / job_id / OUT / JOURNAL).open("rb") as file:
+                return sum(1 for _ in file) - 1
+        except OSError:
+            return 0
 
     def _segment(self, job: Job) -> None:
         folder = self.folder / job.id
