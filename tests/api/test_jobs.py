@@ -251,7 +251,7 @@ def test_a_full_disk_delays_a_job_and_does_not_end_it(
     serve: Callable[..., Client], photographs: dict[str, bytes], monkeypatch: Any, refused: Exception
 ) -> None:
     """Before: it failed for good, or hung where the database could not note that either."""
-    full, tried, pack_result = threading.Event(), Counter[str](), job_runner._pack
+    full, tried, pack_result = threading.Event(), Counter[str](), job_runner.pack_result
 
     def refuse(name: str, plain: Callable[..., Any], error: Exception) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
@@ -265,7 +265,7 @@ def test_a_full_disk_delays_a_job_and_does_not_end_it(
     no_room = sqlite3.OperationalError("database or disk is full")
     for name in ("end", "recover"):
         monkeypatch.setattr(JobStore, name, refuse(name, getattr(JobStore, name), no_room))
-    monkeypatch.setattr(job_runner, "_pack", refuse("pack", pack_result, refused))
+    monkeypatch.setattr(job_runner, "pack_result", refuse("pack", pack_result, refused))
     monkeypatch.setattr(job_runner, "_RETRY_S", 0.05)
     client = serve()
     full.set()

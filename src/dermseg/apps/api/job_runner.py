@@ -19,18 +19,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import sqlite3
 import threading
 import time
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from dermseg.apps.api.answers import config_sha256
+from dermseg.apps.api.job_files import INPUT, OUT, RESULT, TRIES, list_images, pack_result, remove_files
 from dermseg.apps.api.job_store import Job, JobStore
 from dermseg.apps.api.metrics import Metrics
 from dermseg.apps.api.problems import log_unexpected
@@ -38,38 +37,23 @@ from dermseg.apps.api.task import Ask
 from dermseg.audit import AuditError, AuditLog, verdict_of
 from dermseg.audit import Entry as AuditEntry
 from dermseg.errors import DermsegError, UsageError
-from dermseg.files import Tries, sync_folder
-from dermseg.images.find import find_images
-from dermseg.images.roles import JOURNAL, tell_apart
+from dermseg.files import Tries
+from dermseg.images.roles import JOURNAL
 from dermseg.images.sources import ImageSource
 from dermseg.images.zips import close_zips
 from dermseg.inference.batch import run_batch
 from dermseg.inference.journal import Entry, read_entries
 from dermseg.inference.options import BatchOptions
-from dermseg.inference.outputs import LAYOUT
 from dermseg.inference.pipeline import Plan
 from dermseg.inference.predictor import Model
 from dermseg.inference.stages import FULL_DISK
 from dermseg.report.batch import write_batch_report
 
-INPUT, OUT, RESULT, TRIES = "input.zip", "out", "result.zip", "tries"
 _MOST_TRIES = 4  # that end the server before another image is done
 _PROGRESS_S = 0.5
 _PURGE_S = 600.0
 _RETRY_S = 5.0
 _log = logging.getLogger(__name__)
-
-
-def list_images(path: Path) -> list[ImageSource]:
-    """The images of a job's zip as ``dermseg segment`` takes them: reference masks are left out."""
-    sources = tell_apart(find_images([path])).photographs
-    return sources
-
-
-def remove_files(folder: Path) -> None:
-    """Remove a job's folder. While its zip is open, the disk keeps its bytes, and memory its directory."""
-    close_zips()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 class JobRunner:
@@ -250,7 +234,7 @@ class JobRunner:
         if result.interrupted:
             return
         write_batch_report(result)
-        _pack(folder / OUT, folder / RESULT)
+        pack_result(folder / OUT, folder / RESULT)
         self._record(job, model, sources, folder / OUT)
         self._store.end(job.id, "done")
 
@@ -319,23 +303,3 @@ def _refused(error: BaseException) -> bool:
         or (isinstance(cause, OSError) and cause.errno in FULL_DISK)
         for cause in causes
     )
-
-
-def _pack(out: Path, result: Path) -> None:
-    """Put what a batch wrote into a zip, in one move. Images are compressed already.
-
-    The disk has it when this returns: what it was made of is removed.
-    """
-    temporary = result.with_name(f".{result.name}.tmp")
-    pictures = {folder for folder, _ in LAYOUT.values()}
-    with temporary.open("wb") as file:
-        with zipfile.ZipFile(file, "w") as archive:
-            for path in sorted(out.rglob("*")):
-                name = path.relative_to(out)
-                if path.is_file() and path.name != JOURNAL:
-                    packed = zipfile.ZIP_STORED if name.parts[0] in pictures else zipfile.ZIP_DEFLATED
-                    archive.write(path, name.as_posix(), compress_type=packed)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(result)
-    sync_folder(result.parent)

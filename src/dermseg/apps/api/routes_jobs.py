@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from dermseg.apps.api.body import content_type, declared_size, pieces
-from dermseg.apps.api.job_runner import INPUT, RESULT, list_images, remove_files
+from dermseg.apps.api.job_files import INPUT, RESULT, list_images, remove_files
 from dermseg.apps.api.job_store import UNFINISHED, Job
 from dermseg.apps.api.problems import Problem
 from dermseg.apps.api.ranged_file import RangedFile
