@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from dermseg.data.synthetic import synthesize
 from dermseg.errors import ModelError, UnknownModelError
-from dermseg.inference.bundle import BUNDLED, find_bundle, load_bundle
+from dermseg.evaluation.counts import count_pixels
+from dermseg.evaluation.metrics import dice
+from dermseg.inference.bundle import BUNDLED, bundled_names, find_bundle, load_bundle
 from dermseg.inference.card import read_card
 from dermseg.inference.predictor import load_model
 
@@ -183,3 +186,14 @@ def test_what_was_fitted_by_a_later_version_says_so(tmp_path: Path) -> None:
     (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
     with pytest.raises(ModelError, match=r"gate\.json has schema_version 2, .*pip install --upgrade"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_every_bundle_of_the_package_is_whole_and_outlines_a_lesion(name: str) -> None:
+    model = load_model(name, threads=1)
+    assert {"trust", "gate", "repeatability", "mc_dropout"} <= set(model.card.attachments)
+    assert {metric.dataset for metric in model.card.metrics} == {"ISIC 2018", "HAM10000", "PH2", "synthetic"}
+    image, mask, _ = synthesize(7)
+    result = model.segment(image)
+    assert dice(count_pixels(result.mask, mask)) > 0.9
+    assert result.verdict is not None and result.judgement is not None
