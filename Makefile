@@ -71,7 +71,7 @@ dashboard: $(READY) ## Outline lesions in a browser: http://127.0.0.1:8501 (ARGS
 web: ## Build the static page in web/dist (needs npm)
 	@cd web && npm ci --no-audit --no-fund && npm run build
 
-model: $(READY) ## Rebuild a bundled model from data to card: BUNDLE=default|fast; DATA=isic makes dist/isic
+model: $(READY) ## Rebuild a bundled model from data to card: BUNDLE=default|fast|accurate; DATA=isic makes dist/isic
 	@$(IN_VENV) python benchmarks/make_model.py \
 		$(if $(DATA),--config configs/$(DATA).yaml --name $(DATA) --bundle dist/$(DATA)) \
 		$(if $(BUNDLE),--config configs/$(BUNDLE).yaml --name $(BUNDLE) --bundle src/dermseg/bundles/$(BUNDLE)) $(ARGS)
