@@ -531,8 +531,10 @@ def test_moving_the_image_twice_in_a_row_closes_no_polygon(qtbot: Any, show: Ope
     for point in ((410, 15), (460, 15), (460, 50)):
         qtbot.mouseClick(window.canvas, LEFT, pos=at(window, *point))
     qtbot.mouseDClick(window.canvas, middle, pos=at(window, 200, 200))
+    qtbot.mouseRelease(window.canvas, middle, pos=at(window, 200, 200))
     qtbot.keyPress(window.canvas, Qt.Key.Key_Space)
     qtbot.mouseDClick(window.canvas, LEFT, pos=at(window, 200, 200))
+    qtbot.mouseRelease(window.canvas, LEFT, pos=at(window, 200, 200))
     qtbot.keyRelease(window.canvas, Qt.Key.Key_Space)
     assert window.canvas.pen is not None and len(window.canvas.pen.points) == 3
     assert np.array_equal(lesion(window), before)
