@@ -11,7 +11,7 @@ Debian's wallpapers, downloaded and unpacked into a folder, not installed:
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +42,10 @@ def photographs(folder: Path | None) -> Iterator[Picture]:
     """Bundled images of scikit-image and scikit-learn, and one image of each wallpaper below ``folder``."""
     files = []
     for module, inside in (("skimage", "data"), ("sklearn", "datasets/images")):
-        root = Path(str(importlib.import_module(module).__file__)).parent / inside
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            raise SystemExit("error: pictures come with two packages: pip install scikit-image scikit-learn")
+        root = Path(spec.origin).parent / inside
         files += [(module, path) for path in sorted(root.iterdir()) if path.suffix.lower() in SUFFIXES]
     if folder is not None:
         files += [("wallpaper", path) for path in _wallpapers(folder)]
