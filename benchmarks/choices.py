@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def folder(choice: Choice, card: ModelCard, runs: Path) -> Path:
     return kept / f"choice-{hashlib.sha256(repr(words).encode()).hexdigest()[:8]}" if words else kept
 
 
+@cache
 def multiplications(bundle: Path) -> int:
     """Of one image at the size that the network was made for."""
     loaded = load_bundle(bundle)

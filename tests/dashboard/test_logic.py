@@ -9,6 +9,7 @@ import json
 import shutil
 import socket
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -394,14 +395,25 @@ def test_damaged_results_are_a_message(
     assert "cannot be read" in page.error[0].value and "reload the page" in page.error[0].value
 
 
+def image_page(
+    monkeypatch: pytest.MonkeyPatch, bundle: Path, clicked: Sequence[tuple[float, float]] = ()
+) -> tuple[Any, Any]:
+    """The page of one image with one model, and its module; ``clicked`` are the points in its picture."""
+    testing = pytest.importorskip("streamlit.testing.v1", reason="needs the extra 'dashboard'")
+    shared = importlib.import_module("dermseg.apps.dashboard.shared")
+    page_image = importlib.import_module("dermseg.apps.dashboard.page_image")
+    for module in (shared, page_image):
+        monkeypatch.setattr(module, "current", lambda: Settings(models=(str(bundle),)))
+    monkeypatch.setattr(page_image, "show_pictures", lambda *_, **__: list(clicked))  # needs a browser
+    page = testing.AppTest.from_string("from dermseg.apps.dashboard import page_image as p; p.draw()")
+    return page, page_image
+
+
 @pytest.mark.parametrize(("own", "start"), [(0.5563, 0.56), (0.003, 0.01), (0.5, 0.5)])
 def test_the_slider_comes_back_to_the_threshold_of_the_model(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: float, start: float
 ) -> None:
     """Its steps are hundredths; from there on every outline was one of another threshold."""
-    testing = pytest.importorskip("streamlit.testing.v1", reason="needs the extra 'dashboard'")
-    shared = importlib.import_module("dermseg.apps.dashboard.shared")
-    page_image = importlib.import_module("dermseg.apps.dashboard.page_image")
     bundle = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
     card = json.loads((bundle / "card.json").read_text())
     card["postprocessing"]["threshold"] = own
@@ -412,11 +424,8 @@ def test_the_slider_comes_back_to_the_threshold_of_the_model(
         asked.append(options["threshold"])
         return outline(model, look, **options)
 
+    page, page_image = image_page(monkeypatch, bundle)
     monkeypatch.setattr(page_image, "outline", seen)
-    monkeypatch.setattr(page_image, "show_pictures", lambda *_, **__: [])  # needs a browser
-    for module in (shared, page_image):
-        monkeypatch.setattr(module, "current", lambda: Settings(models=(str(bundle),)))
-    page = testing.AppTest.from_string("from dermseg.apps.dashboard import page_image as p; p.draw()")
     page.session_state["sample"] = next(iter(SAMPLES))
     page.run()
     assert not page.exception and page.slider[0].value == start
@@ -428,15 +437,9 @@ def test_the_slider_comes_back_to_the_threshold_of_the_model(
 def test_the_image_on_show_stays_when_files_come_and_go(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    testing = pytest.importorskip("streamlit.testing.v1", reason="needs the extra 'dashboard'")
-    shared = importlib.import_module("dermseg.apps.dashboard.shared")
-    page_image = importlib.import_module("dermseg.apps.dashboard.page_image")
-    for module in (shared, page_image):
-        monkeypatch.setattr(module, "current", lambda: Settings(models=(str(tiny_bundle),)))
-    monkeypatch.setattr(page_image, "show_pictures", lambda *_, **__: [])  # needs a browser
+    page, page_image = image_page(monkeypatch, tiny_bundle)
     given = [Upload(f"{n}.png", encode_png(disc(40, 50 + n))) for n in range(4)]
     monkeypatch.setattr(page_image, "ask_files", lambda *_, **__: [given[n] for n in chosen])
-    page = testing.AppTest.from_string("from dermseg.apps.dashboard import page_image as p; p.draw()")
     chosen = [0, 1, 2]
     page.run()
     assert page.subheader[0].value == "0\\.png"
@@ -450,13 +453,7 @@ def test_the_distance_on_a_ruler_stays_with_its_points(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Off and on again, and the same two points were 10 mm apart: every length was that of another scale."""
-    testing = pytest.importorskip("streamlit.testing.v1", reason="needs the extra 'dashboard'")
-    shared = importlib.import_module("dermseg.apps.dashboard.shared")
-    page_image = importlib.import_module("dermseg.apps.dashboard.page_image")
-    for module in (shared, page_image):
-        monkeypatch.setattr(module, "current", lambda: Settings(models=(str(tiny_bundle),)))
-    monkeypatch.setattr(page_image, "show_pictures", lambda *_, **__: [(0.1, 0.5), (0.6, 0.5)])
-    page = testing.AppTest.from_string("from dermseg.apps.dashboard import page_image as p; p.draw()")
+    page, _ = image_page(monkeypatch, tiny_bundle, clicked=[(0.1, 0.5), (0.6, 0.5)])
     page.session_state["sample"] = next(iter(SAMPLES))
     page.run()
 

@@ -28,6 +28,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from dermseg.errors import ModelError
+from dermseg.models.stored import HALF
 from dermseg.uncertainty.mc_dropout import BOTTLENECK_INPUT, LOGITS_OUTPUT, STAGE_INPUT
 
 _PREFIX = "mc_"
@@ -201,7 +202,7 @@ class _Repeated:
 
     def _bias_size(self, name: str) -> int:
         for tensor in self.graph.initializer:
-            if tensor.name in (name, f"{name}_fp16"):
+            if tensor.name in (name, f"{name}{HALF}"):
                 return int(numpy_helper.to_array(tensor).shape[0])
         raise ModelError(f"the graph has no '{name}'", hint="only encoder_unet has Monte-Carlo dropout")
 
