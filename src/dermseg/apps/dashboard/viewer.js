@@ -6,8 +6,10 @@ export default function (component) {
   const handle = stage.querySelector(".handle");
   const range = parentElement.querySelector("input");
   const marks = stage.querySelector("svg");
-  before.src = data.before;
-  after.src = data.after;
+  // A source that is set again is decoded again, and the browser decodes when it likes: the place is the picture's before.
+  stage.style.aspectRatio = data.aspect;
+  if (before.src !== data.before) before.src = data.before;
+  if (after.src !== data.after) after.src = data.after;
   after.alt = data.alt;
   parentElement.querySelector(".viewer").style.width = `calc(70vh * ${data.aspect})`;
   const measuring = data.points !== null;
