@@ -614,6 +614,23 @@ def test_a_broken_file_is_one_line(qtbot: Any, show: Open, photographs: Path) ->
     ready(qtbot, window)
 
 
+def test_a_defect_is_one_line_and_the_next_image_opens(
+    qtbot: Any,
+    show: Open,
+    photographs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    window = show(photographs)
+    with monkeypatch.context() as broken:
+        broken.setattr(files, "open_image", lambda entry: 1 // 0)
+        window.step(1)
+        qtbot.waitUntil(lambda: "unexpected ZeroDivisionError" in window.message.text())
+    assert "in <lambda>" in capfd.readouterr().err, "the place in the code"
+    window.step(1)
+    ready(qtbot, window)
+
+
 def test_nothing_of_the_image_before_stays_with_a_broken_one(
     qtbot: Any, show: Open, photographs: Path, tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ _ERRORS = {
     ),
     "the {format} header is damaged": "der Kopf des {format} ist beschädigt",
     "not enough memory for {what}": "nicht genug Arbeitsspeicher für {what}",
+    "unexpected {kind}: {why}": "unerwarteter Fehler {kind}: {why}",
     "not a JSON file": "keine JSON-Datei",
     "not a LabelMe file: it has no list 'shapes'": "keine LabelMe-Datei: die Liste 'shapes' fehlt",
     "is for an image of {found} pixels, not {size}": "gehört zu einem Bild von {found} Pixeln, nicht {size}",

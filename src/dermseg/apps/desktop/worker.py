@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -86,6 +87,9 @@ class Worker(QThread):
                 result, error = job(), None
             except (DermsegError, MemoryError, OSError) as problem:
                 result, error = None, problem
+            except Exception as problem:  # a defect: the window must not wait for ever
+                traceback.print_exc()  # whoever reports it needs the place
+                result, error = None, DermsegError(f"unexpected {type(problem).__name__}: {problem}")
             self._finished.emit(ticket, result, error)
 
     @Slot(int, object, object)
