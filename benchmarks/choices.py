@@ -25,6 +25,7 @@ from common import RESULTS, ROOT, data_folder, describe, indexes, runs_folder, s
 from dermseg.export.rebuild import rebuild
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import ModelCard
+from dermseg.inference.partner import find_partner
 from model_card import BUNDLE, evaluated, kept_under, test_sets
 
 RESULT = RESULTS / "choices.json"
@@ -50,7 +51,8 @@ def choices(isic: Path) -> list[Choice]:
         Choice(
             accurate,
             (),
-            "`--model accurate`: TinyViT of MobileSAM at {size} px (`make model BUNDLE=accurate`)",
+            "`--model accurate`: TinyViT of MobileSAM at {size} px, averaged with the default "
+            "(`make model BUNDLE=accurate`)",
         ),
         Choice(default, ("--tta",), "`--model default --tta`", views=8),
         Choice(default, (), "`--model default`"),
@@ -72,12 +74,14 @@ def folder(choice: Choice, card: ModelCard, runs: Path) -> Path:
 
 @cache
 def multiplications(bundle: Path) -> int:
-    """Of one image at the size that the network was made for."""
+    """Of one image at the size that the network was made for, those of its partner with it."""
     loaded = load_bundle(bundle)
     size = loaded.card.preprocessing
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         rebuild(loaded)(torch.zeros(1, 3, size.height, size.width))
-    return counter.get_total_flops() // 2
+    partner = loaded.card.variant().partner
+    others = multiplications(find_partner(loaded, partner).path) if partner else 0
+    return counter.get_total_flops() // 2 + others
 
 
 def main() -> None:

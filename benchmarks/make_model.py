@@ -39,6 +39,8 @@ NOTE = "Trained on dermoscopic images of mostly light skin; accuracy on dark ski
 DATA_SETS = {"isic": "ISIC 2018", "ham": "HAM10000", "ph2": "PH2"}
 # All bundles together stay below 25 MB, so only the default comes in two forms.
 VARIANTS = {"default": "fp16,int8", "accurate": "int8-weights"}
+# Bundles that work together with another one, which must be there before.
+PARTNERS = {"accurate": "default"}
 EXPORTED = "exported.json"
 _FRAME_TOLERANCE = 0.02
 
@@ -152,6 +154,8 @@ def export(run: Path, bundle: Path, words: list[str]) -> None:
     """Export the run's best weights, unless the bundle holds what these words gave of them."""
     weights = hashlib.sha256((run / BEST).read_bytes()).hexdigest()
     wanted: dict[str, Any] = {"weights": weights, "words": words}
+    if "--partner" in words:
+        wanted["partner"] = load_bundle(words[words.index("--partner") + 1]).card.variant().sha256
     note = run / EXPORTED
     if note.exists() and (bundle / CARD_NAME).exists():
         known = json.loads(note.read_text("utf-8"))
@@ -193,10 +197,12 @@ def main() -> None:
     train(args.config, run, [word for item in args.set for word in ("--set", item)])
 
     config = load_config(run / CONFIG)
-    summary = args.summary or summarise(config)
+    partner = PARTNERS.get(args.name)
+    summary = args.summary or summarise(config) + (f", averaged with '{partner}'" if partner else "")
     known = load_bundle(args.bundle).card.version if (args.bundle / CARD_NAME).exists() else "1"
     words = ["--name", args.name, "--version", args.version or known, "--licence", LICENCE]
     words += ["--summary", summary, "--variants", args.variants or VARIANTS.get(args.name, "fp16")]
+    words += ["--partner", partner] if partner else []
     export(run, args.bundle, words + [word for note in (NOTE, *args.note) for word in ("--note", note)])
     # fitted on nothing that the network was not allowed to see
     seen = {Path(source.index).stem for source in config.data.train}

@@ -115,6 +115,7 @@ def kept_under(card: ModelCard, runs: Path) -> Path:
     """Folder for the evaluations of this model as it is set now."""
     variant = card.variants[card.default_variant]
     what = [variant.sha256, card.preprocessing.model_dump_json(), card.postprocessing.model_dump_json()]
+    what += [variant.partner.sha256] if variant.partner else []
     return runs / "model-card" / hashlib.sha256("\n".join(what).encode()).hexdigest()[:16]
 
 

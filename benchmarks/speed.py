@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -47,9 +48,11 @@ from dermseg.images.load import load_image
 from dermseg.images.masks import save_mask
 from dermseg.images.sources import ImageSource
 from dermseg.inference.bundle import list_bundles
+from dermseg.inference.partner import JointSession
 from dermseg.inference.predictor import Model, load_model
+from dermseg.inference.runtimes import open_session
 from dermseg.inference.runtimes_openvino import OpenVinoSession, openvino_installed
-from dermseg.inference.session import OrtSession
+from dermseg.inference.session import OrtSession, Session
 from dermseg.inference.threads import available_cpus
 from dermseg.models import build_model
 from throughput import NATIVE, run_segment
@@ -58,7 +61,9 @@ AVERAGED, TTA = "default", "default --tta"  # the most accurate choice that ther
 SIZES = (256, 512)
 PEERS = ("unet", "unetpp")
 ORT, OPENVINO = "ONNX Runtime", "OpenVINO"
+NAMES = {ORT: "onnxruntime", OPENVINO: "openvino"}
 SESSIONS: dict[str, type[OrtSession] | type[OpenVinoSession]] = {ORT: OrtSession, OPENVINO: OpenVinoSession}
+Opened = Callable[[int], Session]  # a network, ready to run on so many threads
 PARTS = ("decode", "network", "write")
 PAGE = ROOT / "docs" / "performance.md"
 Inputs = NDArray[np.float32]
@@ -87,11 +92,17 @@ def inputs_of(n: int, size: int) -> Inputs:
     return np.random.default_rng(0).standard_normal((n, 3, size, size), np.float32)
 
 
-def session_runner(name: str, runtime: str, data: bytes, size: int, pool: ThreadPoolExecutor) -> Runner:
+def bundled(model: Model, runtime: str) -> Opened:
+    """The network of a bundle, with its partner where it has one."""
+    return lambda threads: open_session(model.bundle, model.variant, NAMES[runtime], threads)
+
+
+def session_runner(name: str, runtime: str, opened: Opened, size: int, pool: ThreadPoolExecutor) -> Runner:
     """The better of one call with every thread and one single-threaded call per CPU."""
     x, cpus = inputs_of(4, size), available_cpus()
-    wide, narrow = (SESSIONS[runtime](data, threads) for threads in (cpus, 1))
-    label = runtime if isinstance(wide, OrtSession) else f"{runtime} {wide.precision}"
+    wide, narrow = opened(cpus), opened(1)
+    own = wide.own if isinstance(wide, JointSession) else wide
+    label = f"{runtime} {own.precision}" if isinstance(own, OpenVinoSession) else runtime
     options = [
         Runner(name, label, size, 4, lambda: wide(x), f"batch 4, {cpus} threads"),
         Runner(
@@ -145,7 +156,7 @@ def network_only(
     bf16 = describe()["machine"]["bf16_in_hardware"]
     for size in SIZES:
         runners += [
-            session_runner(m.card.name, runtime, m.bundle.read_model(m.variant), size, pool)
+            session_runner(m.card.name, runtime, bundled(m, runtime), size, pool)
             for m in bundles
             for runtime in runtimes
         ]
@@ -153,7 +164,10 @@ def network_only(
             torch.manual_seed(0)
             network = build_model(peer).eval()
             data = to_onnx(network, size)
-            runners += [session_runner(peer, runtime, data, size, pool) for runtime in runtimes]
+            runners += [
+                session_runner(peer, runtime, partial(SESSIONS[runtime], data), size, pool)
+                for runtime in runtimes
+            ]
             for precision in ("fp32", "bf16") if size == SIZES[0] or bf16 else ("fp32",):
                 # emulated bf16 takes ten seconds and more for an image, whatever the batch
                 tried = batches if precision == "fp32" or bf16 else batches[:1]
@@ -185,9 +199,7 @@ def at_own_size(bundles: list[Model], rounds: int) -> dict[str, float]:
     cpus = available_cpus()
     with ThreadPoolExecutor(cpus) as pool:
         runners = [
-            session_runner(
-                m.card.name, ORT, m.bundle.read_model(m.variant), m.card.preprocessing.height, pool
-            )
+            session_runner(m.card.name, ORT, bundled(m, ORT), m.card.preprocessing.height, pool)
             for m in bundles
         ]
         names = [m.card.name for m in bundles]

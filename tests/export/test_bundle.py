@@ -143,6 +143,30 @@ def test_a_run_becomes_a_bundle_that_finds_what_it_was_taught(
     )
 
 
+def test_a_partner_is_asked_too_and_the_threshold_is_that_of_both(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = export_run(run, tmp_path / "alone", Named("alone", "1"))
+    both = export_run(run, tmp_path / "both", Named("both", "1"), partner="fast")
+    fast = load_bundle("fast").card
+    partner = both.variant().partner
+    assert partner is not None and partner.bundle == "fast" and partner.sha256 == fast.variant().sha256
+    assert both.variant().model_copy(update={"partner": None}).sha256 == alone.variant().sha256
+    assert both.training["postprocessing_trials"] != alone.training["postprocessing_trials"]
+    model = load_model(tmp_path / "both")
+    image = np.ascontiguousarray(cv2.imread(str(run.parent / "discs/5.png"))[..., ::-1])
+    seen = model.prepare(image)[None]
+    assert np.abs(model.session(seen) - load_model(tmp_path / "alone").session(seen)).max() > 0.1
+    with pytest.raises(SystemExit) as ended:
+        main(["models", "info", str(tmp_path / "both")])
+    assert not ended.value.code and "partner     fast, fp16" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="takes a bundle inside the package, not"):
+        export_run(run, tmp_path / "other", Named("other", "1"), partner=str(tmp_path / "alone"))
+    with pytest.raises(UsageError, match="end-to-end cannot have a partner"):
+        export_run(run, tmp_path / "ends", Named("ends", "1"), partner="fast", end_to_end=True)
+    assert not (tmp_path / "ends").exists(), "refused before anything is written"
+
+
 def test_two_softmax_channels_become_the_lesion_and_more_are_refused(run: Path, tmp_path: Path) -> None:
     """A network of two classes that says in both channels what the run's says in one."""
     config = yaml.safe_load((run / "config.yaml").read_text())

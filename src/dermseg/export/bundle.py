@@ -21,6 +21,7 @@ from dermseg.export.end_to_end import check_filters
 from dermseg.export.features import add_features
 from dermseg.export.onnx import OPSET, fold_batch_norm, to_onnx
 from dermseg.export.parity import lesion_probability, run_session, run_torch
+from dermseg.export.partner import add_partner, load_partner
 from dermseg.export.quantize import CALIBRATION_IMAGES
 from dermseg.export.tune import Labelled, tune
 from dermseg.export.two_classes import as_one_channel
@@ -31,6 +32,7 @@ from dermseg.images.masks import load_mask
 from dermseg.inference.bundle import BUNDLED, is_bundled_name, load_bundle
 from dermseg.inference.card import ModelCard, Preprocessing
 from dermseg.inference.machine import describe_machine, library_versions
+from dermseg.inference.partner import check_partner
 from dermseg.inference.preprocess import to_input
 from dermseg.inference.session import OrtSession
 from dermseg.models import build_model, count_parameters, without_pretrained
@@ -76,6 +78,7 @@ def export_run(
     end_to_end: bool = False,
     opset: int = OPSET,
     prune: int | None = None,
+    partner: str | None = None,
     force: bool = False,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda _: None,
@@ -95,6 +98,8 @@ def export_run(
         Of every ONNX file, 13 to 23.
     prune
         Of a UNet++ only the levels down to this depth, with the head there.
+    partner
+        A bundle of the package whose logits are averaged with those of this network, see ``add_partner``.
     force
         Keep variants that lose more than 0.3 Dice points or are slower than fp32.
     overwrite
@@ -107,12 +112,13 @@ def export_run(
         exported differs from torch.
     UsageError
         ``output`` exists and may not be replaced, or a variant or opset that does not exist, or ``prune``
-        for a network that is no UNet++.
+        for a network that is no UNet++; or there can be no such ``partner``.
     ConfigError
         The UNet++ has no head at the depth ``prune``.
     """
     check_output(output, overwrite=overwrite)
     names = check_names(variants)
+    other = None if partner is None else load_partner(partner, names, end_to_end=end_to_end)
     config = load_config(run / CONFIG)
     model = build_model(config.model.architecture, **without_pretrained(config.model.options))
     load_weights(run / BEST, model)
@@ -140,6 +146,8 @@ def export_run(
     preprocessing = network_preprocessing(config, size)
     if end_to_end:
         check_filters(preprocessing)
+    if other is not None:
+        check_partner(preprocessing, other)
     report("writing ONNX")
     graph = add_features(to_onnx(model, size, opset), size)
     rows = [row for source in config.data.val for row in select_rows(source, config.seed)]
@@ -193,7 +201,7 @@ def export_run(
         },
     )
     write_bundle(output, card, stored.files)
-    return card
+    return card if other is None else add_partner(output, other, rows, inputs, references)
 
 
 def _load(

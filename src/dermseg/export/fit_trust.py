@@ -223,7 +223,9 @@ def _write(bundle: Bundle, fitted: Fitted) -> ModelCard:
     card = bundle.card
     files: dict[str, tuple[str, bytes, dict[str, Any]]] = {}
     files[ATTACHMENT] = (FILE, fitted.trust.to_json().encode(), {})
-    if card.architecture == "encoder_unet":
+    # passes are those of one network: for one with a partner, flips and turns of both say more
+    together = any(variant.partner for variant in card.variants.values())
+    if card.architecture == "encoder_unet" and not together:
         variant = next(name for name in ("fp32", "fp16", "int8-weights") if name in card.variants)
         options = {"variant": variant, "rate": float(card.architecture_options.get("dropout", _DROPOUT))}
         size = card.preprocessing.height, card.preprocessing.width

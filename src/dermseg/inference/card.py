@@ -127,6 +127,22 @@ class Latency(Stored):
     p50_ms: float = Field(gt=0)
 
 
+class Partner(Stored):
+    """A network of another bundle whose logits are averaged with a variant's; see ``inference.partner``.
+
+    Parameters
+    ----------
+    bundle
+        Name of the bundle inside the package that holds it.
+    variant, sha256
+        Which of its variants, and the hash of that variant's file.
+    """
+
+    bundle: FileName
+    variant: str
+    sha256: Digest
+
+
 class Variant(StoredFile):
     """One stored form of the network: its files with hashes, and how far it is from the original.
 
@@ -147,6 +163,8 @@ class Variant(StoredFile):
         Images per second against the fp32 graph in ONNX Runtime, in the same run.
     notes
         What a program that uses it must know.
+    partner
+        A second network that is asked too, where there is one.
     """
 
     precision: str = "fp32"
@@ -158,9 +176,12 @@ class Variant(StoredFile):
     latency: list[Latency] = Field(default_factory=list)
     speedup: float | None = None
     notes: str = ""
+    partner: Partner | None = None
 
     @model_validator(mode="after")
     def _weights_fit(self) -> Variant:
+        if self.partner is not None and (self.format, self.interface) != ("onnx", "logits"):
+            raise ValueError("only an ONNX file that gives logits has a partner")
         if (self.weights is not None) != (self.format == "openvino"):
             raise ValueError(
                 f"format '{self.format}' {'needs' if self.weights is None else 'has no'} weights"

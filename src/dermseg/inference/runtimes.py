@@ -31,6 +31,7 @@ from dermseg.errors import DermsegError, ModelError, UsageError
 from dermseg.files import write_json
 from dermseg.inference.bundle import Bundle
 from dermseg.inference.machine import cpu_name
+from dermseg.inference.partner import JointSession, find_partner
 from dermseg.inference.runtimes_openvino import OpenVinoSession, openvino_installed
 from dermseg.inference.session import CUDA_HINT, OrtSession, Session
 from dermseg.inference.threads import available_cpus
@@ -92,7 +93,7 @@ def select_variant(bundle: Bundle, variant: str | None, runtime: str | None) -> 
 def open_session(
     bundle: Bundle, variant: str, runtime: str | None = None, threads: int | None = None
 ) -> Session:
-    """The network of a bundle, ready to run.
+    """The network of a bundle, with its partner where it has one, ready to run.
 
     Parameters
     ----------
@@ -108,8 +109,21 @@ def open_session(
     UsageError
         The runtime is not installed, or cannot run this variant.
     ModelError
-        The file is damaged or does not run.
+        The file is damaged or does not run, or its partner is not in this package.
     """
+    partner = bundle.card.variant(variant).partner
+    if partner is None:
+        return _open_network(bundle, variant, runtime, threads)
+    other = find_partner(bundle, partner)
+    seen = other.card.preprocessing
+    own, second = (
+        _open_network(whose, name, runtime, threads)
+        for whose, name in ((bundle, variant), (other, partner.variant))
+    )
+    return JointSession(own, second, (seen.height, seen.width))
+
+
+def _open_network(bundle: Bundle, variant: str, runtime: str | None, threads: int | None) -> Session:
     entry = bundle.card.variant(variant)
     size = bundle.card.preprocessing
     image, logits = size.input_name, size.output_name

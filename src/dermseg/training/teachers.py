@@ -74,8 +74,9 @@ def soften(
     for teacher in teachers:
         card = teacher.card
         settings = (card.preprocessing.model_dump_json(), str(card.postprocessing.temperature))
-        stored = card.variant(select_variant(teacher, None, None)).sha256
-        digest.update("\0".join((stored, *settings)).encode())
+        variant = card.variant(select_variant(teacher, None, None))
+        stored = [variant.sha256, *([variant.partner.sha256] if variant.partner else [])]
+        digest.update("\0".join((*stored, *settings)).encode())
     path = folder / f"{key}-{digest.hexdigest()[:16]}.npy"
     if not path.exists():
         _write(path, cache, teachers, weight, progress)

@@ -46,6 +46,12 @@ def export(
     prune: Annotated[
         int | None, typer.Option(metavar="DEPTH", help="Of a UNet++ only the levels down to this depth.")
     ] = None,
+    partner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="A bundle inside the package whose logits are averaged with this network's."
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Keep variants that are slower or lose over 0.3 Dice points.")
     ] = False,
@@ -87,6 +93,7 @@ def export(
             "--end-to-end": end_to_end or None,
             "--opset": opset,
             "--prune": prune,
+            "--partner": partner,
             "--force": force or None,
             "--name": name,
             "--version": version,
@@ -122,6 +129,7 @@ def export(
             end_to_end=end_to_end,
             opset=opset or OPSET,
             prune=prune,
+            partner=partner,
             force=force,
             overwrite=overwrite,
             report=say,

@@ -154,6 +154,8 @@ def variant_lines(card: ModelCard) -> list[str]:
         size = sum(stored.bytes for stored in v.files) / 1e6
         opset = f", opset {v.opset}" if v.opset else ""
         lines.append(f"  variant       {name}{chosen}: {v.precision}, {size:.1f} MB{opset}, {v.sha256[:12]}")
+        if v.partner:
+            lines.append(f"    partner     {v.partner.bundle}, {v.partner.variant}, {v.partner.sha256[:12]}")
         if v.parity:
             lines.append(f"    parity      {_parity(v.parity)}")
         runtimes = dict.fromkeys(row.runtime for row in v.latency)
