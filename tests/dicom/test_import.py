@@ -14,6 +14,7 @@ from dermseg.data.coco import write_coco
 from dermseg.data.index import open_image, open_mask
 from dermseg.data.labelme import Annotation, mask_to_shapes, write_labelme
 from dermseg.data.sources.importer import import_dataset
+from dermseg.data.sources.tables import read_metadata
 from dermseg.dicom.identity import Origin
 from dermseg.dicom.write import to_bytes, write_objects
 from dermseg.images.dicom import read_dataset
@@ -103,3 +104,17 @@ def test_a_patient_who_is_not_known_is_none(files: ModuleType, tmp_path: Path, k
         (tmp_path / "all.json").write_bytes(write_coco(drawn, ["lesion"]))
     imported = import_dataset([tmp_path], kind=kind, folder=tmp_path / "store")
     assert [row.subject for row in imported.rows] == ["", "", "P7"], imported.rejected
+
+
+def test_a_table_without_patients_takes_none_away(files: ModuleType, tmp_path: Path) -> None:
+    """A table of lesions hid the patients of the headers, whose photographs were torn apart by a split."""
+    mask = np.zeros((96, 128), np.bool_)
+    mask[20:60, 30:90] = True
+    for name in "abc":
+        photograph = files.photograph(files.lesion(96, 128), PatientID="P7")
+        (tmp_path / f"{name}.dcm").write_bytes(files.to_bytes(photograph))
+        save_mask(mask, tmp_path / f"{name}_segmentation.png")
+    table = tmp_path / "lesions.csv"
+    table.write_text("image,lesion,patient\na.dcm,L1,\nb.dcm,L2,P8\n")
+    rows = import_dataset([tmp_path], metadata=read_metadata(table)).rows
+    assert [(row.subject, row.lesion) for row in rows] == [("P7", "L1"), ("P8", "L2"), ("P7", "")]

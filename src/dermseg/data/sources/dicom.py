@@ -13,7 +13,6 @@ from typing import Any
 
 from dermseg.data.sources.base import Candidate, Entry, Found, is_dicom_name, is_image_name
 from dermseg.data.sources.pairing import pair_by_folder
-from dermseg.data.sources.tables import Facts
 from dermseg.data.spreadsheet import known_text
 from dermseg.errors import ImageError, MissingExtraError
 from dermseg.images.dicom import SEGMENTATIONS, class_name, dicom_installed, read_dataset
@@ -22,17 +21,10 @@ from dermseg.images.headers import sniff
 DICOM = "dicom"
 
 
-def pair_dicom(
-    entries: Sequence[Entry], masks: Iterable[Entry] | None = None
-) -> tuple[Found, dict[str, Facts]]:
+def pair_dicom(entries: Sequence[Entry], masks: Iterable[Entry] | None = None) -> Found:
     """Pair DICOM photographs with segmentations by UID, and with mask images by name.
 
-    Returns
-    -------
-    found
-        Candidates, and files left out with the reason.
-    facts
-        Image id -> what the headers say.
+    What the headers say is in ``Candidate.stored``.
 
     Raises
     ------
@@ -78,22 +70,20 @@ def pair_dicom(
     for entry, uid in references:
         of_image.setdefault(uid, []).append(entry)
     known = {uid for uid, _ in named.values()}
-    facts: dict[str, Facts] = {}
     candidates: list[Candidate] = []
     for candidate in found.candidates:
         uid, patient = named.get(candidate.image, ("", ""))
         own = of_image.get(uid, []) if uid else []
         outlines = [entry for entry in own if entry not in fractional]
-        candidates.append(replace(candidate, masks=(*outlines, *candidate.masks)))
+        stored = {"subject": patient} if patient else {}
+        candidates.append(replace(candidate, masks=(*outlines, *candidate.masks), stored=stored))
         if own and not outlines:
             reason = "a FRACTIONAL segmentation is a probability, no mask, and no BINARY one is beside it"
             rejected += [(candidate.image_id, entry, reason) for entry in own]
-        if patient:
-            facts[candidate.image_id] = Facts(subject=patient)
     for entry, uid in references:
         if uid not in known:
             rejected.append((entry.path.stem, entry, "segmentation without its photograph"))
-    return Found(candidates, [*found.rejected, *rejected]), facts
+    return Found(candidates, [*found.rejected, *rejected])
 
 
 def stored_in(image: Entry) -> dict[str, str]:

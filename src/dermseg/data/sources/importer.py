@@ -125,7 +125,6 @@ def import_dataset(
     layout = LAYOUTS.get(kind)
     if labels and kind not in CONVERTERS:
         raise DataError(f"masks of a '{kind}' data set have no labels", hint="leave --labels away")
-    headers: dict[str, Facts] = {}
     untouched: list[Entry] = []
     if kind == LABELME and not proposals:
         entries, untouched = part_proposals(entries)
@@ -141,7 +140,7 @@ def import_dataset(
         found = CONVERTERS[kind](entries, Store(folder, keep), labels)
         found.rejected += [(entry_id(entry.path), entry, UNTOUCHED) for entry in untouched]
     elif kind == DICOM:
-        found, headers = pair_dicom(entries, mask_entries)
+        found = pair_dicom(entries, mask_entries)
     elif layout:
         found = pair_by_layout(layout, entries, mask_entries)
     else:
@@ -178,7 +177,6 @@ def import_dataset(
                 result.rejected.append(Rejected(dataset, c.image_id, _show(c.image), reason))
         found.candidates = whole
     default_licence = licence or (layout.licence if layout else "")
-    known = {**headers, **(metadata or {})}
     seen: set[tuple[str, str]] = set()
     candidates = sorted(found.candidates, key=lambda candidate: candidate.image_id)
     with ThreadPoolExecutor(workers) as pool:
@@ -196,8 +194,13 @@ def import_dataset(
                 result.rejected.append(Rejected(row.dataset, row.image_id, _show(candidate.image), reason))
                 continue
             seen.add(row.key)
-            facts = known.get(row.image_id) or Facts(
-                **{name: candidate.stored.get(name, "") for name in ("subject", "lesion", "licence")}
+            told = (metadata or {}).get(row.image_id, Facts())
+            # each for itself: a table of lesions says nothing against the patient in a DICOM header
+            facts = Facts(
+                **{
+                    name: getattr(told, name) or candidate.stored.get(name, "")
+                    for name in ("subject", "lesion", "licence")
+                }
             )
             result.rows.append(
                 _complete(
