@@ -43,3 +43,15 @@ def test_another_encoding_says_what_to_do(tmp_path: Path) -> None:
     for read in (read_metadata, read_splits, read_facts, read_index, read_visits):
         with pytest.raises(DataError, match="save it as CSV UTF-8"):
             read(table)
+
+
+def test_a_line_with_a_mark_too_many_is_refused(tmp_path: Path) -> None:
+    """Every cell behind it is in the next one's column: a part of the diagnosis was taken for the patient."""
+    table = tmp_path / "people.csv"
+    table.write_text("image_id,dx,patient_id,split\na,nv,P1,train\nb,nevus, dysplastic,P2,test\n")
+    for read in (read_metadata, read_splits, read_facts):
+        with pytest.raises(DataError, match=r"line 3 has more cells than the header .*','.*quotes"):
+            read(table)
+    table.write_text("image_id;dx;patient_id;split\na;nv;P1;train;\nb;mel;P2;test; ;\n")  # none in them
+    assert [facts.subject for facts in read_metadata(table).values()] == ["P1", "P2"]
+    assert read_facts(table)["", "b"] == {"diagnosis": "melanoma"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 from dermseg.errors import DataError
@@ -51,3 +52,25 @@ def open_table(path: Path, what: str, *, strict: bool = False) -> csv.DictReader
             f"the {what} cannot be read: {error}", file=path, hint="save it as CSV UTF-8"
         ) from None
     return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=strict)
+
+
+def read_rows(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
+    """Rows as column -> text without spaces around it; cells that are missing at a line's end are empty.
+
+    Raises
+    ------
+    DataError
+        Odd quotes, or a line with more cells than the header (line number given): one that holds the mark
+        between columns, unquoted, moves all behind it by one, and another one would be taken for the patient.
+    """
+    try:
+        for row in reader:
+            if any(text.strip() for text in row.pop(None, None) or ()):
+                raise DataError(
+                    f"line {reader.line_num} has more cells than the header",
+                    file=path,
+                    hint=f"is there a '{reader.reader.dialect.delimiter}' in one of them? put it in quotes",
+                )
+            yield {name: (text or "").strip() for name, text in row.items()}
+    except csv.Error as error:
+        raise DataError(f"line {reader.line_num}: {error}", file=path) from None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dermseg.data.index import IndexRow
 from dermseg.data.sources.tables import id_in_table
-from dermseg.data.spreadsheet import known_text, open_table
+from dermseg.data.spreadsheet import known_text, open_table, read_rows
 from dermseg.errors import DataError
 from dermseg.evaluation.counts import Counts
 from dermseg.evaluation.table import Evaluation, Fact, ImageScore, Key
@@ -51,7 +51,8 @@ def read_metadata(path: str | Path) -> dict[Key, dict[str, Fact]]:
     Raises
     ------
     DataError
-        The file cannot be read, names no images, or names one twice with different facts.
+        The file cannot be read, has a line with more cells than the header, names no images, or names one
+        twice with different facts.
     """
     file = Path(path)
     try:
@@ -72,12 +73,12 @@ def read_metadata(path: str | Path) -> dict[Key, dict[str, Fact]]:
     if not used:
         raise DataError("no column that can be used", file=file, hint=f"one of {', '.join(COLUMNS)}")
     table: dict[Key, dict[str, Fact]] = {}
-    for row in reader:
-        if not (text := (row[identity] or "").strip()):
+    for row in read_rows(reader, file):
+        if not (text := row[identity]):
             continue
-        facts = {fact: _parse(fact, row[column] or "") for fact, column in used.items()}
+        facts = {fact: _parse(fact, row[column]) for fact, column in used.items()}
         image_id = id_in_table(text)
-        if table.setdefault(((row.get("dataset") or "").strip(), image_id), facts) != facts:
+        if table.setdefault((row.get("dataset", ""), image_id), facts) != facts:
             raise DataError(f"line {reader.line_num}: '{image_id}' is named twice and differently", file=file)
     return table
 

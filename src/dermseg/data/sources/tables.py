@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from dermseg.data.sources.base import GLOBAL_ID
-from dermseg.data.spreadsheet import known_text, open_table
+from dermseg.data.spreadsheet import known_text, open_table, read_rows
 from dermseg.errors import DataError
 from dermseg.images.names import typed_name
 from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS
@@ -82,7 +81,7 @@ def read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     Raises
     ------
     DataError
-        The file is missing or is not such a table.
+        The file is missing or is not such a table, or has a line with more cells than the header.
     """
     try:
         reader = open_table(file, "table")
@@ -92,10 +91,7 @@ def read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     if len(columns) < 2:
         raise DataError("not a table with a header line", file=file)
     reader.fieldnames = columns
-    try:
-        return columns, [{k: (v or "").strip() for k, v in row.items() if k is not None} for row in reader]
-    except csv.Error as error:
-        raise DataError(f"line {reader.line_num}: {error}", file=file) from None
+    return columns, list(read_rows(reader, file))
 
 
 def read_metadata(file: str | Path) -> dict[str, Facts]:
