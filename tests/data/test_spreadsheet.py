@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dermseg.data.index import COLUMNS, read_index
-from dermseg.data.sources.tables import read_metadata, read_splits
+from dermseg.data.sources.tables import Assignment, read_metadata, read_splits
 from dermseg.data.visits import read_visits
 from dermseg.errors import DataError
 from dermseg.evaluation.metadata import read_metadata as read_facts
@@ -55,3 +55,11 @@ def test_a_line_with_a_mark_too_many_is_refused(tmp_path: Path) -> None:
     table.write_text("image_id;dx;patient_id;split\na;nv;P1;train;\nb;mel;P2;test; ;\n")  # none in them
     assert [facts.subject for facts in read_metadata(table).values()] == ["P1", "P2"]
     assert read_facts(table)["", "b"] == {"diagnosis": "melanoma"}
+
+
+def test_a_list_of_files_from_windows(tmp_path: Path) -> None:
+    table = tmp_path / "people.csv"
+    table.write_text("file,patient,split\nD:\\photos\\anna\\1.JPG,A,train\nD:\\photos\\bert\\2.jpg,B,test\n")
+    people, splits = read_metadata(table), read_splits(table)
+    assert (people["1"].subject, people["anna/1"].subject, people["bert_2"].subject) == ("A", "A", "B")
+    assert [splits.find("", name) for name in ("1", "bert/2")] == [Assignment("train"), Assignment("test")]

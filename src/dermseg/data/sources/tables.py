@@ -163,7 +163,7 @@ def read_splits(file: str | Path, column: str = "split") -> SplitTable:
 
 def id_in_table(text: str) -> str:
     """An image id that may be given as a file; a dot in it is none of a file ("IMG.001", DICOM's UIDs)."""
-    path = PurePosixPath(typed_name(text))
+    path = PurePosixPath(typed_name(text).replace("\\", "/"))  # a list of files from Windows
     named = path.with_suffix("") if path.suffix.lower() in IMAGE_EXTENSIONS | DICOM_EXTENSIONS else path
     return named.as_posix()
 
