@@ -299,6 +299,7 @@ def test_ids_of_outlines_find_their_patient_and_split(tmp_path: Path) -> None:
         ("Image ID;Patient ID;Lesion ID\n1;A;L\n", ("A", "L", "")),
         ("image,patient_id,dx\n1,A,nv\n1.jpg,A,mel\n", ("A", "", "")),
         ("image,patient,lesion,license\n1,NA,unknown,nan\n", ("", "", "")),  # as R and pandas write it
+        ("image,patient,lesion,license\n1,#N/A,-,?\n", ("", "", "")),  # as Excel and people do
         ("image,person\n1,A\n", "no column with patient, lesion or licence"),
         ("image,patient\n1,A\n1.jpg,B\n", "image '1' is in the file twice, with different values"),
     ],

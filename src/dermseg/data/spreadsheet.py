@@ -10,13 +10,14 @@ from pathlib import Path
 from dermseg.errors import DataError
 from dermseg.files import decode_text, delimiter_of
 
-_UNKNOWN = frozenset(["", "unknown", "nan", "none", "null", "n/a", "na"])
+_UNKNOWN = frozenset(["", "unknown", "nan", "none", "null", "n/a", "na", "<na>", "#n/a", "#nv", "-", "?"])
 
 
 def known_text(text: str | None) -> str:
     """What a cell says, without spaces around it; empty where it says that it is not known.
 
-    R writes ``NA`` for what is missing, others ``nan`` or ``unknown``: that is no patient's name.
+    R writes ``NA`` for what is missing, Excel ``#N/A`` for what a look-up did not find (``#NV`` in German),
+    people ``-`` or ``?``: that is no patient's name.
     """
     value = (text or "").strip()
     return "" if value.lower() in _UNKNOWN else value
