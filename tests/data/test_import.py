@@ -110,7 +110,7 @@ def test_ham10000_with_metadata_and_given_splits(tmp_path: Path) -> None:
         ("HAM_0000001", "HAM_0000001", "val"),
         ("", "ISIC_0024302", ""),  # not in the split file: in no split
     ]
-    assert (result.without_split, result.not_in_data) == (1, 1)
+    assert (result.without_split, result.not_in_data) == (1, ["ISIC_0099999"])
 
 
 def test_ph2(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_ids_with_dots_find_their_patient_and_split(tmp_path: Path) -> None:
     table.write_text("\n".join(["image_id,patient_id,split", *lines, "9.9.9,P9,test"]) + "\n")
     result = import_dataset([data], metadata=read_metadata(table), splits=read_splits(table))
     assert [(row.subject, row.split) for row in result.rows] == [(f"P{n // 2}", "test") for n in range(4)]
-    assert (result.not_in_data, result.without_split, result.without_metadata) == (1, 0, 0)
+    assert (result.not_in_data, result.without_split, result.without_metadata) == (["9.9.9"], 0, 0)
     assert import_dataset([data], metadata={}).without_metadata == 4
 
 
@@ -264,7 +264,7 @@ def test_ids_with_folders_find_their_patient_and_split(tmp_path: Path) -> None:
     ids = ["anna", "anna/1", "bert", "bert/1"]
     assert [(row.image_id, row.subject) for row in result.rows] == [(id_, id_[:4]) for id_ in ids]
     assert [row.split for row in result.rows] == [id_[:4] for id_ in ids]
-    assert (result.not_in_data, result.without_split, result.without_metadata) == (1, 0, 0)
+    assert (result.not_in_data, result.without_split, result.without_metadata) == (["9"], 0, 0)
     write_index(result.rows, tmp_path / "index.csv")  # an index is a table of its own splits
     back = apply_splits(result.rows, read_splits(tmp_path / "index.csv"))
     assert [row.split for row in back] == [row.split for row in result.rows]
@@ -289,7 +289,7 @@ def test_ids_of_outlines_find_their_patient_and_split(tmp_path: Path) -> None:
     )
     found = [(row.image_id, row.subject, row.split) for row in result.rows]
     assert found == [("anna_1", "A", "train"), ("bert_1", "B", "test")]
-    assert (result.not_in_data, result.without_split, result.without_metadata) == (0, 0, 0)
+    assert (result.not_in_data, result.without_split, result.without_metadata) == ([], 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,11 @@ def test_given_splits_are_honoured_and_their_leak_is_told(
     code, out, _ = run("data", *arguments, "-o", tmp_path / "clean.csv", "--exclude-leaks")
     assert json.loads(out)["splits"] == {"excluded": 1, "test": 1, "train": 27}
     assert json.loads(out)["leaks"] == []
+    given.write_text("image_id,split\nISIC_0000001,test\nISIC_000002,test\nIsic_0000003.jpg,test\n")
+    missing = "2 images of the split file are not in the index: 'ISIC_000002', 'Isic_0000003'"
+    for words in (arguments, ("split", tmp_path / "clean.csv", "--splits", given)):
+        code, _, err = run("data", *words, "-o", tmp_path / "typing-mistakes.csv", "--overwrite")
+        assert code == 0 and missing in err
     given.write_text("image_id,split\nother,train\n")
     words = ("split", tmp_path / "clean.csv", "-o", tmp_path / "x.csv", "--splits", given)
     code, _, err = run("data", *words)

@@ -18,6 +18,7 @@ from dermseg.apps.cli.data_common import (
     leaks_json,
     may_write,
     progress,
+    say_absent,
     say_leaks,
 )
 from dermseg.apps.cli.data_import import download_, import_
@@ -102,13 +103,15 @@ def split_(
     if twice := sum(map(len, read)) - len(rows):
         say(f"{twice} images are in several of the indexes; the last one's rows are taken")
     if splits is not None:
-        rows = apply_splits(rows, read_splits(splits, split_column or "split"))
+        given = read_splits(splits, split_column or "split")
+        rows = apply_splits(rows, given)
         if not any(row.split for row in rows):
             raise DataError(
                 f"names none of the {len(rows)} images, such as '{rows[0].image_id}' of '{rows[0].dataset}'",
                 file=splits,
                 hint="images are found by their ids, and by the column dataset where there is one",
             )
+        say_absent(given.absent([row.image_id for row in rows], {row.dataset for row in rows}))
     pairs = []
     if duplicates:
         with progress("fingerprints") as step:

@@ -80,6 +80,13 @@ def say_replaced(number: int) -> None:
         )
 
 
+def say_absent(names: Sequence[str]) -> None:
+    """Say which names of a split file are no image's: one that is misspelt leaves its image in no split."""
+    if names:
+        some = ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
+        say(f"{len(names)} images of the split file are not in the index: {some}")
+
+
 def leaks_json(leaks: Sequence[Leak]) -> list[dict[str, Any]]:
     return [{"group": x.group, "splits": list(x.splits), "images": list(x.images)} for x in leaks]
 

@@ -18,6 +18,7 @@ from dermseg.apps.cli.data_common import (
     leaks_json,
     may_write,
     progress,
+    say_absent,
     say_leaks,
     say_replaced,
 )
@@ -153,7 +154,7 @@ def import_(
         "groups": len({row.group for row in rows}),
         "excluded_leaks": excluded,
         "leaks": leaks_json(leaks),
-        "not_in_data": imported.not_in_data,
+        "not_in_data": len(imported.not_in_data),
         "without_split": imported.without_split,
         "without_metadata": imported.without_metadata,
         "proposals": imported.proposals,
@@ -172,6 +173,7 @@ def import_(
         )
     if imported.without_split:
         say(f"{imported.without_split} images are not in the split file and belong to no split")
+    say_absent(imported.not_in_data)
     if imported.without_metadata:
         say(f"{imported.without_metadata} images are not in the metadata")
     say_leaks(leaks, "--exclude-leaks takes them out of training")

@@ -17,7 +17,7 @@ from dermseg.data.sources.converted import CONVERTERS, LABELME, SHARDS, entry_id
 from dermseg.data.sources.dicom import DICOM, pair_dicom
 from dermseg.data.sources.pairing import pair_by_folder, pair_by_layout
 from dermseg.data.sources.store import Store
-from dermseg.data.sources.tables import Facts, SplitTable, ends_of
+from dermseg.data.sources.tables import Facts, SplitTable
 from dermseg.errors import DataError, DermsegError, MaskError
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
@@ -48,7 +48,7 @@ class Imported:
     fingerprints
         One per row, for the search for near-duplicates.
     not_in_data
-        How many images the split file names that are not there.
+        What the split file names that is not there.
     without_split
         How many images the split file does not name.
     without_metadata
@@ -61,7 +61,7 @@ class Imported:
     rows: list[IndexRow] = field(default_factory=list)
     fingerprints: list[Fingerprint] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
-    not_in_data: int = 0
+    not_in_data: list[str] = field(default_factory=list)
     without_split: int = 0
     without_metadata: int = 0
     proposals: int = 0
@@ -217,11 +217,8 @@ def import_dataset(
         result.without_metadata = sum(row.image_id not in metadata for row in result.rows)
     if splits is not None:
         result.without_split = sum(not row.split for row in result.rows)
-        ids = {row.image_id for row in result.rows}
-        datasets = {"", dataset, *(row.dataset for row in result.rows)}
-        mine = {key for key in splits.rows if key[0] in datasets}
-        # the file may name them with more folders than their ids have
-        result.not_in_data = sum(ids.isdisjoint((name, *ends_of(name))) for _, name in mine)
+        datasets = {dataset, *(row.dataset for row in result.rows)}
+        result.not_in_data = splits.absent([row.image_id for row in result.rows], datasets)
     return result
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -73,6 +73,14 @@ class SplitTable:
         if len({other.split for other in others}) > 1:
             raise DataError(f"image '{image_id}' is in several splits", file=self.file)
         return next(iter(others), None)
+
+    def absent(self, image_ids: Collection[str], datasets: Collection[str]) -> list[str]:
+        """Names of the file, of these data sets or of none, that are no image's: misspelt, or not there."""
+        ids, own = set(image_ids), {"", *datasets}
+        # the file may name them with more folders than their ids have
+        return [
+            name for dataset, name in self.rows if dataset in own and ids.isdisjoint((name, *ends_of(name)))
+        ]
 
 
 def read_table(file: Path) -> tuple[list[str], list[dict[str, str]]]:
