@@ -80,6 +80,25 @@ def test_import_split_stats_check(tmp_path: Path, zips: tuple[Path, Path], run: 
     assert "leak" in err
 
 
+def test_columns_that_people_add_stay(tmp_path: Path, zips: tuple[Path, Path], run: Run) -> None:
+    """The documentation splits an index in place: what was noted in a spreadsheet beside it was gone."""
+    index = tmp_path / "index.csv"
+    arguments = ("import", "isic2018", "--images", zips[0], "--masks", zips[1], "-o", index)
+    assert run("data", *arguments)[0] == 0
+    header, *lines = index.read_text().splitlines()
+    noted = [f'{line},"naevus, {number}"' for number, line in enumerate(lines)]
+    index.write_text("\n".join([f"{header},diagnosis", *noted]) + "\n")
+    assert run("data", "split", index, "-o", index, "--overwrite")[0] == 0
+    assert run("data", *arguments, "--append")[0] == 0
+    assert run("data", *arguments, "--append", "--name", "again")[0] == 0
+    assert run("data", "split", index, "-o", index, "--k-folds", 3)[0] == 0
+    for path in (index, tmp_path / "index-fold2.csv"):
+        with path.open() as stream:
+            rows = {(row["dataset"], row["image_id"]): row["diagnosis"] for row in csv.DictReader(stream)}
+        assert (len(rows), rows["isic2018", "ISIC_0000029"]) == (58, "naevus, 28")
+        assert rows["again", "ISIC_0000029"] == ""
+
+
 def test_given_splits_are_honoured_and_their_leak_is_told(
     tmp_path: Path, zips: tuple[Path, Path], run: Run
 ) -> None:

@@ -61,6 +61,8 @@ class IndexRow:
         Size of the oriented image in pixels.
     sha256
         Of the image file's bytes, lower-case hex.
+    extra
+        Columns that an index has besides, and what is in them: kept as they are.
     root
         Folder that locations are relative to (the folder of the index); not written to the file.
     """
@@ -77,6 +79,7 @@ class IndexRow:
     height: int = 0
     licence: str = ""
     sha256: str = ""
+    extra: tuple[tuple[str, str], ...] = ()
     root: Path = field(default=Path(), compare=False)
 
     @property
@@ -233,12 +236,19 @@ def _parse(record: dict[str, str | None], file: Path, line: int) -> IndexRow:
     # a folder's or file's name may begin with a space
     values["image"] = record["image"] or ""
     masks = tuple(mask for mask in (record["masks"] or "").split(";") if mask.strip())
-    return IndexRow(masks=masks, root=file.parent, width=size["width"], height=size["height"], **values)
+    extra = tuple((name, text or "") for name, text in record.items() if name and name not in COLUMNS)
+    width, height = size["width"], size["height"]
+    return IndexRow(masks=masks, extra=extra, root=file.parent, width=width, height=height, **values)
 
 
 def write_index(rows: Iterable[IndexRow], path: str | Path) -> None:
-    """Write an index whole or not at all; locations become relative to its folder."""
+    """Write an index whole or not at all; locations become relative to its folder.
+
+    What it has besides (``IndexRow.extra``) stands behind its own columns.
+    """
     file = Path(path)
+    rows = list(rows)
+    more = list(dict.fromkeys(name for row in rows for name, _ in row.extra))
     table = [
         (
             row.image_id,
@@ -253,10 +263,11 @@ def write_index(rows: Iterable[IndexRow], path: str | Path) -> None:
             row.height or "",
             row.licence,
             row.sha256,
+            *map(dict(row.extra).get, more),
         )
         for row in (row.rebased(file.parent) for row in rows)
     ]
-    write_table(file, COLUMNS, table)
+    write_table(file, (*COLUMNS, *more), table)
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

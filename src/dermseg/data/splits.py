@@ -131,7 +131,7 @@ def keep_known(
         if not (masks or drawn) and row.key == was.key and row.sha256 == was.sha256:
             drawn = was.rebased(row.root).masks
         split = row.split if splits else was.split or row.split
-        return replace(row, **facts, masks=drawn, group=group, split=split)
+        return replace(row, **facts, masks=drawn, group=group, split=split, extra=was.extra)
 
     return [kept(row) for row in new]
 
