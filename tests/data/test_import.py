@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from dermseg.data.check import check_rows
 from dermseg.data.index import IndexRow, open_image, open_mask, read_index, write_index
@@ -349,6 +351,17 @@ def test_every_reason_is_listed(tmp_path: Path) -> None:
     files = {r.image_id: r.file.rpartition("!")[2] for r in result.rejected}
     assert files["2"] == "images/2.jpg"
     assert {files[n] for n in "34567"} == {f"masks/{n}.png" for n in range(3, 8)}
+
+
+def test_a_mask_of_a_photograph_that_was_not_turned_says_so(tmp_path: Path) -> None:
+    """Many programs draw on the pixels as they are stored, whatever the EXIF orientation of a telephone."""
+    stored, exif = io.BytesIO(), Image.Exif()
+    exif[274] = 6
+    Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(stored, "JPEG", exif=exif)
+    files = {"images/1.jpg": stored.getvalue(), "masks/1.png": outline()}
+    (left_out,) = import_dataset([fill(tmp_path / "d", files)]).rejected
+    assert left_out.reason.startswith("the mask has 32 x 24 pixels, its image 24 x 32 (one of the two lies")
+    assert "EXIF orientation" in left_out.reason
 
 
 def test_nothing_to_import(tmp_path: Path) -> None:

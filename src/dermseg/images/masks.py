@@ -27,6 +27,10 @@ from dermseg.images.sources import ImageSource, as_source
 BoolMask = npt.NDArray[np.bool_]
 # Share of pixels that may lie between black and white: the ringing of a JPEG, the rim of a resized mask.
 MAX_MIDTONES = 0.05
+_ON_ITS_SIDE = (
+    "one of the two lies on its side; photographs are turned as their EXIF orientation says: save the mask "
+    "upright, too"
+)
 MAX_LABELS = 100  # a photograph often has each of the 256 values, a label map never
 
 
@@ -92,7 +96,10 @@ def read_mask(source: ImageSource | Path | str | bytes, *, size: tuple[int, int]
         header = open_header(source, MAX_PIXELS)
         width, height = oriented_size(header)
         if size is not None and (height, width) != tuple(size):
-            raise MaskError(f"the mask has {width} x {height} pixels, its image {size[1]} x {size[0]}")
+            raise MaskError(
+                f"the mask has {width} x {height} pixels, its image {size[1]} x {size[0]}",
+                hint=_ON_ITS_SIDE if (width, height) == tuple(size) else None,
+            )
         mask, notes = binarize(_grey_values(decode(header)), lossy=header.format in ("JPEG", "WEBP"))
         mask = orient(mask.view(np.uint8), header.orientation).view(np.bool_)
     except (ImageError, MaskError) as error:
