@@ -267,6 +267,21 @@ def test_folders_of_other_names_are_named(tmp_path: Path, run: Run) -> None:
     assert run("data", "import", "folder", "--images", images, "--masks", masks, *target)[0] == 0
 
 
+@pytest.mark.parametrize("black", [False, True])
+def test_masks_with_the_lesion_in_black_are_noticed(tmp_path: Path, run: Run, black: bool) -> None:
+    """As ImageJ writes them; the import went well, and everything after it learnt the skin."""
+    mask = np.zeros((60, 80), np.uint8)
+    mask[20:40, 20:60] = 255
+    full = np.full((60, 80), 255, np.uint8)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for name, drawn in (("1", mask), ("2", mask), ("3", full)):
+        cv2.imwrite(str(tmp_path / "images" / f"{name}.png"), photograph(int(name)))
+        cv2.imwrite(str(tmp_path / "masks" / f"{name}.png"), ~drawn if black and name < "3" else drawn)
+    code, _, err = run("data", "import", "folder", tmp_path, "-o", tmp_path / "index.csv")
+    assert (code, "2 of 3 masks say that all the edge" in err, "invert" in err) == (0, black, black)
+
+
 def test_synthetic_images_are_a_data_set(tmp_path: Path, run: Run) -> None:
     arguments = ("synth", "-n", 2, "--seed", 4, "--size", "160x120", "-o")
     assert run("data", *arguments, tmp_path / "a")[0] == 0

@@ -163,6 +163,15 @@ def binarize(values: npt.NDArray[Any], *, lossy: bool = False) -> tuple[BoolMask
     return np.asarray(values >= top / 2), (note,)
 
 
+def is_frame(mask: BoolMask) -> bool:
+    """Whether all of the edge is lesion and not all of the image: where many are so, the lesion is the rest.
+
+    ImageJ, say, writes what was drawn in black.
+    """
+    edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
+    return all(bool(edge.all()) for edge in edges) and not mask.all()
+
+
 def _levels(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Distinct values and how often each occurs; ``np.unique`` sorts, which is slow on megapixels."""
     if values.dtype == np.uint8:

@@ -171,6 +171,11 @@ def import_(
             f"{imported.proposals} outlines are a model's proposals that nobody has worked on, and were left "
             "out ('dermseg label import --proposals' takes them)"
         )
+    if 2 * imported.frames > len(imported.rows):
+        say(
+            f"{imported.frames} of {len(imported.rows)} masks say that all the edge of the image is lesion, "
+            "and not all inside: if the lesion is black in them, invert them (the higher value is lesion)"
+        )
     if imported.without_split:
         say(f"{imported.without_split} images are not in the split file and belong to no split")
     say_absent(imported.not_in_data)

@@ -20,7 +20,7 @@ from dermseg.data.sources.store import Store
 from dermseg.data.sources.tables import Facts, SplitTable
 from dermseg.errors import DataError, DermsegError, MaskError
 from dermseg.images.load import load_image
-from dermseg.images.masks import load_mask
+from dermseg.images.masks import is_frame, load_mask
 
 UNTOUCHED = "a model's proposal that nobody has worked on (flags.proposed)"
 REJECTED_COLUMNS = ("dataset", "image_id", "file", "reason")
@@ -55,6 +55,8 @@ class Imported:
         How many images the metadata do not name; 0 where none were given.
     proposals
         How many proposals of a model that nobody has worked on were left out.
+    frames
+        Of how many rows a mask is a frame, see ``images.masks.is_frame``.
     """
 
     kind: str
@@ -65,6 +67,7 @@ class Imported:
     without_split: int = 0
     without_metadata: int = 0
     proposals: int = 0
+    frames: int = 0
 
 
 def import_dataset(
@@ -160,7 +163,7 @@ def import_dataset(
     for place in closed_folders([*inputs, *masks]):
         result.rejected.append(Rejected(dataset, "", str(place), "is a folder that cannot be looked into"))
 
-    def check(candidate: Candidate) -> tuple[IndexRow, Fingerprint] | Rejected:
+    def check(candidate: Candidate) -> tuple[IndexRow, Fingerprint, bool] | Rejected:
         try:
             own = name or candidate.stored.get("dataset", "").strip() or dataset
             classes = several or (kind == SHARDS and len(candidate.masks) > 1)
@@ -188,7 +191,7 @@ def import_dataset(
             if isinstance(outcome, Rejected):
                 result.rejected.append(outcome)
                 continue
-            row, print_ = outcome
+            row, print_, framed = outcome
             if row.key in seen:
                 reason = f"there is an image '{row.image_id}' of '{row.dataset}' already"
                 result.rejected.append(Rejected(row.dataset, row.image_id, _show(candidate.image), reason))
@@ -213,6 +216,7 @@ def import_dataset(
                 )
             )
             result.fingerprints.append(print_)
+            result.frames += framed
     if metadata is not None:
         result.without_metadata = sum(row.image_id not in metadata for row in result.rows)
     if splits is not None:
@@ -250,8 +254,8 @@ def _complete(
 
 def _open(
     candidate: Candidate, dataset: str, allow_unmasked: bool, several: bool
-) -> tuple[IndexRow, Fingerprint]:
-    """Open one pair. Errors of the images room come out as they are.
+) -> tuple[IndexRow, Fingerprint, bool]:
+    """Open one pair, and whether a mask is a frame. Errors of the images room come out as they are.
 
     With several classes a mask may be empty: not every class is on every image.
     """
@@ -276,6 +280,7 @@ def _open(
     data = candidate.image.source.read_bytes()
     image = load_image(data)
     size = (image.info.height, image.info.width)
+    framed = False
     for entry in candidate.masks:
         try:
             mask = load_mask(entry.source, size=size)
@@ -283,6 +288,7 @@ def _open(
             raise MaskError(error.message, file=_show(entry), hint=error.hint) from None
         if not mask.any() and not several:
             raise MaskError("the mask is empty", file=_show(entry))
+        framed |= is_frame(mask)
     row = IndexRow(
         image_id=candidate.image_id,
         image=locations[0],
@@ -293,7 +299,7 @@ def _open(
         sha256=hashlib.sha256(data).hexdigest(),
         root=root,
     )
-    return row, fingerprint(image.pixels)
+    return row, fingerprint(image.pixels), framed
 
 
 def _show(entry: Entry) -> str:
