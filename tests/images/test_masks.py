@@ -88,6 +88,15 @@ def test_jpeg_noise_and_soft_rims_are_tolerated_and_said() -> None:
     assert "different values" in found.notes[0]
 
 
+@pytest.mark.parametrize("values", [(0, 1, 254, 255), (0, 64, 255)])
+def test_few_values_near_black_and_white_are_a_mask(values: tuple[int, ...]) -> None:
+    """As a mask has them that was a JPEG of the best quality once, or was drawn with soft edges."""
+    grey = MASK * np.uint8(255)
+    grey[30, 10:13] = values[1]
+    grey[30, 40:43] = values[-2] if values[-2] > 200 else 255
+    assert np.array_equal(load_mask(png(grey)), MASK)
+
+
 @pytest.mark.parametrize(("value", "full"), [(0, False), (1, True), (255, True)])
 def test_single_value(value: int, full: bool) -> None:
     assert load_mask(png(np.full((4, 4), value, np.uint8))).all() == full
@@ -99,6 +108,8 @@ def test_single_value(value: int, full: bool) -> None:
         np.tile(np.arange(256, dtype=np.uint8), (40, 1)),  # a photograph or probability map
         np.arange(12, dtype=np.uint8).reshape(3, 4) % 3,  # a label map
         np.full((4, 4), 37, np.uint8),
+        # lesion 1, its rim 255 ("ignore"): the rim alone was the lesion
+        cv2.dilate(MASK.astype(np.uint8), np.ones((3, 3))) * np.uint8(255) - MASK * np.uint8(254),
     ],
 )
 def test_what_is_no_mask_is_refused(values: np.ndarray, tmp_path: Path) -> None:

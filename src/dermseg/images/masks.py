@@ -31,6 +31,7 @@ _ON_ITS_SIDE = (
     "one of the two lies on its side; photographs are turned as their EXIF orientation says: save the mask "
     "upright, too"
 )
+FEW = 8  # values, as a label map has; the rim of a resized mask and the ringing of a JPEG mostly have more
 MAX_LABELS = 100  # a photograph often has each of the 256 values, a label map never
 
 
@@ -150,6 +151,15 @@ def binarize(values: npt.NDArray[Any], *, lossy: bool = False) -> tuple[BoolMask
         return np.asarray(values == levels[1]), ()
     if lossy and high < top / 8:
         return np.zeros(values.shape, np.bool_), (f"values up to {high:g} taken as empty",)
+    if not lossy and len(levels) <= FEW and high >= top * 7 / 8:
+        # 0, 1 and 255: lesion and what does not count, as in data sets with the values of Pascal VOC
+        faint = counts[(levels > low) & (levels < top / 8)].sum()
+        if faint > counts[levels >= top * 7 / 8].sum():
+            listed = ", ".join(f"{level:g}" for level in levels)
+            raise MaskError(
+                f"is not a binary mask: it has the values {listed}",
+                hint="if they are classes, or one marks what does not count, save the lesion as 0 and 255",
+            )
     middle = counts[(levels >= top / 8) & (levels < top * 7 / 8)].sum() / values.size
     if low < 0 or high < top * 7 / 8 or middle > MAX_MIDTONES:
         raise MaskError(
