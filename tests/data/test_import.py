@@ -194,6 +194,24 @@ def test_images_and_masks_given_apart_under_any_name(tmp_path: Path) -> None:
     assert [len(r.masks) for r in kept.rows] == [1, 0]
 
 
+def test_no_file_is_an_image_and_a_mask(tmp_path: Path) -> None:
+    """Masks became images whose masks they were themselves, where one folder was named as both."""
+    both = fill(tmp_path / "all", {"1.jpg": picture(1), "1_mask.png": outline()})
+    with pytest.raises(DataError, match=r"2 files were given as images and as masks .*its name alone"):
+        import_dataset([both], masks=[both])
+    (row,) = import_dataset([both]).rows
+    assert Path(row.image).name == "1.jpg"
+    files = {"1.jpg": picture(1), "masks/1.png": outline()}
+    for images, masks in ((".", "masks"), ("photos", ".")):  # one lies in the other
+        data = fill(tmp_path / "d", files)
+        (data / "photos").mkdir(exist_ok=True)
+        if images == "photos":
+            (data / "1.jpg").rename(data / "photos" / "1.jpg")
+        result = import_dataset([data / images], masks=[data / masks])
+        assert [(Path(row.image).name, len(row.masks)) for row in result.rows] == [("1.jpg", 1)]
+        assert result.rejected == []
+
+
 @pytest.mark.parametrize("apart", [False, True])
 def test_photographs_called_lesion_are_no_masks(tmp_path: Path, apart: bool) -> None:
     names = [f"anna_lesion_{n}" for n in (1, 2)]

@@ -15,7 +15,7 @@ from dermseg.data.sources import FOLDER, KINDS, LAYOUTS, detect
 from dermseg.data.sources.base import Candidate, Entry, closed_folders, list_entries
 from dermseg.data.sources.converted import CONVERTERS, LABELME, SHARDS, entry_id, part_proposals
 from dermseg.data.sources.dicom import DICOM, pair_dicom
-from dermseg.data.sources.pairing import pair_by_folder, pair_by_layout
+from dermseg.data.sources.pairing import pair_by_folder, pair_by_layout, take_apart
 from dermseg.data.sources.store import Store
 from dermseg.data.sources.tables import Facts, SplitTable
 from dermseg.errors import DataError, DermsegError, MaskError
@@ -126,6 +126,8 @@ def import_dataset(
     if kind == "auto":
         kind = detect(entries, mask_entries)
     layout = LAYOUTS.get(kind)
+    if mask_entries and not layout:  # whose patterns tell them apart
+        entries, mask_entries = take_apart(entries, mask_entries)
     if labels and kind not in CONVERTERS:
         raise DataError(f"masks of a '{kind}' data set have no labels", hint="leave --labels away")
     untouched: list[Entry] = []

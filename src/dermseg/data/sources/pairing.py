@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from dermseg.data.sources.base import (
@@ -21,6 +22,7 @@ from dermseg.data.sources.base import (
     is_mask_path,
     lies_in,
 )
+from dermseg.errors import DataError
 from dermseg.images.sources import same_bytes
 
 _PARTS = {"training": "train", "validation": "val", "test": "test", "test_v2": "test"}
@@ -29,6 +31,31 @@ _TWO_IMAGES = (
     "images of several folders are called so, and whose the masks are nothing says: import the folders one "
     "by one, each with a --name, the second with --append"
 )
+
+
+def take_apart(images: Sequence[Entry], masks: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Images and masks that were named as such, each file as one of the two.
+
+    Of a folder in the other (``data`` and ``data/masks``) the inner one is what it was named as.
+
+    Raises
+    ------
+    DataError
+        The same files were named as both: a mask would be the image that it belongs to.
+    """
+    both = {_place(entry) for entry in images} & {_place(entry) for entry in masks}
+    alone, apart = ([entry for entry in files if _place(entry) not in both] for files in (images, masks))
+    if both and bool(alone) == bool(apart):
+        raise DataError(
+            f"{len(both)} files were given as images and as masks",
+            hint="--images and --masks take different folders; of one folder with both (a.jpg, a_mask.png) "
+            "give its name alone, without the two",
+        )
+    return alone or list(images), apart or list(masks)
+
+
+def _place(entry: Entry) -> tuple[str, str | None]:
+    return os.path.realpath(entry.source.path), entry.source.member
 
 
 def pair_by_layout(layout: Layout, entries: Iterable[Entry], masks: Iterable[Entry] | None = None) -> Found:
