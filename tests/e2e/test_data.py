@@ -212,6 +212,9 @@ def test_photographs_that_come_again_keep_their_outlines(
     cv2.imwrite(str(photos / "new.png"), photograph(9))
     monkeypatch.chdir(tmp_path)
     assert run("data", "import", "folder", "photos", "-o", index, "--append", "--allow-unmasked")[0] == 0
+    code, out, err = run("data", "check", index, "--json")  # to which training sends who would train on it
+    assert (code, json.loads(out)["without_mask"]) == (0, ["photos/new"])
+    assert "1 images have no mask, and training takes none such: photos/new" in err
     rows = read_index(index)
     assert [row.masks for row in rows] == [*(row.masks for row in before), ()] and rows[0].masks
     cv2.imwrite(str(photos / "1.png"), photograph(8))  # another photograph now

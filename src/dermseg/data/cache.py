@@ -174,7 +174,10 @@ def load_pair(
         The row has too few masks.
     """
     if not row.masks:
-        raise DataError(f"image '{row.image_id}' has no mask", hint="dermseg data check finds all such rows")
+        raise DataError(
+            f"image '{row.image_id}' has no mask",
+            hint="draw it, or take its row out: dermseg data check lists all such rows",
+        )
     if len(row.masks) < masks:
         raise DataError(f"image '{row.image_id}' has {len(row.masks)} masks, {masks} are needed")
     image = load_image(open_image(row), min_side=2 * size)  # as at inference

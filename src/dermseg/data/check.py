@@ -26,10 +26,14 @@ class Trouble:
 
 @dataclass
 class CheckReport:
-    """What a check found; ``ok`` when nothing is wrong."""
+    """What a check found; ``ok`` when nothing is wrong.
+
+    ``without_mask`` are images that nobody has drawn on yet, which an index may have.
+    """
 
     images: int
     masks: int
+    without_mask: list[str] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
     leaks: list[Leak] = field(default_factory=list)
 
@@ -50,7 +54,8 @@ def check_rows(
     be binary, have the size of its image and, where it is the only one, hold a lesion (of several classes
     not every one is on every image); no group may lie in two splits.
     """
-    report = CheckReport(len(rows), sum(len(row.masks) for row in rows))
+    without = [f"{row.dataset}/{row.image_id}" for row in rows if not row.masks]
+    report = CheckReport(len(rows), sum(len(row.masks) for row in rows), without)
     with ThreadPoolExecutor(workers) as pool:
         for number, troubles in enumerate(pool.map(_check_row, rows), start=1):
             report.troubles.extend(troubles)

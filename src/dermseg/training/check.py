@@ -135,7 +135,8 @@ def _check_masks(rows: list[IndexRow], masks: int) -> None:
     for row in rows:
         if not row.masks:
             raise DataError(
-                f"image '{row.image_id}' has no mask", hint="dermseg data check finds all such rows"
+                f"image '{row.image_id}' has no mask",
+                hint="draw it, or take its row out: dermseg data check lists all such rows",
             )
         if masks > 1 and len(row.masks) != masks:
             raise DataError(

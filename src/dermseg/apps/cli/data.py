@@ -175,6 +175,9 @@ def check_(
         say(f"{trouble.dataset}/{trouble.image_id}: {trouble.file}: {trouble.reason}")
     if len(report.troubles) > 20:
         say(f"... and {len(report.troubles) - 20} more (--json lists all)")
+    if undrawn := report.without_mask:
+        some = ", ".join(undrawn[:20]) + (", ... (--json lists all)" if len(undrawn) > 20 else "")
+        say(f"{len(undrawn)} images have no mask, and training takes none such: {some}")
     say_leaks(report.leaks, "'dermseg data split' makes splits that do not leak")
     verdict = "as the index says" if report.ok else "NOT as the index says"
     say(f"{report.images} images and {report.masks} masks: {verdict}; {len(report.leaks)} groups leak")
@@ -184,6 +187,7 @@ def check_(
                 "ok": report.ok,
                 "images": report.images,
                 "masks": report.masks,
+                "without_mask": report.without_mask,
                 "troubles": [vars(trouble) for trouble in report.troubles],
                 "leaks": leaks_json(report.leaks),
             }
