@@ -194,6 +194,14 @@ def test_images_and_masks_given_apart_under_any_name(tmp_path: Path) -> None:
     assert [len(r.masks) for r in kept.rows] == [1, 0]
 
 
+def test_a_mask_called_like_the_image_beside_it_says_what_to_do(tmp_path: Path) -> None:
+    data = fill(tmp_path / "d", {"1.jpg": picture(1), "1.png": outline(), "2.jpg": picture(2)})
+    reasons = {Path(item.file).name: item.reason for item in import_dataset([data]).rejected}
+    assert "call it '1_mask.png' or move it into a folder 'masks'" in reasons["1.png"]
+    (data / "1.png").rename(data / "1_mask.png")
+    assert [row.image_id for row in import_dataset([data]).rows] == ["1"]
+
+
 def test_no_file_is_an_image_and_a_mask(tmp_path: Path) -> None:
     """Masks became images whose masks they were themselves, where one folder was named as both."""
     both = fill(tmp_path / "all", {"1.jpg": picture(1), "1_mask.png": outline()})

@@ -27,6 +27,7 @@ from dermseg.images.sources import same_bytes
 
 _PARTS = {"training": "train", "validation": "val", "test": "test", "test_v2": "test"}
 _TAKEN = "the same image id was found before"
+_BESIDE = "{}; if it is the mask, call it '{}_mask{}' or move it into a folder 'masks'"
 _TWO_IMAGES = (
     "images of several folders are called so, and whose the masks are nothing says: import the folders one "
     "by one, each with a --name, the second with --append"
@@ -108,7 +109,11 @@ def _join(
     ):
         found.rejected.extend((image_id, entry, _TWO_IMAGES) for entry in (*images, *masks))
         return
-    found.rejected.extend((image_id, other, _TAKEN) for other in others)
+    for other in others:
+        beside = not masks and _folder(other) == _folder(first)  # 1.jpg and 1.png
+        name = other.path
+        reason = _BESIDE.format(_TAKEN, name.stem, name.suffix) if beside else _TAKEN
+        found.rejected.append((image_id, other, reason))
     kept: list[Entry] = []
     for mask in masks:
         twins = [one for one in kept if one.path.name == mask.path.name] if copies or others else []
