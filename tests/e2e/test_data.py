@@ -58,7 +58,8 @@ def test_import_split_stats_check(tmp_path: Path, zips: tuple[Path, Path], run: 
     assert code == 2
     assert "--append or --overwrite" in err
 
-    code, out, _ = run("data", "split", index, "-o", split, "--seed", 1, "--json")
+    code, out, err = run("data", "split", index, "-o", split, "--seed", 1, "--json")
+    assert "of 29 images no patient and no lesion is known" in err
     result = json.loads(out)
     assert (code, result["leaks"], result["near_duplicate_pairs"]) == (0, [], 1)
     assert result["indexes"][0]["splits"] == {"test": 4, "train": 20, "val": 5}
@@ -78,6 +79,16 @@ def test_import_split_stats_check(tmp_path: Path, zips: tuple[Path, Path], run: 
     code, out, err = run("data", "check", split, "--json")
     assert (code, len(json.loads(out)["leaks"])) == (1, 1)
     assert "leak" in err
+
+
+def test_who_is_known_is_not_said_to_be_unknown(tmp_path: Path, zips: tuple[Path, Path], run: Run) -> None:
+    table = tmp_path / "people.csv"
+    table.write_text("image,patient\n" + "".join(f"ISIC_00000{n:02d},P{n // 2}\n" for n in range(28)))
+    index = tmp_path / "index.csv"
+    given = ("--images", zips[0], "--masks", zips[1], "--metadata", table)
+    assert run("data", "import", "isic2018", *given, "-o", index)[0] == 0
+    code, _, err = run("data", "split", index, "-o", index, "--overwrite")
+    assert (code, "of 2 images no patient and no lesion is known" in err) == (0, True)
 
 
 def test_columns_that_people_add_stay(tmp_path: Path, zips: tuple[Path, Path], run: Run) -> None:

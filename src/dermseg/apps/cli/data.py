@@ -100,6 +100,11 @@ def split_(
         raise DataError("the index is empty", file=indexes[0])
     if splits is None and (out := sum(row.split == EXCLUDED for row in rows)):
         say(f"{out} images were excluded; they are split as all others (take out their rows if not wanted)")
+    if splits is None and (alone := sum(not (row.subject or row.lesion) for row in rows)):
+        say(
+            f"of {alone} images no patient and no lesion is known: those of one person may come into several "
+            "splits, unless they are near-duplicates ('dermseg data import --metadata' takes a table)"
+        )
     if twice := sum(map(len, read)) - len(rows):
         say(f"{twice} images are in several of the indexes; the last one's rows are taken")
     if splits is not None:
