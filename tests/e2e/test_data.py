@@ -304,6 +304,18 @@ def test_synthetic_images_are_a_data_set(tmp_path: Path, run: Run) -> None:
     rows = read_index(tmp_path / "a" / "index.csv")
     assert [(r.width, r.height) for r in rows] == [(160, 120)] * 2
     assert [r.sha256 for r in rows] == [r.sha256 for r in read_index(tmp_path / "b" / "index.csv")]
+    wanted = (
+        "export",
+        tmp_path / "a" / "index.csv",
+        "--format",
+        "coco",
+        "--split",
+        "test",
+        "-o",
+        tmp_path / "x",
+    )
+    code, _, err = run("data", *wanted)
+    assert (code, "no image has split 'test'" in err, "there are: (none)" in err) == (2, True, True)
     code, _, err = run("data", "synth", "--size", "big", "-o", tmp_path / "c")
     assert (code, "--size 'big'" in err) == (2, True)
 

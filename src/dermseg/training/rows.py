@@ -25,9 +25,15 @@ def select_rows(source: SourceConfig, seed: int) -> list[IndexRow]:
         No image has this split.
     """
     path = expand(source.index)
-    rows = [row for row in read_index(path) if row.split == source.split]
+    index = read_index(path)
+    rows = [row for row in index if row.split == source.split]
     if not rows:
-        raise UsageError(f"no image has split '{source.split}'", file=path)
+        there = sorted({row.split for row in index} - {""})
+        raise UsageError(
+            f"no image has split '{source.split}'",
+            file=path,
+            hint=f"there are: {', '.join(there)}" if there else "'dermseg data split' makes splits",
+        )
     if source.limit and source.limit < len(rows):
         keep = np.sort(np.random.default_rng([seed, 3]).permutation(len(rows))[: source.limit])
         rows = [rows[i] for i in keep]

@@ -248,9 +248,13 @@ def export_(
     check_writable(output)
     if output.exists() and any(output.iterdir()):
         raise UsageError("the folder is not empty", file=output, hint="another -o")
-    rows = [row for row in read_index(index) if not split or row.split == split]
+    every = read_index(index)
+    rows = [row for row in every if not split or row.split == split]
+    if not every:
+        raise DataError("the index is empty", file=index)
     if not rows:
-        raise DataError(f"no image has split '{split}'" if split else "the index is empty", file=index)
+        there = ", ".join(sorted({row.split or "(none)" for row in every}))
+        raise DataError(f"no image has split '{split}'", file=index, hint=f"there are: {there}")
     names = comma_list(labels or "lesion")
     with progress("writing") as step:
         files = export_rows(rows, format_, output, labels=names, shard_size=shard_size or 1000, progress=step)
