@@ -319,6 +319,23 @@ def test_labelme_labels_become_classes(tmp_path: Path) -> None:
         import_dataset([tmp_path], labels=["nevi"], folder=tmp_path / "f3")
 
 
+def test_images_that_nobody_has_drawn_on_yet_are_kept(tmp_path: Path) -> None:
+    """``--allow-unmasked`` kept none of them, without a word."""
+    mask = np.zeros((60, 80), np.bool_)
+    mask[20:40, 20:60] = True
+    data = tmp_path / "labels"
+    (data / "sub").mkdir(parents=True)
+    for number, name in enumerate(("a.png", "b.png", "sub/a.png", "a_mask.png")):
+        cv2.imwrite(str(data / name), np.full((60, 80, 3), 50 * number, np.uint8))
+    annotation = Annotation("a.png", 80, 60, tuple(mask_to_shapes(mask, "lesion")))
+    (data / "a.json").write_bytes(write_labelme(annotation))
+    for kept in (False, True):
+        rows = import_dataset([data], allow_unmasked=kept, folder=tmp_path / "files").rows
+        found = {open_image(row).path.resolve().relative_to(data.resolve()).as_posix(): row for row in rows}
+        assert list(found) == (["a.png", "b.png", "sub/a.png"] if kept else ["a.png"])
+        assert [name for name, row in found.items() if row.masks] == ["a.png"]
+
+
 def test_labelme_image_inside_the_file_and_missing(tmp_path: Path) -> None:
     import base64
 

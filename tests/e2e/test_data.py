@@ -228,6 +228,10 @@ def test_photographs_that_come_again_keep_their_outlines(
     assert "1 images have no mask, and training takes none such: photos/new" in err
     rows = read_index(index)
     assert [row.masks for row in rows] == [*(row.masks for row in before), ()] and rows[0].masks
+    drawn = (photos / "2.json").rename(tmp_path / "2.json")  # with the files of LabelMe that are there
+    assert run("data", "import", "labelme", "photos", "-o", index, "--append", "--allow-unmasked")[0] == 0
+    assert [bool(row.masks) for row in read_index(index)] == [True, True, False]
+    drawn.rename(photos / "2.json")
     cv2.imwrite(str(photos / "1.png"), photograph(8))  # another photograph now
     assert run("data", "import", "folder", "photos", "-o", index, "--append", "--allow-unmasked")[0] == 0
     assert [bool(row.masks) for row in read_index(index)] == [False, True, False]

@@ -77,7 +77,7 @@ def import_(
     from dermseg.data.duplicates import fingerprint_rows
     from dermseg.data.index import files_of, merge, read_index, write_index
     from dermseg.data.sources import FOLDER, KINDS
-    from dermseg.data.sources.converted import CONVERTERS
+    from dermseg.data.sources.converted import CONVERTERS, LABELME
     from dermseg.data.sources.importer import import_dataset, write_rejected
     from dermseg.data.sources.tables import read_metadata, read_splits
     from dermseg.data.splits import exclude_leaks as mark_leaks
@@ -125,7 +125,7 @@ def import_(
         if imported.kind == FOLDER and not masks:
             hint += "; --images FOLDER --masks FOLDER say which are which"
         raise DataError("no usable image-mask pair", file=rejected_path, hint=hint)
-    told = imported.kind in CONVERTERS  # which images have no mask
+    told = imported.kind in CONVERTERS and imported.kind != LABELME  # which images have no mask
     rows = merge(old, keep_known(old, imported.rows, splits=bool(split or splits), masks=told))
     replaced = len(old) + len(imported.rows) - len(rows)
     prints = None

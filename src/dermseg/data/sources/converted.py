@@ -22,7 +22,7 @@ from dermseg.data.labelme import draw_labels as draw_labelme
 from dermseg.data.labelme import read_labelme, union_of_labels
 from dermseg.data.proposals import is_proposal
 from dermseg.data.shards import Example, read_tar, read_tfrecord
-from dermseg.data.sources.base import Candidate, Entry, Found, is_dicom_name, is_image_name
+from dermseg.data.sources.base import Candidate, Entry, Found, is_dicom_name, is_image_name, is_mask_path
 from dermseg.data.sources.beside import ImagesOfFiles
 from dermseg.data.sources.dicom import stored_in
 from dermseg.data.sources.store import Store
@@ -83,6 +83,18 @@ def convert_labelme(entries: Sequence[Entry], store: Store, labels: Sequence[str
         written = store.write_masks(image_id, masks)
         found.candidates.append(Candidate(image_id, image, written, stored=stored_in(image)))
     return found
+
+
+def not_drawn_on(entries: Sequence[Entry], found: Found) -> list[Candidate]:
+    """Images among LabelMe files that no outline belongs to yet."""
+    drawn = {(c.image.source.path, c.image.source.member) for c in found.candidates}
+    return [
+        Candidate(entry_id(entry.path), entry, stored=stored_in(entry))
+        for entry in entries
+        if (is_image_name(entry.path) or is_dicom_name(entry.path))
+        and not is_mask_path(PurePosixPath(*entry.path.parts[1:]))
+        and (entry.source.path, entry.source.member) not in drawn
+    ]
 
 
 def part_proposals(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:

@@ -13,7 +13,7 @@ from dermseg.data.index import IndexRow, locate, split_location, write_table
 from dermseg.data.proposals import PROPOSED
 from dermseg.data.sources import FOLDER, KINDS, LAYOUTS, detect
 from dermseg.data.sources.base import Candidate, Entry, closed_folders, list_entries
-from dermseg.data.sources.converted import CONVERTERS, LABELME, SHARDS, entry_id, part_proposals
+from dermseg.data.sources.converted import CONVERTERS, LABELME, SHARDS, entry_id, not_drawn_on, part_proposals
 from dermseg.data.sources.dicom import DICOM, pair_dicom
 from dermseg.data.sources.pairing import pair_by_folder, pair_by_layout, take_apart
 from dermseg.data.sources.store import Store
@@ -144,6 +144,8 @@ def import_dataset(
     if kind in CONVERTERS:
         found = CONVERTERS[kind](entries, Store(folder, keep), labels)
         found.rejected += [(entry_id(entry.path), entry, UNTOUCHED) for entry in untouched]
+        if allow_unmasked and kind == LABELME:  # a COCO file lists all of its images
+            found.candidates += not_drawn_on(entries, found)
     elif kind == DICOM:
         found = pair_dicom(entries, mask_entries)
     elif layout:
