@@ -65,6 +65,17 @@ def test_two_files_are_a_pair_but_two_folders_of_one_are_not(tmp_path: Path) -> 
         score_folders(tmp_path / "mine", tmp_path / "theirs")
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_images_that_are_called_lesion_keep_their_names(turned: bool) -> None:
+    """Without what marks a mask ``arm_lesion.png`` was ``arm``, and had no partner."""
+    one, other = sources("arm_lesion.png", "leg.png"), sources("arm_lesion_segmentation.png", "leg_mask.png")
+    pairing = match_masks(other, one) if turned else match_masks(one, other)
+    assert [image_id for image_id, _, _ in pairing.pairs] == ["arm_lesion", "leg"]
+    assert (pairing.missing, pairing.extra) == ([], [])
+    pairing = match_masks(sources("arm.png"), sources("arm_lesion.png"))  # with and without, as before
+    assert [image_id for image_id, _, _ in pairing.pairs] == ["arm"]
+
+
 def test_folders_count_where_names_repeat() -> None:
     pairing = match_masks(sources("out/1/a.png", "out/2/a.png"), sources("1/a_mask.png", "2/a_mask.png"))
     assert [(i, p.name) for i, p, _ in pairing.pairs] == [("1/a", "out/1/a.png"), ("2/a", "out/2/a.png")]

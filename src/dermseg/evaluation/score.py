@@ -82,6 +82,7 @@ def match_masks(predictions: Sequence[ImageSource], references: Sequence[ImageSo
         As ``find_images`` gives them.
     """
     wanted, found = _by_stem(references), _by_stem(predictions)
+    wanted, found = _by_whole_name(wanted, found), _by_whole_name(found, wanted)
     if any(len(sources) > 1 for sources in wanted.values()):
         wanted, found = _by_path(references, predictions)
     result = Pairing()
@@ -255,6 +256,22 @@ def _by_stem(sources: Sequence[ImageSource]) -> dict[str, list[ImageSource]]:
     for source in sources:
         table.setdefault(image_id_of(source.name), []).append(source)
     return table
+
+
+def _by_whole_name(
+    table: dict[str, list[ImageSource]], other: dict[str, list[ImageSource]]
+) -> dict[str, list[ImageSource]]:
+    """The same, with a whole stem for key where only that is what the other side has.
+
+    An image may be called ``arm_lesion``, and its mask ``arm_lesion_segmentation``.
+    """
+    wholes = {key: typed_name(PurePosixPath(sources[0].name).stem) for key, sources in table.items()}
+    return {
+        whole
+        if len(table[key]) == 1 and key not in other and whole in other.keys() - table.keys()
+        else key: s
+        for (key, whole), s in zip(wholes.items(), table.values(), strict=True)
+    }
 
 
 def _by_path(
