@@ -51,6 +51,12 @@ def painted(grey: int) -> Image.Image:
     return Image.merge("LA", [Image.new("L", MASK.shape[::-1], grey), Image.fromarray(MASK * np.uint8(255))])
 
 
+def layer(colour: int, hidden: int, alpha: np.ndarray) -> bytes:
+    """Red of some lightness on nothing, whose colour some programs write as white and others as black."""
+    red = np.where(alpha[..., None] > 0, np.array([0, 0, colour]), hidden)
+    return png(np.dstack([red, alpha]).astype(np.uint8))
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -65,6 +71,8 @@ def painted(grey: int) -> Image.Image:
         saved(palette(), "PNG"),
         saved(painted(0), "PNG"),
         saved(painted(255).convert("RGBA"), "PNG"),
+        layer(255, 255, MASK * np.uint8(255)),
+        layer(90, 0, MASK * np.uint8(160)),
     ],
 )
 def test_all_ways_to_store_a_mask(data: bytes) -> None:
@@ -72,6 +80,15 @@ def test_all_ways_to_store_a_mask(data: bytes) -> None:
     assert found.mask.dtype == np.bool_
     assert np.array_equal(found.mask, MASK)
     assert found.notes == ()
+
+
+@pytest.mark.parametrize("hidden", [0, 255])
+def test_a_soft_brush_on_a_layer_is_cut_at_half(hidden: int) -> None:
+    soft = cv2.GaussianBlur(MASK * np.uint8(255), (0, 0), 0.6)
+    assert np.array_equal(load_mask(layer(255, hidden, soft)), soft >= 128)
+    both = np.dstack([np.where(MASK, 255, 0)] * 3 + [np.full(MASK.shape, 255)]).astype(np.uint8)
+    both[:5, :, 3], both[:5, :, :3] = 0, hidden  # black and white are painted, and a strip is not
+    assert np.array_equal(load_mask(png(both)), MASK)
 
 
 def test_one_bit_images_give_ones_and_zeros() -> None:

@@ -27,6 +27,7 @@ from dermseg.images.sources import ImageSource, as_source
 BoolMask = npt.NDArray[np.bool_]
 # Share of pixels that may lie between black and white: the ringing of a JPEG, the rim of a resized mask.
 MAX_MIDTONES = 0.05
+_ONE_COLOUR = 4  # grey levels that one colour spans where it was multiplied by alpha and divided again
 _ON_ITS_SIDE = (
     "one of the two lies on its side; photographs are turned as their EXIF orientation says: save the mask "
     "upright, too"
@@ -111,13 +112,19 @@ def read_mask(source: ImageSource | Path | str | bytes, *, size: tuple[int, int]
 
 
 def _grey_values(image: Image.Image) -> npt.NDArray[Any]:
-    """Values as stored where there is one channel, else luminance; alpha is left out, unless the picture is
-    one plain colour: then the lesion was painted on nothing, and alpha alone says where."""
+    """Values as stored where there is one channel, else luminance; where nothing is painted, 0.
+
+    Of a picture that is painted in one plain colour on nothing, alpha alone says where. The colours of
+    what is transparent mean nothing: some programs leave white there, others black.
+    """
     if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
         return np.asarray(image)
     rgba = np.asarray((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
     grey, alpha = cv2.cvtColor(rgba, cv2.COLOR_RGBA2GRAY), rgba[..., 3]
-    return np.asarray(alpha if np.ptp(grey) == 0 and np.ptp(alpha) > 0 else grey)
+    if alpha.min() > 0 or alpha.max() == 0:  # no layer, or one that hides everything and was not meant so
+        return np.asarray(grey)
+    painted = grey[alpha > alpha.max() / 2]
+    return np.asarray(alpha if np.ptp(painted) <= _ONE_COLOUR else np.where(alpha > 0, grey, 0))
 
 
 def binarize(values: npt.NDArray[Any], *, lossy: bool = False) -> tuple[BoolMask, tuple[str, ...]]:
