@@ -289,6 +289,24 @@ def test_results_of_an_earlier_run_are_no_photographs(tree: Path) -> None:
     assert not tell_apart(find_images([tree / "sub"])).results  # it was named
 
 
+def test_masks_of_an_index_are_no_photographs(tmp_path: Path) -> None:
+    """``dermseg label import .`` among the photographs, and the next round took its masks for new ones."""
+    for name in (
+        "a.jpg",
+        "index.csv",
+        "index-files/masks/a.png",
+        "index-files/images/b.jpg",
+        "x-files/masks/c.png",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PNG)
+    found = tell_apart(find_images([tmp_path]))
+    assert [s.name for s in found.photographs] == ["a.jpg", "index-files/images/b.jpg", "x-files/masks/c.png"]
+    assert [s.name for s in found.results] == ["index-files/masks/a.png"]
+    assert not tell_apart(find_images([tmp_path / "index-files" / "masks"])).results  # it was named
+
+
 def test_a_closed_folder_is_a_row_that_says_so(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.scandir
 

@@ -75,7 +75,8 @@ def tell_apart(sources: Sequence[ImageSource]) -> Roles:
     reference mask where an image ``X`` is there too, in whatever folder, as are the superpixels and attribute
     masks of ISIC; a file of such a name on its own is a photograph.
     What an earlier ``dermseg segment`` wrote below the folders that were named is none, though its overlays
-    look like it; an output folder that is itself named is taken as it is. Nor is ``X.LAYER.png`` with
+    look like it, nor are the masks that an import of outlines wrote (``INDEX-files/masks``); an output folder
+    that is itself named is taken as it is. Nor is ``X.LAYER.png`` with
     ``X.LAYER.npy`` beside it, which ``dermseg explain`` wrote of ``X``.
     """
     written: dict[Path, bool] = {}
@@ -84,7 +85,7 @@ def tell_apart(sources: Sequence[ImageSource]) -> Roles:
         depth = 0 if source.member else source.name.count("/")
         for folder in list(source.path.parents)[:depth]:
             if folder not in written:
-                written[folder] = is_output(folder)
+                written[folder] = is_output(folder) or _is_drawn(folder)
             if written[folder]:
                 return True
         return False
@@ -117,6 +118,14 @@ def find_photographs(
     if not roles.photographs:
         raise UsageError("no photograph in what was named", hint="; ".join(roles.remarks()))
     return roles.photographs, roles.remarks()
+
+
+def _is_drawn(folder: Path) -> bool:
+    """Whether an import of outlines wrote its masks into a folder, beside the index."""
+    stem = folder.parent.name.removesuffix("-files")
+    if folder.name != "masks" or stem == folder.parent.name:
+        return False
+    return os.path.isfile(folder.parent.with_name(f"{stem}.csv"))  # noqa: PTH113
 
 
 def _is_explanation(source: ImageSource, stems: set[str]) -> bool:
