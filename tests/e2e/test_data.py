@@ -91,6 +91,20 @@ def test_who_is_known_is_not_said_to_be_unknown(tmp_path: Path, zips: tuple[Path
     assert (code, "of 2 images no patient and no lesion is known" in err) == (0, True)
 
 
+def test_what_a_table_said_stays_where_none_is_given(
+    tmp_path: Path, zips: tuple[Path, Path], run: Run
+) -> None:
+    """An image's own licence became that of the data set, which is assumed where nothing is known."""
+    table, index = tmp_path / "people.csv", tmp_path / "index.csv"
+    table.write_text("image,patient,license\nISIC_0000001,P1,CC-0\n")
+    given = ("import", "isic2018", "--images", zips[0], "--masks", zips[1], "-o", index)
+    assert run("data", *given, "--metadata", table)[0] == 0
+    for more, licence in (((), "CC-0"), (("--licence", "mine"), "mine"), ((), "mine")):
+        assert run("data", *given, "--append", *more)[0] == 0
+        row = read_index(index)[1]
+        assert (row.image_id, row.subject, row.licence) == ("ISIC_0000001", "P1", licence)
+
+
 def test_columns_that_people_add_stay(tmp_path: Path, zips: tuple[Path, Path], run: Run) -> None:
     """The documentation splits an index in place: what was noted in a spreadsheet beside it was gone."""
     index = tmp_path / "index.csv"

@@ -101,7 +101,7 @@ def assign_groups(rows: Sequence[IndexRow], pairs: Iterable[Pair] = ()) -> list[
 
 
 def keep_known(
-    old: Iterable[IndexRow], new: Sequence[IndexRow], *, splits: bool, masks: bool
+    old: Iterable[IndexRow], new: Sequence[IndexRow], *, splits: bool, masks: bool, assumed: str = ""
 ) -> list[IndexRow]:
     """Rows of an import, with what only the rows say that an index has of the same images already.
 
@@ -113,6 +113,8 @@ def keep_known(
     masks
         Whether the import says which images have none, as COCO does. Otherwise those of the index stay where
         no file was found.
+    assumed
+        The licence that images have about which nothing is said: less than what the index says.
     """
     before: dict[tuple[str, str], IndexRow] = {}
     for row in old:
@@ -125,6 +127,8 @@ def keep_known(
         if was is None:
             return row
         facts = {name: getattr(row, name) or getattr(was, name) for name in ("subject", "lesion", "licence")}
+        if row.licence == assumed and was.licence:
+            facts["licence"] = was.licence
         same = (facts["subject"], facts["lesion"]) == (was.subject, was.lesion)
         group = row.group or (was.group if same else "")
         drawn = row.masks

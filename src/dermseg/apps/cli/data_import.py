@@ -76,7 +76,7 @@ def import_(
     """
     from dermseg.data.duplicates import fingerprint_rows
     from dermseg.data.index import files_of, merge, read_index, write_index
-    from dermseg.data.sources import FOLDER, KINDS
+    from dermseg.data.sources import FOLDER, KINDS, LAYOUTS
     from dermseg.data.sources.converted import CONVERTERS, LABELME
     from dermseg.data.sources.importer import import_dataset, write_rejected
     from dermseg.data.sources.tables import read_metadata, read_splits
@@ -126,7 +126,15 @@ def import_(
             hint += "; --images FOLDER --masks FOLDER say which are which"
         raise DataError("no usable image-mask pair", file=rejected_path, hint=hint)
     told = imported.kind in CONVERTERS and imported.kind != LABELME  # which images have no mask
-    rows = merge(old, keep_known(old, imported.rows, splits=bool(split or splits), masks=told))
+    layout = None if metadata or licence else LAYOUTS.get(imported.kind)
+    kept = keep_known(
+        old,
+        imported.rows,
+        splits=bool(split or splits),
+        masks=told,
+        assumed=layout.licence if layout else "",
+    )
+    rows = merge(old, kept)
     replaced = len(old) + len(imported.rows) - len(rows)
     prints = None
     if duplicates:
