@@ -118,3 +118,25 @@ def test_a_table_without_patients_takes_none_away(files: ModuleType, tmp_path: P
     table.write_text("image,lesion,patient\na.dcm,L1,\nb.dcm,L2,P8\n")
     rows = import_dataset([tmp_path], metadata=read_metadata(table)).rows
     assert [(row.subject, row.lesion) for row in rows] == [("P7", "L1"), ("P8", "L2"), ("P7", "")]
+
+
+@pytest.mark.parametrize(("frames", "taken"), [(1, True), (2, False), ([1, 2], False)])
+def test_an_outline_of_another_frame_is_not_laid_on_the_first(
+    files: ModuleType, tiny_bundle: Path, tmp_path: Path, frames: int | list[int], taken: bool
+) -> None:
+    model = load_model(tiny_bundle)
+    photograph = files.photograph(kind="multiframe", frames=2)
+    (tmp_path / "a.dcm").write_bytes(files.to_bytes(photograph))
+    result = model.segment(tmp_path / "a.dcm")
+    origin = Origin(photograph, describe_model(model), {}, datetime(2026, 1, 1))
+    made = write_objects(origin, result, ["dicom-seg"])["dicom-seg"]
+    for element in made.iterall():
+        if element.keyword == "ReferencedFrameNumber":
+            element.value = frames
+    (tmp_path / "s.dcm").write_bytes(to_bytes(made))
+    imported = import_dataset([tmp_path])
+    assert len(imported.rows) == taken
+    reasons = [item.reason for item in imported.rejected if Path(item.file).name == "s.dcm"]
+    assert reasons == (
+        [] if taken else ["the segmentation is about frame 2 of its photograph, of which the first is read"]
+    )

@@ -108,7 +108,7 @@ def _referenced(dataset: Any) -> str:
     Raises
     ------
     ImageError
-        It names none, or several.
+        It names none, or several, or other frames than the first, which is what is read of a photograph.
     """
     uids = {
         str(instance.ReferencedSOPInstanceUID)
@@ -117,7 +117,17 @@ def _referenced(dataset: Any) -> str:
     }
     if len(uids) != 1:
         raise ImageError(f"the segmentation is about {len(uids)} images, not one")
+    named = [element for element in dataset.iterall() if element.keyword == "ReferencedFrameNumber"]
+    frames = {int(number) for element in named for number in _values(element)}
+    if frames - {1}:
+        raise ImageError(
+            f"the segmentation is about frame {max(frames)} of its photograph, of which the first is read"
+        )
     return uids.pop()
+
+
+def _values(element: Any) -> Sequence[Any]:
+    return list(element.value) if element.VM > 1 else [element.value] if element.VM else []
 
 
 def _named(entry: Entry) -> Entry:
