@@ -319,6 +319,12 @@ def test_labelme_labels_become_classes(tmp_path: Path) -> None:
         import_dataset([tmp_path], labels=["nevi"], folder=tmp_path / "f3")
 
 
+@pytest.mark.parametrize(("kind", "name"), [("labelme", "LabelMe"), ("coco", "COCO")])
+def test_outlines_in_another_folder_are_asked_for(synthetic: Path, kind: str, name: str) -> None:
+    with pytest.raises(DataError, match=rf"no {name} file \(.json\) among 5 files \(name it, or its folder"):
+        import_dataset([synthetic.parent / "images"], kind=kind)
+
+
 def test_images_that_nobody_has_drawn_on_yet_are_kept(tmp_path: Path) -> None:
     """``--allow-unmasked`` kept none of them, without a word."""
     mask = np.zeros((60, 80), np.bool_)

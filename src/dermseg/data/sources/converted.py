@@ -51,6 +51,7 @@ def convert_labelme(entries: Sequence[Entry], store: Store, labels: Sequence[str
             read.append((entry, read_labelme(entry.source.read_bytes(), entry.source.label)))
         except DataError as error:
             found.rejected.append((entry.path.stem, entry, error.reason))
+    _check_files("LabelMe", entries)
     chosen = _choose(labels, union_of_labels([annotation for _, annotation in read]), found)
     files = [entry for entry, _ in read]
     look_up = ImagesOfFiles([entry for entry in entries if is_image_name(entry.path)], files)
@@ -124,6 +125,7 @@ def convert_coco(entries: Sequence[Entry], store: Store, labels: Sequence[str]) 
                 read += [(entry, image) for image in read_coco(entry.source.read_bytes(), entry.source.label)]
             except DataError as error:
                 found.rejected.append((entry.path.stem, entry, error.reason))
+    _check_files("COCO", entries)
     chosen = _choose(labels, sorted({name for _, image in read for name, _ in image.regions}), found)
     taken: set[str] = set()
     for entry, image in read:
@@ -250,6 +252,15 @@ def _part(name: str, *, own: bool = False) -> str:
     if not (own and name.lower().endswith(".json")):
         stem = _NUMBER.sub("", stem)
     return stem if stem in _SPLITS or (own and stem != "unassigned") else ""
+
+
+def _check_files(kind: str, entries: Sequence[Entry]) -> None:
+    """Refuse files among which none has outlines."""
+    if not any(entry.path.suffix.lower() == ".json" for entry in entries):
+        raise DataError(
+            f"no {kind} file (.json) among {len(entries)} files",
+            hint="name it, or its folder, beside the images",
+        )
 
 
 def _choose(labels: Sequence[str], there: Sequence[str], found: Found) -> list[tuple[str, ...]]:
