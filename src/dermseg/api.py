@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from dermseg.data.index import read_index
+from dermseg.data.splits import regroup
 from dermseg.evaluation.evaluate import evaluate_rows, select_split
 from dermseg.evaluation.table import Evaluation
 from dermseg.inference.bundle import bundle_stamp, find_bundle
@@ -65,6 +66,6 @@ def evaluate(
     DataError
         The index cannot be read or the split has no masks.
     """
-    rows, _ = select_split(read_index(index), split)
+    rows, _ = select_split(regroup(read_index(index)), split)
     chosen = model if isinstance(model, Model) else _loaded(model)
     return evaluate_rows(chosen, rows, threshold=threshold, tta=tta)

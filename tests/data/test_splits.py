@@ -19,8 +19,10 @@ from dermseg.data.splits import (
     exclude_leaks,
     find_leaks,
     fold_groups,
+    regroup,
     split_groups,
 )
+from dermseg.data.stats import describe
 from dermseg.errors import DataError
 
 
@@ -39,6 +41,16 @@ def test_group_is_patient_else_lesion_else_duplicate_else_image() -> None:
     ]
     groups = [r.group for r in assign_groups(rows, [Pair(3, 4, 0, 1.0)])]
     assert groups == ["d/subject/p", "d/subject/p", "d/lesion/l2", "d/d", "d/d", "d/f"]
+
+
+def test_groups_that_are_older_than_the_patients_are_made_anew() -> None:
+    """Patients noted in an index that was made without: each image was a draw of its own in intervals."""
+    made = assign_groups([row(name) for name in "abcd"], [Pair(2, 3, 0, 1.0)])
+    noted = [replace(r, subject="p" if r.image_id in "abc" else "") for r in made]
+    assert [r.group for r in regroup(noted)] == ["d/subject/p"] * 4
+    for known in (made, assign_groups(noted), [replace(r, group="") for r in noted]):
+        assert regroup(known) == known
+    assert describe(noted, areas=False)["groups"] == 1
 
 
 def test_ties_across_data_sets() -> None:

@@ -309,6 +309,17 @@ def test_folds_of_several_indexes_are_the_same(tmp_path: Path) -> None:
     assert len(seen) == 60, "each is left out once"
 
 
+def test_folds_keep_patients_whole_who_were_noted_later(tmp_path: Path) -> None:
+    index = tmp_path / "a.csv"
+    rows = [
+        IndexRow(f"a{i}", f"a{i}.png", (f"a{i}m.png",), "a", f"P{i // 4}", group=f"a/a{i}") for i in range(24)
+    ]
+    write_index(rows, index)
+    for fold in range(3):
+        found = read_index(fold_index(index, fold, 3, tmp_path / "folds"))
+        assert len({(row.subject, row.split) for row in found}) == 6
+
+
 def test_folds_are_not_evaluated_on_what_they_are_trained_on(suite_file: Path, tmp_path: Path) -> None:
     suite = yaml.safe_load(suite_file.read_text())
     suite_file.write_text(yaml.safe_dump({**suite, "folds": 3}))

@@ -100,6 +100,16 @@ def assign_groups(rows: Sequence[IndexRow], pairs: Iterable[Pair] = ()) -> list[
     return [replace(row, group=best[union.find(kinds[3])][1]) for row, kinds in zip(rows, names, strict=True)]
 
 
+def regroup(rows: Sequence[IndexRow]) -> list[IndexRow]:
+    """The rows, their groups made anew where what they say of patients and lesions goes beyond them.
+
+    People note patients in an index that was made without; its groups are then older than they.
+    """
+    fresh = assign_groups(rows)
+    stale = any(new.group != old.group for new, old in zip(fresh, rows, strict=True) if old.group)
+    return fresh if stale else list(rows)
+
+
 def keep_known(
     old: Iterable[IndexRow], new: Sequence[IndexRow], *, splits: bool, masks: bool, assumed: str = ""
 ) -> list[IndexRow]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dermseg.data.index import IndexRow, open_mask
-from dermseg.data.splits import group_of
+from dermseg.data.splits import group_of, regroup
 from dermseg.errors import DermsegError
 from dermseg.images.masks import load_mask
 
@@ -39,6 +39,7 @@ def describe(
         as quantiles (None where nothing is known); ``licences``; ``unreadable``: masks that could not be
         read.
     """
+    rows = regroup(rows)
     result: dict[str, Any] = {
         "images": len(rows),
         "masks": sum(len(row.masks) for row in rows),

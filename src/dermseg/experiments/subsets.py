@@ -83,7 +83,7 @@ def fold_index(index: Path, fold: int, folds: int, folder: Path, others: Sequenc
     target = folder / f"{_name(index, *others)}-fold{fold + 1}of{folds}.csv"
     if not target.exists():
         own, *rest = ([r for r in read_index(i) if r.split != EXCLUDED] for i in (index, *others))
-        rows = assign_groups([*own, *chain(*rest)]) if rest else own
+        rows = assign_groups([*own, *chain(*rest)])
         folder.mkdir(parents=True, exist_ok=True)
         write_index(fold_groups(rows, folds, seed=_SEED)[fold][: len(own)], target)
     return target

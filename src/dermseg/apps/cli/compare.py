@@ -54,6 +54,7 @@ def compare(
     code is then 1. Where only some of them could score an image, the comparison is refused.
     """
     from dermseg.data.index import read_index
+    from dermseg.data.splits import regroup
     from dermseg.evaluation.compare import align
     from dermseg.evaluation.compare import compare as compare_evaluations
     from dermseg.evaluation.evaluate import select_split
@@ -71,7 +72,7 @@ def compare(
     split = split or "test"
     facts = None if metadata is None else read_metadata(metadata)
     _check_names(names, data)
-    rows, without_mask = ([], 0) if data is None else select_split(read_index(data), split)
+    rows, without_mask = ([], 0) if data is None else select_split(regroup(read_index(data)), split)
     if facts is not None and rows:
         check_names(rows, facts)
     if output is not None:

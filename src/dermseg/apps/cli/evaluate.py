@@ -79,6 +79,7 @@ def evaluate(
     """
     from dermseg.apps.cli.counter import ImageCounter
     from dermseg.data.index import read_index
+    from dermseg.data.splits import regroup
     from dermseg.evaluation.evaluate import evaluate_rows, select_split
     from dermseg.evaluation.metadata import attach, check_names, read_metadata
     from dermseg.evaluation.output import (
@@ -94,7 +95,7 @@ def evaluate(
     from dermseg.inference.predictor import load_model
     from dermseg.report.folder import write_evaluation
 
-    rows, without_mask = select_split(read_index(data), split)
+    rows, without_mask = select_split(regroup(read_index(data)), split)
     facts = None if metadata is None else read_metadata(metadata)
     if facts is not None:
         check_names(rows, facts)
