@@ -105,6 +105,16 @@ def test_what_a_table_said_stays_where_none_is_given(
         assert (row.image_id, row.subject, row.licence) == ("ISIC_0000001", "P1", licence)
 
 
+def test_an_image_that_is_gone_says_how_to_go_on(tmp_path: Path, run: Run) -> None:
+    assert run("data", "synth", "-n", 4, "--size", "160x120", "-o", tmp_path)[0] == 0
+    index = tmp_path / "index.csv"
+    (tmp_path / "images" / "synthetic_000000.png").unlink()
+    for words in (("split", index, "--overwrite"), ("import", tmp_path, "--name", "synthetic", "--append")):
+        code, _, err = run("data", *words, "-o", index)
+        assert (code, "synthetic_000000.png: does not exist" in err) == (1, True)
+        assert "take their rows out of the index, or give --no-duplicates" in err
+
+
 def test_columns_that_people_add_stay(tmp_path: Path, zips: tuple[Path, Path], run: Run) -> None:
     """The documentation splits an index in place: what was noted in a spreadsheet beside it was gone."""
     index = tmp_path / "index.csv"

@@ -25,12 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image
+from dermseg.errors import ImageError
 from dermseg.images.load import load_image
 
 HASH_DISTANCE = 8  # of 64 bits
 DETAIL = 0.65  # correlation of the fine detail of the thumbnails inside the window
 SHAPE = 0.95  # correlation of the smoothed thumbnails inside the window
 
+_GONE = (
+    "'dermseg data check' lists all such images: take their rows out of the index, or give --no-duplicates"
+)
 _SIDE = 64
 _LOW = 8
 _BITS = np.left_shift(np.uint64(1), np.arange(_LOW * _LOW - 1, dtype=np.uint64))
@@ -180,9 +184,16 @@ def fingerprint_rows(
     ImageError
         An image cannot be read.
     """
+
+    def look(row: IndexRow) -> Fingerprint:
+        try:
+            return fingerprint(load_image(open_image(row), min_side=_SIDE).pixels)
+        except ImageError as error:
+            raise ImageError(error.message, file=error.file, hint=error.hint or _GONE) from None
+
     prints: list[Fingerprint] = []
     with ThreadPoolExecutor(workers) as pool:
-        opened = pool.map(lambda row: fingerprint(load_image(open_image(row), min_side=_SIDE).pixels), rows)
+        opened = pool.map(look, rows)
         for number, item in enumerate(opened, start=1):
             prints.append(item)
             if progress:
