@@ -57,6 +57,13 @@ def test_a_line_with_a_mark_too_many_is_refused(tmp_path: Path) -> None:
     assert read_facts(table)["", "b"] == {"diagnosis": "melanoma"}
 
 
+def test_a_first_line_for_excel_is_no_header(tmp_path: Path) -> None:
+    table = tmp_path / "people.csv"
+    table.write_bytes(b"sep=;\r\nimage_id;patient_id;split\r\na;P1;train\r\n")
+    assert read_metadata(table)["a"].subject == "P1"
+    assert read_splits(table).find("", "a") == Assignment("train")
+
+
 def test_a_list_of_files_from_windows(tmp_path: Path) -> None:
     table = tmp_path / "people.csv"
     table.write_text("file,patient,split\nD:\\photos\\anna\\1.JPG,A,train\nD:\\photos\\bert\\2.jpg,B,test\n")

@@ -52,6 +52,9 @@ def open_table(path: Path, what: str, *, strict: bool = False) -> csv.DictReader
         raise DataError(
             f"the {what} cannot be read: {error}", file=path, hint="save it as CSV UTF-8"
         ) from None
+    head, _, rest = text.partition("\n")
+    if head.lower().startswith("sep=") and len(mark := head.rstrip("\r")[4:]) == 1:  # a line for Excel alone
+        return csv.DictReader(io.StringIO(rest, newline=""), delimiter=mark, strict=strict)
     return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=strict)
 
 
