@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import builtins
 import importlib.util
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -126,6 +128,17 @@ def test_a_batch_norm_that_would_see_one_number(
 def test_images_that_are_missing(tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "discs" / "images" / "03.png").unlink()
     assert "1 of the 16 files" in refused(capsys, tmp_path / "run", str(tiny_config[0]))
+
+
+def test_a_place_where_no_cache_can_be_kept(
+    tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    arguments = (str(tiny_config[0]), "--set", f"data.cache_dir={tmp_path / 'file' / 'cache'}")
+    said = refused(capsys, tmp_path / "run", *arguments)
+    assert "the cache cannot be kept here: is a file" in said and "data.cache_dir" in said
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    assert "the cache needs" in refused(capsys, tmp_path / "run", str(tiny_config[0]))
 
 
 def test_weights_of_another_network(tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any) -> None:

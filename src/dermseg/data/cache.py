@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image, open_mask
-from dermseg.errors import DataError
+from dermseg.errors import DataError, UsageError
+from dermseg.files import check_writable
 from dermseg.images.filter_names import FilterName
 from dermseg.images.filters import apply_filters
 from dermseg.images.load import load_image
@@ -58,6 +59,31 @@ def cache_key(rows: Sequence[IndexRow], size: int, masks: int = 1, filters: Sequ
         stamps = "\0".join(source.stamp() for source in files)
         digest.update(f"\0{row.dataset}\0{row.image_id}\0{row.sha256}\0{stamps}".encode())
     return digest.hexdigest()[:20]
+
+
+def check_room(folder: Path, images: int, size: int, masks: int = 1) -> None:
+    """See that a cache of so many images can be made below ``folder``, which need not be there yet.
+
+    Raises
+    ------
+    DataError
+        The folder cannot be made or written to, or the disk has too little room.
+    """
+    hint = "data.cache_dir names another folder, or DERMSEG_CACHE where it is not set"
+    try:
+        check_writable(folder)
+    except UsageError as error:
+        raise DataError(
+            f"the cache cannot be kept here: {error.message}", file=error.file, hint=hint
+        ) from None
+    need = images * size * size * (3 + masks)
+    free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
+    if need > free:
+        raise DataError(
+            f"the cache needs {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free",
+            file=folder,
+            hint="set data.cache_dir or a smaller data.cache_size",
+        )
 
 
 def build_cache(
@@ -103,15 +129,8 @@ def _build(
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
+    check_room(target.parent, len(rows), size, count)
     target.parent.mkdir(parents=True, exist_ok=True)
-    need = len(rows) * size * size * (3 + count)
-    free = shutil.disk_usage(target.parent).free
-    if need > free:
-        raise DataError(
-            f"the cache needs {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free",
-            file=target.parent,
-            hint="set data.cache_dir or a smaller data.cache_size",
-        )
     for left in target.parent.glob("*.tmp"):  # of builds that were killed; a live one is never this old
         if time.time() - left.stat().st_mtime > _STALE_S:
             shutil.rmtree(left, ignore_errors=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from dermseg.data.cache import cache_key
+from dermseg.data.cache import cache_key, check_room
 from dermseg.data.index import IndexRow, open_image, open_mask
 from dermseg.errors import ConfigError, DataError, ModelError
 from dermseg.models import build_model, tiny_vit
@@ -38,7 +38,7 @@ def check_run(config: RunConfig, world: World | None = None) -> None:
         start from are of another network, the image size does not fit the network, or a batch cannot be
         shared by the processes.
     DataError
-        Images are missing, or have too few masks for the classes.
+        Images are missing, or have too few masks for the classes; or there is no place for their cache.
     ModelError
         A teacher is missing or damaged.
     MissingExtraError
@@ -103,6 +103,7 @@ def _check_sources(config: RunConfig) -> int:
         there.append(len(rows))
         if (folder / cache_key(rows, config.data.cache_size, model.masks, model.filters)).exists():
             continue  # decoded before, from these files as they are
+        check_room(folder, len(rows), config.data.cache_size, model.masks)
         files = {
             path.path: row
             for row in rows
