@@ -88,6 +88,12 @@ def test_a_failed_or_killed_build_leaves_nothing_that_counts(tmp_path: Path) -> 
     assert list(folder.iterdir()) == []
 
 
+def test_what_another_run_moves_into_place_meanwhile_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "abc.1.tmp").symlink_to(tmp_path / "moved")  # listed, and gone when looked at
+    assert len(build_cache(make_rows(tmp_path), 32, tmp_path / "cache")) == 3
+
+
 def test_no_file_of_it_is_mapped_when_the_folder_gets_its_name(
     tmp_path: Path, unmapped_renames: list[Path]
 ) -> None:

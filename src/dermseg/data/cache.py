@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,8 +133,9 @@ def _build(
     check_room(target.parent, len(rows), size, count)
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob("*.tmp"):  # of builds that were killed; a live one is never this old
-        if time.time() - left.stat().st_mtime > _STALE_S:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another run has just moved its own into place
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                shutil.rmtree(left, ignore_errors=True)
     # a name of its own even where two machines share the disk
     temporary = Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=".tmp", dir=target.parent))
     try:
