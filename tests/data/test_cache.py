@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -86,6 +88,20 @@ def test_a_failed_or_killed_build_leaves_nothing_that_counts(tmp_path: Path) -> 
     with pytest.raises(ImageError, match=r"1\.png"):
         build_cache(rows, 32, folder)
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot take the disk beforehand")
+def test_a_disk_that_is_full_or_a_quota_is_said_before_an_image_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    rows = make_rows(tmp_path)
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(DataError, match=r"Disk quota exceeded .*data\.cache_dir"):
+        build_cache(rows, 32, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_what_another_run_moves_into_place_meanwhile_is_no_obstacle(tmp_path: Path) -> None:

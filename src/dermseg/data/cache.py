@@ -7,9 +7,12 @@ and a killed build leaves nothing behind.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +36,7 @@ from dermseg.images.resize import area_mean, resize_image
 
 _FORMAT = 4
 _STALE_S = 24 * 3600
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 @dataclass(frozen=True)
@@ -163,15 +168,8 @@ def _fill(
 ) -> None:
     """Write both arrays. Their maps end with this function: Windows renames no folder of mapped files."""
     n = len(rows)
-    images = np.lib.format.open_memmap(
-        folder / "images.npy", mode="w+", dtype=np.uint8, shape=(n, size, size, 3)
-    )
-    masks = np.lib.format.open_memmap(
-        folder / "masks.npy",
-        mode="w+",
-        dtype=np.uint8,
-        shape=(n, size, size) if count == 1 else (n, size, size, count),
-    )
+    images = new_map(folder / "images.npy", (n, size, size, 3))
+    masks = new_map(folder / "masks.npy", (n, size, size) if count == 1 else (n, size, size, count))
 
     def fill(i: int) -> None:
         images[i], masks[i] = load_pair(rows[i], size, count, filters)
@@ -182,6 +180,32 @@ def _fill(
                 progress(done, n)
     images.flush()
     masks.flush()
+
+
+def new_map(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """A new file of ``uint8`` as an array to fill, with its disk taken already where the system can do that.
+
+    A process that writes to a map without disk behind it (full by then, or a quota, which free space does not
+    show) is ended by the system without a word.
+
+    Raises
+    ------
+    DataError
+        There is not so much disk.
+    """
+    array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if sys.platform == "linux":
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno in _FULL:
+                    raise DataError(
+                        f"the cache needs {path.stat().st_size / 1e9:.1f} GB: {error.strerror}",
+                        file=path.parent.parent,
+                        hint="set data.cache_dir or a smaller data.cache_size",
+                    ) from None
+    return array
 
 
 def load_pair(

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.data.cache import Cache
+from dermseg.data.cache import Cache, new_map
 from dermseg.errors import ConfigError
 from dermseg.inference.bundle import Bundle, is_bundled_name, load_bundle
 from dermseg.inference.predictor import Model
@@ -95,7 +95,7 @@ def _write(
     temporary = Path(tempfile.mkdtemp(prefix=f"{path.stem}.", suffix=".tmp", dir=path.parent))
     file = temporary / path.name
     try:
-        masks = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=cache.masks.shape)
+        masks = new_map(file, cache.masks.shape)
         for first in range(0, len(cache), _BATCH):
             part = slice(first, first + _BATCH)
             found = np.mean([_probability(model, cache.images[part]) for model in models], axis=0)
