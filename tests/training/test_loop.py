@@ -191,6 +191,18 @@ def test_a_run_that_found_nothing_says_so() -> None:
     assert "no validation found any lesion" in line and "--from default" in line
 
 
+def test_images_that_are_kept_smaller_than_the_network_sees_them_are_a_warning(
+    tiny_config: tuple[Path, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    once = ["training.epochs=1", "training.phases=[]"]
+    train(load_config(tiny_config[0], once), tmp_path / "a")
+    assert "data.cache_size" not in capsys.readouterr().err
+    train(load_config(tiny_config[0], [*once, "training.image_size=64"]), tmp_path / "b")
+    said = capsys.readouterr().err
+    assert "kept at 48 px (data.cache_size) and enlarged to 64 px" in said
+    assert "--set data.cache_size=64" in said
+
+
 def test_a_run_says_what_it_was_trained_on_and_repeats_few_images(
     tiny_config: tuple[Path, Any],
     tmp_path: Path,

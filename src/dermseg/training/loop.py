@@ -40,7 +40,7 @@ from dermseg.training.mirror import Mirror
 from dermseg.training.norms import recover_norms
 from dermseg.training.optim import WeightAverage, lr_factor, set_lr
 from dermseg.training.plugins import build_augmentation
-from dermseg.training.progress import Progress, ending
+from dermseg.training.progress import Progress, beginning, ending
 from dermseg.training.resolve import check_same_run, digest_ids, without_start
 from dermseg.training.rows import open_cache, source_names
 from dermseg.training.start import find_start
@@ -50,7 +50,6 @@ from dermseg.training.validation import Validation
 
 LOG_EVERY = 20  # steps; the first and the last one are logged too
 NORM_BATCHES = 20  # that batch norms of a bundle learn their statistics from
-FEW_STEPS = 300  # of the optimizer: fewer from ImageNet or random weights hardly learn anything
 
 
 class Trainer:
@@ -133,11 +132,8 @@ class Trainer:
                 f"{sum(len(s.cache) for s in self.train_sources):,} images, {total:,} steps "
                 f"on {self.device}{ranks}"
             )
-            if total < FEW_STEPS and not self.config.model.init_from:
-                self.display.line(
-                    f"warning: {total} steps are few to learn from; go on from a trained model "
-                    "(--from default), or take more training.epochs or a smaller training.batch_size"
-                )
+            for line in beginning(self.config, total):
+                self.display.line(line)
             self.display.start(total, p.step)
             while p.epoch < t.epochs and not p.finished:
                 self._epoch(total)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, fields
 
-from dermseg.training.config import TrainingConfig
+from dermseg.training.config import RunConfig, TrainingConfig
+
+FEW_STEPS = 300  # of the optimizer: fewer from ImageNet or random weights hardly learn anything
 
 
 @dataclass
@@ -80,6 +82,24 @@ class Progress:
         """Go to the next epoch, or find that the run has come to its end."""
         self.epoch, self.epoch_step, self.loss_sum = self.epoch + 1, 0, 0.0
         self.finished = self.epoch >= t.epochs or self.validations_since_best >= t.early_stopping_patience
+
+
+def beginning(config: RunConfig, steps: int) -> list[str]:
+    """What a person should know of a run of so many steps before it begins, a line each."""
+    t, kept = config.training, config.data.cache_size
+    lines = []
+    if steps < FEW_STEPS and not config.model.init_from:
+        lines.append(
+            f"warning: {steps} steps are few to learn from; go on from a trained model "
+            "(--from default), or take more training.epochs or a smaller training.batch_size"
+        )
+    largest = max(t.at_epoch(epoch)[0] for epoch in range(t.epochs))
+    if largest > kept:
+        lines.append(
+            f"warning: images are kept at {kept} px (data.cache_size) and enlarged to {largest} px "
+            f"(training.image_size), with no more to see in them; --set data.cache_size={largest}"
+        )
+    return lines
 
 
 def ending(p: Progress, t: TrainingConfig) -> list[str]:
