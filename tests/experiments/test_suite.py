@@ -275,6 +275,21 @@ def test_images_that_cannot_be_scored_are_listed(
     assert (row["n"], row["not_scored"], row["without_mask"]) == ("3", "1", "1")
 
 
+@pytest.mark.parametrize("gone", ["data/images/*", "out/runs/*/best.safetensors"])
+def test_tables_need_neither_images_nor_weights(suite_file: Path, tmp_path: Path, gone: str) -> None:
+    suite = yaml.safe_load(suite_file.read_text())
+    suite["axes"] = {"model": {"narrow": suite["axes"]["model"]["narrow"]}}
+    suite_file.write_text(yaml.safe_dump(suite))
+    out = tmp_path / "out"
+    assert run_suite(load_suite(suite_file), suite_file, out, quiet=True, report=print) == []
+    for path in list(tmp_path.glob(gone)):
+        path.unlink()
+    assert {path.name for path in write_report(out, "tiny")} >= {"results.csv", "report.html"}
+    (row,) = csv.DictReader((out / "results.csv").read_text().splitlines())
+    assert row["n"] == "3"
+    assert "No pictures of the worst images: " in (out / "report.md").read_text(encoding="utf-8")
+
+
 def test_no_error_of_a_run_keeps_the_others_from_running(
     suite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dermseg.errors import DermsegError
 from dermseg.experiments.figures import curves, worst_images
 from dermseg.experiments.outcomes import collect, merge_folds, not_scored, paired_tests
 from dermseg.files import atomic_write
@@ -48,14 +49,13 @@ def write_report(output: Path, name: str, indexes: Sequence[Path] = ()) -> list[
     whole, remarks = merge_folds(outcomes)
     rows = [o.row() for o in [*outcomes, *(o for o in whole if o not in outcomes)]]
     tests = paired_tests(whole)
-    pictures = {
-        path.name: path
-        for path in (
-            curves(outcomes, output / "curves.png"),
-            worst_images(outcomes, output / "worst.jpg", indexes=indexes),
-        )
-        if path is not None
-    }
+    worst = None
+    try:
+        worst = worst_images(outcomes, output / "worst.jpg", indexes=indexes)
+    except DermsegError as error:  # the images or the weights are gone: no figure of the tables needs them
+        remarks.append(f"No pictures of the worst images: {error}")
+    drawn = (curves(outcomes, output / "curves.png"), worst)
+    pictures = {path.name: path for path in drawn if path is not None}
     protocols = [*sorted({o.protocol for o in outcomes}), *remarks]
     tables = [("Results", rows)]
     if tests:  # a single network is compared with none
