@@ -482,6 +482,15 @@ def test_mistakes_in_a_suite_are_named(suite_file: Path) -> None:
         suite_file.write_text(yaml.safe_dump({**good, **twice}, sort_keys=False))
         with pytest.raises(ConfigError, match=message):
             load_suite(suite_file)
+    dropout = {"0": {"model.options.dropout": 0}, "0.5": {"model.options.dropout": 0.5}}
+    lost = r"model\.options\.dropout would be lost, as axes\.model\.narrow sets all of model\.options"
+    for wrong in ({"axes": {"dropout": dropout, **good["axes"]}}, {"set": dropout["0.5"]}):
+        suite_file.write_text(yaml.safe_dump({**good, **wrong}, sort_keys=False))
+        with pytest.raises(ConfigError, match=lost):
+            load_suite(suite_file)
+    last = {**good, "axes": {**good["axes"], "dropout": dropout}}
+    suite_file.write_text(yaml.safe_dump(last, sort_keys=False))
+    assert {cell.overrides["model.options.dropout"] for cell in cells(load_suite(suite_file))} == {0, 0.5}
     for nothing in ({"seeds": []}, {"axes": {"data": {}}}):
         suite_file.write_text(yaml.safe_dump({**good, **nothing}))
         with pytest.raises(ConfigError, match=r"seeds|axes\.data"):

@@ -76,6 +76,22 @@ class SuiteConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def _none_is_lost(self) -> SuiteConfig:
+        """A setting inside of what a later part sets as a whole would be gone, and no name would say so."""
+        before = [("set", self.set)]
+        for axis, variations in self.axes.items():
+            parts = [(f"axes.{axis}.{name}", overrides) for name, overrides in variations.items()]
+            for (where, inner), (whole, outer) in itertools.product(before, parts):
+                for key, section in itertools.product(inner, outer):
+                    if key.startswith(f"{section}."):
+                        raise ValueError(
+                            f"{where}: {key} would be lost, as {whole} sets all of {section} after it; "
+                            "say it there too, or let its axis come last"
+                        )
+            before += parts
+        return self
+
+    @model_validator(mode="after")
     def _names_differ(self) -> SuiteConfig:
         """Runs and evaluations lie in folders that are called after them; some systems know no case."""
         folders = {
