@@ -23,11 +23,13 @@ from dermseg.locks import lock_file
 from dermseg.training import environment
 from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state
 from dermseg.training.config import SourceConfig, TrainingConfig, load_config
+from dermseg.training.display import Display
 from dermseg.training.log import read_events
 from dermseg.training.loop import Trainer
 from dermseg.training.progress import Progress, ending
 from dermseg.training.rows import source_names
 from dermseg.training.run import train
+from dermseg.training.step import Step
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -189,6 +191,29 @@ def test_a_run_that_found_nothing_says_so() -> None:
     assert ending(Progress(epoch=2, best_dice=0.7), t) == []
     (line,) = ending(Progress(epoch=2, best_dice=0.0), t)
     assert "no validation found any lesion" in line and "--from default" in line
+
+
+def test_the_loss_that_is_shown_is_a_mean_of_steps_that_were_read(
+    tiny_config: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["training.epochs=1", "training.phases=[]", "training.batch_size=1"]
+    settings += ["training.checkpoint_every_steps=100"]  # a checkpoint reads them too
+    losses, shown = list[float](), list[float]()
+    learn = Step.__call__
+
+    def step(self: Step, parts: Any) -> torch.Tensor:
+        losses.append(float(loss := learn(self, parts)))
+        return loss
+
+    monkeypatch.setattr(Step, "__call__", step)
+    monkeypatch.setattr(Display, "update", lambda _, progress, *__: shown.append(progress.mean_loss))
+    trainer = Trainer(load_config(tiny_config[0], settings), tmp_path, quiet=True)
+    trainer.read_every = 3  # as on a GPU, where reading each of them would stop it
+    trainer.run()
+    assert len(losses) == 8
+    read = [0, 0, 3, 3, 3, 6, 6, 6]
+    assert shown[:2] == [0, 0]
+    assert shown[2:] == pytest.approx([sum(losses[:n]) / n for n in read[2:]])
 
 
 def test_images_that_are_kept_smaller_than_the_network_sees_them_are_a_warning(

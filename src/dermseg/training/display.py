@@ -43,7 +43,8 @@ class Display:
             return
         self._last = now
         best = f"val Dice {progress.best_dice:.4f} (best)" if progress.best_epoch >= 0 else "val Dice -"
-        details = f"loss {progress.mean_loss:.4f}  {best}  {self._images / (now - self._start):.1f} images/s"
+        loss = f"{progress.mean_loss:.4f}" if progress.loss_steps else "-"  # on a GPU it is read now and then
+        details = f"loss {loss}  {best}  {self._images / (now - self._start):.1f} images/s"
         epoch = f"epoch {progress.epoch + 1}/{epochs}"
         left = (now - self._start) / max(1, progress.step - self._first) * (self._total - progress.step)
         minutes, seconds = divmod(round(left), 60)

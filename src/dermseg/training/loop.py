@@ -202,7 +202,7 @@ class Trainer:
     def _read_loss(self) -> None:
         """Bring the losses from the device; one that is not finite makes the sum so."""
         p = self.progress
-        p.loss_sum = float(self.loss_sum)
+        p.loss_sum, p.loss_steps = float(self.loss_sum), p.epoch_step
         if not math.isfinite(p.loss_sum):
             raise TrainingError(
                 f"the loss became {p.loss_sum} by step {p.step}",

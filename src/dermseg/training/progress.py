@@ -18,8 +18,8 @@ class Progress:
     ----------
     epoch, epoch_step, step
         Epoch (0-based), steps of the optimizer in it, and steps in all.
-    loss_sum
-        Sum of the losses of this epoch's steps.
+    loss_sum, loss_steps
+        Sum of the losses of this epoch's steps, as far as they were read from the device, and of how many.
     best_score, best_dice, best_epoch
         The metric that chooses the best checkpoint, and the Dice coefficient of that checkpoint.
     lr_scale, plateau_wait
@@ -33,6 +33,7 @@ class Progress:
     epoch_step: int = 0
     step: int = 0
     loss_sum: float = 0.0
+    loss_steps: int = 0
     best_score: float | None = None
     best_dice: float = -1.0
     best_epoch: int = -1
@@ -52,14 +53,15 @@ class Progress:
         """From a checkpoint; those of before there was a choice of metrics were chosen by Dice."""
         known = {f.name for f in fields(cls)}
         progress = cls(**{key: value for key, value in json.loads(text).items() if key in known})
+        progress.loss_steps = progress.epoch_step  # all are read for a checkpoint; older ones do not say it
         if progress.best_score is None and progress.best_epoch >= 0:
             progress.best_score = progress.best_dice
         return progress
 
     @property
     def mean_loss(self) -> float:
-        """Mean loss of the epoch so far."""
-        return self.loss_sum / max(1, self.epoch_step)
+        """Mean loss of the epoch so far; 0 where none has been read."""
+        return self.loss_sum / max(1, self.loss_steps)
 
     def validated(self, score: float, dice: float, t: TrainingConfig) -> bool:
         """Take note of a validation; True where it is the best so far.
@@ -80,7 +82,7 @@ class Progress:
 
     def next_epoch(self, t: TrainingConfig) -> None:
         """Go to the next epoch, or find that the run has come to its end."""
-        self.epoch, self.epoch_step, self.loss_sum = self.epoch + 1, 0, 0.0
+        self.epoch, self.epoch_step, self.loss_sum, self.loss_steps = self.epoch + 1, 0, 0.0, 0
         self.finished = self.epoch >= t.epochs or self.validations_since_best >= t.early_stopping_patience
 
 
