@@ -130,6 +130,17 @@ def test_images_that_are_missing(tiny_config: tuple[Path, Any], tmp_path: Path, 
     assert "1 of the 16 files" in refused(capsys, tmp_path / "run", str(tiny_config[0]))
 
 
+def test_an_index_that_was_not_split(tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any) -> None:
+    index = tmp_path / "discs" / "index.csv"
+    index.write_text(index.read_text().replace(",val,", ",test,"))
+    said = refused(capsys, tmp_path / "run", str(tiny_config[0]))
+    assert "no image has split 'val'" in said and "splits in this index: test, train" in said
+    index.write_text(index.read_text().replace(",test,", ",,").replace(",train,", ",,"))
+    assert f"dermseg data split {index} -o {index} --overwrite" in refused(
+        capsys, tmp_path / "run", str(tiny_config[0])
+    )
+
+
 def test_a_place_where_no_cache_can_be_kept(
     tiny_config: tuple[Path, Any], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,14 +25,16 @@ def select_rows(source: SourceConfig, seed: int) -> list[IndexRow]:
         No image has this split.
     """
     path = expand(source.index)
-    index = read_index(path)
-    rows = [row for row in index if row.split == source.split]
+    every = read_index(path)
+    rows = [row for row in every if row.split == source.split]
     if not rows:
-        there = sorted({row.split for row in index} - {""})
+        there = ", ".join(sorted({row.split for row in every if row.split}))
         raise UsageError(
             f"no image has split '{source.split}'",
             file=path,
-            hint=f"there are: {', '.join(there)}" if there else "'dermseg data split' makes splits",
+            hint=f"splits in this index: {there}"
+            if there
+            else f"none has a split yet: dermseg data split {path} -o {path} --overwrite",
         )
     if source.limit and source.limit < len(rows):
         keep = np.sort(np.random.default_rng([seed, 3]).permutation(len(rows))[: source.limit])
