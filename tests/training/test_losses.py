@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dermseg.errors import ConfigError
 from dermseg.training.loss_config import LossConfig
 from dermseg.training.losses import build_loss, segmentation_loss, soft_dice_loss
 
@@ -44,3 +45,12 @@ def test_an_image_without_a_lesion_is_none_with_a_small_one() -> None:
     )
     times = [float(heavier(logits[i : i + 1], target[i : i + 1]) / plain(logits, target)) for i in range(3)]
     assert times == pytest.approx([1.0, 3.0, 1.0])
+
+
+def test_a_weight_of_lesion_that_softmax_outputs_do_not_know_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"alpha is 0\.6, .*class_weights"):
+        build_loss(LossConfig(name="focal", alpha=0.6), 3, "softmax")
+    build_loss(LossConfig(name="focal", alpha=0.6), 3, "sigmoid")
+    stored = LossConfig(name="focal").model_dump()  # of a run folder
+    assert stored["alpha"] == 0.25
+    build_loss(LossConfig(**stored), 3, "softmax")

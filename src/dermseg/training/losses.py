@@ -234,6 +234,11 @@ def build_loss(config: LossConfig, classes: int, outputs: str) -> nn.Module | Ca
             f"with {classes} {'class' if classes == 1 else 'classes'}",
             hint=f"training.loss.name={use}, or model.outputs={fits[0]}",
         )
+    if config.name == "focal" and outputs == "softmax" and config.alpha not in (None, LossConfig().alpha):
+        raise ConfigError(
+            f"training.loss.alpha is {config.alpha:g}, and does nothing with model.outputs=softmax",
+            hint="leave it out; training.loss.class_weights has a weight for each class",
+        )
     return Criterion(config, softmax=outputs == "softmax")
 
 
