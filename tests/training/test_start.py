@@ -169,6 +169,13 @@ def test_a_start_that_is_not_there(tmp_path: Path) -> None:
         find_start(config.model.init_from or "").load(nn.Identity())
 
 
+def test_a_run_that_was_never_validated_is_no_start(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("name: run\n")
+    with pytest.raises(ModelError, match=rf"has no {BEST} .*--resume {tmp_path / 'run'} goes on"):
+        find_start(str(tmp_path / "run"))
+
+
 def test_a_folder_called_default_is_no_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "default").mkdir()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dermseg.errors import DermsegError, ModelError, UnknownModelError, UsageError
 from dermseg.inference.bundle import Bundle, is_bundled_name, load_bundle
+from dermseg.inference.card import CARD_NAME
 from dermseg.models import without_pretrained
 from dermseg.models.stored import read_parameters, unfold
 from dermseg.schema import read_yaml
@@ -117,6 +118,12 @@ def find_start(text: str) -> Start:
         return Start(weights=path / BEST)
     if path.suffix == ".safetensors":
         return Start(weights=path)
+    if (path / CONFIG).is_file() and not (path / CARD_NAME).exists():
+        raise UnknownModelError(
+            f"the run has no {BEST} to start from",
+            file=path,
+            hint=f"it has it after its first validation: dermseg train --resume {path} goes on",
+        )
     try:
         return Start(bundle=load_bundle(path))
     except UnknownModelError as error:
