@@ -146,6 +146,7 @@ def test_only_the_network_is_taken_from_the_start(
     bare = {key: value for key, value in settings.items() if key != "model"}
     file.write_text(yaml.safe_dump(bare | {"model": {"init_from": "default", "average_with_start": 0.5}}))
     assert load_run(file).model.average_with_start == 0.5
+    assert load_run(file).training.image_size == settings["training"]["image_size"], "said beside init_from"
     run = tmp_path / "run"
     run.mkdir()
     (run / BEST).touch()
@@ -155,6 +156,7 @@ def test_only_the_network_is_taken_from_the_start(
     assert again.average_with_start == 0 and again.architecture == "encoder_unet"
     # norms of a bundle are frozen, but where the file says something else
     assert load_run(file, "default").training.freeze_norm
+    assert load_run(file, "default").training.image_size == load_bundle().card.preprocessing.height
     file.write_text(yaml.safe_dump(bare | {"training": settings["training"] | {"freeze_norm": False}}))
     assert not load_run(file, "default").training.freeze_norm
     assert load_run(file, "default", ["training.freeze_norm=true"]).training.freeze_norm

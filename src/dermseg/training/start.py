@@ -24,6 +24,7 @@ from dermseg.training.resolve import absolute_bundle
 RECIPE = Path(__file__).with_name("finetune.yaml")
 """Settings of ``dermseg train --from`` without a configuration; ``configs/finetune.yaml`` is a copy."""
 
+_SIZE = "training.image_size"
 _FROZEN = "training.freeze_norm"  # of a bundle's batch norms, unless the configuration says something
 
 
@@ -143,7 +144,8 @@ def load_run(config: Path | None, start: str | None = None, overrides: Sequence[
     start
         Instead of the configuration's ``model.init_from``. Where there is either, the network is that of the
         start, unless only the configuration names one; batch norms of a bundle are frozen, unless the
-        configuration says ``freeze_norm``.
+        configuration says ``freeze_norm``. The image size is that of the start, unless the configuration that
+        names it says ``image_size``.
     overrides
         ``key.sub=value``, over both.
 
@@ -153,17 +155,16 @@ def load_run(config: Path | None, start: str | None = None, overrides: Sequence[
         See ``load_config`` and ``start_settings``.
     """
     path = config or RECIPE
+    own = {_FROZEN}
     if start is None:
         settings = load_config(path, overrides)
         if {"architecture", "options"} & settings.model.model_fields_set or settings.model.init_from is None:
             return settings
         start = settings.model.init_from
+        own.add(_SIZE)
     said = read_yaml(path).get("training")
-    settled = [
-        item
-        for item in start_settings(start)
-        if not (item.startswith(f"{_FROZEN}=") and isinstance(said, dict) and "freeze_norm" in said)
-    ]
+    own &= {f"training.{key}" for key in said} if isinstance(said, dict) else set()
+    settled = [item for item in start_settings(start) if item.partition("=")[0] not in own]
     return load_config(path, [*settled, *overrides])
 
 
@@ -200,13 +201,13 @@ def start_settings(text: str) -> list[str]:
             "std": seen.std,
             "filters": seen.filters,
         }
-        settings["training.image_size"] = seen.height
+        settings[_SIZE] = seen.height
         settings[_FROZEN] = True
     elif start.weights is not None and (config := start.weights.with_name(CONFIG)).exists():
         before = load_config(config)
         kept = {"architecture", "options", "outputs", "mean", "std", "filters"}
         network = before.model.model_dump(mode="json", include=kept)
-        settings["training.image_size"] = before.training.image_size
+        settings[_SIZE] = before.training.image_size
     if network:
         network["options"] = without_pretrained(network["options"])  # all weights come from the start
     settings |= {f"model.{key}": value for key, value in network.items()}
