@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from dermseg.apps.cli.compare import label
+
 pytest.importorskip("scipy", reason="scipy comes with the extra [stats]")
 
 
@@ -171,6 +173,11 @@ def test_wrong_use_says_what_to_do(tiny_bundle: Path, index: Path, tmp_path: Pat
     ):
         code, _, said = run("compare", *words)
         assert (code, wanted in said) == (2, True), said
+
+
+def test_a_name_with_a_point_is_whole_in_the_table() -> None:
+    assert label(["models/lr-0.001", "models/other.v2.zip"]) == ["lr-0.001", "other.v2"]
+    assert label(["a/net", "b/net"]) == ["a/net", "b/net"]
 
 
 def test_photographs_are_led_to_what_measures_them(run: Run) -> None:

@@ -105,7 +105,7 @@ def compare(
 
 
 def label(names: Sequence[str]) -> list[str]:
-    """What each is called: its last part, or all of it where last parts repeat.
+    """What each is called: its last part without .zip, or all of it where last parts repeat.
 
     Raises
     ------
@@ -114,7 +114,8 @@ def label(names: Sequence[str]) -> list[str]:
     """
     if len(names) < 2:
         raise UsageError("a comparison needs at least two", hint="dermseg compare A B --data INDEX")
-    for labels in ([Path(name).stem for name in names], list(names)):
+    last = [path.stem if path.suffix.lower() == ".zip" else path.name for path in map(Path, names)]
+    for labels in (last, list(names)):
         if len(set(labels)) == len(labels):
             return labels
     raise UsageError("one of them is named twice")
