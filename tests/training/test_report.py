@@ -35,6 +35,16 @@ def test_a_run_ends_with_each_validation_image_and_a_page(
     assert read_per_image(found / PER_IMAGE).n == 4  # as compare and the dashboard read it
 
 
+def test_a_mirror_that_is_gone_takes_no_report_with_it(
+    tiny_config: tuple[Path, dict[str, Any]], tmp_path: Path, run: Run
+) -> None:
+    (tmp_path / "file").write_text("no drive")
+    code, _, err = run("train", tiny_config[0], "-o", tmp_path / "run", "--mirror", tmp_path / "file")
+    assert code == 0 and (tmp_path / "run" / VALIDATION / PAGE).is_file()
+    assert f"a page to read: {tmp_path / 'run' / VALIDATION}" in err
+    assert "not in the mirror" in err and "no report" not in err
+
+
 def test_a_run_whose_images_are_gone_is_trained_all_the_same(
     tiny_config: tuple[Path, dict[str, Any]], tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,6 +108,7 @@ def _report(folder: Path, mirror: Path | None) -> None:
 
     from dermseg.experiments.validation import VALIDATION, evaluate_validation
     from dermseg.report.folder import write_evaluation
+    from dermseg.training.mirror import mirror_of
 
     target = folder / VALIDATION
     try:
@@ -116,13 +117,19 @@ def _report(folder: Path, mirror: Path | None) -> None:
         write_evaluation(
             target, done.title, done.evaluation, done.summary, predict=done.predict, rows=done.rows
         )
-        if mirror is not None:
-            copy = mirror / folder.absolute().name / VALIDATION
-            shutil.copytree(target, copy, dirs_exist_ok=True)
     except (DermsegError, OSError) as error:
         say(f"no report of the validation images: {error}")
-    else:
-        say(f"each validation image, and a page to read: {target}")
+        return
+    say(f"each validation image, and a page to read: {target}")
+    if mirror is None:
+        return
+    try:
+        for path in sorted(path for path in target.rglob("*") if path.is_file()):
+            copy = mirror_of(folder, mirror) / path.relative_to(folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)  # not its times and modes, which some drives cannot hold
+    except OSError as error:
+        say(f"it is not in the mirror, which cannot be written: {error}")
 
 
 def _find_batch_size(settings: RunConfig, as_json: bool) -> None:
