@@ -312,6 +312,22 @@ def test_a_run_without_its_checkpoint_is_exported_where_its_size_is_known(run: P
         RunModel(lost)
 
 
+def test_a_threshold_that_is_chosen_on_other_images_is_said(run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run.parent, tmp_path / "other") / "run"
+    text = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(text.replace(str(run.parent), str(other.parent)))
+    index = other.parent / "discs" / "index.csv"
+    for split_anew in (False, True):
+        if split_anew:
+            lines = index.read_text().splitlines()
+            lines[1] = lines[1].replace(",train,", ",val,")  # it was trained on
+            index.write_text("\n".join([*lines[:-1], lines[-1].replace(",val,", ",train,")]) + "\n")
+        said: list[str] = []
+        made = export_run(other, tmp_path / f"bundle-{split_anew}", Named("x", "1"), report=said.append)
+        assert any("may have been trained on" in text for text in made.limitations) is split_anew
+        assert any(line.startswith("warning: The validation images") for line in said) is split_anew
+
+
 def test_a_bundle_is_replaced_only_on_request(run: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     there = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, there)

@@ -40,7 +40,7 @@ from dermseg.models.unetpp import UNetPlusPlus
 from dermseg.training.checkpoint import BEST, CONFIG, START, best_image_size, load_weights
 from dermseg.training.config import RunConfig, expand, load_config, network_preprocessing
 from dermseg.training.log import epochs_trained
-from dermseg.training.rows import select_rows
+from dermseg.training.rows import of_other_images, select_rows
 from dermseg.training.start import Start, average_with, find_start
 
 CHECKED_IMAGES = 64
@@ -150,7 +150,11 @@ def export_run(
         check_partner(preprocessing, other)
     report("writing ONNX")
     graph = add_features(to_onnx(model, size, opset), size)
-    rows = [row for source in config.data.val for row in select_rows(source, config.seed)]
+    val = [select_rows(source, config.seed) for source in config.data.val]
+    rows = [row for part in val for row in part]
+    others = of_other_images(run, config, val)
+    for line in others:
+        report(f"warning: {line}")
     report(f"reading {len(rows)} validation images")
     inputs, references = _load(rows, preprocessing)
     expected = run_torch(model, inputs)
@@ -187,7 +191,7 @@ def export_run(
         parameters=parameters,
         licence=named.licence or _licence(config),
         intended_use=INTENDED_USE,
-        limitations=[*LIMITATIONS, *_other_maps(network.classes), *named.notes],
+        limitations=[*LIMITATIONS, *_other_maps(network.classes), *others, *named.notes],
         preprocessing=preprocessing,
         postprocessing=postprocessing,
         variants=stored.variants,

@@ -10,9 +10,11 @@ import numpy as np
 
 from dermseg.data.cache import Cache, build_cache, cache_key
 from dermseg.data.index import IndexRow, read_index, short_names
-from dermseg.errors import UsageError
+from dermseg.errors import TrainingError, UsageError
 from dermseg.inference.bundle import Bundle
+from dermseg.training.checkpoint import LAST, load_state
 from dermseg.training.config import RunConfig, SourceConfig, expand
+from dermseg.training.resolve import digest_ids
 from dermseg.training.teachers import soften
 
 
@@ -40,6 +42,22 @@ def select_rows(source: SourceConfig, seed: int) -> list[IndexRow]:
         keep = np.sort(np.random.default_rng([seed, 3]).permutation(len(rows))[: source.limit])
         rows = [rows[i] for i in keep]
     return rows
+
+
+def of_other_images(run: Path, config: RunConfig, val: Sequence[Sequence[IndexRow]]) -> list[str]:
+    """What is to be said where the images that chose a run's best weights are others than ``val``, the rows
+    of each source now: nothing where they are the same, or where the checkpoint that knows it is gone."""
+    try:
+        began = load_state(run / LAST).get("image_ids")
+    except TrainingError:
+        return []
+    now = [digest_ids([row.image_id for row in rows]) for rows in val]
+    if began is None or began[len(config.data.train) :] == now:
+        return []
+    return [
+        "The validation images, on which threshold and post-processing were chosen, are others than when the "
+        "network was trained: it may have been trained on some of them."
+    ]
 
 
 def source_names(sources: Sequence[SourceConfig]) -> list[str]:
