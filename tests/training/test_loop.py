@@ -22,7 +22,7 @@ from dermseg.errors import TrainingError, UsageError
 from dermseg.locks import lock_file
 from dermseg.training import environment
 from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state
-from dermseg.training.config import SourceConfig, TrainingConfig, load_config
+from dermseg.training.config import PhaseConfig, SourceConfig, TrainingConfig, load_config
 from dermseg.training.display import Display
 from dermseg.training.log import read_events
 from dermseg.training.loop import Trainer
@@ -184,6 +184,20 @@ def test_early_stopping_counts_validations(
     assert f"{stopped} (training.early_stopping_patience=2)" in said
     events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert next(e["step"] for e in events if e["event"] == "train") == 1
+
+
+def test_no_run_ends_before_it_has_seen_images_of_its_size() -> None:
+    def epochs(t: TrainingConfig) -> int:
+        progress = Progress()
+        while not progress.finished:
+            progress.validated(0.5, 0.5, t)  # the first is the best
+            progress.next_epoch(t)
+        return progress.epoch
+
+    whole = TrainingConfig(epochs=20, image_size=64, early_stopping_patience=2)
+    assert epochs(whole) == 3
+    phases = (PhaseConfig(epochs=4, image_size=32),)
+    assert epochs(whole.model_copy(update={"phases": phases})) == 4 + 2
 
 
 def test_a_run_that_found_nothing_says_so() -> None:

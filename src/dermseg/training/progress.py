@@ -81,8 +81,13 @@ class Progress:
         return better
 
     def next_epoch(self, t: TrainingConfig) -> None:
-        """Go to the next epoch, or find that the run has come to its end."""
+        """Go to the next epoch, or find that the run has come to its end.
+
+        ``phases`` are a beginning: no run stops in one, and patience begins anew at the size of the rest.
+        """
         self.epoch, self.epoch_step, self.loss_sum, self.loss_steps = self.epoch + 1, 0, 0.0, 0
+        if self.epoch <= sum(phase.epochs for phase in t.phases):
+            self.validations_since_best = 0
         self.finished = self.epoch >= t.epochs or self.validations_since_best >= t.early_stopping_patience
 
 
