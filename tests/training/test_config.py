@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dermseg.errors import ConfigError
-from dermseg.experiments.suite import load_suite
+from dermseg.experiments.suite import Cell, SuiteConfig, load_suite, run_config
 from dermseg.training.config import TrainingConfig, expand, load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -76,6 +76,18 @@ def test_overrides_are_yaml(tiny_config: tuple[Path, Any]) -> None:
     assert (config.training.lr, config.augmentation.scale, config.seed) == (5e-4, (0.5, 2.0), 3)
     off = load_config(tiny_config[0], ["training.autocast=off"])  # a boolean to YAML
     assert off.training.autocast == "off"
+
+
+@pytest.mark.parametrize("text", ["1e-5", "1.0e-05", "+1E-5", ".1e-4", "1.e-5"])
+def test_small_numbers_reach_somebody_elses_part_as_numbers(tiny_config: tuple[Path, Any], text: str) -> None:
+    given = f"training.loss={{name: mine.loss, options: {{eps: {text}}}}}"
+    assert load_config(tiny_config[0], [given]).training.loss.options == {"eps": pytest.approx(1e-5)}
+    assert load_config(tiny_config[0], ["name=1e-5a"]).name == "1e-5a"
+    # a suite hands its values on as JSON, which writes 1e-05
+    cell = Cell((), 0, {"model.options.slope": float(text)}, None, None)
+    suite = SuiteConfig.model_construct(base=tiny_config[0].name)
+    options = run_config(suite, tiny_config[0], cell).model.options
+    assert options["slope"] == pytest.approx(1e-5)
 
 
 def test_paths_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

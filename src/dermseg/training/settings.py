@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
 
 from dermseg.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes ``1e-5`` for text; people mean a number, and so does the JSON of a suite's values."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
 
 
 def override(raw: dict[str, Any], item: str) -> None:
@@ -21,7 +33,7 @@ def override(raw: dict[str, Any], item: str) -> None:
     if not sep or not key:
         raise ConfigError(f"--set takes key=value, got '{item}'", hint="--set training.epochs=5")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:  # of a date such as 2026-13-01
         raise ConfigError(f"--set {item}: '{text}' is not YAML: {str(error).splitlines()[0]}") from None
     node: Any = raw
