@@ -78,6 +78,14 @@ def test_overrides_are_yaml(tiny_config: tuple[Path, Any]) -> None:
     assert off.training.autocast == "off"
 
 
+def test_a_section_without_a_line_takes_settings(tiny_config: tuple[Path, Any]) -> None:
+    path, _ = tiny_config
+    path.write_text(path.read_text() + "augmentation:\n  # flip: false\n")
+    assert load_config(path, ["augmentation.blur=0.5"]).augmentation.blur == 0.5
+    with pytest.raises(ConfigError, match="'name' is a value, not a section"):
+        load_config(path, ["name.first=x"])
+
+
 @pytest.mark.parametrize("text", ["1e-5", "1.0e-05", "+1E-5", ".1e-4", "1.e-5"])
 def test_small_numbers_reach_somebody_elses_part_as_numbers(tiny_config: tuple[Path, Any], text: str) -> None:
     given = f"training.loss={{name: mine.loss, options: {{eps: {text}}}}}"

@@ -39,7 +39,9 @@ def override(raw: dict[str, Any], item: str) -> None:
     node: Any = raw
     *parents, last = key.split(".")
     for part in parents:
-        node = node[_position(node, part, item)] if isinstance(node, list) else node.setdefault(part, {})
+        if isinstance(node, dict) and node.get(part) is None:
+            node[part] = {}  # not there, or a section of which every line is a comment
+        node = node[_position(node, part, item)] if isinstance(node, list) else node[part]
         if not isinstance(node, dict | list):
             raise ConfigError(f"--set {item}: '{part}' is a value, not a section")
     if isinstance(node, list):
