@@ -207,6 +207,14 @@ def test_a_run_that_found_nothing_says_so() -> None:
     assert "no validation found any lesion" in line and "--from default" in line
 
 
+def test_a_setting_that_validation_does_not_know_is_said(
+    tiny_config: tuple[Path, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["data.val.0.per_epoch=2", "training.epochs=1", "training.phases=[]"]
+    train(load_config(tiny_config[0], settings), tmp_path / "run")
+    assert "data.val.0.per_epoch has no effect" in capsys.readouterr().err
+
+
 def test_the_loss_that_is_shown_is_a_mean_of_steps_that_were_read(
     tiny_config: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

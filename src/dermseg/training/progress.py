@@ -100,6 +100,12 @@ def beginning(config: RunConfig, steps: int) -> list[str]:
             f"warning: {steps} steps are few to learn from; go on from a trained model "
             "(--from default), or take more training.epochs or a smaller training.batch_size"
         )
+    lines += [
+        f"warning: data.val.{number}.{key} has no effect: validation takes each image once; limit takes fewer"
+        for number, source in enumerate(config.data.val)
+        for key in ("per_epoch", "at_least")
+        if getattr(source, key) is not None
+    ]
     largest = max(t.at_epoch(epoch)[0] for epoch in range(t.epochs))
     if largest > kept:
         lines.append(
