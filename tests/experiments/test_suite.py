@@ -451,6 +451,23 @@ def test_wrong_requests_end_with_2(
         assert end.value.code == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("rank", "code"), [("0", 2), ("1", 0)])
+def test_a_suite_is_no_work_for_several_processes(
+    suite_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    rank: str,
+    code: int,
+) -> None:
+    for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "x")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as end:
+        main(["suite", "run", str(suite_file), "-o", str(tmp_path / "out")])
+    assert end.value.code == code and not (tmp_path / "out").exists()
+    assert ("torchrun started 2" in capsys.readouterr().err) is (code == 2)
+
+
 def test_mistakes_in_a_suite_are_named(suite_file: Path) -> None:
     good = yaml.safe_load(suite_file.read_text())
     suite_file.write_text(yaml.safe_dump({**good, "axis": {}}))

@@ -43,7 +43,16 @@ def run(
     from dermseg.experiments.run import run_suite
     from dermseg.experiments.suite import cells, indexes, load_suite
     from dermseg.files import check_writable
+    from dermseg.training.distributed import torchrun_world
 
+    if (world := torchrun_world()).size > 1:
+        if not world.main:
+            raise typer.Exit(0)  # it is said once; torchrun ends the others when one fails
+        raise UsageError(
+            f"a suite runs in one process, and torchrun started {world.size}",
+            hint="without torchrun; CUDA_VISIBLE_DEVICES chooses the GPU, and suites in folders of their own "
+            "run side by side",
+        )
     config = load_suite(suite)
     folder = output or Path("runs") / config.name
     check_writable(folder)
