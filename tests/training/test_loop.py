@@ -18,7 +18,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from dermseg.errors import TrainingError, UsageError
+from dermseg.errors import ImageError, TrainingError, UsageError
 from dermseg.locks import lock_file
 from dermseg.training import environment
 from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state
@@ -300,6 +300,15 @@ def test_what_is_missing_is_said_before_work_starts(tiny_config: tuple[Path, Any
     (tmp_path / "e" / BEST).unlink()
     with pytest.raises(UsageError, match=r"best\.safetensors is gone, the weights of epoch"):
         train(load_config(path), tmp_path / "e", resume=True, quiet=True)
+
+
+def test_a_damaged_image_leads_to_what_finds_them_all(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:
+    image = tmp_path / "discs" / "images" / "03.png"
+    image.write_bytes(image.read_bytes()[:100])
+    with pytest.raises(ImageError) as caught:
+        train(load_config(tiny_config[0]), tmp_path / "run", quiet=True)
+    assert caught.value.file == str(image)
+    assert f"dermseg data check {tmp_path / 'discs' / 'index.csv'}" in str(caught.value)
 
 
 def test_each_validation_has_its_figure_where_indexes_have_one_name(

@@ -10,7 +10,7 @@ import numpy as np
 
 from dermseg.data.cache import Cache, build_cache, cache_key
 from dermseg.data.index import IndexRow, read_index, short_names
-from dermseg.errors import TrainingError, UsageError
+from dermseg.errors import ImageError, MaskError, TrainingError, UsageError
 from dermseg.inference.bundle import Bundle
 from dermseg.training.checkpoint import LAST, load_state
 from dermseg.training.config import RunConfig, SourceConfig, expand
@@ -87,15 +87,20 @@ def open_cache(
 
     rows, folder = select_rows(source, config.seed), expand(data.cache_dir)
     masks, filters = config.model.masks, config.model.filters
-    cache = build_cache(
-        rows,
-        data.cache_size,
-        folder,
-        masks=masks,
-        filters=filters,
-        workers=workers,
-        progress=partial(show, "decoding"),
-    )
+    try:
+        cache = build_cache(
+            rows,
+            data.cache_size,
+            folder,
+            masks=masks,
+            filters=filters,
+            workers=workers,
+            progress=partial(show, "decoding"),
+        )
+    except (ImageError, MaskError) as error:  # the first of perhaps many
+        others = f"dermseg data check {expand(source.index)} finds all such files"
+        error.hint = f"{error.hint}; {others}" if error.hint else others
+        raise
     if not (teachers and source.soften):
         return cache
     # teachers have filters of their own, or none: they look at the images as they are
