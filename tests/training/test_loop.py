@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -27,7 +28,7 @@ from dermseg.training.display import Display
 from dermseg.training.log import read_events
 from dermseg.training.loop import Trainer
 from dermseg.training.progress import Progress, ending
-from dermseg.training.rows import source_names
+from dermseg.training.rows import open_cache, source_names
 from dermseg.training.run import train
 from dermseg.training.step import Step
 
@@ -300,6 +301,15 @@ def test_what_is_missing_is_said_before_work_starts(tiny_config: tuple[Path, Any
     (tmp_path / "e" / BEST).unlink()
     with pytest.raises(UsageError, match=r"best\.safetensors is gone, the weights of epoch"):
         train(load_config(path), tmp_path / "e", resume=True, quiet=True)
+
+
+def test_slow_decoding_is_not_silent(
+    tiny_config: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, said, clock = load_config(tiny_config[0]), list[str](), itertools.count(0, 4)
+    monkeypatch.setattr("dermseg.training.rows.time.monotonic", lambda: next(clock))
+    open_cache(config, config.data.train[0], 1, said.append)
+    assert len(said) >= 3 and said[-1].endswith("train: 8/8"), "every ten seconds, and at the end"
 
 
 def test_a_damaged_image_leads_to_what_finds_them_all(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:

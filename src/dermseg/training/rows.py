@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,8 @@ from dermseg.training.checkpoint import LAST, load_state
 from dermseg.training.config import RunConfig, SourceConfig, expand
 from dermseg.training.resolve import digest_ids
 from dermseg.training.teachers import soften
+
+_SAY_EVERY_S = 10.0
 
 
 def select_rows(source: SourceConfig, seed: int) -> list[IndexRow]:
@@ -79,10 +82,12 @@ def open_cache(
     DataError, ImageError, MaskError
         See ``build_cache``.
     """
-    data = config.data
+    data, said = config.data, time.monotonic()
 
     def show(what: str, done: int, total: int) -> None:
-        if done % 1000 == 0 or done == total:
+        nonlocal said
+        if done == total or time.monotonic() - said >= _SAY_EVERY_S:
+            said = time.monotonic()
             say(f"{what} {source.index} {source.split}: {done}/{total}")
 
     rows, folder = select_rows(source, config.seed), expand(data.cache_dir)
