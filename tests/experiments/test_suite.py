@@ -30,7 +30,8 @@ from dermseg.experiments.report import write_report
 from dermseg.experiments.run import run_suite
 from dermseg.experiments.settled import DONE
 from dermseg.experiments.subsets import fold_index, fraction_index, take_fraction
-from dermseg.experiments.suite import TestConfig, cells, load_suite, run_config
+from dermseg.experiments.suite import SuiteConfig, TestConfig, cells, load_suite, run_config
+from dermseg.training.start import load_run
 
 SUITES = sorted((Path(__file__).parents[2] / "configs" / "suite").glob("*-*.yaml"))
 
@@ -41,6 +42,21 @@ def test_every_run_of_a_shipped_suite_has_a_configuration(path: Path) -> None:
     configs = [run_config(suite, path, cell) for cell in cells(suite)]
     assert len({config.name for config in configs}) == len(configs) > 1
     assert all(config.training.epochs >= 20 for config in configs)
+
+
+def test_a_suite_of_fine_tuning_takes_the_network_that_train_would_take(tmp_path: Path) -> None:
+    recipe = Path(__file__).parents[2] / "configs" / "finetune.yaml"
+    (tmp_path / "base.yaml").write_text(recipe.read_text())
+    suite = SuiteConfig(
+        name="rates",
+        base="base.yaml",
+        axes={"lr": {"1e-4": {"training.lr": 1e-4}, "1e-3": {"training.lr": 1e-3}}},
+        evaluate=(TestConfig(name="own"),),
+    )
+    first, second = (run_config(suite, tmp_path / "suite.yaml", cell) for cell in cells(suite))
+    alone = load_run(recipe)
+    assert first.model == second.model == alone.model
+    assert first.training == alone.training.model_copy(update={"lr": 1e-4})
 
 
 @pytest.fixture

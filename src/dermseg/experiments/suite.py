@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 from dermseg.errors import ConfigError
 from dermseg.schema import Strict, check, read_yaml
 from dermseg.training.config import RunConfig, SourceConfig, expand, load_config
+from dermseg.training.start import load_run
 
 FRACTION, FOLD = "fraction", "fold"
 
@@ -186,12 +187,14 @@ def run_config(suite: SuiteConfig, path: Path, cell: Cell) -> RunConfig:
     ------
     ConfigError
         An override does not fit, or the base does not; the file is named that is to be corrected.
+    ModelError
+        What it starts from is not there.
     """
     values = {**cell.overrides, "seed": cell.seed, "name": cell.name}
     words = [f"{key}={json.dumps(value)}" for key, value in values.items()]
     base = path.parent / suite.base
     try:
-        return load_config(base, words)
+        return load_run(base, overrides=words)  # as 'dermseg train' reads it, which may begin with a model
     except ConfigError as error:
         try:
             load_config(base)
