@@ -282,7 +282,7 @@ def test_a_run_says_what_it_was_trained_on_and_repeats_few_images(
 
 def test_what_is_missing_is_said_before_work_starts(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:
     path, _ = tiny_config
-    with pytest.raises(UsageError, match=r"no image has split 'held-out' \(there are: .*train"):
+    with pytest.raises(UsageError, match=r"no image has split 'held-out' \(splits in this index: .*train"):
         train(load_config(path, ["data.train.0.split=held-out"]), tmp_path / "a", quiet=True)
     with pytest.raises(UsageError, match="no run here"):
         train(load_config(path), tmp_path / "b", resume=True, quiet=True)
