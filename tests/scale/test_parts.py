@@ -361,6 +361,35 @@ def test_parts_are_few_and_small() -> None:
     assert SCHEMA.names == ["location", *Row.__dataclass_fields__]
 
 
+@pytest.mark.parametrize(
+    ("protocol", "package"),
+    [("https", "aiohttp"), ("abfss", "adlfs"), ("s3", "s3fs"), ("smb", "SMB requires smbprotocol")],
+)
+def test_a_protocol_without_its_package_says_which_one_it_is(
+    protocol: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(url: str) -> None:
+        raise ImportError("SMB requires smbprotocol")
+
+    monkeypatch.setattr("fsspec.url_to_fs", refuse)
+    with pytest.raises(UsageError) as refused:
+        Store(f"{protocol}://clinic").read("list.txt")
+    assert str(refused.value.hint).removeprefix("pip install ") == package
+
+
+@pytest.mark.parametrize("protocol", ["s3", "gs", "abfs", "abfss", "az"])
+def test_no_bucket_is_made_of_a_misspelt_name(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+
+    class Cloud:
+        def pipe_file(self, path: str, data: bytes) -> None:
+            written.append(path)
+
+    monkeypatch.setattr("fsspec.url_to_fs", lambda url: (Cloud(), "clinic/out"))
+    Store(f"{protocol}://clinic/out").write("masks/a.png", b"")
+    assert written == ["clinic/out/masks/a.png"]
+
+
 def test_remote_images_have_the_limits_of_local_ones(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "big.jpg").write_bytes(bytes(1000))

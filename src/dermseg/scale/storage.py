@@ -17,7 +17,13 @@ from dermseg.errors import DermsegError, ImageError, UsageError
 from dermseg.files import atomic_write
 from dermseg.images.sources import MAX_BYTES, ImageSource, is_url
 
-_INSTALL = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+# Object stores, by protocol, and the package that each needs.
+_STORES = {
+    **dict.fromkeys(("s3", "s3a"), "s3fs"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("abfs", "abfss", "az"), "adlfs"),
+}
+_INSTALL = {**_STORES, "http": "aiohttp", "https": "aiohttp"}
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:
@@ -31,10 +37,11 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     protocol = url.partition("://")[0].lower()
     try:
         filesystem, path = fsspec.url_to_fs(url)
-    except ImportError:
-        package = _INSTALL.get(protocol, "the fsspec package for it")
+    except ImportError as error:
+        package = _INSTALL.get(protocol)
         raise UsageError(
-            f"'{protocol}://' needs a package of its own", hint=f"pip install {package}"
+            f"'{protocol}://' needs a package of its own",
+            hint=f"pip install {package}" if package else str(error),  # fsspec names it
         ) from None
     except ValueError as error:
         raise UsageError(f"'{url}' cannot be used: {error}") from None
@@ -104,7 +111,7 @@ class Store:
             return atomic_write(self.local / name, data)
         filesystem, root = open_filesystem(self.place)
         try:
-            if self.place.partition("://")[0].lower() not in _INSTALL:
+            if self.place.partition("://")[0].lower() not in _STORES:
                 # Object stores have no folders; asked for one, s3fs would make a bucket of a misspelt name.
                 filesystem.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
             filesystem.pipe_file(f"{root}/{name}", data)
