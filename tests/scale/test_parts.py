@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -348,6 +350,31 @@ def test_a_start_that_fails_leaves_the_folder_free(
     with pytest.raises(DermsegError, match="no Ray at auto"):
         run(resume=True)
     assert store.read(JOB) is not None  # of a run before
+
+
+def test_results_on_the_disk_of_another_machine_end_the_job(
+    photos: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, all of it was computed, and the end was a KeyError."""
+    listed, out = list_inputs([str(photos)]), tmp_path / "out"
+    elsewhere = str(tmp_path / "elsewhere")
+
+    @contextlib.contextmanager
+    def connected(workers: int | None, *, quiet: bool) -> Iterator[int]:
+        yield 1
+
+    def work(tables: object, work: object, workers: int) -> Iterator[dict[str, object]]:
+        yield work_on(listed, model, place)
+
+    monkeypatch.setattr(ray_engine, "connect", connected)
+    monkeypatch.setattr(ray_engine, "_map", work)
+    bundle = str(model.bundle.path)
+    place = elsewhere
+    with pytest.raises(DermsegError, match=r"has another folder .*that all machines share, or a URL"):
+        ray_engine.run_on_ray(model, bundle, listed, str(out), BatchOptions(save=("mask",)))
+    place = str(out)
+    done = ray_engine.run_on_ray(model, bundle, listed, str(out), BatchOptions(save=("mask",)))
+    assert done.counts["images"] == done.images == len(listed)
 
 
 def test_parts_are_few_and_small() -> None:

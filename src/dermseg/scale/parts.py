@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from dermseg.errors import UsageError
+from dermseg.errors import DermsegError, UsageError
 from dermseg.files import json_text
 from dermseg.images.roles import JOURNAL, RUN
 from dermseg.inference.header import stamp_inputs
@@ -168,12 +168,33 @@ def _another_job(store: Store, why: str) -> UsageError:
     )
 
 
+def part_file(part: int) -> str:
+    """Where the rows of a part stand."""
+    return f"{TABLE}/part-{part:06d}.parquet"
+
+
+def check_arrived(store: Store, part: int) -> None:
+    """See that a part that a worker recorded is in the job's own output.
+
+    Raises
+    ------
+    DermsegError
+        It is not: the worker's machine has another disk under that path.
+    """
+    if store.local is not None and not (store.local / part_file(part)).exists():
+        raise DermsegError(
+            "results are missing that a worker wrote: its machine has another folder under this path",
+            file=str(store),
+            hint="-o takes a folder that all machines share, or a URL",
+        )
+
+
 def write_part(store: Store, part: int, rows: Iterable[tuple[str, Row]]) -> None:
     """Record a part as done: the location and the row of each of its images."""
     values = [{"location": location, **row.as_dict()} for location, row in rows]
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pa.Table.from_pylist(values, SCHEMA), buffer, compression="zstd")
-    store.write(f"{TABLE}/part-{part:06d}.parquet", buffer.getvalue())
+    store.write(part_file(part), buffer.getvalue())
 
 
 def count_try(store: Store, part: int) -> int:
@@ -200,7 +221,7 @@ def read_failures(store: Store, parts: Iterable[int], limit: int) -> list[tuple[
     """Names and reasons of the first images of these parts that failed."""
     found: list[tuple[str, str]] = []
     for part in parts:
-        data = store.read(f"{TABLE}/part-{part:06d}.parquet") or b""
+        data = store.read(part_file(part)) or b""
         table = pyarrow.parquet.read_table(io.BytesIO(data), columns=["file", "status", "message"])
         found += [(row["file"], row["message"]) for row in table.to_pylist() if row["status"] == "failed"]
         if len(found) >= limit:

@@ -31,6 +31,7 @@ from dermseg.scale.manifest import Listed
 from dermseg.scale.parts import (
     JOB,
     TABLE,
+    check_arrived,
     check_files,
     claim,
     describe_job,
@@ -110,7 +111,8 @@ def run_on_ray(
     UsageError
         `out` holds another job.
     DermsegError
-        `out` cannot be written to, or Ray or its workers cannot start.
+        `out` cannot be written to, or is another folder on another machine, or Ray or its workers cannot
+        start.
     """
     begin = time.perf_counter()
     stop = stop or threading.Event()
@@ -139,6 +141,7 @@ def run_on_ray(
                 tables = _tables(listed, left, size)
                 for row in _map(tables, work, min(used, len(left))):
                     if row["error"] is None:
+                        check_arrived(store, row["part"])
                         done.update({status: row[status] for status in STATUSES})
                         finished.add(row["part"])
                         if row["failed"]:
