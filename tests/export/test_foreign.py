@@ -13,7 +13,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from dermseg.apps.cli.main import main
-from dermseg.errors import ConfigError, DermsegError, ModelError
+from dermseg.errors import ConfigError, DermsegError, ModelError, UsageError
 from dermseg.export.foreign import wrap
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.predictor import load_model
@@ -249,6 +249,13 @@ def test_what_does_not_fit_is_refused(
         wrap(*write(tmp_path / "given", model, **told), tmp_path / "bundle")
     assert refused.value.file == str(tmp_path / "given" / "net.onnx")
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="devices are a matter of Unix")
+def test_what_has_no_end_is_not_read(plain: Path, tmp_path: Path) -> None:
+    card = dressed(tmp_path / "given", {})[1]
+    with pytest.raises(UsageError, match="is not a file"):
+        wrap(Path("/dev/zero"), card, tmp_path / "bundle")
 
 
 def test_a_graph_that_ends_in_a_mask_outlines_the_same(plain: Path, tmp_path: Path) -> None:

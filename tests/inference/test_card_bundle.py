@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -144,6 +145,14 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path: Path, content: bytes) -> Non
     path.write_bytes(content)
     with pytest.raises(ModelError, match="not a zip"):
         load_bundle(path)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="devices are a matter of Unix")
+def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.zip")
+    for place in ("/dev/zero", tmp_path / "pipe.zip"):
+        with pytest.raises(ModelError, match="not a folder and not a file"):
+            load_bundle(place)
 
 
 def test_an_unknown_name_says_what_there_is() -> None:

@@ -46,6 +46,8 @@ def wrap(file: Path, card_file: Path, output: Path, *, overwrite: bool = False) 
     """
     check_output(output, overwrite=overwrite)
     told = read_foreign_card(card_file)
+    if file.exists() and not file.is_file():  # a device would be read until the memory is full
+        raise UsageError("cannot be read: is not a file", file=file)
     try:
         given = file.read_bytes()
     except OSError as error:

@@ -227,11 +227,13 @@ def list_bundles() -> list[Bundle]:
 
 def _zip_prefix(path: Path) -> str:
     """Where the card lies in the zip: at its top, or in its only folder."""
+    hint = "give a folder or zip that 'dermseg export' wrote; --onnx makes one of an ONNX file"
+    if not path.is_file():  # a device would be read for ever, a named pipe waited for
+        raise ModelError("not a folder and not a file", file=path, hint=hint)
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
-        hint = "give a folder or zip that 'dermseg export' wrote; --onnx makes one of an ONNX file"
         raise ModelError(f"not a folder and not a zip ({error})", file=path, hint=hint) from None
     if CARD_NAME in names:
         return ""
