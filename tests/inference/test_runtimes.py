@@ -16,6 +16,7 @@ import pytest
 
 from dermseg.apps.cli.main import main
 from dermseg.errors import ModelError, UsageError
+from dermseg.inference import runtimes
 from dermseg.inference.bundle import Bundle, load_bundle
 from dermseg.inference.card import StoredFile
 from dermseg.inference.folder import earlier_runtime
@@ -114,6 +115,24 @@ def test_many_images_get_what_was_measured_once(tiny_bundle: Path, cache: Path) 
     ):
         cache.write_text(damaged)
         assert choose_runtime(bundle) in ("onnxruntime", "openvino")
+
+
+def test_a_home_is_shared_with_machines_that_have_no_gpu(
+    tiny_bundle: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime with CUDA is installed on all of them; before, ``auto`` then took what could not start."""
+    bundle, devices = load_bundle(tiny_bundle), 1
+    monkeypatch.setattr(runtimes, "_has_cuda", lambda: True)
+    monkeypatch.setattr(runtimes, "cuda_devices", lambda: devices)
+    monkeypatch.setattr(runtimes, "openvino_installed", lambda: False)
+    monkeypatch.setattr(runtimes, "probe", lambda bundle, variant, candidates: {"runtime": candidates[-1]})
+    assert choose_runtime(bundle) == "cuda"
+    devices = 0
+    assert obstacles()["cuda"] is not None
+    assert choose_runtime(bundle) == "onnxruntime"
+    devices = 1
+    assert choose_runtime(bundle) == "cuda"
+    assert len(json.loads(cache.read_text())) == 1  # what was measured with the device stays
 
 
 @needs_openvino

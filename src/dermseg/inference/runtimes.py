@@ -14,6 +14,7 @@ torch is never taken by itself. It is named here as text, because this room does
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -62,7 +63,7 @@ def obstacles() -> dict[str, str | None]:
     return {
         "onnxruntime": None,
         "openvino": None if openvino_installed() else 'pip install "dermseg[openvino]"',
-        "cuda": None if _has_cuda() else CUDA_HINT,
+        "cuda": None if _has_cuda() and cuda_devices() else CUDA_HINT,
         "torch": None if find_spec("torch") and find_spec("onnx") else 'pip install "dermseg[train]"',
     }
 
@@ -222,15 +223,34 @@ def _has_cuda() -> bool:
     return "CUDAExecutionProvider" in ort.get_available_providers()
 
 
+@cache
+def cuda_devices() -> int:
+    """How many CUDA devices the driver lets this process use; 0 without a driver.
+
+    ONNX Runtime with CUDA is installed on machines without a device too: login nodes, other nodes of a
+    cluster, a workstation after its driver was updated.
+    """
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            driver = ctypes.CDLL(name)
+        except OSError:
+            continue
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+            return count.value
+    return 0
+
+
 def _key(sha256: str) -> str:
-    """Hash of what decides: the model, the processor, the CPUs in use, the versions of the runtimes."""
+    """Hash of what decides: the model, processor, CPUs and CUDA devices in use, versions of the runtimes."""
     versions = []
     for name in ("onnxruntime", "onnxruntime-gpu", "openvino"):
         try:
             versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             continue
-    parts = [sha256, cpu_name(), str(available_cpus()), *versions]
+    devices = [f"{cuda_devices()} CUDA devices"] if _has_cuda() else []
+    parts = [sha256, cpu_name(), str(available_cpus()), *devices, *versions]
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:32]
 
 
