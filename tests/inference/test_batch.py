@@ -158,6 +158,7 @@ def test_processes_change_nothing(batch: Batch, tmp_path: Path) -> None:
     ("images", "asked", "cpus", "expected"),
     [
         (1, {}, 8, (1, 1, 8)),  # all CPUs work inside the one call
+        (1, {}, 64, (1, 1, 16)),  # more would not be awake in time
         (3, {}, 8, (1, 3, 2)),
         (10_000, {}, 2, (1, 2, 1)),
         (10_000, {}, 64, (8, 8, 1)),

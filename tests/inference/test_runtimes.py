@@ -29,8 +29,8 @@ from dermseg.inference.runtimes import (
     open_session,
     select_variant,
 )
-from dermseg.inference.session import MOST_THREADS, resolve_threads
-from dermseg.inference.threads import available_cpus
+from dermseg.inference.session import resolve_threads
+from dermseg.inference.threads import MOST_THREADS, available_cpus
 
 needs_openvino = pytest.mark.skipif(
     bool(obstacles()["openvino"]), reason="dermseg[openvino] is not installed"

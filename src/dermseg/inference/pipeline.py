@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dermseg.errors import UsageError
-from dermseg.inference.threads import available_cpus
+from dermseg.inference.threads import MOST_THREADS, available_cpus
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -55,7 +55,8 @@ def plan_work(
     Parameters
     ----------
     images
-        How many there are. Fewer images than CPUs get several threads inside each network call.
+        How many there are. Fewer images than CPUs get several threads inside each network call, at most
+        ``MOST_THREADS``.
     workers
         Images at once; None takes the CPUs.
     processes
@@ -76,7 +77,7 @@ def plan_work(
     if processes is None:
         processes = min(-(-workers // THREADS_PER_PROCESS), max(1, images // IMAGES_PER_PROCESS))
     processes = min(processes, workers)
-    return Plan(processes, -(-workers // processes), max(1, cpus // workers))
+    return Plan(processes, -(-workers // processes), max(1, min(cpus // workers, MOST_THREADS)))
 
 
 def run_threads(

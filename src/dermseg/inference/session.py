@@ -16,13 +16,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from dermseg.errors import ModelError, UsageError
-from dermseg.inference.threads import available_cpus
+from dermseg.inference.threads import MOST_THREADS, available_cpus
 
 _FATAL_ONLY = 4
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CUDA_HINT = 'with an NVIDIA driver: pip uninstall onnxruntime, then pip install "onnxruntime-gpu[cuda,cudnn]"'
-# A call takes no more by itself: an operator of a small network has ended before further threads are awake.
-MOST_THREADS = 16
 _SOURCE = re.compile(r"/\S+\.(?:cc|h):\d+ .*?\)(?: const)? ")
 _TOO_NEW = re.compile(r"IR version|ir_version|[Oo]pset \d+ is under development")
 _TOO_NEW_HINT = "pip install --upgrade onnxruntime, or export the network with an older opset or IR version"

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+# A call takes no more by itself: an operator of a small network has ended before further threads are awake.
+MOST_THREADS = 16
+
 
 @cache
 def available_cpus() -> int:
