@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from numpy.typing import NDArray
 import dermseg
 from dermseg.errors import ImageError, ModelError, UsageError
 from dermseg.inference.predictor import Model, load_model
+from dermseg.inference.runtimes import obstacles
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +158,40 @@ def test_a_model_travels_to_another_process_as_its_bundle(model: Model) -> None:
     image, _ = draw(100, 100, (50, 50, 30))
     assert np.array_equal(copy.segment(image).mask, model.segment(image).mask)
     assert copy.session.threads == 1 and copy.sha256 == model.sha256
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is a matter of Unix")
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_forked_process_answers_and_ends(tiny_bundle: Path, runtime: str) -> None:
+    """As the workers of a web server that loads the model first: they never ended, or hung in a call."""
+    if obstacles()[runtime]:
+        pytest.skip(f"{runtime} is not installed")
+    code = (
+        "import os, sys, numpy as np, dermseg\n"
+        "from dermseg.errors import UsageError\n"
+        f"model = dermseg.load_model({str(tiny_bundle)!r}, threads=2, runtime={runtime!r})\n"
+        "image = np.full((64, 64, 3), 30, np.uint8)\n"
+        "assert model.segment(image).mask.all()\n"
+        "if child := os.fork():\n"
+        "    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "try:\n"
+        "    print(model.segment(image).area_px)\n"
+        "except UsageError as error:\n"
+        "    print(error)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            said, _ = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode == 0
+    assert said.strip() == "4096" if runtime == "onnxruntime" else "in a forked process" in said
 
 
 def test_a_model_of_a_relative_path_travels_to_another_working_folder(

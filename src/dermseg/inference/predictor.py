@@ -10,6 +10,7 @@ call) and ``finish`` (logits to result). A batch runner may call these three fro
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -79,17 +80,35 @@ class Model:
             runtime = choose_runtime(bundle, variant)
         self.variant = select_variant(bundle, variant, runtime)
         self._threads = threads
-        self.session = open_session(bundle, self.variant, runtime, threads) if session is None else session
+        self._session = open_session(bundle, self.variant, runtime, threads) if session is None else session
+        self._process = os.getpid()
         self.trust = load_trust(bundle)
         self.gate = read_gate(bundle)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A session cannot be pickled; a worker process opens and checks the bundle again.
-        options = {"variant": self.variant, "runtime": self.session.runtime}
+        options = {"variant": self.variant, "runtime": self._session.runtime}
         return partial(load_model, self._place, threads=self._threads, **options), ()
 
     def __repr__(self) -> str:
         return f"Model({self.card.name} {self.card.version}, {self.variant}, {self.bundle.path})"
+
+    @property
+    def session(self) -> Session:
+        """The network.
+
+        Raises
+        ------
+        UsageError
+            This process was forked from the one that opened it, and it is not in ONNX Runtime: of the threads
+            that the others have none is here, and a call would wait for them for ever.
+        """
+        if self._process != os.getpid() and self._session.runtime != "onnxruntime":
+            raise UsageError(
+                f"a model in runtime '{self._session.runtime}' does not work in a forked process",
+                hint="multiprocessing.get_context('spawn'), or runtime='onnxruntime'",
+            )
+        return self._session
 
     @cached_property
     def repeatability(self) -> Repeatability | None:

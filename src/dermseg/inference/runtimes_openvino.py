@@ -28,7 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.errors import MissingExtraError, ModelError
-from dermseg.inference.session import FEATURES, check_logits, first_line, pick, resolve_threads
+from dermseg.inference.session import (
+    FEATURES,
+    check_logits,
+    first_line,
+    keep_when_forked,
+    pick,
+    resolve_threads,
+)
 from dermseg.inference.threads import available_cpus
 
 _TELEMETRY = "openvino_telemetry"
@@ -124,6 +131,7 @@ class OpenVinoSession:
         self._shaped: dict[tuple[int, ...], Any] = {}
         self._compiling = threading.Lock()
         self._local = threading.local()
+        keep_when_forked(self)
 
     @property
     def precision(self) -> str:

@@ -6,10 +6,13 @@ it what NumPy computes for the rest of the program.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 import sys
 from contextlib import redirect_stdout
 from typing import Literal, Protocol
+from weakref import WeakSet
 
 import numpy as np
 import onnxruntime as ort
@@ -26,6 +29,7 @@ _TOO_NEW = re.compile(r"IR version|ir_version|[Oo]pset \d+ is under development"
 _TOO_NEW_HINT = "pip install --upgrade onnxruntime, or export the network with an older opset or IR version"
 # Name of a graph's output of pooled encoder features, where it has one.
 FEATURES = "features"
+_sessions: WeakSet[Session] = WeakSet()
 
 
 class Session(Protocol):
@@ -118,6 +122,7 @@ class OrtSession:
         outputs = [o.name for o in self._session.get_outputs()]
         self.output_name = pick("output", outputs, output_name)
         self._fetched = [self.output_name, *([FEATURES] if FEATURES in outputs else [])]
+        keep_when_forked(self)
 
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits ``float32 (N, C, h, w)`` for images ``float32 (N, 3, H, W)``.
@@ -139,6 +144,24 @@ class OrtSession:
             raise ModelError(f"the model fails on input {batch.shape}: {first_line(error)}") from None
         pooled = np.asarray(features[0], np.float32) if features else None
         return check_logits(np.asarray(logits, dtype=np.float32), batch), pooled
+
+
+def keep_when_forked(session: Session) -> None:
+    """Never take this one down in a forked child.
+
+    Its threads are not there, and taking it down waits for them: the child would not end (a worker of a web
+    server that loads before it forks, say).
+    """
+    _sessions.add(session)
+
+
+def _keep() -> None:
+    for session in list(_sessions):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep)
 
 
 def resolve_threads(threads: int | None) -> int:
