@@ -35,9 +35,11 @@ cpSync(join(here, "src"), out, { recursive: true });
 writeFileSync(join(out, "model.onnx"), model);
 writeFileSync(join(out, "card.json"), JSON.stringify({ ...card, metrics: [] }));
 const runtime = join(here, "node_modules", "onnxruntime-web", "dist");
-for (const name of ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"]) {
-  cpSync(join(runtime, name), join(out, name));
+// Browsers run only what the server calls JavaScript; of .mjs nginx, for one, knows nothing.
+for (const name of ["ort.wasm.min", "ort-wasm-simd-threaded"]) {
+  cpSync(join(runtime, `${name}.mjs`), join(out, `${name}.js`));
 }
+cpSync(join(runtime, "ort-wasm-simd-threaded.wasm"), join(out, "ort-wasm-simd-threaded.wasm"));
 
 // The service worker keeps exactly these files; its version changes with any of them.
 const files = readdirSync(out).filter((name) => name !== "sw.js").sort();

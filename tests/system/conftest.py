@@ -29,6 +29,9 @@ def browser() -> Iterator[Any]:
 
 
 class _Quiet(SimpleHTTPRequestHandler):
+    # As nginx says of what its list does not have.
+    extensions_map = dict.fromkeys((".mjs", ".onnx", ".webmanifest", ""), "application/octet-stream")
+
     def __init__(self, *args: Any, moved: dict[str, str], headers: dict[str, str], **kwargs: Any) -> None:
         self.moved, self.more = moved, headers
         super().__init__(*args, **kwargs)

@@ -1,9 +1,10 @@
 // The network in a thread of its own, so that the page never freezes.
-import * as ort from "./ort.wasm.min.mjs";
+import * as ort from "./ort.wasm.min.js";
 import { clean, confidence, maskAt, outline, toInput } from "./lesion.js";
 import { maskPng } from "./png.js";
 
-ort.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
+const place = (file) => new URL(file, import.meta.url).href;
+ort.env.wasm.wasmPaths = { mjs: place("ort-wasm-simd-threaded.js"), wasm: place("ort-wasm-simd-threaded.wasm") };
 ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, 4) : 1;
 
 const ready = (async () => {
