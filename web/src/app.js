@@ -2,7 +2,7 @@
 import { isHidden, uncovered } from "./hidden.js";
 
 const $ = (id) => document.getElementById(id);
-const MAX_PIXELS = 24e6; // larger images are analysed reduced, and the page says so
+const MAX_PIXELS = 4096 * 4096; // what Safari on iPhones can draw; larger images are analysed reduced, and the page says so
 
 const worker = new Worker("worker.js", { type: "module" });
 const canvas = $("view"), context = canvas.getContext("2d");
@@ -104,11 +104,12 @@ async function show(blob, name) {
 
 function analyse(bitmap, name) {
   const scale = Math.min(1, Math.sqrt(MAX_PIXELS / (bitmap.width * bitmap.height)));
-  const width = Math.max(1, Math.round(bitmap.width * scale)), height = Math.max(1, Math.round(bitmap.height * scale));
+  const width = Math.max(1, Math.floor(bitmap.width * scale)), height = Math.max(1, Math.floor(bitmap.height * scale));
   if (scale < 1) say(`${name} is large; it is analysed at ${width} x ${height}. The mask has the image's size.`);
   const scratch = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   layOnWhite(scratch, bitmap, width, height);
   const { data } = scratch.getImageData(0, 0, width, height);
+  if (!data[3]) throw new Error(`nothing can be drawn at ${width} x ${height}`); // not even the white: no error says so
   shown?.bitmap.close();
   shown = { bitmap, name, segments: shown?.live ? shown.segments : [] };
   if (stream) document.body.dataset.state = "live";
