@@ -250,6 +250,37 @@ def test_the_camera_makes_room_and_says_what_to_do(
     page.close()
 
 
+def test_a_camera_that_shows_nothing_is_switched_off(browser: Any, serve: Any, page_folder: Path) -> None:
+    page = browser.new_page()
+    page.on("pageerror", lambda error: pytest.fail(str(error)))
+    page.goto(serve(page_folder))
+    page.wait_for_selector("body[data-state=ready]")
+    page.evaluate(
+        """() => {
+          const canvas = Object.assign(document.createElement("canvas"), { width: 320, height: 240 });
+          setInterval(() => canvas.getContext("2d").fillRect(0, 0, 320, 240), 50);
+          navigator.mediaDevices.getUserMedia = async () => canvas.captureStream(20);
+          window.play = HTMLMediaElement.prototype.play; // an iPhone in low power mode
+          HTMLMediaElement.prototype.play = async () => {
+            throw new DOMException("not now", "NotAllowedError");
+          };
+        }"""
+    )
+    page.click("#camera")
+    page.get_by_text("The camera shows no picture: not now.").wait_for()
+    page.get_by_role("button", name="Camera", exact=True).wait_for()
+    page.evaluate(
+        """() => {
+          HTMLMediaElement.prototype.play = window.play;
+          window.createImageBitmap = async () => { throw new DOMException("no frame", "InvalidStateError"); };
+        }"""
+    )
+    page.click("#camera")
+    page.get_by_text("The camera shows no picture: no frame.").wait_for()
+    page.get_by_role("button", name="Camera", exact=True).wait_for()
+    page.close()
+
+
 def test_two_pages_of_one_server_keep_their_files(
     browser: Any, serve: Any, page_folder: Path, other_folder: Path, tmp_path: Path
 ) -> None:

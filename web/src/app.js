@@ -180,18 +180,21 @@ async function camera() {
   const video = $("video"), mine = stream;
   mine.getVideoTracks()[0].onended = () => mine === stream && stopCamera();
   video.srcObject = mine;
-  await video.play();
   const frame = async () => {
-    if (mine !== stream) return;
     if (!busy && video.videoWidth) {
       const bitmap = await createImageBitmap(video);
       if (mine !== stream) return bitmap.close();
       analyse(bitmap, "camera");
       shown.live = true;
     }
-    requestAnimationFrame(frame);
+    requestAnimationFrame(() => mine === stream && frame().catch(stopped));
   };
-  frame();
+  const stopped = (error) => { // an iPhone that saves power plays nothing, for one
+    if (mine !== stream) return; // it was switched off meanwhile
+    stopCamera();
+    say(`The camera shows no picture: ${error.message}. Press Camera again, or open a photograph instead.`);
+  };
+  video.play().then(frame).catch(stopped);
 }
 
 function stopCamera() {
