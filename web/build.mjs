@@ -14,7 +14,26 @@ const bundle = process.argv[2] ?? join(bundles, existsSync(join(bundles, "fast")
 const out = join(here, "dist");
 
 const card = JSON.parse(readFileSync(join(bundle, "card.json"), "utf8"));
-const { filters = [], resize = "area" } = card.preprocessing;
+// What a card may leave out, as inference/card.py has it; the page takes the card as complete.
+card.preprocessing = {
+  resize: "area",
+  filters: [],
+  mean: [0.485, 0.456, 0.406],
+  std: [0.229, 0.224, 0.225],
+  input_name: "image",
+  output_name: "logits",
+  ...card.preprocessing,
+};
+card.postprocessing = {
+  threshold: 0.5,
+  temperature: 1,
+  keep_largest: true,
+  fill_holes: true,
+  smooth_radius: 0,
+  min_area_fraction: 0,
+  ...card.postprocessing,
+};
+const { filters, resize } = card.preprocessing;
 const unknown = [
   card.postprocessing.smooth_radius > 0 ? "smooth_radius" : "",
   ...filters,

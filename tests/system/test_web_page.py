@@ -22,6 +22,7 @@ from dermseg.data.sources.synthetic import write_synthetic
 from dermseg.data.synthetic import synthesize
 from dermseg.images import find_images
 from dermseg.images.masks import load_mask
+from dermseg.inference.bundle import load_bundle
 
 WEB = Path(__file__).resolve().parents[2] / "web"
 
@@ -87,6 +88,32 @@ def test_a_bundle_whose_steps_the_page_does_not_know_is_refused(
     )
     assert built.returncode == 1
     assert "the page does not do" in built.stderr
+
+
+def test_what_a_card_leaves_out_is_as_on_the_command_line(
+    browser: Any, serve: Any, build: Callable[..., Path], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """Before, the page found no lesion at all: a smallest area that is not said was above every area."""
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    card = json.loads((bundle / "card.json").read_text())
+    del card["postprocessing"]
+    card["preprocessing"] = {"height": 64, "width": 64, "mean": [0.5] * 3, "std": [0.25] * 3}
+    (bundle / "card.json").write_text(json.dumps(card))
+    folder = build(bundle)
+    built = json.loads((folder / "card.json").read_text())
+    known = load_bundle(bundle).card
+    for part in ("preprocessing", "postprocessing"):
+        assert built[part].items() <= json.loads(getattr(known, part).model_dump_json()).items(), part
+    picture = np.full((90, 120, 3), 250, np.uint8)
+    picture[30:60, 40:80] = 40
+    Image.fromarray(picture).save(tmp_path / "dark.png")
+    page = browser.new_page()
+    page.goto(serve(folder))
+    mask = outline(page, tmp_path / "dark.png", tmp_path)
+    assert (
+        mask.any() and (mask == dermseg.load_model(bundle).segment(tmp_path / "dark.png").mask).mean() >= 0.99
+    )
+    page.close()
 
 
 def test_page_finds_what_the_command_line_finds(
