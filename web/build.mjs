@@ -62,12 +62,18 @@ cpSync(join(runtime, "ort-wasm-simd-threaded.wasm"), join(out, "ort-wasm-simd-th
 
 // The service worker keeps exactly these files; its version changes with any of them.
 const files = readdirSync(out).filter((name) => name !== "sw.js").sort();
-const hash = createHash("sha256");
-for (const name of files) hash.update(name).update(readFileSync(join(out, name)));
+const hash = createHash("sha256"), kept = {};
+for (const name of files) {
+  const data = readFileSync(join(out, name));
+  hash.update(name).update(data);
+  // The page itself is the one file that servers write something into.
+  if (name === "index.html") kept["./"] = "";
+  else kept[name] = `sha256-${createHash("sha256").update(data).digest("base64")}`;
+}
 const [, policy] = readFileSync(join(out, "index.html"), "utf8").match(/"Content-Security-Policy" content="([^"]+)"/);
 const worker = readFileSync(join(out, "sw.js"), "utf8")
   .replace("__POLICY__", policy)
   .replace("__VERSION__", hash.digest("hex").slice(0, 16))
-  .replace("__FILES__", JSON.stringify(files.map((name) => (name === "index.html" ? "./" : name))));
+  .replace("__FILES__", JSON.stringify(kept));
 writeFileSync(join(out, "sw.js"), worker);
 console.log(`dist/: ${files.length + 1} files, model ${card.name} ${card.version}`);

@@ -468,6 +468,40 @@ def test_an_update_is_said(
     context.close()
 
 
+def test_half_an_update_is_not_taken(
+    browser: Any, serve: Any, page_folder: Path, other_folder: Path, tmp_path: Path
+) -> None:
+    """All files of the new version but the model, as an upload or a proxy may have it for a while."""
+    site = tmp_path / "page"
+    shutil.copytree(page_folder, site)
+    address = serve(site)
+    context = browser.new_context()
+    page = context.new_page()
+    open_offline(page, address)
+    later = time.time() + 60
+    for path in other_folder.iterdir():
+        if path.name != "model.onnx":
+            shutil.copy(path, site / path.name)
+            os.utime(site / path.name, (later, later))  # the server tells versions apart by whole seconds
+    fresh = browser.new_context().new_page()  # of somebody who was not here before
+    fresh.goto(address)
+    fresh.get_by_text("The model could not be loaded.").wait_for()
+    fresh.context.close()
+    for _ in range(2):
+        page.reload()
+        page.wait_for_selector("body[data-state=ready]")
+        page.wait_for_timeout(2000)
+        assert page.inner_text("#model").split()[0] == "fast" and not page.is_visible("#update")
+    shutil.copy(other_folder / "model.onnx", site / "model.onnx")
+    os.utime(site / "model.onnx", (later, later))
+    page.reload()
+    page.get_by_text("A new version is ready.").wait_for()
+    page.click("#reload")
+    page.locator("#model", has_text="default").wait_for()
+    page.wait_for_selector("body[data-state=ready]")
+    context.close()
+
+
 def open_offline(page: Any, address: str) -> None:
     """Open the page and wait until it has its own files."""
     page.goto(address)

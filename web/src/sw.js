@@ -2,11 +2,13 @@
 // Pages of one origin share its caches: the name holds the folder, and a space, which no address has, ends it.
 const OURS = `dermseg ${self.registration.scope} `;
 const CACHE = `${OURS}__VERSION__`;
-const FILES = __FILES__;
+const FILES = __FILES__; // each with its hash
 const POLICY = "__POLICY__"; // that of index.html, which does not hold in the page's threads: they have the pixels
 
 self.addEventListener("install", (event) => {
-  const fresh = FILES.map((file) => new Request(file, { cache: "reload" })); // none left over from an older page
+  // None left over from an older page, all of one build: of half an upload, or where a proxy still has some of the
+  // files before, nothing is kept, and the browser tries again at the next visit.
+  const fresh = Object.entries(FILES).map(([file, integrity]) => new Request(file, { cache: "reload", integrity }));
   event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(fresh)).then(() => self.skipWaiting()));
 });
 self.addEventListener("activate", (event) => {
