@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -184,6 +185,23 @@ def test_make_clean_keeps_a_trained_bundle(tmp_path: Path) -> None:
     subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
     left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert left == {"Makefile", *kept}
+
+
+@pytest.mark.parametrize(
+    ("program", "module", "port"),
+    [("api", "serve", "DERMSEG_PORT=8000"), ("dashboard", "dashboard", "DERMSEG_PORT=8501")],
+)
+def test_each_image_starts_the_program_that_is_in_it(program: str, module: str, port: str) -> None:
+    """Before, that of the dashboard started the server, whose packages it does not have."""
+    stages = (ROOT / "Dockerfile").read_text(encoding="utf-8").split("\nFROM ")
+    (stage,) = [text for text in stages if text.startswith(f"base AS image-{program}\n")]
+    (command,) = [json.loads(line[4:]) for line in stage.splitlines() if line.startswith("CMD ")]
+    assert command[0] == module and port in stage and f"EXPOSE {port[-4:]}" in stage
+    assert stages[-1].strip() == "image-${PROGRAM}"
+    assert (ROOT / "requirements" / f"{program}.txt").exists()
+    if program == "dashboard":
+        health = re.search(r"DERMSEG_HEALTH: (\S+)", (ROOT / "compose.yaml").read_text(encoding="utf-8"))
+        assert health is not None and f"DERMSEG_HEALTH={health[1]}" in stage and "8501" in command
 
 
 def test_the_health_check_of_the_image_asks_the_container_itself() -> None:
