@@ -32,6 +32,7 @@ from dermseg.inference.pipeline import POLL_SECONDS
 Pipe = Any  # a multiprocessing Connection, of another class on Windows
 J = TypeVar("J")
 R = TypeVar("R")
+_LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM)
 
 
 class WorkerError(DermsegError):
@@ -83,7 +84,7 @@ def run_processes(
     pool: dict[Pipe, BaseProcess] = {}
     under_way: dict[Pipe, int] = {}
     try:
-        with _no_interrupts():  # Ctrl-C reaches every process of a terminal; the parent decides
+        with _no_interrupts():  # signals may reach every process of a terminal or service; the parent decides
             for _ in range(processes):
                 connection, process = _spawn(start, threads, lock)
                 pool[connection], under_way[connection] = process, 0
@@ -125,15 +126,16 @@ def _spawn(
 
 @contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """Processes started here ignore Ctrl-C from their first moment on."""
+    """Processes started here ignore Ctrl-C and SIGTERM from their first moment on."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _LEFT_TO_THE_PARENT}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -156,7 +158,8 @@ def _serve(
     lock: SharedFile | None,
 ) -> None:
     """The life of a worker process: jobs come, results go, and when the pipe closes it is over."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _LEFT_TO_THE_PARENT:
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     sending = threading.Lock()
 
