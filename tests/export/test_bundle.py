@@ -352,6 +352,38 @@ def test_a_bundle_is_replaced_whole(tiny_bundle: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
+def test_a_folder_that_is_there_is_filled(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A volume of a container, say: nothing can be moved into its place, and nothing written beside it."""
+    out = tmp_path / "volume"
+    out.mkdir()
+    before = out.stat().st_ino
+    check_output(out)
+    data = (tiny_bundle / "model.onnx").read_bytes()
+    write_bundle(out, load_bundle(tiny_bundle).card, {"model.onnx": data})
+    assert out.stat().st_ino == before
+    assert load_bundle(out).verify() == {"fp32": "ok"}
+    assert sorted(p.name for p in out.iterdir()) == ["card.json", "model.onnx"]
+    assert [p.name for p in tmp_path.iterdir()] == ["volume"]
+
+
+def test_where_nothing_can_be_written_is_said_before_the_work(
+    run: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is a file, not a folder"):
+        check_output(tmp_path / "file" / "bundle")
+    shutil.copytree(tiny_bundle, tmp_path / "volume")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.path.ismount", lambda path: Path(path) == tmp_path / "volume")
+        with pytest.raises(UsageError, match="where a disk or volume is mounted"):
+            check_output(tmp_path / "volume", overwrite=True)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)
+    check_output(tmp_path / "empty")
+    with pytest.raises(UsageError, match="cannot be written: Permission denied"):
+        export_run(run, tmp_path / "bundle", Named("x", "1", "CC0-1.0"))
+
+
 def test_weights_that_began_with_a_bundle_keep_its_licence(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dermseg.errors import ModelError, UsageError
-from dermseg.files import atomic_write
+from dermseg.files import atomic_write, check_writable
 from dermseg.inference.bundle import Bundle, load_bundle
 from dermseg.inference.card import CARD_NAME, Attachment, Metric, ModelCard
 
@@ -23,7 +24,8 @@ def check_output(output: Path, *, overwrite: bool = False) -> None:
     ------
     UsageError
         ``output`` exists and is not a bundle, or is one and ``overwrite`` is off, or holds other files too;
-        or the program runs in it or below, so that it cannot be replaced.
+        or the program runs in it or below, or it is mounted there, so that it cannot be replaced; or it
+        cannot be written, which is better known before the work than after it.
     """
     if Path.cwd().is_relative_to(output.resolve()):
         raise UsageError(
@@ -31,9 +33,7 @@ def check_output(output: Path, *, overwrite: bool = False) -> None:
             file=output,
             hint="name a folder that is made anew: -o my-bundle",
         )
-    if output.exists() and not (
-        output.is_dir() and (not any(output.iterdir()) or (output / CARD_NAME).exists())
-    ):
+    if output.exists() and not (_is_empty(output) or (output.is_dir() and (output / CARD_NAME).exists())):
         raise UsageError("there is something that is not a bundle", file=output, hint="choose another -o")
     if (output / CARD_NAME).exists() and not overwrite:
         raise UsageError("there is a bundle already", file=output, hint="another -o, or --overwrite")
@@ -44,6 +44,18 @@ def check_output(output: Path, *, overwrite: bool = False) -> None:
             file=output,
             hint="the whole folder is replaced: move them away, or choose another -o",
         )
+    check_writable(output if _is_empty(output) else output.parent)
+    if os.path.ismount(output) and not _is_empty(output):
+        raise UsageError(
+            "a bundle cannot be replaced where a disk or volume is mounted",
+            file=output,
+            hint="remove its files first, or name a folder in it with -o",
+        )
+
+
+def _is_empty(output: Path) -> bool:
+    """Whether it is a folder with nothing in it."""
+    return output.is_dir() and not any(output.iterdir())
 
 
 def _foreign(output: Path) -> list[str]:
@@ -57,15 +69,23 @@ def _foreign(output: Path) -> list[str]:
 
 
 def write_bundle(output: Path, card: ModelCard, files: dict[str, bytes]) -> None:
-    """Write a bundle folder beside its place and move it in, replacing an older one."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    """Write a bundle folder beside its place and move it in, replacing an older one.
+
+    A folder that is there and empty is filled: it may be a mounted one, whose place nothing can take.
+    """
+    fill = _is_empty(output)
+    place = output if fill else output.parent
+    place.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=place))
     try:
         for name, data in files.items():
             (temporary / name).write_bytes(data)
         (temporary / CARD_NAME).write_text(card.to_json(), encoding="utf-8")
         temporary.chmod(0o755)
-        if output.exists():
+        if fill:
+            for name in (*files, CARD_NAME):  # the card last: without it there is no bundle
+                (temporary / name).replace(output / name)
+        elif output.exists():
             old = output.with_name(f".{output.name}-old")
             shutil.rmtree(old, ignore_errors=True)
             output.replace(old)
