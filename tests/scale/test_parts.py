@@ -9,6 +9,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,7 +29,7 @@ from dermseg.inference.options import BatchOptions, describe_model
 from dermseg.inference.outputs import Row
 from dermseg.inference.pipeline import Plan
 from dermseg.inference.predictor import Model, load_model
-from dermseg.scale import ray_engine
+from dermseg.scale import ray_engine, storage
 from dermseg.scale.cluster import connect
 from dermseg.scale.manifest import Listed, list_inputs, name_images, read_manifest
 from dermseg.scale.parts import (
@@ -201,6 +202,42 @@ def test_files_stand_beside_urls(photos: Path, monkeypatch: pytest.MonkeyPatch) 
         f"{photos}.zip!c.png",
     ]
     assert [image.name for image in listed] == ["a.jpg_key=1", "photos/b.png", "photos.zip/c.png"]
+
+
+SIGNED = [
+    ("https://b.s3.amazonaws.com/p/a.jpg?X-Amz-Credential=KEY%2F1&X-Amz-Signature=SECRET", "a.jpg"),
+    ("https://b.s3.amazonaws.com/p/b.jpg?AWSAccessKeyId=KEY&Signature=SECRET&Expires=1", "b.jpg"),
+    ("https://acc.blob.core.windows.net/p/c.jpg?sv=2024&se=2030&sr=b&sp=r&sig=SECRET", "c.jpg"),
+    ("https://storage.googleapis.com/p/d.jpg?X-Goog-Algorithm=A&X-Goog-Signature=SECRET", "d.jpg"),
+    ("https://user:SECRET@host/p/e.jpg", "e.jpg"),
+    ("https://host/view?id=7&token=SECRET", "view_id=7"),
+]
+
+
+@pytest.mark.parametrize(("url", "name"), SIGNED)
+def test_what_signs_a_url_is_never_written_down(url: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (image,) = list_inputs([url])
+    assert (image.location, image.name) == (url, name)
+    assert "SECRET" not in image.place and "KEY" not in image.place
+    later = list_inputs([url.replace("SECRET", "ANOTHER")])
+    options: dict[str, Any] = {}
+    assert describe_job({}, options, [image]).digest == describe_job({}, options, later).digest
+
+    class Refuses:
+        def open(self, path: str, *_: Any, **__: Any) -> Any:
+            raise PermissionError(f"403, url={path}")
+
+    monkeypatch.setattr(storage, "open_filesystem", lambda url: (Refuses(), url))
+    with pytest.raises(ImageError, match="cannot be read: PermissionError") as caught:
+        image.source().read_bytes()
+    assert "SECRET" not in str(caught.value) and image.place in str(caught.value)
+
+
+def test_parameters_that_tell_images_apart_stay() -> None:
+    urls = [f"https://host/view?id={number}&st=x" for number in (1, 2)]
+    assert [image.place for image in list_inputs(urls)] == urls
+    again = [f"https://host/a.jpg?sig={when}&sv=1" for when in (1, 2)]
+    assert [image.location for image in list_inputs(again)] == again[:1], "one image, signed twice"
 
 
 def test_names_leave_out_what_all_locations_share() -> None:

@@ -26,7 +26,7 @@ from dermseg.images.find import find_images
 from dermseg.images.names import UniqueNames, portable_name
 from dermseg.images.roles import tell_apart
 from dermseg.images.sources import ImageSource, as_source, is_url, split_zip
-from dermseg.scale.storage import RemoteImage, Store
+from dermseg.scale.storage import RemoteImage, Store, unsigned
 
 EXTENSIONS = (".txt", ".csv", ".parquet")
 COLUMNS = ("image", "path", "url", "file")
@@ -39,16 +39,22 @@ class Listed:
     """One image of a job: where it is, and the relative path its results are named after.
 
     ``entry`` is the position in the zip's directory, which tells apart members that share a location.
+    ``place`` is the location without what signs a URL: what is written down.
     """
 
     location: str
     name: str
     entry: int | None = None
 
+    @property
+    def place(self) -> str:
+        """See above."""
+        return unsigned(self.location)
+
     def source(self) -> ImageSource:
         """What reads it."""
         if is_url(self.location):
-            return RemoteImage(self.name, Path(self.location.rpartition("/")[2]), url=self.location)
+            return RemoteImage(self.name, Path(self.place.rpartition("/")[2]), url=self.location)
         found = as_source(self.location)
         return ImageSource(self.name, found.path, found.member, self.entry)
 
@@ -199,13 +205,14 @@ def name_images(rows: Iterable[tuple[str, str | None]]) -> list[Listed]:
     several names has results under each. The same rows give the same names, which is what lets a job be
     taken up again.
     """
-    wanted = list(dict.fromkeys((location, name or None) for location, name in rows))
-    bare = [location for location, name in wanted if name is None]
-    folder = _common_folder(bare)
+    wanted: dict[tuple[str, str | None], str] = {}
+    for location, name in rows:
+        wanted.setdefault((unsigned(location), name or None), location)
+    folder = _common_folder([place for place, name in wanted if name is None])
     unique = UniqueNames()
     listed = []
-    for location, name in wanted:
-        plain = portable_name(name or location[len(folder) :].replace("!", "/"))
+    for (place, name), location in wanted.items():
+        plain = portable_name(name or place[len(folder) :].replace("!", "/"))
         parent, _, _ = plain.rpartition("/")
         listed.append(Listed(location, unique.take(plain, parent)))
     return listed

@@ -56,7 +56,7 @@ class Job:
     model: dict[str, Any]
     options: dict[str, Any]
     images: int
-    digest: str  # sha256 of locations and names, in order
+    digest: str  # sha256 of places and names, in order
     files: list[str]  # per part a digest of the sizes and times of change of its local files
 
     def to_json(self) -> bytes:
@@ -84,7 +84,7 @@ def describe_job(model: dict[str, Any], options: dict[str, Any], listed: Sequenc
     """The job that segments these images in this way."""
     digest = hashlib.sha256()
     for image in listed:
-        digest.update(f"{image.location}\n{image.name}\n".encode())
+        digest.update(f"{image.place}\n{image.name}\n".encode())
     stamps, size = _stamps(listed), part_size(len(listed))
     files = [
         hashlib.sha256("\n".join(islice(stamps, size)).encode()).hexdigest()[:16]

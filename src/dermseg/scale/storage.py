@@ -26,6 +26,39 @@ _STORES = {
 _INSTALL = {**_STORES, "http": "aiohttp", "https": "aiohttp"}
 
 
+# What a presigned URL carries besides the place, by the parameter that gives it away. Tokens are no place.
+_SIGNED_BY = {
+    "signature": {"signature", "expires", "policy", "key-pair-id", "awsaccesskeyid", "googleaccessid"},
+    "sig": {"sig", "se", "si", "sip", "sks", "skoid", "skt", "ske", "sktid", "skv", "sp", "spr", "sr", "srt"}
+    | {"ss", "st", "sv"},
+    "token": {"token"},
+    "access_token": {"access_token"},
+}
+_SIGNING = ("x-amz-", "x-goog-")
+
+
+def unsigned(url: str) -> str:
+    """A URL without passwords, keys and dates: what an image is called, whoever may read it and until when.
+
+    Other parameters of ``http`` and ``https`` stay: an image server may tell images apart by them.
+    """
+    protocol, mark, rest = url.partition("://")
+    if protocol.lower() not in ("http", "https"):
+        return url
+    host, slash, path = rest.partition("/")
+    path, _, query = path.partition("?")
+    pairs = [pair for pair in query.split("&") if pair]
+    names = [pair.partition("=")[0].lower() for pair in pairs]
+    secret = set().union(*(more for name, more in _SIGNED_BY.items() if name in names))
+    kept = [
+        pair
+        for name, pair in zip(names, pairs, strict=True)
+        if name not in secret and not name.startswith(_SIGNING)
+    ]
+    tail = f"?{'&'.join(kept)}" if kept else ""
+    return f"{protocol}{mark}{host.rpartition('@')[2]}{slash}{path}{tail}"
+
+
 def open_filesystem(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path in it.
 
@@ -44,7 +77,7 @@ def open_filesystem(url: str) -> tuple[Any, str]:
             hint=f"pip install {package}" if package else str(error),  # fsspec names it
         ) from None
     except ValueError as error:
-        raise UsageError(f"'{url}' cannot be used: {error}") from None
+        raise UsageError(f"'{unsigned(url)}' cannot be used: {error}") from None
     return filesystem, path.rstrip("/")
 
 
@@ -56,8 +89,8 @@ class RemoteImage(ImageSource):
 
     @property
     def label(self) -> str:
-        """The URL."""
-        return self.url
+        """The URL, without what signs it."""
+        return unsigned(self.url)
 
     def read_bytes(self, max_bytes: int = MAX_BYTES, *, inspect: Any = None) -> bytes:
         """The whole object, in one request; the limits are those of ``ImageSource.read_bytes``.
@@ -72,14 +105,19 @@ class RemoteImage(ImageSource):
             with filesystem.open(path, "rb", cache_type="readahead") as stream:
                 data: bytes = stream.read(max_bytes + 1)
         except FileNotFoundError:
-            raise ImageError("does not exist", file=self.url) from None
+            raise ImageError("does not exist", file=self.label) from None
         except Exception as error:  # each protocol raises types of its own
-            raise ImageError(f"cannot be read: {type(error).__name__}: {error}", file=self.url) from error
+            why = type(error).__name__
+            if self.label == self.url:
+                why += f": {error}"
+            elif status := getattr(error, "status", None):  # the words have the whole URL in them
+                why += f": HTTP {status}"
+            raise ImageError(f"cannot be read: {why}", file=self.label) from None
         if not data:
-            raise ImageError("the file is empty (0 bytes)", file=self.url)
+            raise ImageError("the file is empty (0 bytes)", file=self.label)
         limit = max_bytes if inspect is None else min(max_bytes, inspect(data[: 1 << 16]))
         if len(data) > limit:
-            raise ImageError(f"more bytes than such an image may have ({limit:,})", file=self.url)
+            raise ImageError(f"more bytes than such an image may have ({limit:,})", file=self.label)
         return data
 
 

@@ -78,9 +78,7 @@ class PartWorker:
             try:
                 # Ray gives a part out for ever; an image that takes all memory must not hold up the job.
                 if attempt == 0 and (deaths := count_try(self.store, row["part"])) >= TRIES:
-                    error = (
-                        f"part {row['part']} ended its worker {deaths} times, from {row['locations'][0]} on"
-                    )
+                    error = f"part {row['part']} ended its worker {deaths} times, from {listed[0].place} on"
                     break
                 counts, error = self.segment(row["part"], listed, row["stems"]), None
                 forget_tries(self.store, row["part"])
@@ -114,7 +112,7 @@ class PartWorker:
             entry.row.file: entry for entry in run_threads(jobs, self._one, threads=THREADS, stop=stop)
         }
         rows = [entries[image.name].row for image in listed]
-        write_part(self.store, part, zip((image.location for image in listed), rows, strict=True))
+        write_part(self.store, part, zip((image.place for image in listed), rows, strict=True))
         return Counter(row.status for row in rows)
 
     def _one(self, job: ImageJob) -> Entry:
