@@ -24,7 +24,7 @@ async function answer(request) {
   const cache = await caches.open(CACHE);
   const { origin, pathname } = new URL(request.url);
   const wanted = origin + pathname === `${self.registration.scope}index.html` ? "./" : request;
-  const hit = await cache.match(wanted, { ignoreSearch: true });
+  const hit = await cache.match(wanted, { ignoreSearch: true, ignoreVary: true });
   if (!hit) return fetch(request);
   const thread = request.destination === "worker";
   // servers send index.html to ./ or the other way, and what was redirected is refused to a navigation
