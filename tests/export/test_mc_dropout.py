@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -43,15 +44,22 @@ def network(**options: Any) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"separable_strides": 0}, {"encoder": "tiny_vit"}], ids=["separable", "dense", "tiny_vit"]
+@pytest.fixture(
+    scope="module",
+    params=[{}, {"separable_strides": 0}, {"encoder": "tiny_vit"}],
+    ids=["separable", "dense", "tiny_vit"],
 )
+def exported(request: pytest.FixtureRequest) -> tuple[Any, bytes]:
+    """A network and its graph, which takes half a minute to write."""
+    model = network(**request.param)
+    return model, to_onnx(fold_batch_norm(model), 64)
+
+
 @pytest.mark.parametrize("size, written", [((64, 96), None), ((64, 96), (64, 96)), ((72, 80), (72, 80))])
 def test_the_same_masks_give_the_same_logits(
-    options: dict[str, Any], size: tuple[int, int], written: tuple[int, int] | None
+    exported: tuple[Any, bytes], size: tuple[int, int], written: tuple[int, int] | None
 ) -> None:
-    model = network(**options)
-    graph = to_onnx(fold_batch_norm(model), 64)
+    model, graph = deepcopy(exported[0]), exported[1]
     session = McSession(graph + mc_dropout_part(graph, written), rate=RATE, threads=1)
     assert session.channels == (16, 24)
     image = np.random.default_rng(0).normal(0, 1, (3, *size)).astype(np.float32)
