@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 _T = TypeVar("_T", np.uint8, np.float32)
 
 
-def resize_image(
-    pixels: NDArray[np.uint8], height: int, width: int, resize: str = "area"
-) -> NDArray[np.uint8]:
-    """Stretch an image to ``height x width``; ``uint8 (H, W, C)`` in, the same kind out.
+def resize_image(pixels: NDArray[_T], height: int, width: int, resize: str = "area") -> NDArray[_T]:
+    """Stretch an image to ``height x width``; ``(H, W, C)`` or ``(H, W)`` in, the same kind out.
 
     ``area`` averages where it shrinks and interpolates where it enlarges, each axis on its own, so that
     a 10000 x 20 image is treated right in both directions.

@@ -7,11 +7,11 @@ sees the image at its own size.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.errors import ModelError
+from dermseg.images.resize import resize_image
 from dermseg.inference.bundle import BUNDLED, Bundle, load_bundle
 from dermseg.inference.card import Partner, Preprocessing
 from dermseg.inference.session import Session
@@ -107,13 +107,12 @@ def mean_logits(own: Floats, partner: Floats) -> Floats:
 
 
 def resize_batch(batch: Floats, size: tuple[int, int]) -> Floats:
-    """``float32 (N, C, H, W)`` at another height and width: area where it shrinks, else linear."""
+    """``float32 (N, C, H, W)`` at another height and width, each channel as ``resize_image`` does it."""
     height, width = size
     if batch.shape[2:] == size:
         return batch
-    method = cv2.INTER_AREA if height <= batch.shape[2] and width <= batch.shape[3] else cv2.INTER_LINEAR
     resized = np.empty((*batch.shape[:2], height, width), np.float32)
     for image, out in zip(batch, resized, strict=True):
         for channel, into in zip(image, out, strict=True):
-            cv2.resize(channel, (width, height), dst=into, interpolation=method)
+            into[:] = resize_image(channel, height, width)
     return resized
