@@ -56,7 +56,7 @@ format: $(READY) ## Format the code
 
 test: lint ## Lint, then the tests; real images are used where DERMSEG_DATA names their folder
 	@echo "== tests"
-	@$(IN_VENV) python -m pytest -n $(JOBS) --ignore=tests/system $(ARGS)
+	@$(IN_VENV) python -m pytest -n $(JOBS) --dist worksteal --ignore=tests/system $(ARGS)
 
 # tests/scale and tests/dicom once more: what 'make test' skips there for want of ray and dicom3tools runs here.
 test-system: $(READY) ## Tests in real programs: a browser (installs Debian packages where it may)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -44,15 +45,20 @@ def network(**options: Any) -> Any:
     return model.eval()
 
 
+@cache
+def written(*options: tuple[str, Any]) -> tuple[Any, bytes]:
+    """A network and its graph, which takes many seconds to write."""
+    model = network(**dict(options))
+    return model, to_onnx(fold_batch_norm(model), 64)
+
+
 @pytest.fixture(
-    scope="module",
     params=[{}, {"separable_strides": 0}, {"encoder": "tiny_vit"}],
     ids=["separable", "dense", "tiny_vit"],
 )
 def exported(request: pytest.FixtureRequest) -> tuple[Any, bytes]:
-    """A network and its graph, which takes half a minute to write."""
-    model = network(**request.param)
-    return model, to_onnx(fold_batch_norm(model), 64)
+    """A network and its graph."""
+    return written(*request.param.items())
 
 
 @pytest.mark.parametrize("size, written", [((64, 96), None), ((64, 96), (64, 96)), ((72, 80), (72, 80))])
@@ -75,8 +81,8 @@ def test_the_same_masks_give_the_same_logits(
 
 
 def test_many_passes_agree_with_torchs_own_dropout_to_monte_carlo_error() -> None:
-    model = network()
-    graph = store_as_fp16(to_onnx(fold_batch_norm(model), 64))
+    plain, exact = written()
+    model, graph = deepcopy(plain), store_as_fp16(exact)
     session = McSession(graph + mc_dropout_part(graph), rate=RATE, threads=1)
     image = np.random.default_rng(1).normal(0, 1, (3, 64, 64)).astype(np.float32)
     n = 400

@@ -16,11 +16,6 @@ from dermseg.export.onnx import OPSET, fold_batch_norm, store_as_fp16, to_onnx
 from dermseg.inference.session import OrtSession
 from dermseg.models import build_model
 
-CASES: list[tuple[str, dict[str, Any], list[tuple[int, int]]]] = [
-    ("encoder_unet", {"decoder_widths": (16, 16, 8, 8)}, [(64, 64), (97, 131)]),
-    ("unet", {"widths": (8, 16, 32)}, [(64, 64), (96, 32)]),
-]
-
 
 def trained_looking(name: str, options: dict[str, Any]) -> torch.nn.Module:
     """A network whose batch norms are not the identity."""
@@ -32,16 +27,15 @@ def trained_looking(name: str, options: dict[str, Any]) -> torch.nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize(("name", "options", "sizes"), CASES, ids=[c[0] for c in CASES])
-def test_onnx_equals_torch(name: str, options: dict[str, Any], sizes: list[tuple[int, int]]) -> None:
-    model = trained_looking(name, options)
+def test_onnx_equals_torch_and_holds_nothing_of_the_machine() -> None:
+    model = trained_looking("unet", {"widths": (8, 16, 32)})
     data = to_onnx(model, 64)
     half = store_as_fp16(data)
     assert len(half) < 0.62 * len(data)
-    graph = onnx.load_from_string(data).graph
-    assert all(node.op_type != "BatchNormalization" for node in graph.node)
-    assert not any(node.doc_string or node.metadata_props for node in graph.node)
-    for batch, size in ((1, sizes[0]), (3, sizes[1])):
+    proto = onnx.load_from_string(data)
+    assert opset_of(proto) == OPSET
+    assert not any(node.doc_string or node.metadata_props for node in proto.graph.node)
+    for batch, size in ((1, (64, 64)), (3, (96, 32))):
         x = torch.randn(batch, 3, *size)
         with torch.inference_mode():
             expected = model(x).numpy()
@@ -52,17 +46,14 @@ def test_onnx_equals_torch(name: str, options: dict[str, Any], sizes: list[tuple
             assert np.abs(logits - expected).max() < tolerance * max(1.0, float(np.abs(expected).max()))
 
 
-@pytest.mark.parametrize("name", [case[0] for case in CASES])
-def test_an_older_opset_computes_the_same(name: str) -> None:
-    options, sizes = next((options, sizes) for case, options, sizes in CASES if case == name)
-    torch.manual_seed(1)
-    model = build_model(name, **options).eval()
-    new, old = to_onnx(model, 64), to_onnx(model, 64, 13)
-    assert opset_of(onnx.load_from_string(new)) == OPSET
-    assert opset_of(onnx.load_from_string(old)) == 13
-    x = np.random.default_rng(0).standard_normal((2, 3, *sizes[1]), np.float32)
-    a, b = (OrtSession(data, 1)(x) for data in (new, old))
-    assert np.abs(a - b).max() < 1e-5
+def test_an_older_opset_computes_the_same_at_odd_sizes() -> None:
+    model = trained_looking("encoder_unet", {"decoder_widths": (16, 16, 8, 8)})
+    data = to_onnx(model, 64, 13)
+    assert opset_of(onnx.load_from_string(data)) == 13
+    x = torch.randn(2, 3, 97, 131)
+    with torch.inference_mode():
+        expected = model(x).numpy()
+    assert np.abs(OrtSession(data, 1)(x.numpy()) - expected).max() < 1e-4 * np.abs(expected).max()
     for opset in (12, 99):
         with pytest.raises(UsageError, match=f"opset {opset}"):
             to_onnx(model, 64, opset)

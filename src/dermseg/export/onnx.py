@@ -77,6 +77,9 @@ def to_onnx(model: nn.Module, size: int = 256, opset: int = OPSET) -> bytes:
     if not OLDEST <= opset <= NEWEST:
         raise UsageError(f"opset {opset} cannot be written", hint=f"{OLDEST} to {NEWEST}")
     folded = fold_batch_norm(model).cpu()
+    for module in folded.modules():
+        if isinstance(module, nn.ReLU | nn.Hardtanh):  # ReLU6 is one of the latter
+            module.inplace = False  # a graph gains nothing by it, and torch takes twice as long to write it
     example = torch.zeros(2, 3, size, size)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     shapes = ({0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
