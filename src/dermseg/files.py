@@ -209,5 +209,8 @@ def delimiter_of(table: str) -> str:
 
 def as_on_disk(path: Path) -> Path:
     """The path as its file is called: from a Mac it may hold as two signs what was typed as one ("ü")."""
-    forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFD", "NFC"))
-    return next((form for form in (path, *forms) if os.path.lexists(form)), path)
+    if os.path.lexists(path) or path.parent == path:
+        return path
+    parent = as_on_disk(path.parent)  # each folder has its own form
+    forms = (parent / unicodedata.normalize(form, path.name) for form in ("NFD", "NFC"))
+    return next((form for form in forms if os.path.lexists(form)), path)

@@ -40,6 +40,14 @@ def run(capture: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
     return int(stop.value.code or 0), capture.readouterr().err
 
 
+def fill(command: str, words: dict[str, Path]) -> list[str]:
+    """The words of a command, with paths (which may have spaces) instead of names in capitals."""
+    filled = command.split()
+    for word, path in words.items():
+        filled = [each.replace(word, str(path)) for each in filled]
+    return filled
+
+
 @pytest.mark.parametrize("place", ["file", "file/below"])
 @pytest.mark.parametrize(
     "command",
@@ -76,9 +84,7 @@ def test_an_output_that_is_a_file_is_wrong_usage_before_any_work(
         "INDEX": tmp_path / "index.csv",
         "OUT": tmp_path / place,
     }
-    for word, path in words.items():
-        command = command.replace(word, str(path))
-    code, err = run(capsys, *command.split())
+    code, err = run(capsys, *fill(command, words))
     assert (code, err.count("a file, not a folder")) == (2, 1), err
     assert "try: choose another one with -o" in err
     assert (tmp_path / "file").read_text() == "mine"
@@ -109,8 +115,8 @@ def test_an_empty_output_is_not_the_folder_that_one_is_in(
     """As of ``-o "$OUT"`` in a script that did not set it."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    command = command.replace("IMAGES", str(photographs)).replace("INDEX", str(tmp_path / "index.csv"))
-    code, err = run(capsys, *command.split(), *empty)
+    words = fill(command, {"IMAGES": photographs, "INDEX": tmp_path / "index.csv"})
+    code, err = run(capsys, *words, *empty)
     assert (code, err.partition("\n")[0]) == (2, "error: -o is empty")
     assert not list((tmp_path / "here").iterdir())
 
@@ -128,8 +134,8 @@ def test_a_table_that_is_a_folder_is_wrong_usage_before_any_work(
 ) -> None:
     folder = tmp_path / "table.csv"
     folder.mkdir()
-    command = command.replace("IMAGES", str(photographs)).replace("INDEX", str(tmp_path / "index.csv"))
-    code, err = run(capsys, *command.split(), "-o", folder)
+    words = fill(command, {"IMAGES": photographs, "INDEX": tmp_path / "index.csv"})
+    code, err = run(capsys, *words, "-o", folder)
     assert (code, "table.csv: is a folder, and the output is a file" in err) == (2, True), err
 
 
@@ -150,9 +156,7 @@ def test_numbers_that_mean_nothing_are_wrong_usage(
     photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, said: str
 ) -> None:
     words = {"IMAGES": photographs, "INDEX": tmp_path / "index.csv", "OUT": tmp_path / "out"}
-    for word, path in words.items():
-        command = command.replace(word, str(path))
-    code, err = run(capsys, *command.split())
+    code, err = run(capsys, *fill(command, words))
     assert code == 2 and said in err
     assert not list(tmp_path.glob("out*"))
 

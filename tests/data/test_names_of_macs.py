@@ -35,7 +35,7 @@ def png(seed: int, *, mask: bool = False) -> bytes:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
+    folder = tmp_path / "Fotos für mich"  # a folder that has its own form
     folder.mkdir()
     (folder / f"{ON_DISK}.png").write_bytes(png(1))
     if os.listdir(folder) != [f"{ON_DISK}.png"]:  # noqa: PTH208

@@ -236,8 +236,8 @@ def test_certificates_that_do_not_fit_are_named(certificates: Tls, tmp_path: Pat
     words = tmp_path / "words"
     words.write_text("none")
     locked = tmp_path / "locked.key"  # OpenSSL would ask for its passphrase at the terminal
-    lock = f"openssl rsa -aes256 -passout pass:secret -in {certificates.key} -out {locked}"
-    subprocess.run(lock.split(), check=True, capture_output=True)
+    lock = ["openssl", "rsa", "-aes256", "-passout", "pass:secret"]
+    subprocess.run([*lock, "-in", certificates.key, "-out", locked], check=True, capture_output=True)
     for name, path, reason in (
         ("authority", tmp_path / "gone", "authority: No such file"),
         ("authority", words, "authority: holds no certificates"),

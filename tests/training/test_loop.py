@@ -42,10 +42,11 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_a_run_learns_and_leaves_what_is_promised(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:
-    config = load_config(tiny_config[0], ["training.epochs=12", "training.ema_decay=0.8"])
+    config = load_config(tiny_config[0], ["training.epochs=12", "training.ema_decay=0.8", "name=läsion"])
     progress = train(config, tmp_path / "run", quiet=True)
     assert progress.best_dice > 0.8
     run = tmp_path / "run"
+    assert "name: läsion" in (run / "config.yaml").read_text("utf-8")
     assert {p.name for p in run.iterdir()} >= {"config.yaml", "environment.json", "metrics.jsonl", LAST, BEST}
     events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     validations = [e for e in events if e["event"] == "val"]
