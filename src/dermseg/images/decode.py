@@ -36,6 +36,7 @@ _PLUGINS: dict[Format, tuple[str, str]] = {
     "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
     "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
     "WEBP": ("PIL.WebPImagePlugin", "WebPImageFile"),
+    "HEIC": ("pi_heif.as_plugin", "HeifImageFile"),
 }
 _quiet_lock = threading.RLock()
 if hasattr(os, "register_at_fork"):

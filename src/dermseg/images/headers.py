@@ -9,7 +9,7 @@ from typing import Literal
 
 from dermseg.errors import ImageError
 
-Format = Literal["JPEG", "PNG", "TIFF", "BMP", "WEBP", "DICOM"]
+Format = Literal["JPEG", "PNG", "TIFF", "BMP", "WEBP", "HEIC", "DICOM"]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXTENSIONS: dict[str, tuple[str, ...]] = {
@@ -18,14 +18,16 @@ _EXTENSIONS: dict[str, tuple[str, ...]] = {
     "TIFF": (".tif", ".tiff"),
     "BMP": (".bmp", ".dib"),
     "WEBP": (".webp",),
+    "HEIC": (".heic", ".heif", ".hif"),
     "DICOM": (".dcm", ".dicom"),
 }
 # DICOM without its preamble: an element of group 0002 or 0008, its VR in letters or a length below 64 kB.
 _BARE_DICOM = re.compile(rb"[\x02\x08]\x00[\x00-\x20]\x00(?:[A-Z]{2}|..\x00\x00)", re.DOTALL)
 _CONVERT = "save it as JPEG, PNG or TIFF with an image program; another name alone changes nothing"
 _DEVELOP = "save it as JPEG with the program that came with the camera"
-# Kinds of the container that pictures and films of phones share (ISO/IEC 14496-12).
-_STILLS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"mif2", b"msf1", b"avif", b"avis")
+# Kinds of the container that pictures and films of phones share (ISO/IEC 14496-12, 23008-12).
+_HEIC = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
+_STILLS = (b"mif1", b"mif2", b"msf1", b"avif", b"avis")
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,10 @@ def sniff(head: bytes) -> Format:
         or head[4:12] == b"ftypcrx "
     ):
         raise camera_raw_error()
+    if head[4:8] == b"ftyp" and _HEIC & _brands(head):
+        return "HEIC"
     for name, known in (
-        ("HEIC or AVIF", head[4:8] == b"ftyp" and head[8:12] in _STILLS),
+        ("AVIF", head[4:8] == b"ftyp" and head[8:12] in _STILLS),
         ("GIF", head.startswith(b"GIF8")),
         ("JPEG 2000", head.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"))),
         ("JPEG XL", head.startswith((b"\0\0\0\x0cJXL ", b"\xff\x0a"))),
@@ -135,6 +139,12 @@ def sniff(head: bytes) -> Format:
     if not any(head):
         raise ImageError("holds only zeros, not an image")
     raise ImageError("the file is not an image of a kind that is read (JPEG, PNG, TIFF, BMP, WebP)")
+
+
+def _brands(head: bytes) -> set[bytes]:
+    """What a file of the container says that it is, and what else it can be read as."""
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    return {head[8:12], *(head[i : i + 4] for i in range(16, end - 3, 4))}
 
 
 def camera_raw_error() -> ImageError:

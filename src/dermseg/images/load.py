@@ -36,7 +36,7 @@ class ImageInfo:
     width, height
         Full size in pixels, after orientation.
     format
-        ``JPEG``, ``PNG``, ``TIFF``, ``BMP``, ``WEBP`` or ``DICOM``, by content.
+        ``JPEG``, ``PNG``, ``TIFF``, ``BMP``, ``WEBP``, ``HEIC`` or ``DICOM``, by content.
     mode
         Pillow's name of the colour mode in the file (``RGB``, ``L``, ``CMYK``, ``I;16`` ...).
     bits
@@ -115,7 +115,7 @@ def load_image(
     Raises
     ------
     ImageError
-        Missing, empty, truncated, damaged, too large, DICOM without its extra, or no image.
+        Missing, empty, truncated, damaged, too large, HEIC or DICOM without its extra, or no image.
 
     Notes
     -----

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dermseg.errors import ImageError
 from dermseg.images.dicom import probe_dicom
 from dermseg.images.headers import PNG_SIGNATURE, Format, Header, check_pixels, sniff
+from dermseg.images.heic import probe_heic
 from dermseg.images.jpeg import probe_jpeg
 from dermseg.images.tiff import exif_orientation, probe_tiff
 
@@ -36,6 +37,7 @@ def probe(data: bytes) -> Header:
         "TIFF": probe_tiff,
         "BMP": probe_bmp,
         "WEBP": probe_webp,
+        "HEIC": probe_heic,
         "DICOM": probe_dicom,
     }
     format_ = sniff(data[:132])

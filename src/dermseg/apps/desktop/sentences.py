@@ -53,6 +53,10 @@ _ERRORS = {
         "die Datei ist kein lesbares Bild (JPEG, PNG, TIFF, BMP, WebP)"
     ),
     "camera raw files are not read": "Rohdaten von Kameras werden nicht gelesen",
+    "reading HEIC needs an optional dependency": "HEIC zu lesen braucht ein weiteres Paket",
+    'pip install "dermseg[heic]"; or save it as JPEG with an image program': (
+        'pip install "dermseg[heic]"; oder mit einem Bildprogramm als JPEG speichern'
+    ),
     "{kind} files are not read": "{kind} wird nicht gelesen",
     "save it as JPEG, PNG or TIFF with an image program; another name alone changes nothing": (
         "mit einem Bildprogramm als JPEG, PNG oder TIFF speichern; ein anderer Name allein genügt nicht"
