@@ -26,8 +26,16 @@ def run(tmp_path: Path, name: str, *options: str) -> tuple[int, dict[str, Any]]:
 def test_load_overload_and_recovery(tmp_path: Path) -> None:
     options = ["--requests", "300", "--count", "20", "--overload-seconds", "5"]
     code, result = run(tmp_path, "api_load.py", *options)
-    assert code in (0, 2), result  # 2: right, but slower than on an idle machine
-    assert result["steady"]["wrong"] == 0 and result["steady"]["statuses"] == {"200": 300}
+    assert code in (
+        0,
+        1,
+        2,
+    )  # 1 and 2 also where a busy machine is slow: what is right does not depend on that
+    steady, flood, said = result["steady"], result["overload"], json.dumps(result)
+    assert steady["wrong"] == 0 and steady["statuses"] == {"200": 300}, said
+    assert set(flood["statuses"]) <= {"200", "503"} and flood["statuses"]["200"], said
+    assert not flood["wrong"] and not flood["refused_without_retry_after"], said
+    assert result["recovery_seconds"] < 60 and result["passed"]["ends"] and result["passed"]["memory"], said
 
 
 def test_kills(tmp_path: Path) -> None:
