@@ -63,6 +63,8 @@ def test_several_classes_train(tiny_config: tuple[Path, Any], tmp_path: Path, ov
     reference = model.reference(replace(row, masks=row.masks[::-1]))  # the first, or all classes together
     assert left.sum() < whole.sum()
     assert np.array_equal(reference, left if model.config.model.outputs == "sigmoid" else whole)
+    later = [replace(row, image_id=name, subject="p", group=f"discs/{name}") for name in "ab"]
+    assert len(set(model.evaluate(later).clusters.values())) == 1, "a patient who was noted later"
 
 
 def test_metrics_are_what_their_names_say() -> None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
 import pytest
 
 from dermseg.apps.cli.main import main
-from dermseg.data.index import IndexRow, write_index
+from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.data.synthetic import synthesize
 from dermseg.errors import ModelError
 from dermseg.evaluation.looks import Look, outline
-from dermseg.export.fit_trust import fit
+from dermseg.export import fit_trust
+from dermseg.export.fit_trust import fit, fit_bundle
 from dermseg.export.write import add_attachment, open_folder
 from dermseg.images.masks import load_mask
 from dermseg.inference.bundle import load_bundle
@@ -116,6 +119,29 @@ def test_it_is_measured_on_the_test_split(fitted: Path, capsys: pytest.CaptureFi
     assert block["n"] == 30 and -1 <= block["pearson"]["value"] <= 1
     assert block["band_ece"]["after"]["value"] < block["band_ece"]["before"]["value"]
     assert block["interval_coverage"]["value"] > 0.7
+
+
+def test_patients_noted_later_are_one_draw(
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Groups of an index that are older than its patients: folds and intervals took each image alone."""
+    kept = [row for row in read_index(fitted / "index.csv") if row.masks][:18]
+    rows = [replace(row, subject=f"p{i % 2}", group=f"drawn/{i}") for i, row in enumerate(kept)]
+    write_index([row.rebased(tmp_path) for row in rows], tmp_path / "index.csv")
+    looks: list[Look] = []
+
+    def stop(calib: Sequence[Look], val: Sequence[Look], *_: Any, **__: Any) -> NoReturn:
+        looks.extend((*calib, *val))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit_trust, "fit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit_bundle(fitted / "bundle", [tmp_path / "index.csv"])
+    assert len(looks) == 12 and len({look.group for look in looks}) == 2
+    write_index([replace(row, subject="p").rebased(tmp_path) for row in rows], tmp_path / "index.csv")
+    command = ("--data", tmp_path / "index.csv", "--model", fitted / "bundle", "--json")
+    main_ok("uncertainty", "evaluate", *command)
+    assert json.loads(capsys.readouterr().out)["drawn"]["dice"]["ci95"] is None, "one patient"
 
 
 def test_all_of_it_is_told_for_the_level_that_was_asked_for(

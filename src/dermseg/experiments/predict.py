@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image, open_mask
+from dermseg.data.splits import regroup
 from dermseg.errors import DermsegError
 from dermseg.evaluation.evaluate import cluster_of, score_pair
 from dermseg.evaluation.table import Evaluation, Failure, ImageScore
@@ -83,7 +84,7 @@ class RunModel:
         network alone. What cannot be read is a failed row."""
         scores: list[ImageScore] = []
         failures: list[Failure] = []
-        for row in rows:
+        for row in regroup(rows):
             cluster = cluster_of(row)
             try:
                 reference = self.reference(row)

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.data.index import read_index
+from dermseg.data.splits import regroup
 from dermseg.errors import DataError
 from dermseg.evaluation.calibration import boundary_band
 from dermseg.evaluation.looks import Look, Outlined, collect, outline
@@ -95,7 +96,7 @@ def fit_bundle(
     """
     bundle = open_folder(path)
     model = Model(bundle)
-    rows = [row for index in indexes for row in read_index(index)]
+    rows = regroup([row for index in indexes for row in read_index(index)])
     looks: dict[str, list[Look]] = {}
     for split in SPLITS:
         there = [row for row in rows if row.split == split]

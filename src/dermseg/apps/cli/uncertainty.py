@@ -67,6 +67,7 @@ def evaluate(
     """
     from dermseg.apps.cli.counter import ImageCounter
     from dermseg.data.index import read_index
+    from dermseg.data.splits import regroup
     from dermseg.evaluation.evaluate import select_split
     from dermseg.evaluation.looks import collect
     from dermseg.evaluation.output import format_trust
@@ -78,7 +79,8 @@ def evaluate(
     if why := missing_margins(loaded, margin):
         say(why)
     session = load_mc_session(loaded.bundle) if has_mc_dropout(loaded.bundle) else None
-    rows, without_mask = select_split([row for index in data for row in read_index(index)], split)
+    rows = regroup([row for index in data for row in read_index(index)])
+    rows, without_mask = select_split(rows, split)
     say_left_out(split, without_mask, ())  # one that cannot be read ends it
     with ImageCounter("measuring", len(rows)) as progress:
         looks = collect(loaded, rows, session=session, progress=progress.advance)
