@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -84,3 +85,13 @@ def test_the_empty_mask_rule() -> None:
 def test_refuses_other_sizes() -> None:
     with pytest.raises(MaskError, match="pixels"):
         boundary_metrics(np.zeros((3, 4), np.bool_), np.zeros((4, 3), np.bool_))
+
+
+def test_masks_at_native_size_fit_in_memory() -> None:
+    """Each CPU has a pair at once: with floats of every pixel 24 megapixels took half a gigabyte."""
+    a, b = square(5, 5, 990, (1000, 1000)), square(0, 5, 990, (1000, 1000))
+    tracemalloc.start()
+    boundary_metrics(a, b)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 16 * a.size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -69,3 +71,25 @@ def test_images_weigh_the_same_whatever_their_size() -> None:
 def test_refuses_other_sizes() -> None:
     with pytest.raises(MaskError):
         calibrate(np.zeros((3, 4), np.float32), np.zeros((4, 3), np.bool_))
+
+
+def test_large_maps_are_looked_at_in_parts() -> None:
+    """The figures are those of all pixels at once; with floats of each 30 megapixels took half a gigabyte."""
+    rng = np.random.default_rng(0)
+    probability, reference = rng.random((900, 1100), np.float32), disc(1100, 300)[:900]
+    tracemalloc.start()
+    found = calibrate(probability, reference).everywhere
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 12 * reference.size
+    bins = np.digitize(probability, np.arange(1, BINS) / BINS)
+    shares, gaps = zip(
+        *(
+            (here.mean(), abs((probability - reference)[here].sum()))
+            for here in (bins == i for i in range(BINS))
+        ),
+        strict=True,
+    )
+    assert found.share == pytest.approx(shares)
+    assert found.ece == pytest.approx(sum(gaps) / reference.size, abs=1e-6)
+    assert found.brier == pytest.approx(((probability - reference) ** 2).mean(), abs=1e-6)

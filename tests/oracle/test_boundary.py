@@ -113,4 +113,5 @@ def test_the_distance_transform_is_exact(seed: int) -> None:
     rng = np.random.default_rng(seed)
     points = rng.random((int(rng.integers(1, 300)), int(rng.integers(1, 300)))) < rng.uniform(0.0001, 0.1)
     points[rng.integers(points.shape[0]), rng.integers(points.shape[1])] = True
-    assert np.array_equal(_to_nearest(points), ndimage.distance_transform_edt(~points))
+    everywhere = np.ones_like(points)
+    assert np.array_equal(_to_nearest(points, everywhere), ndimage.distance_transform_edt(~points).ravel())

@@ -140,7 +140,7 @@ def _distances(prediction: Mask, reference: Mask, spacing: tuple[float, float]) 
     """HD95 and ASSD of two masks that both have lesion pixels, in units of the spacing."""
     a, b = boundary_pixels(prediction), boundary_pixels(reference)
     if spacing == (1.0, 1.0):
-        forth, back = _to_nearest(b)[a], _to_nearest(a)[b]
+        forth, back = _to_nearest(b, a), _to_nearest(a, b)
     else:
         forth, back = _between(a, b, spacing)
     hd95 = max(float(np.percentile(forth, 95)), float(np.percentile(back, 95)))
@@ -148,11 +148,12 @@ def _distances(prediction: Mask, reference: Mask, spacing: tuple[float, float]) 
     return hd95, assd
 
 
-def _to_nearest(points: Mask) -> Floats:
-    """Exact Euclidean distance of every pixel to the nearest of the given ones, float64 ``(H, W)``."""
+def _to_nearest(points: Mask, asked: Mask) -> Floats:
+    """Exact Euclidean distance of each pixel of ``asked`` to the nearest of ``points``, float64 ``(n,)``."""
     away = (~points).view(np.uint8)
+    distance = np.asarray(cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE))
     # float32 roots of whole numbers: squared and rounded, they give the whole number back.
-    rough = np.asarray(cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float64)
+    rough = distance[asked].astype(np.float64)
     return np.sqrt(np.rint(rough * rough))
 
 
@@ -180,16 +181,17 @@ def _surface_dice(prediction: Mask, reference: Mask, tolerance: float) -> float:
     """
     crossings = [_CROSSING[_cell_codes(mask)] for mask in (prediction, reference)]
     on = [crossing > 0 for crossing in crossings]
-    whole = sum(_length(crossing) for crossing in crossings)
+    pieces = [crossing[where] for crossing, where in zip(crossings, on, strict=True)]
+    whole = sum(map(_length, pieces))
     if not (on[0].any() and on[1].any()):
         return ratio(0.0, whole)
-    within = sum(_length(crossings[i][on[i] & (_to_nearest(on[1 - i]) <= tolerance)]) for i in (0, 1))
+    within = sum(_length(pieces[i][_to_nearest(on[1 - i], on[i]) <= tolerance]) for i in (0, 1))
     return ratio(within, whole)
 
 
 def _length(crossings: NDArray[np.uint8]) -> float:
     """Length of the outline; counted by kind first, so that equal outlines have exactly equal lengths."""
-    return float(np.bincount(crossings.ravel(), minlength=_LENGTHS.size) @ _LENGTHS)
+    return float(np.bincount(crossings, minlength=_LENGTHS.size) @ _LENGTHS)
 
 
 def _cell_codes(mask: Mask) -> NDArray[np.uint8]:

@@ -29,6 +29,8 @@ Floats = NDArray[np.float64]
 BINS = 15
 """Number of bins of equal width over [0, 1] (Guo et al. 2017)."""
 
+_BLOCK = 1 << 18  # pixels looked at together: floats of all pixels of a large photograph fill the memory
+
 CALIBRATION_METRICS = ("ece", "brier", "ece_band", "brier_band")
 """What is computed per image from the probability map, by the names in tables and JSON."""
 
@@ -164,10 +166,14 @@ def pooled_figures(parts: Sequence[Reliability], clusters: Sequence[Hashable]) -
 
 def _reliability(probability: NDArray[np.float32], lesion: Mask) -> Reliability:
     """Of pixels in a row, ``(n,)`` each."""
-    n = probability.size
-    bins = np.minimum((probability * np.float32(BINS)).astype(np.intp), BINS - 1)
-    count = np.bincount(bins, minlength=BINS)
-    total = np.bincount(bins, weights=probability, minlength=BINS)
-    hits = np.bincount(bins[lesion], minlength=BINS)
-    difference = probability.astype(np.float64) - lesion
-    return Reliability(count / n, total / n, hits / n, float(np.dot(difference, difference)) / n)
+    n, sums, squares = probability.size, np.zeros((3, BINS)), 0.0
+    for start in range(0, n, _BLOCK):
+        p, truth = probability[start : start + _BLOCK], lesion[start : start + _BLOCK]
+        bins = np.minimum((p * np.float32(BINS)).astype(np.intp), BINS - 1)
+        sums[0] += np.bincount(bins, minlength=BINS)
+        sums[1] += np.bincount(bins, weights=p, minlength=BINS)
+        sums[2] += np.bincount(bins[truth], minlength=BINS)
+        difference = p.astype(np.float64) - truth
+        squares += float(np.dot(difference, difference))
+    share, total, hits = sums / n
+    return Reliability(share, total, hits, squares / n)
