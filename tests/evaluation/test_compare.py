@@ -68,8 +68,11 @@ def test_what_was_scored_by_name_takes_data_set_and_groups_of_the_other() -> Non
         compare({"a": plain, "b": twice})
 
 
-def test_exchange_turns_the_sign() -> None:
-    a, b = table(0.05, 1), table(0.0, 2)
+@pytest.mark.parametrize("older", ["", "own"], ids=["without", "of one image each"])
+def test_exchange_turns_the_sign(older: str) -> None:
+    """Also where the groups of one are older than the patients of its index, or it has none."""
+    a, b = (Evaluation([replace(s, dataset="") for s in e.scores]) for e in (table(0.05, 1), table(0.0, 2)))
+    a = Evaluation([replace(s, group=older and f"{s.image_id} {older}") for s in a.scores])
     forth = compare({"a": a, "b": b})["pairs"][0]["metrics"]["dice"]
     back = compare({"b": b, "a": a})["pairs"][0]["metrics"]["dice"]
     assert back["difference"]["mean"] == pytest.approx(-forth["difference"]["mean"])

@@ -6,6 +6,8 @@ Decisions
   score is in no figure and is listed.
 - Masks that were scored by file name have no data set and no groups; they take those of the same images in
   the other evaluation, so that another program's masks can be compared with a model on an index.
+- Groups are those of the evaluation that knows most of them: one may be older than the patients of its index,
+  and the interval of A minus B must not be another one than that of B minus A.
 - Intervals know clusters (patients, lesions). Wilcoxon's test does not; it is given because many ask for it.
 - Where more than two are compared, each with each, the p-values of one metric are corrected after Holm.
   Intervals are not, and nothing is corrected for looking at many metrics and many groups.
@@ -93,18 +95,29 @@ def compare(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
 
 
 def align(evaluations: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
-    """The evaluations, those without data sets (of `score`) with data set and group of the same images."""
+    """The evaluations, all with the groups of the one that knows most; those without data sets (of `score`)
+    with the data sets of the same images."""
+    found = _with_datasets(evaluations)
+    most = min(found.values(), key=lambda e: len(set(e.clusters.values())))
+    groups = {score.key: score.group for score in most.scores}
+
+    def grouped(e: Evaluation) -> Evaluation:
+        scores = [replace(s, group=groups.get(s.key, s.group)) for s in e.scores]
+        return e if e is most else Evaluation(scores, e.failures)
+
+    return {name: grouped(e) for name, e in found.items()}
+
+
+def _with_datasets(evaluations: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
     named = next((e for e in evaluations.values() if any(s.dataset for s in e.scores)), None)
     if named is None:
         return dict(evaluations)
-    known: dict[str, ImageScore | Failure] = {failure.image_id: failure for failure in named.failures}
-    known |= {score.image_id: score for score in named.scores}
+    known = {f.image_id: f.dataset for f in named.failures} | {s.image_id: s.dataset for s in named.scores}
     if len(known) < named.n + len(named.failures):
         return dict(evaluations)  # one name in two data sets: which one is meant is not known
 
     def taken_from(each: _Row) -> _Row:
-        same = known.get(each.image_id, each)
-        return replace(each, dataset=same.dataset, group=same.group)
+        return replace(each, dataset=known.get(each.image_id, each.dataset))
 
     return {
         name: e
