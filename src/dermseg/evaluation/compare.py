@@ -98,7 +98,7 @@ def align(evaluations: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
     """The evaluations, all with the groups of the one that knows most; those without data sets (of `score`)
     with the data sets of the same images."""
     found = _with_datasets(evaluations)
-    most = min(found.values(), key=lambda e: len(set(e.clusters.values())))
+    most = min(found.values(), key=lambda e: len(set(e.clusters.values())) / max(1, len(e.clusters)))
     groups = {score.key: score.group for score in most.scores}
 
     def grouped(e: Evaluation) -> Evaluation:
