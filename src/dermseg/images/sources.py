@@ -22,10 +22,10 @@ from dermseg.images.zips import find_member, open_member
 
 READ_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dib", ".webp")
 # With an extra: see heic.
-_HEIC_EXTENSIONS = [".heic", ".heif", ".hif"]
+HEIC_EXTENSIONS = (".heic", ".heif", ".hif")
 # Images that are not read: a row that says so is better than a photograph that is missed in silence.
 _NOT_READ = [".avif", ".gif", ".jp2", ".jpx", ".j2k", ".jxl"]
-IMAGE_EXTENSIONS = frozenset([*READ_EXTENSIONS, *_HEIC_EXTENSIONS, *_NOT_READ])
+IMAGE_EXTENSIONS = frozenset([*READ_EXTENSIONS, *HEIC_EXTENSIONS, *_NOT_READ])
 # Camera raw: often beside the JPEG that the camera made of it.
 RAW_EXTENSIONS = frozenset(
     [".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw"]

@@ -18,15 +18,17 @@ from dermseg.apps.dashboard.settings import current
 from dermseg.apps.dashboard.uploads import Upload
 from dermseg.errors import DermsegError
 from dermseg.images import DICOM_EXTENSIONS
-from dermseg.images.sources import READ_EXTENSIONS
+from dermseg.images.heic import heic_installed
+from dermseg.images.sources import HEIC_EXTENSIONS, READ_EXTENSIONS
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.predictor import Model, load_model
 from dermseg.inference.result import Result
 from dermseg.inference.runtimes import choose_runtime
 from dermseg.inference.stages import FULL_DISK, OutputError
 
-# HEIC is not among them: only then does an iPhone hand over its photographs as JPEG.
-TYPES = sorted(ending.lstrip(".") for ending in (*READ_EXTENSIONS, *DICOM_EXTENSIONS))
+# Without its extra HEIC is not among them: only then does an iPhone hand over its photographs as JPEG.
+_HEIC = HEIC_EXTENSIONS if heic_installed() else ()
+TYPES = sorted(ending.lstrip(".") for ending in (*READ_EXTENSIONS, *_HEIC, *DICOM_EXTENSIONS))
 _BADGES = {
     "accept": ("Accept", ":material/check_circle:", "green"),
     "review": ("Review", ":material/visibility:", "orange"),
@@ -90,8 +92,8 @@ def ask_files(label: str, *, key: str, many: bool, zips: bool = True) -> list[Up
         type=[*TYPES, "zip"] if zips else TYPES,
         accept_multiple_files=many,
         key=key,
-        help=f"JPEG, PNG, TIFF, BMP, WebP or DICOM{', or a zip of them' if zips else ''}; "
-        f"at most {limit} MB a file",
+        help=f"JPEG, PNG, TIFF, BMP, WebP{', HEIC' if _HEIC else ''} or DICOM"
+        f"{', or a zip of them' if zips else ''}; at most {limit} MB a file",
     )
     files = given if isinstance(given, list) else [] if given is None else [given]
     if files:
