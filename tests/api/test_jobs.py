@@ -278,6 +278,29 @@ def test_a_full_disk_delays_a_job_and_does_not_end_it(
     assert (tried["pack"], tried["end"]) == (1, 0)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not let go of an open file")
+def test_a_job_waits_for_an_audit_log_that_was_moved(
+    serve: Callable[..., Client], photographs: dict[str, bytes], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Before, its second try failed for good: that one looks into the log for what it has already."""
+    monkeypatch.setattr(job_runner, "_RETRY_S", 0.05)
+    client = serve()
+    log = tmp_path / "state" / "audit.jsonl"
+    log.rename(tmp_path / "elsewhere")
+    job = client.post("/v1/jobs", content=pack(photographs), headers=ZIP).json()["id"]
+    result = tmp_path / "state" / "jobs" / job / "result.zip"
+    tries: set[int] = set()
+    deadline = time.monotonic() + 20
+    while len(tries) < 3 and time.monotonic() < deadline:
+        with suppress(FileNotFoundError):
+            tries.add(result.stat().st_mtime_ns)
+        assert client.get(f"/v1/jobs/{job}").json()["state"] in ("queued", "running")
+    (tmp_path / "elsewhere").rename(log)
+    assert wait(client, job, seconds=20)["ok"] == 4
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len([line for line in lines if line["event"] == "result"]) == 4
+
+
 def test_a_disk_that_is_full_when_a_job_begins_does_not_end_it(
     serve: Callable[..., Client], photographs: dict[str, bytes], monkeypatch: Any
 ) -> None:

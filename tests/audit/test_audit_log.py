@@ -209,6 +209,9 @@ def test_a_log_that_was_moved_away_is_not_written_to(tmp_path: Path, name: str) 
     for _ in range(2):
         with pytest.raises(AuditError, match="moved, removed or replaced"):
             log.append([result(9)])
+        for read in (lambda: log.find("request/"), lambda: log.get(3)):
+            with pytest.raises(AuditError, match="moved, removed or replaced"):
+                read()
         (tmp_path / name).write_bytes((tmp_path / "elsewhere").read_bytes())  # a copy is another file
     (tmp_path / "elsewhere").rename(tmp_path / name)
     log.append([result(9)])

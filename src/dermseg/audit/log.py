@@ -109,8 +109,9 @@ class AuditLog:
         Raises
         ------
         AuditError
-            One of these records was changed.
+            One of these records was changed, or the log was moved or removed.
         """
+        self._check_place()
         mark = f'"subject":"{prefix}'.encode()
         found = set()
         with self.path.open("rb") as file:
@@ -127,8 +128,9 @@ class AuditLog:
         Raises
         ------
         AuditError
-            It was changed.
+            It was changed, or the log was moved or removed.
         """
+        self._check_place()
         mark = f'{{"seq":{seq},'.encode()
         with self.path.open("rb") as file:
             for line in file:
