@@ -17,6 +17,7 @@ import pytest
 import requests
 from pydicom import Dataset
 from pynetdicom import AE, evt
+from pynetdicom.pdu import P_DATA_TF
 
 from dermseg.dicom.config import PacsConfig, Send
 from dermseg.dicom.queue import Queue
@@ -238,6 +239,37 @@ def test_what_is_listed_and_not_given_keeps_nobody_waiting(
 def part(data: bytes) -> Answer:
     body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + data + b"\r\n--b--\r\n"
     return 200, 'multipart/related; type="application/dicom"; boundary="b"', body
+
+
+def test_an_archive_that_hangs_amid_an_object_is_given_up(files: ModuleType) -> None:
+    """Before, nothing was sent any more, without a word, and the service could not be stopped."""
+    ds = files.photograph(kind="capture")
+    ds.PixelData = bytes(16_000_000)  # more than is under way
+    awake = threading.Event()
+    failures: list[SendError] = []
+
+    def hang(event: Any) -> None:
+        if isinstance(event.pdu, P_DATA_TF):
+            awake.wait(60)
+
+    entity = AE(ae_title="HUNG")
+    entity.add_supported_context(ds.SOPClassUID)
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_PDU_RECV, hang)])
+    place = {"host": "127.0.0.1", "port": server.socket.getsockname()[1], "timeout_s": 0.5}
+
+    def attempt() -> None:
+        try:
+            send([ds], Send.model_validate({"dimse": {"ae_title": "HUNG", **place}}))
+        except SendError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(10)
+    ended = not thread.is_alive()
+    awake.set()
+    server.shutdown()
+    assert ended and not failures[0].final
 
 
 @pytest.mark.parametrize("syntaxes", [["1.2.840.10008.1.2"], None])

@@ -65,6 +65,11 @@ def _send_dimse(objects: Sequence[Dataset], target: Dimse) -> None:
         if getattr(event.primitive, "result", 0):
             refusals.append(event.primitive.reason_str)
 
+    def limit(event: Any) -> None:
+        # pynetdicom has a limit for answers only. An archive that hangs takes no more bytes, and could then
+        # not even be given up: abort() waits for the thread that waits for the archive.
+        event.assoc.dul.socket.socket.settimeout(target.timeout_s)
+
     where = f"{target.ae_title} at {target.host}:{target.port}"
     try:
         association = entity.associate(
@@ -72,7 +77,7 @@ def _send_dimse(objects: Sequence[Dataset], target: Dimse) -> None:
             target.port,
             ae_title=target.ae_title,
             tls_args=tls,
-            evt_handlers=[(evt.EVT_ACSE_RECV, listen)],
+            evt_handlers=[(evt.EVT_ACSE_RECV, listen), (evt.EVT_CONN_OPEN, limit)],
         )
     except OSError as error:  # its name has no address
         raise SendError(f"{where} cannot be reached ({error.strerror or error})") from error
