@@ -25,10 +25,11 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom.sop_class import Verification
 
 from dermseg.apps.cli.main import main
 from dermseg.audit import verify
-from dermseg.dicom import service
+from dermseg.dicom import receive, service
 from dermseg.dicom.config import Dimse, PacsConfig, Retry, Send, Tls, load_config
 from dermseg.dicom.queue import Queue, QueueError
 from dermseg.dicom.receive import IMAGE_CLASSES
@@ -291,9 +292,18 @@ def test_received_segmented_and_sent_with_retries(
 
 @pytest.mark.parametrize("secure", [False, True])
 def test_connections_that_say_nothing_keep_nobody_waiting(
-    files: ModuleType, tiny_bundle: Path, tmp_path: Path, certificates: Tls, secure: bool
+    files: ModuleType,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    certificates: Tls,
+    secure: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A port scan, a health check, a camera that was switched off amid the handshake."""
+    """A port scan, a health check, a camera that was switched off amid the handshake, or amid an image.
+
+    The last one, before, held one of the associations for ever, and the service could not be stopped.
+    """
+    monkeypatch.setattr(receive, "_SILENCE_S", 0.5)
     archive = Archive()
     config = PacsConfig.model_validate(
         {
@@ -316,12 +326,17 @@ def test_connections_that_say_nothing_keep_nobody_waiting(
         begin = time.monotonic()
         assert store(config, files.photograph()) == 0
         assert time.monotonic() - begin < 8
+        torn = associate(config, Verification).dul.socket.socket
+        torn.sendall(b"\x04\0\0\0\x40\0amid an image")
+        time.sleep(0.1)
     finally:
         for connection in silent:
             connection.close()
         stop.set()
-        thread.join()
+        thread.join(20)
         archive.server.shutdown()
+    assert not thread.is_alive()
+    torn.close()
 
 
 @pytest.mark.parametrize(("left", "state"), [("4 1", "dead"), ("3 1", "made"), ("9 2", "made")])
@@ -540,17 +555,21 @@ def wait_for(condition: Any, seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-def store(config: PacsConfig, dataset: Dataset, caller: str = "CAMERA") -> int | None:
+def associate(config: PacsConfig, *context: str, caller: str = "CAMERA") -> Any:
     entity = AE(ae_title=caller)
-    assert dataset.SOPClassUID in IMAGE_CLASSES
-    entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+    entity.add_requested_context(*context)
     tls = config.listen.tls
-    association = entity.associate(
+    return entity.associate(
         "127.0.0.1",
         config.listen.port,
         ae_title=config.listen.ae_title,
         tls_args=None if tls is None else (tls.context(server=False), "127.0.0.1"),
     )
+
+
+def store(config: PacsConfig, dataset: Dataset, caller: str = "CAMERA") -> int | None:
+    assert dataset.SOPClassUID in IMAGE_CLASSES
+    association = associate(config, dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID, caller=caller)
     if not association.is_established:
         return None
     status = association.send_c_store(dataset).Status

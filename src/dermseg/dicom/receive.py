@@ -51,13 +51,17 @@ SYNTAXES = (
 _OUT_OF_RESOURCES, _CANNOT_UNDERSTAND = 0xA700, 0xC000
 _COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 _GREETING_S = 10.0  # a client speaks first, and at once
+_SILENCE_S = (
+    30.0  # amid a message, after which a client is gone: switched off, or out of reach of its network
+)
 
 
 class _Server(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdicom has no types
     """Keeps nobody waiting for a client that says nothing: a port scan, a check, a camera switched off.
 
     pynetdicom does the TLS handshake before it takes the next connection, without a limit of time, and
-    counts a connection that was closed again as an association for half a minute.
+    counts a connection that was closed again as an association for half a minute. Of a message that has begun
+    it waits for the rest without a limit, and then even for the end of the association.
     """
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -75,7 +79,7 @@ class _Server(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdicom ha
                 request.do_handshake()
             elif not request.recv(1, socket.MSG_PEEK):
                 raise ConnectionError
-            request.settimeout(None)
+            request.settimeout(_SILENCE_S)
         except OSError as error:
             if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
                 log("refused", reason=f"TLS: {getattr(error, 'verify_message', None) or error.reason}")
