@@ -210,18 +210,8 @@ def test_what_is_listed_and_not_given_keeps_nobody_waiting(
         return 200, JSON, listed(study) if study else listed(*uids)
 
     web.answer = answer
-    config = PacsConfig.model_validate(
-        {
-            "folder": tmp_path / "q",
-            "send": {"web": {"url": web.url}},
-            "watch": {"web": {"url": web.url}, "modalities": ["DMS"], "days": None},
-            "retry": {"first_s": 0.3, "longest_s": 0.3},
-        }
-    )
-    assert config.watch is not None
-    queue = Queue(config.folder)
-    worker: Any = SimpleNamespace(work_key="k")
-    watcher = Watcher(queue, worker, config, config.watch)
+    watcher = watching(web, tmp_path)
+    queue = watcher.queue
     assert watcher.poll() == 1 and [job.image_uid for job in queue.listed("received")] == ["1.3"]
     asked = len([line for line in web.asked if "/instances/" in line])
     assert watcher.poll() == 0  # not at once again
@@ -234,6 +224,40 @@ def test_what_is_listed_and_not_given_keeps_nobody_waiting(
     with pytest.raises(requests.ConnectionError):  # an archive that is away is another matter
         watcher.poll()
     queue.close()
+
+
+def watching(web: Web, folder: Path, **secret: str) -> Watcher:
+    archive = {"url": web.url, **secret}
+    config = PacsConfig.model_validate(
+        {
+            "folder": folder / "q",
+            "send": {"web": archive},
+            "watch": {"web": archive, "modalities": ["DMS"], "days": None, "poll_s": 0.02},
+            "retry": {"first_s": 0.3, "longest_s": 0.3},
+        }
+    )
+    assert config.watch is not None
+    worker: Any = SimpleNamespace(work_key="k")
+    return Watcher(Queue(config.folder), worker, config, config.watch)
+
+
+def test_a_watch_that_is_stopped_does_not_fetch_the_rest(web: Web, files: ModuleType, tmp_path: Path) -> None:
+    """Before, Ctrl-C and SIGTERM waited for the end of a poll: of the first one of an archive, for hours."""
+    stop = threading.Event()
+
+    def answer(method: str, path: str) -> Answer:
+        if "/instances/" in path:
+            stop.set()
+            return part(files.to_bytes(files.photograph(SOPInstanceUID=path.rpartition("/")[2])))
+        return 200, JSON, listed("1.1", "1.2", "1.3") if "offset=0" in path else b"[]"
+
+    web.answer = answer
+    watcher = watching(web, tmp_path)
+    watcher.run(stop)
+    assert len([line for line in web.asked if "/instances/" in line]) == 1
+    assert watcher.queue.counts()["received"] == 1
+    assert watcher.queue.study_changed("1.1", 3)  # what is left is fetched at the next start
+    watcher.queue.close()
 
 
 def part(data: bytes) -> Answer:

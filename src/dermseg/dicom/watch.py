@@ -50,9 +50,11 @@ class Watcher:
         self.watch = watch
         self._client: DICOMwebClient = web_client(watch.web)
         self._missed: dict[str, tuple[int, float]] = {}  # UID -> failures, when to ask again
+        self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
-        """Poll until `stop` is set; an archive that is away is asked again later."""
+        """Poll until `stop` is set, amid a poll too; an archive that is away is asked again later."""
+        self._stop = stop
         failures = 0
         while not stop.is_set():
             try:
@@ -85,6 +87,8 @@ class Watcher:
                 fields=["NumberOfStudyRelatedInstances"],
             )
             for study in _pages(search, _STUDY):
+                if self._stop.is_set():
+                    return found
                 uid, count = str(_value(study, _STUDY)), int(_value(study, _STUDY_INSTANCES) or -1)
                 if count >= 0 and not self.queue.study_changed(uid, count):
                     continue
@@ -99,6 +103,8 @@ class Watcher:
         search = partial(self._client.search_for_instances, study_instance_uid=study, fields=["SOPClassUID"])
         found, whole = 0, True
         for instance in _pages(search, _INSTANCE):
+            if self._stop.is_set():
+                return found, False
             uid = str(_value(instance, _INSTANCE))
             if str(_value(instance, _CLASS)) not in IMAGE_CLASSES or self.queue.knows(
                 uid, self.worker.work_key
