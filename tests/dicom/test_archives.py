@@ -260,6 +260,17 @@ def test_a_watch_that_is_stopped_does_not_fetch_the_rest(web: Web, files: Module
     watcher.queue.close()
 
 
+def test_a_watch_takes_a_new_password(web: Web, tmp_path: Path) -> None:
+    """As sending does; before, it was refused until the service was started again."""
+    (tmp_path / "password").write_text("old")
+    watcher = watching(web, tmp_path, user="me", password_file=str(tmp_path / "password"))
+    for password in ("old", "new"):
+        (tmp_path / "password").write_text(password)
+        watcher.poll()
+        assert web.shown == "Basic " + base64.b64encode(f"me:{password}".encode()).decode()
+    watcher.queue.close()
+
+
 def part(data: bytes) -> Answer:
     body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + data + b"\r\n--b--\r\n"
     return 200, 'multipart/related; type="application/dicom"; boundary="b"', body

@@ -72,9 +72,12 @@ class Watcher:
 
         Raises
         ------
+        ConfigError
+            The secret or the authority can no longer be read.
         requests.RequestException
             The archive cannot be reached or refuses.
         """
+        self._client = web_client(self.watch.web)  # a new password, or authority, counts from now on
         found = 0
         for modality in self.watch.modalities:
             filters: dict[str, Any] = {"ModalitiesInStudy": modality}
