@@ -62,6 +62,18 @@ def test_an_image_is_accepted_once_per_way_of_working(queue: Queue) -> None:
             queue.add(wrong, "model a", "CAM", b"x")
 
 
+def test_what_a_full_disk_says_does_not_name_the_image(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes to the log, which has nothing of a patient."""
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr("dermseg.dicom.queue.write_synced", full)
+    with pytest.raises(QueueError) as raised:
+        queue.add("1.2.826.0.1", "model a", "CAM", b"file")
+    assert raised.value.message == f"the image cannot be kept: {os.strerror(errno.ENOSPC)}"
+
+
 def test_states_retries_and_dead_letters(queue: Queue) -> None:
     queue.add("1.1", "k", "CAM", b"a")
     queue.add("1.2", "k", "CAM", b"b")

@@ -183,7 +183,10 @@ class Queue:
                     )
                 added = cursor.rowcount == 1
         except (OSError, sqlite3.Error) as error:
-            raise QueueError(f"the image cannot be kept: {error}", file=self.folder) from None
+            reason = (
+                getattr(error, "strerror", None) or error
+            )  # not its file, which is called after the image
+            raise QueueError(f"the image cannot be kept: {reason}", file=self.folder) from None
         self.changed.set()
         return added
 
