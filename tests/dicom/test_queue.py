@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
@@ -368,6 +368,28 @@ def test_an_image_that_ends_the_service_again_and_again_is_a_dead_letter(
     assert [found.id for found in queue.listed(state)] == [job.id]
     assert not (tmp_path / "q" / "make.tries").exists()
     worker.stop()
+    queue.close()
+
+
+def test_a_kind_of_result_that_is_added_is_made_of_an_image_that_is_sent_again(
+    files: ModuleType, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """Before, it was a duplicate for 30 days: the engineer who added reports saw none."""
+    model, queue = load_model(tiny_bundle), Queue(tmp_path / "q")
+    data = files.to_bytes(files.photograph(SOPInstanceUID="1.2.3"))
+    made: list[dict[str, str]] = []
+    for results in (["dicom-seg"], ["dicom-seg", "dicom-sr"]):
+        web = {"web": {"url": "http://127.0.0.1:1"}}
+        config = PacsConfig.model_validate({"folder": tmp_path / "q", "results": results, "send": web})
+        worker = Worker(queue, config, model)
+        assert queue.add("1.2.3", worker.work_key, "CAM", data)
+        (job,) = queue.listed("received")
+        worker.make(job)
+        paths = {kind: queue.made_path(job, kind) for kind in config.kinds}
+        made.append({kind: str(dcmread(path).SOPInstanceUID) for kind, path in paths.items()})
+        queue.finish(job, keep_received=False)
+        worker.stop()
+    assert made[1]["dicom-seg"] == made[0]["dicom-seg"] and len(made[1]) == 2
     queue.close()
 
 

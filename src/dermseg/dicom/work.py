@@ -55,7 +55,9 @@ class Worker:
         self.config = config
         self.model = model
         self.described = describe_model(model)
-        self.work_key = work_key(self.described, config.options)
+        # With the kinds of results: where one was added, an image that is sent again is not done yet. UIDs do
+        # without: those that were made before stay the same objects.
+        self.work_key = work_key(self.described, config.options | {"results": config.kinds})
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._audit: AuditLog | None = None
