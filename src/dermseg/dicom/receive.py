@@ -64,6 +64,8 @@ class _Server(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdicom ha
     it waits for the rest without a limit, and then even for the end of the association.
     """
 
+    request_queue_size = 128  # with the usual 5, of more that come at once some wait for a second or longer
+
     def get_request(self) -> tuple[socket.socket, Any]:
         """The next connection; its handshake is left to its own thread."""
         client, address = self.socket.accept()
