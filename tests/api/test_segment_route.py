@@ -354,6 +354,10 @@ def test_what_finds_no_room_is_counted(
         assert client.post("/v1/segment", content=encoded()).status_code == 503
         go_on.set()
         assert first.result().status_code == 422
+    counts = client.get("/metrics").text  # the first of a kind, too, is more than before
+    assert all(
+        f'dermseg_shed_total{{reason="{why}"}} 0.0' in counts for why in ("rate", "queue", "jobs", "disk")
+    )
     usage = shutil.disk_usage
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=0))
     zipped = {"Content-Type": "application/zip"}

@@ -32,6 +32,8 @@ class Metrics:
             "dermseg_batch_images", "Images in one network call", buckets=(1, 2, 4, 8, 16, 32, 64), registry=r
         )
         self.shed = Counter("dermseg_shed", "Requests turned away", ["reason"], registry=r)
+        for reason in ("rate", "queue", "memory", "jobs", "disk"):
+            self.shed.labels(reason)  # 0 from the start: Prometheus sees no increase in what appears as 1
         self.waiting = Gauge("dermseg_waiting_images", "Images that wait for a worker", registry=r)
         self.inflight = Gauge("dermseg_inflight_bytes", "Bytes of bodies in memory", registry=r)
         self.jobs = Gauge("dermseg_jobs", "Batch jobs by state", ["state"], registry=r)
