@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -28,10 +29,12 @@ from pydantic import ValidationError
 from dermseg.apps.api import keys
 from dermseg.apps.api.keys import KeyRing, new_key
 from dermseg.apps.api.logs import JsonFormatter
+from dermseg.apps.api.problems import problem_of
 from dermseg.apps.api.services import Services
 from dermseg.apps.api.settings import Settings
 from dermseg.apps.cli.main import main
-from dermseg.errors import ModelError, UsageError
+from dermseg.audit import AuditError
+from dermseg.errors import DermsegError, ModelError, UsageError
 
 Client = Any  # httpx.Client
 
@@ -276,6 +279,27 @@ def test_logs_say_what_happened_and_nothing_about_anybody(
     assert done["route"] == "/v1/segment" and done["key"] == "ris" and done["network_ms"] >= 0
     assert re.fullmatch(r"\d+:[0-9a-f]{64}", done["audit"])
     assert name not in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "MILLER^ANNA.png"), "No space left on device"),
+        (DermsegError("cannot be written: No space left", file="MILLER^ANNA.png"), "No space left on device"),
+        (AuditError("was moved", file="audit.jsonl"), "was moved"),
+        (sqlite3.OperationalError("database or disk is full"), "database or disk is full"),
+        (ValueError("MILLER^ANNA"), None),
+    ],
+)
+def test_the_log_says_why_nothing_can_be_stored(
+    error: Exception, reason: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before, only the kind of error and its place in the code."""
+    if isinstance(error, DermsegError):
+        error.__cause__ = OSError(errno.ENOSPC, "No space left on device", "MILLER^ANNA.png")
+    assert problem_of(error).status == (500 if reason is None else 503)
+    (line,) = [JsonFormatter().format(record) for record in caplog.records]
+    assert json.loads(line)["reason"] == reason and "MILLER" not in line
 
 
 def test_what_libraries_remark_is_a_line_of_json_without_its_text() -> None:

@@ -1,7 +1,7 @@
 """Everything that can go wrong, as ``application/problem+json`` (RFC 9457). No traces, no paths, no names.
 
 A file's name may be a patient's, so ``DermsegError.file`` is never shown, and of an error that nobody
-expected only its kind and the line of code are logged.
+expected only its kind and the line of code are logged, and why a disk refused.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
+from dermseg.audit import AuditError
 from dermseg.errors import DermsegError, ImageError, MaskError, MissingExtraError, ModelError, UsageError
 
 MEDIA_TYPE = "application/problem+json"
@@ -139,7 +140,16 @@ def log_unexpected(error: BaseException) -> None:
     """Log where in the code an error came from. Its text stays out: it may quote a file's name."""
     frames = traceback.extract_tb(error.__traceback__)[-8:]
     where = [f"{frame.filename.rpartition('dermseg/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
-    _log.error("error", extra={"kind": type(error).__name__, "where": where})
+    _log.error("error", extra={"kind": type(error).__name__, "reason": _refusal(error), "where": where})
+
+
+def _refusal(error: BaseException) -> str | None:
+    """Why nothing could be stored, in words that quote no file: "No space left on device"."""
+    if isinstance(error, AuditError):
+        return error.message
+    if isinstance(error, sqlite3.Error):
+        return str(error)
+    return next((cause.strerror for cause in (error, error.__cause__) if isinstance(cause, OSError)), None)
 
 
 def install_handlers(app: FastAPI) -> None:
