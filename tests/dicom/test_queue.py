@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -60,6 +60,22 @@ def test_an_image_is_accepted_once_per_way_of_working(queue: Queue) -> None:
     for wrong in ("../../etc/passwd", "", "1.2/3", "1" * 65):
         with pytest.raises(QueueError, match="no UID"):
             queue.add(wrong, "model a", "CAM", b"x")
+
+
+def test_why_an_image_is_refused_is_in_the_log(
+    queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before, of a damaged one only "ImageError"."""
+    caplog.set_level(logging.INFO, "dermseg.dicom")
+    config = PacsConfig.model_validate({"folder": tmp_path, "send": {"web": {"url": "http://127.0.0.1:1"}}})
+    worker: Any = SimpleNamespace(work_key="k")
+    event = SimpleNamespace(
+        assoc=SimpleNamespace(requestor=SimpleNamespace(ae_title="CAMERA")),
+        request=SimpleNamespace(AffectedSOPInstanceUID="1.2.3"),
+        encoded_dataset=lambda: bytes(128) + b"DICM",
+    )
+    assert receive.Receiver(queue, worker, config)._store(event) == 0xC000
+    assert json.loads(caplog.records[-1].message)["reason"] == "the DICOM file ends early or holds nothing"
 
 
 def test_what_a_full_disk_says_does_not_name_the_image(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from dermseg.dicom.config import PacsConfig
 from dermseg.dicom.identity import is_ours
 from dermseg.dicom.queue import Queue, QueueError, State
-from dermseg.dicom.work import Worker, log
+from dermseg.dicom.work import Worker, log, reason_of
 from dermseg.errors import DermsegError, UsageError
 from dermseg.images.dicom import read_dataset
 
@@ -198,12 +198,9 @@ class Receiver:
             self.queue.add(uid, self.worker.work_key, caller, data, state=state)
             log(state, caller=caller)
             return 0
-        except QueueError as error:
-            log("refused", caller=caller, reason=error.message)
-            return _OUT_OF_RESOURCES
         except Exception as error:
-            log("refused", caller=caller, reason=type(error).__name__)
-            return _CANNOT_UNDERSTAND
+            log("refused", caller=caller, reason=reason_of(error))
+            return _OUT_OF_RESOURCES if isinstance(error, QueueError) else _CANNOT_UNDERSTAND
 
     def _commit(self, event: Any) -> tuple[int, Dataset | None]:
         """Storage commitment: accepted now, answered by an event report (PS3.4 J.3)."""

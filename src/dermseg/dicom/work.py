@@ -114,7 +114,7 @@ class Worker:
             step(job)
             log(step.__name__, job=job.id, seconds=round(time.perf_counter() - started, 3))
         except Exception as error:
-            reason = _reason(error)
+            reason = reason_of(error)
             _log.debug("job %s", job.id, exc_info=True)
             final = isinstance(error, ImageError) or (isinstance(error, SendError) and error.final)
             if final or job.attempts + 1 >= self.config.retry.attempts:
@@ -201,7 +201,7 @@ class Worker:
             path.unlink(missing_ok=True)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Why, for the log and the queue: in dermseg's own words or the system's (a full disk).
 
     Those of libraries may hold values from the header, in quotation marks where dermseg passes them on.
