@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dermseg.apps.cli import counter
 from dermseg.apps.cli.measure import COLUMNS, parse_spacing
 from dermseg.errors import UsageError
 from dermseg.images.roles import tell_apart
@@ -75,11 +76,13 @@ def test_a_stdout_that_cannot_encode_a_name(masks: Path) -> None:
     ]
 
 
-def test_one_bad_mask_is_one_failed_row(masks: Path, run: Run) -> None:
+def test_one_bad_mask_is_one_failed_row(masks: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counter, "_LINE_EVERY_S", 0.0)
     (masks / "torn.png").write_bytes((masks / "square.png").read_bytes()[:60])
     code, out, err = run("measure", str(masks))
     rows = {row["file"]: row for row in csv.DictReader(io.StringIO(out))}
     assert code == 1 and "torn.png" in err
+    assert "measuring: 1 of 3 images" in err and "measuring: 3" not in err
     assert rows["torn.png"]["status"] == "failed" and rows["torn.png"]["message"]
     assert rows["square.png"]["status"] == "ok"
 

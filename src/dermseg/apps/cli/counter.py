@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from dermseg.apps.cli.common import say
 
 _LINE_EVERY_S = 10.0
+T = TypeVar("T")
 
 
 class ImageCounter:
@@ -57,6 +59,12 @@ class ImageCounter:
         elif now - self._last >= _LINE_EVERY_S and self.done < self.total:
             self._last = now
             say(f"{self.what}: {self.done} of {self.total} images, {speed}")
+
+    def count(self, images: Iterable[T]) -> Iterator[T]:
+        """Each of these in turn; one more is done when the next is asked for."""
+        for image in images:
+            yield image
+            self.advance()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -34,6 +34,7 @@ def explain(
 
     Writes NAME.LAYER.png (overlay) and NAME.LAYER.npy (float32, the layer's own size) for each image.
     """
+    from dermseg.apps.cli.counter import ImageCounter
     from dermseg.explain.network import feature_layers
     from dermseg.explain.picture import explain_image
     from dermseg.export.rebuild import rebuild
@@ -57,16 +58,17 @@ def explain(
             raise UsageError(f"the network has no layer '{name}'", hint=f"it has {', '.join(names)}")
     stems = plan_stems([source.name for source in sources])
     failed, empty = [], []
-    for source in sources:
-        try:
-            nothing = explain_image(loaded, network, source, chosen, output / stems[source.name])
-        except DermsegError as error:
-            failed.append((source.name, error.reason))
-            say(f"failed: {source.name}: {error.reason}")
-        else:
-            empty += [{"file": source.name, "layer": name} for name in nothing]
-            for name in nothing:
-                say(f"{source.name}: nothing in layer {name} speaks for the outline; its map is empty")
+    with ImageCounter("explaining", len(sources)) as progress:
+        for source in progress.count(sources):
+            try:
+                nothing = explain_image(loaded, network, source, chosen, output / stems[source.name])
+            except DermsegError as error:
+                failed.append((source.name, error.reason))
+                say(f"failed: {source.name}: {error.reason}")
+            else:
+                empty += [{"file": source.name, "layer": name} for name in nothing]
+                for name in nothing:
+                    say(f"{source.name}: nothing in layer {name} speaks for the outline; its map is empty")
     say(f"{output}: {len(sources) - len(failed)} images, layers {', '.join(chosen)}")
     if json_:
         print_json(

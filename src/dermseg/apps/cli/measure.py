@@ -111,6 +111,7 @@ def measure(
     colours only with --images.
     Without --output and --json the table goes to stdout as CSV.
     """
+    from dermseg.apps.cli.counter import ImageCounter
     from dermseg.files import atomic_write, check_table
     from dermseg.images.find import find_images
     from dermseg.images.roles import label_root, mask_root
@@ -126,28 +127,29 @@ def measure(
         photographs = Photographs(images, sources)
     rows: list[dict[str, Any]] = []
     colourless = 0
-    for source in sources:
-        blank: dict[str, Any] = dict.fromkeys(COLUMNS) | {"file": source.name}
-        try:
-            lesion, labels, own_spacing, notes = _read(source)
-        except DermsegError as error:
-            rows.append(blank | {"status": "failed", "message": error.reason})
-            say(f"{source.name}: {error.reason}")
-            continue
-        if spacing and own_spacing and not all(map(_same, spacing, own_spacing)):
-            own = " and ".join(f"{value:g}" for value in own_spacing)
-            notes = (*notes, f"--spacing-mm was taken, the file says {own} mm (row and column)")
-            say(f"{source.name}: {notes[-1]}")
-        pixels = None
-        if photographs is not None and lesion.any():
+    with ImageCounter("measuring", len(sources)) as progress:
+        for source in progress.count(sources):
+            blank: dict[str, Any] = dict.fromkeys(COLUMNS) | {"file": source.name}
             try:
-                pixels = photographs.pixels(source, lesion.shape)
+                lesion, labels, own_spacing, notes = _read(source)
             except DermsegError as error:
-                colourless += 1
-                notes = (*notes, f"no colours: {error.reason}")
+                rows.append(blank | {"status": "failed", "message": error.reason})
+                say(f"{source.name}: {error.reason}")
+                continue
+            if spacing and own_spacing and not all(map(_same, spacing, own_spacing)):
+                own = " and ".join(f"{value:g}" for value in own_spacing)
+                notes = (*notes, f"--spacing-mm was taken, the file says {own} mm (row and column)")
                 say(f"{source.name}: {notes[-1]}")
-        blank["message"] = "; ".join(notes) or None
-        rows += [blank | row for row in _lesion_rows(lesion, labels, spacing or own_spacing, pixels)]
+            pixels = None
+            if photographs is not None and lesion.any():
+                try:
+                    pixels = photographs.pixels(source, lesion.shape)
+                except DermsegError as error:
+                    colourless += 1
+                    notes = (*notes, f"no colours: {error.reason}")
+                    say(f"{source.name}: {notes[-1]}")
+            blank["message"] = "; ".join(notes) or None
+            rows += [blank | row for row in _lesion_rows(lesion, labels, spacing or own_spacing, pixels)]
     failed = sum(row["status"] == "failed" for row in rows)
     sizes = {f"{row['width']} x {row['height']}" for row in rows if row["width"]}
     if spacing and len(sizes) > 1:
