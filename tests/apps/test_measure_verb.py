@@ -184,6 +184,9 @@ def test_colours_of_each_lesion_of_a_run(tmp_path: Path, run: Run) -> None:
     assert first["lesion_l"] + first["contrast"] == pytest.approx(first["skin_l"], abs=0.1)
     _, text, _ = run("measure", str(out / "masks"), "--images", str(photos), "--json")
     assert json.loads(text)["readings"][0]["colour_spread"] > 5  # both together
+    shutil.copytree(photos, out, dirs_exist_ok=True)  # as of ``segment photos/*.png -o photos``
+    code, text, _ = run("measure", str(out), "--images", str(out), "--json")
+    assert code == 0 and json.loads(text)["readings"][0]["contrast"] == first["contrast"]
 
 
 def test_photographs_that_are_missing_broken_or_of_another_size_cost_the_colours_alone(
@@ -203,7 +206,7 @@ def test_photographs_that_are_missing_broken_or_of_another_size_cost_the_colours
         assert [row["status"] for row in rows] == ["ok", "ok", "no_lesion"]
         assert reason in rows[0]["message"] and rows[0]["area_px"] == "5000" and rows[0]["contrast"] == ""
     code, _, err = run("measure", str(out), "--images", str(out))
-    assert code == 2 and "results, not photographs" in err
+    assert code == 2 and "no photograph in what was named" in err and "results of an earlier run" in err
     assert run("measure", str(out), "--images", str(tmp_path / "nowhere"))[0] == 2
 
 

@@ -21,6 +21,7 @@ from dermseg.images import ImageSource, as_source, close_zips, encode_mask, find
 from dermseg.images.names import UniqueNames, natural_key, portable_name
 from dermseg.images.roles import tell_apart
 from dermseg.images.zips import open_zip
+from dermseg.inference.outputs import LAYOUT
 
 PNG = encode_mask(np.eye(5, dtype=bool))
 
@@ -268,7 +269,8 @@ def test_grey_picture_opens(tree: Path) -> None:
 def test_reference_masks_beside_their_images_are_told_apart(tmp_path: Path) -> None:
     names = ["images/a.jpg", "masks/a_segmentation.png", "b_lesion.png", "c.png", "c_mask.PNG"]
     sources = [ImageSource(name, tmp_path / name) for name in names]
-    images, masks, _ = tell_apart(sources)
+    images, masks, _ = roles = tell_apart(sources)
+    assert roles.remarks()[0].endswith("by name (masks/a_segmentation.png, c_mask.PNG)")
     assert [s.name for s in images] == ["images/a.jpg", "b_lesion.png", "c.png"]
     assert [s.name for s in masks] == ["masks/a_segmentation.png", "c_mask.PNG"]
 
@@ -282,11 +284,21 @@ def test_what_isic_gives_beside_its_images_is_no_photograph(tmp_path: Path) -> N
 
 
 def test_results_of_an_earlier_run_are_no_photographs(tree: Path) -> None:
-    (tree / "sub" / "journal.jsonl").touch()
-    found = tell_apart(find_images([tree]))
-    assert [s.name for s in found.results] == ["sub/b.JPG", "sub/deep/c.tif"]
-    assert "2 files are left out" in found.remarks()[0]
-    assert not tell_apart(find_images([tree / "sub"])).results  # it was named
+    """Wherever the output folder is, also where it is named, as a shell does with ``*``; what else lies in it
+    may be the photographs, which were segmented with ``-o .``."""
+    for place in (tree, tree / "sub"):
+        (place / "journal.jsonl").touch()
+    for kind, (folder, ending) in LAYOUT.items():
+        if kind != "labelme":
+            (tree / "sub" / folder / "b").mkdir(parents=True, exist_ok=True)
+            (tree / "sub" / folder / "b" / f"b{ending}").write_bytes(PNG)
+    for inputs in ([tree], [tree / "sub"], [f"{tree}/*"], sorted(tree.iterdir())):
+        found = tell_apart(find_images(inputs))
+        assert len(found.results) == len(LAYOUT) - 1
+        names = {source.path.name for source in found.photographs}
+        assert {"b.JPG", "c.tif"} <= names and "b.jpg" not in names
+    assert "13 files are left out: results of an earlier run (" in found.remarks()[0]
+    assert len(tell_apart(find_images([tree / "sub" / "overlays"])).photographs) == 1  # they were named
 
 
 def test_masks_of_an_index_are_no_photographs(tmp_path: Path) -> None:

@@ -15,6 +15,12 @@ from dermseg.images.sources import ImageSource
 
 JOURNAL, RUN = "journal.jsonl", "run.json"  # in the output folders of ``dermseg segment``
 _MASK_NAME = re.compile(r"(.+)_(?:segmentation|mask|lesion|labels|superpixels|attribute_[a-z_]+)")
+# What is written of an image, in the names of ``inference.outputs.LAYOUT``.
+_RESULT = re.compile(
+    r"(?:masks/.*_segmentation|overlays/.*|probabilities/.*|labels/.*_labels|margins/.*_(?:outer|inner)"
+    r"|uncertainty/.*_(?:mean|std|entropy)|dicom/.*_(?:seg|probability|sr|sc))\.[a-z]+"
+)
+_NAMED = 3
 
 
 def is_output(folder: Path) -> bool:
@@ -56,15 +62,13 @@ class Roles(NamedTuple):
     results: list[ImageSource]
 
     def remarks(self) -> list[str]:
-        """What is left out, in words."""
-        why = {
-            "masks of other inputs, by name": len(self.masks),
-            "results of an earlier run": len(self.results),
-        }
+        """What is left out, in words, with the first names: a photograph may be called like a mask."""
+        why = {"masks of other inputs, by name": self.masks, "results of an earlier run": self.results}
         return [
-            f"{count} file{' is' if count == 1 else 's are'} left out: {what}"
-            for what, count in why.items()
-            if count
+            f"{len(files)} file{' is' if len(files) == 1 else 's are'} left out: {what} "
+            f"({', '.join(file.name for file in files[:_NAMED])}{', ...' if len(files) > _NAMED else ''})"
+            for what, files in why.items()
+            if files
         ]
 
 
@@ -74,19 +78,24 @@ def tell_apart(sources: Sequence[ImageSource]) -> Roles:
     Data sets come as images beside masks: ``X_segmentation``, ``X_mask``, ``X_lesion`` or ``X_labels`` is a
     reference mask where an image ``X`` is there too, in whatever folder, as are the superpixels and attribute
     masks of ISIC; a file of such a name on its own is a photograph.
-    What an earlier ``dermseg segment`` wrote below the folders that were named is none, though its overlays
-    look like it, nor are the masks that an import of outlines wrote (``INDEX-files/masks``); an output folder
-    that is itself named is taken as it is. Nor is ``X.LAYER.png`` with
-    ``X.LAYER.npy`` beside it, which ``dermseg explain`` wrote of ``X``.
+    What ``dermseg segment`` wrote into an output folder is none, though its overlays look like it; what else
+    lies there is, for the output may be the folder of the photographs. Nor are the masks that an import of
+    outlines wrote (``INDEX-files/masks``) below the folders that were named, and ``X.LAYER.png`` with
+    ``X.LAYER.npy`` beside it, which ``dermseg explain`` wrote of ``X``. Files, and folders of an output, that
+    are themselves named are taken as they are.
     """
-    written: dict[Path, bool] = {}
+    kinds: dict[Path, tuple[bool, bool]] = {}
 
     def is_result(source: ImageSource) -> bool:
-        depth = 0 if source.member else source.name.count("/")
-        for folder in list(source.path.parents)[:depth]:
-            if folder not in written:
-                written[folder] = is_output(folder) or _is_drawn(folder)
-            if written[folder]:
+        if source.member is not None:
+            return False
+        named = source.name.count("/")  # how far above the file the folder that was named is
+        for above, folder in enumerate(list(source.path.parents)[: named + 1]):
+            if folder not in kinds:
+                kinds[folder] = is_output(folder), _is_drawn(folder)
+            output, drawn = kinds[folder]
+            below = "/".join(source.path.parts[-1 - above :])
+            if (output and _RESULT.fullmatch(below)) or (drawn and above < named):
                 return True
         return False
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.errors import DataError, DermsegError, UsageError
+from dermseg.errors import DataError, DermsegError
 from dermseg.evaluation.score import match_masks
 from dermseg.images.labels import NAME_END, is_label_map
 from dermseg.images.load import VIEW_MIN_SIDE, load_image
-from dermseg.images.roles import find_photographs, is_output
+from dermseg.images.roles import find_photographs
 from dermseg.images.sources import ImageSource
 
 
@@ -30,15 +29,10 @@ class Photographs:
     Raises
     ------
     UsageError
-        There is no photograph in what was named, or it is the output of ``dermseg segment``.
+        There is no photograph in what was named: what ``dermseg segment`` wrote is none.
     """
 
     def __init__(self, given: Sequence[str], masks: Sequence[ImageSource]) -> None:
-        for path in map(Path, given):
-            if is_output(path):
-                raise UsageError(
-                    "holds results, not photographs", file=path, hint="--images takes what was segmented"
-                )
         by_plain = {_plain(mask): mask for mask in masks}
         pairing = match_masks(find_photographs(given)[0], list(by_plain))
         self._of = {by_plain[plain]: photograph for _, photograph, plain in pairing.pairs}
