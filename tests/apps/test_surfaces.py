@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import pytest
 from dermseg.apps.cli import main as program
 from dermseg.apps.cli.main import main
 from dermseg.apps.cli.measure import reading_columns
+from dermseg.apps.cli.progress import BarProgress, PlainProgress, make_progress
 from dermseg.data.index import read_index
 from dermseg.data.labelme import read_labelme
 from dermseg.data.synthetic import synthesize
@@ -328,3 +330,13 @@ def test_a_working_folder_that_is_gone_is_said(
     code, err = run(capsys, "segment", photographs, "-o", "out")
     monkeypatch.chdir(tmp_path)
     assert (code, err) == (2, "error: the folder that you are in is gone\n  try: cd to another one\n")
+
+
+@pytest.mark.parametrize(("term", "kind"), [("xterm", BarProgress), ("dumb", PlainProgress)])
+def test_a_terminal_that_cannot_draw_a_bar_has_lines(
+    term: str, kind: type, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a shell inside of Emacs a bar is not drawn at all: hours passed without a word."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", term)
+    assert type(make_progress(3, log_json=False)) is kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -53,6 +54,11 @@ def listed_failures(failed: Iterable[tuple[str, str]], what: str = "file") -> di
 def say(text: str) -> None:
     """A line for people, on stderr, so that stdout stays machine-readable."""
     sys.stderr.write(_CONTROL.sub("_", text) + "\n")
+
+
+def draws_bars() -> bool:
+    """Whether stderr is a terminal that can write over a line; a shell inside of Emacs cannot."""
+    return sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 def say_left_out(split: str, without_mask: int, failures: Sequence[Mapping[str, str]]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from dermseg.apps.cli.common import say
+from dermseg.apps.cli.common import draws_bars, say
 
 _LINE_EVERY_S = 10.0
 T = TypeVar("T")
@@ -32,7 +31,7 @@ class ImageCounter:
         self._start = self._last = time.monotonic()
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if draws_bars():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

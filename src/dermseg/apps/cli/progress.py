@@ -5,13 +5,12 @@ All of it goes to stderr; stdout belongs to ``--json``.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from types import TracebackType
 from typing import Any, Self
 
-from dermseg.apps.cli.common import log_line, say
+from dermseg.apps.cli.common import draws_bars, log_line, say
 from dermseg.inference.journal import Entry
 
 _LINE_EVERY_S = 5.0
@@ -130,7 +129,7 @@ def make_progress(total: int, *, log_json: bool) -> PlainProgress:
     """The way that fits: JSON where asked for, a bar on a terminal, lines elsewhere."""
     if log_json:
         return JsonProgress(total)
-    return BarProgress(total) if sys.stderr.isatty() else PlainProgress(total)
+    return BarProgress(total) if draws_bars() else PlainProgress(total)
 
 
 def format_seconds(seconds: float) -> str:
