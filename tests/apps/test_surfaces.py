@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,8 @@ from dermseg.apps.cli.progress import BarProgress, PlainProgress, make_progress
 from dermseg.data.index import read_index
 from dermseg.data.labelme import read_labelme
 from dermseg.data.synthetic import synthesize
+from dermseg.inference.journal import Entry
+from dermseg.inference.outputs import Row
 from dermseg.measure.geometry import measure_mask
 
 
@@ -340,3 +343,15 @@ def test_a_terminal_that_cannot_draw_a_bar_has_lines(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", term)
     assert type(make_progress(3, log_json=False)) is kind
+
+
+def test_a_narrow_terminal_shows_how_many_are_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    with BarProgress(1234) as progress:
+        progress(None, Counter(ok=200))
+        progress(Entry(Row("a.jpg", "failed"), (), {}), Counter(ok=200, failed=16))
+    assert "216 of 1234 images, " in capsys.readouterr().err

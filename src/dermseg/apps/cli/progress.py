@@ -65,16 +65,16 @@ class PlainProgress:
         now = time.perf_counter()
         if now - self._last_line >= _LINE_EVERY_S and self.done < self.total:
             self._last_line = now
-            say(f"{self.done} of {self.total} images{self.details()}")
+            say(self.state())
 
-    def details(self) -> str:
-        """Rate, time left and failures, as far as they are known."""
-        parts = []
+    def state(self) -> str:
+        """How many are done; rate, time left and failures as far as they are known."""
+        parts = [f"{self.done} of {self.total} images"]
         if self.rate is not None and self.seconds_left is not None:
             parts += [f"{self.rate:.1f} images/s", f"{format_seconds(self.seconds_left)} left"]
         if self.failed:
             parts.append(f"{self.failed} failed")
-        return "".join(f", {part}" for part in parts)
+        return ", ".join(parts)
 
 
 class BarProgress(PlainProgress):
@@ -82,18 +82,18 @@ class BarProgress(PlainProgress):
 
     def __init__(self, total: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
         super().__init__(total)
         self._bar = Progress(
-            TextColumn("segmenting"),
             BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[details]}"),
+            TextColumn(
+                "{task.description}"
+            ),  # one text: where it is narrow, its end is cut off and no number
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._bar.add_task("", total=total, details="")
+        self._task = self._bar.add_task(self.state(), total=total)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -106,7 +106,7 @@ class BarProgress(PlainProgress):
 
     def show(self, entry: Entry | None) -> None:
         """Move the bar."""
-        self._bar.update(self._task, completed=self.done, details=self.details().removeprefix(", "))
+        self._bar.update(self._task, completed=self.done, description=self.state())
 
 
 class JsonProgress(PlainProgress):
