@@ -25,8 +25,10 @@ from dermseg.export.write import add_attachment, open_folder
 from dermseg.images.masks import load_mask
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import Postprocessing
+from dermseg.inference.pictures import legend_of
 from dermseg.inference.predictor import load_model
 from dermseg.uncertainty.maps import Uncertainty
+from dermseg.uncertainty.margins import draw_margins
 from dermseg.uncertainty.opinions import Ensemble, Flips, mc_graph, open_opinions
 from dermseg.uncertainty.trust import ATTACHMENT, FILE, load_trust
 
@@ -100,6 +102,11 @@ def test_segment_fills_its_columns_and_writes_maps(fitted: Path, tmp_path: Path)
     for name in ("mean", "std", "entropy"):
         found = cv2.imread(str(out / f"uncertainty/0_{name}.png"), cv2.IMREAD_UNCHANGED)
         assert found.dtype == np.uint16 and found.shape == masks[0].shape
+    assert "margins (white) of level 0.2" in (out / "report.html").read_text(encoding="utf-8")
+    model = load_model(fitted / "bundle")
+    result = model.segment(fitted / "0.png")
+    margins = draw_margins(result.mask, load_trust(model.bundle), 0.2)
+    assert legend_of(result, model, margins)[2] == "white: margins of level 0.2"
 
 
 def test_segment_refuses_before_it_starts(tiny_bundle: Path, fitted: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dermseg.inference.postprocess import Floats, upsample
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
 from dermseg.uncertainty.maps import Uncertainty
-from dermseg.uncertainty.margins import Margins
+from dermseg.uncertainty.margins import Margins, trace_margins
 
 OVERLAY_SIDE = 1800  # overlays are at most this wide and high
 THUMBNAIL_SIDE, THUMBNAIL_QUALITY = 200, 60
@@ -48,9 +48,13 @@ def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bo
 
 
 def draw_described(
-    picture: NDArray[np.uint8], view_mask: NDArray[np.bool_], result: Result, model: Model
+    picture: NDArray[np.uint8],
+    view_mask: NDArray[np.bool_],
+    result: Result,
+    model: Model,
+    margins: Margins | None = None,
 ) -> NDArray[np.uint8]:
-    """The overlay as users see it: outline, legend, and numbers where there are several lesions.
+    """The overlay as users see it: outline, margins, legend, and numbers where there are several lesions.
 
     Parameters
     ----------
@@ -59,10 +63,12 @@ def draw_described(
     view_mask
         The result's mask at the size of the picture.
     """
-    return draw_overlay(picture, view_mask, legend=legend_of(result, model), labels=result.labels)
+    if margins is not None:
+        picture = trace_margins(picture, margins)
+    return draw_overlay(picture, view_mask, legend=legend_of(result, model, margins), labels=result.labels)
 
 
-def legend_of(result: Result, model: Model) -> list[str]:
+def legend_of(result: Result, model: Model, margins: Margins | None = None) -> list[str]:
     """The lines of text on an overlay."""
     name = f"model {model.card.name} {model.card.version}"
     if result.status == "no_lesion":
@@ -70,7 +76,8 @@ def legend_of(result: Result, model: Model) -> list[str]:
     share = 100 * result.area_fraction
     count = 1 if result.labels is None else int(result.labels.max())
     what = "lesion" if count == 1 else f"{count} lesions,"
-    return [f"{what} {share:.1f} % of image", f"confidence {result.confidence:.2f}", name]
+    lines = [] if margins is None else [f"white: margins of level {margins.alpha:g}"]
+    return [f"{what} {share:.1f} % of image", f"confidence {result.confidence:.2f}", *lines, name]
 
 
 def encode_uncertainty(

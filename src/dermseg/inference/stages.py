@@ -47,7 +47,7 @@ from dermseg.inference.pictures import (
 from dermseg.inference.postprocess import Lesions
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
-from dermseg.uncertainty.margins import DEFAULT_ALPHA, Margins, draw_margins, trace_margins
+from dermseg.uncertainty.margins import DEFAULT_ALPHA, Margins, draw_margins
 from dermseg.uncertainty.opinions import Opinions
 
 STAGES = ("decode", "network", "postprocess", "write")
@@ -202,8 +202,7 @@ class Segmenter:
         if kind == "mask":
             return encode_mask(result.mask)
         if kind == "overlay":
-            picture = pixels if margins is None else trace_margins(pixels, margins)
-            return encode_jpeg(draw_described(picture, view_mask, result, self.model))
+            return encode_jpeg(draw_described(pixels, view_mask, result, self.model, margins))
         if kind == "labels":
             assert result.labels is not None
             return encode(".png", result.labels, [])

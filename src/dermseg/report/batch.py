@@ -22,6 +22,8 @@ def write_batch_report(result: BatchResult) -> None:
         chosen.append(f"threshold: {options['threshold']:g}")
     chosen += [text for key, text in (("tta", "averaged over flips and turns"),) if options[key]]
     chosen += [text for key, text in (("allow_truncated", "truncated files allowed"),) if options[key]]
+    if options["uncertainty"]:
+        chosen.append(f"margins (white) of level {options['margin']:g}")
     write_report(
         result.out / REPORT,
         partial(read_entries, result.out),
