@@ -255,6 +255,26 @@ def test_a_file_that_failed_may_be_mended_before_resuming(batch: Batch, photos: 
         batch(resume=True)
 
 
+def test_a_file_that_was_not_done_may_be_gone_when_resuming(
+    batch: Batch, photos: Path, tmp_path: Path
+) -> None:
+    """Failed, or not begun when the run was stopped; not where other images would have other files for it."""
+    stop = threading.Event()
+    batch(stop=stop, listener=lambda entry, counts: stop.set() if entry else None)
+    done = {entry.row.file for entry in read_entries(tmp_path / "out") if entry.row.status == "ok"}
+    assert "sub/d.png" not in done
+    (photos / "broken.jpg").unlink()
+    (photos / "sub/d.png").unlink()
+    assert batch(resume=True).counts == {**dict.fromkeys(("failed", "review", "reject"), 0),
+                                         "images": 5, "ok": 4, "no_lesion": 1}  # fmt: skip
+    batch("new")
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "new")
+    (tmp_path / "out/masks/a.png_segmentation.png").unlink()
+    (photos / "a.png").unlink()
+    with pytest.raises(UsageError, match=r"1 missing input \(a\.png\)"):
+        batch(resume=True)
+
+
 def test_overwrite_removes_what_we_wrote_and_nothing_else(batch: Batch, tmp_path: Path) -> None:
     out = tmp_path / "out"
     batch()

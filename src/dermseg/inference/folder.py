@@ -109,9 +109,12 @@ def claim_folder(out: Path, header: Header, *, resume: bool, overwrite: bool) ->
 
 def _resume(path: Path, header: Header) -> Journal:
     journal = Journal.open(path)
-    changed = journal.header.changed(header)
-    mended = changed - done_names(journal, path.parent) if changed else changed
-    differences = journal.header.differences(header, mended)
+    apart = journal.header.gone_or_changed(header)
+    undone = apart - done_names(journal, path.parent) if apart else apart
+    before, plan = plan_files(journal.header), plan_files(header)
+    if any(before.get(name, files) != files for name, files in plan.items()):
+        undone &= plan.keys()  # "a.png" is gone, and "a.jpg" would have other files than it was given
+    differences = journal.header.differences(header, undone)
     if differences:
         journal.close()
         raise UsageError(
@@ -120,8 +123,8 @@ def _resume(path: Path, header: Header) -> Journal:
             hint="run it as before, or start again with --overwrite or another folder",
         )
     journal.cut_tail()
-    _remove_leftovers(path.parent, plan_files(header))
-    if mended:
+    _remove_leftovers(path.parent, before)
+    if undone:
         journal.header = header
         journal.sort([name for name, *_ in header.inputs])
     return journal

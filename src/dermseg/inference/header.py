@@ -58,18 +58,18 @@ class Header:
                 raise ValueError(f"'{name}' is no name that a run gives")
         return cls(version, model, options, inputs)
 
-    def changed(self, now: Header) -> set[str]:
-        """Inputs of both that have other bytes now, or another time."""
-        before = {name: stamp for name, *stamp in self.inputs}
-        return {name for name, *stamp in now.inputs if before.get(name, stamp) != stamp}
+    def gone_or_changed(self, now: Header) -> set[str]:
+        """Inputs that are no more, or that have other bytes now, or another time."""
+        after = {name: stamp for name, *stamp in now.inputs}
+        return {name for name, *stamp in self.inputs if after.get(name) != stamp}
 
-    def differences(self, now: Header, mended: Collection[str] = ()) -> list[str]:
+    def differences(self, now: Header, undone: Collection[str] = ()) -> list[str]:
         """What keeps `now` from going on where this run stopped, in plain words; empty if nothing.
 
         Parameters
         ----------
-        mended
-            Inputs that may have changed: they are not done yet.
+        undone
+            Inputs that may have changed or be gone: they are not done yet.
         """
         found = []
         if self.version != now.version:
@@ -83,11 +83,11 @@ class Header:
             if self.options.get(key) != now.options.get(key)
         ]
         before, after = ({name: None for name, *_ in header.inputs} for header in (self, now))
-        changed = self.changed(now) - set(mended)
+        apart = self.gone_or_changed(now) - set(undone)
         for label, names in (
             ("new", [name for name in after if name not in before]),
-            ("missing", [name for name in before if name not in after]),
-            ("changed", [name for name in after if name in changed]),
+            ("missing", [name for name in before if name in apart and name not in after]),
+            ("changed", [name for name in after if name in apart]),
         ):
             if names:
                 shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
