@@ -19,7 +19,7 @@ from PIL import Image
 from dermseg.errors import ImageError, UsageError
 from dermseg.images import ImageSource, as_source, close_zips, encode_mask, find_images, load_image
 from dermseg.images.names import UniqueNames, natural_key, portable_name
-from dermseg.images.roles import tell_apart
+from dermseg.images.roles import find_photographs, tell_apart
 from dermseg.images.zips import open_zip
 from dermseg.inference.outputs import LAYOUT
 
@@ -102,6 +102,23 @@ def test_nothing_found_is_a_usage_error(tmp_path: Path) -> None:
     for given_ in ([tmp_path], [tmp_path / "none"], [f"{tmp_path}/*.jpg"], []):
         with pytest.raises(UsageError):
             find_images(given_)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links take a right of their own there")
+def test_linked_folders_that_lead_elsewhere_are_told(tree: Path, tmp_path: Path) -> None:
+    """Their photographs were missed without a word."""
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only/visits").symlink_to(tree)
+    with pytest.raises(UsageError, match=r"linked folders are looked into .*only/visits"):
+        find_images([tmp_path / "only"])
+    (tree / "sub/loop").symlink_to(tree)
+    assert (
+        find_photographs([tree])[1] == find_photographs([f"{tree}/*"])[1] == []
+    )  # it leads to what is there
+    (tmp_path / "only/a.png").write_bytes(PNG)
+    found, remarks = find_photographs([tmp_path / "only"])
+    assert [s.name for s in found] == ["a.png"]
+    assert remarks == [f"1 linked folder is not looked into unless named: {tmp_path}/only/visits"]
 
 
 def test_links_and_pipes_give_a_reason_and_do_not_hang(tmp_path: Path) -> None:

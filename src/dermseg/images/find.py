@@ -24,7 +24,9 @@ from dermseg.images.sources import (
 from dermseg.images.zips import open_zip
 
 
-def find_images(inputs: Sequence[str | Path], *, exclude: Sequence[Path] = ()) -> list[ImageSource]:
+def find_images(
+    inputs: Sequence[str | Path], *, exclude: Sequence[Path] = (), linked: list[Path] | None = None
+) -> list[ImageSource]:
     """List the images that `inputs` name, sorted naturally by name.
 
     Parameters
@@ -36,6 +38,8 @@ def find_images(inputs: Sequence[str | Path], *, exclude: Sequence[Path] = ()) -
     exclude
         Folders that are left out where they lie inside an input, such as those of the outputs. What is named
         inside one of them is taken: the output may be the folder in which the photographs lie.
+    linked
+        Takes the linked folders that lie in the inputs and lead elsewhere.
 
     Returns
     -------
@@ -55,21 +59,28 @@ def find_images(inputs: Sequence[str | Path], *, exclude: Sequence[Path] = ()) -
     A zip that cannot be opened is one source whose reading fails, so that the rest of a batch goes on.
     """
     names, seen, found = UniqueNames(), set(), []
+    links: list[Path] = []
     for given in inputs:
         hidden = left_out(fixed_part(str(given)), exclude)
-        for name, parent, source in _expand(str(given)):
+        for name, parent, source in _expand(str(given), links):
             key = (os.path.realpath(source.path), source.member, source.entry)
             if key in seen or any(Path(key[0]).is_relative_to(folder) for folder in hidden):
                 continue
             seen.add(key)
             unique = names.take(name, parent)
             found.append(ImageSource(unique, source.path, source.member, source.entry))
+    real = [Path(os.path.realpath(fixed_part(str(given)))) for given in inputs] if links else []
+    elsewhere = [link for link in links if not any(map(Path(os.path.realpath(link)).is_relative_to, real))]
+    if linked is not None:
+        linked += elsewhere
     if not found:
         listed = ", ".join(f"'{given}'" for given in inputs) or "no input"
         hint = "name files, folders or zips with JPEG, PNG, TIFF, BMP, WebP or DICOM images"
         folders = [Path(given) for given in inputs if Path(given).is_dir()]
         if zips := [path for folder in folders for path in folder.rglob("*.zip")]:
             hint = f"zips that lie in a folder are opened where they are named, such as '{zips[0]}'"
+        elif elsewhere:
+            hint = f"linked folders are looked into where they are named, such as '{elsewhere[0]}'"
         raise UsageError(f"no image found in {listed}", hint=hint)
     return sorted(_without_raw_twins(found), key=lambda source: natural_key(source.name))
 
@@ -114,36 +125,37 @@ def _as_named(text: str, folder: Path) -> str:
 _Found = Iterator[tuple[str, str, ImageSource]]  # name, folder to put in front if taken, source
 
 
-def _expand(text: str) -> _Found:
+def _expand(text: str, links: list[Path]) -> _Found:
     archive, pattern = split_zip(text)
     if pattern is not None:
         if not archive.exists():
             raise UsageError(f"'{archive}' does not exist")
         yield from _from_zip(archive, pattern)
     elif os.path.lexists(text):
-        yield from _from_path(Path(text), "", explicit=True)
+        yield from _from_path(Path(text), "", links, explicit=True)
     elif glob.has_magic(text):
         fixed = fixed_part(text)
         for match in sorted(glob.glob(_as_named(text, fixed), recursive=True), key=natural_key):  # noqa: PTH207
             if os.path.normpath(match) == os.path.normpath(fixed):  # "photos/**" is also "photos/" itself
-                yield from _from_path(fixed, "", explicit=True)
+                yield from _from_path(fixed, "", links, explicit=True)
                 continue
             parts = Path(os.path.relpath(Path(match).parent, fixed)).parts
             prefix = "".join(f"{part}/" for part in parts if part not in (".", ".."))  # of "a/*/../../b*"
-            yield from _from_path(Path(match), prefix, explicit=False)
+            yield from _from_path(Path(match), prefix, links, explicit=False)
     else:
         raise UsageError(
             f"'{text}' does not exist", hint="check the path; quote a glob such as 'photos/*.jpg'"
         )
 
 
-def _from_path(path: Path, prefix: str, *, explicit: bool) -> _Found:
+def _from_path(path: Path, prefix: str, links: list[Path], *, explicit: bool) -> _Found:
     parent = printable_name(path.absolute().parent.name)
     if os.path.isdir(path):  # noqa: PTH112 - Path's raises in a folder that may be listed and not entered
         inner = f"{prefix}{path.name}/" if not explicit else ""
         closed: list[OSError] = []
         for folder, folders, files in os.walk(path, onerror=closed.append):
             folders.sort(key=natural_key)
+            links += [Path(folder, name) for name in folders if os.path.islink(f"{folder}/{name}")]  # noqa: PTH114
             relative = os.path.relpath(folder, path).replace(os.sep, "/")
             front = inner if relative == "." else f"{inner}{relative}/"
             for file in sorted(files, key=natural_key):

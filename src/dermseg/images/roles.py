@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -66,7 +67,7 @@ class Roles(NamedTuple):
         why = {"masks of other inputs, by name": self.masks, "results of an earlier run": self.results}
         return [
             f"{len(files)} file{' is' if len(files) == 1 else 's are'} left out: {what} "
-            f"({', '.join(file.name for file in files[:_NAMED])}{', ...' if len(files) > _NAMED else ''})"
+            f"({_first(file.name for file in files)})"
             for what, files in why.items()
             if files
         ]
@@ -123,10 +124,21 @@ def find_photographs(
     UsageError
         There is none.
     """
-    roles = tell_apart(find_images(inputs, exclude=exclude))
+    linked: list[Path] = []
+    roles = tell_apart(find_images(inputs, exclude=exclude, linked=linked))
+    remarks = roles.remarks()
+    if linked:
+        folders = f"{len(linked)} linked folder{' is' if len(linked) == 1 else 's are'}"
+        remarks.append(f"{folders} not looked into unless named: {_first(map(str, linked))}")
     if not roles.photographs:
-        raise UsageError("no photograph in what was named", hint="; ".join(roles.remarks()))
-    return roles.photographs, roles.remarks()
+        raise UsageError("no photograph in what was named", hint="; ".join(remarks))
+    return roles.photographs, remarks
+
+
+def _first(names: Iterable[str]) -> str:
+    """The first of many names."""
+    shown = list(islice(names, _NAMED + 1))
+    return ", ".join(shown[:_NAMED]) + (", ..." if len(shown) > _NAMED else "")
 
 
 def _is_drawn(folder: Path) -> bool:

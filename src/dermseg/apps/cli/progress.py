@@ -87,9 +87,7 @@ class BarProgress(PlainProgress):
         super().__init__(total)
         self._bar = Progress(
             BarColumn(bar_width=None),
-            TextColumn(
-                "{task.description}"
-            ),  # one text: where it is narrow, its end is cut off and no number
+            TextColumn("{task.description}"),  # one text: where it is narrow its end is cut off, no number
             console=Console(stderr=True),
             transient=True,
         )
