@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dermseg.images.overlay import encode_jpeg
 from dermseg.inference.journal import Entry
 from dermseg.inference.outputs import Row, failed_row
 from dermseg.report.html import write_report
@@ -102,6 +103,29 @@ def test_a_batch_is_sorted_by_the_status_that_is_shown(browser: Any, batch: str)
         "no lesion found",
         "rejected",
     ]
+    page.close()
+
+
+def test_back_from_an_overlay_one_is_where_one_was(browser: Any, batch: str, tmp_path: Path) -> None:
+    """Of hundreds to review each look at an overlay led back to the first page of all."""
+    (tmp_path / "overlays").mkdir()
+    (tmp_path / "overlays/x.jpg").write_bytes(encode_jpeg(np.zeros((30, 40, 3), np.uint8)))
+    page = browser.new_page()
+    page.goto(batch)
+    page.get_by_label("Rows").select_option("100")
+    page.get_by_label("File name").fill("CAT")
+    page.get_by_role("button", name="rejected 1").click()
+    page.get_by_role("button", name="Status").click()
+    page.get_by_role("link", name="overlay").click()
+    page.wait_for_url("**/x.jpg")
+    page.go_back()
+    assert page.locator("tbody tr").count() == 1
+    assert page.locator(".filters [aria-pressed=true]").inner_text() == "rejected 1"
+    assert page.locator("th[aria-sort]").inner_text().startswith("Status")
+    assert page.get_by_label("File name").input_value() == "cat"
+    page.keyboard.press("Escape")
+    assert page.locator("tbody tr").count() == 5
+    assert page.get_by_label("Rows").input_value() == "100"
     page.close()
 
 
