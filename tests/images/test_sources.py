@@ -100,8 +100,18 @@ def test_same_names_from_two_inputs_stay_apart(tmp_path: Path) -> None:
 
 def test_nothing_found_is_a_usage_error(tmp_path: Path) -> None:
     for given_ in ([tmp_path], [tmp_path / "none"], [f"{tmp_path}/*.jpg"], []):
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError, match=r"name files|check the path"):
             find_images(given_)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="case makes no difference there")
+def test_a_pattern_of_the_other_case_is_told(tree: Path) -> None:
+    """Cameras write ``IMG_1.JPG``, people ``*.jpg``."""
+    with pytest.raises(UsageError, match=r"'.*/\*\*/\*\.JPG' finds some"):
+        find_images([f"{tree}/**/*.jpg"])
+    for pattern in (f"{tree}/*.t*", f"{tree}/*.bmp"):
+        with pytest.raises(UsageError, match="name files"):
+            find_images([pattern])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links take a right of their own there")

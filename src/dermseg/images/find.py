@@ -81,8 +81,18 @@ def find_images(
             hint = f"zips that lie in a folder are opened where they are named, such as '{zips[0]}'"
         elif elsewhere:
             hint = f"linked folders are looked into where they are named, such as '{elsewhere[0]}'"
+        elif others := [other for given in inputs if (other := _other_case(str(given)))]:
+            hint = f"upper and lower case differ; '{others[0]}' finds some"  # cameras write IMG_1.JPG
         raise UsageError(f"no image found in {listed}", hint=hint)
     return sorted(_without_raw_twins(found), key=lambda source: natural_key(source.name))
+
+
+def _other_case(pattern: str) -> str:
+    """``*.JPG`` for ``*.jpg``, or the other way round, if that finds something; else empty."""
+    start, ending = os.path.splitext(pattern)  # noqa: PTH122
+    other = start + ending.swapcase()
+    found = other != pattern and glob.has_magic(start) and glob.glob(other, recursive=True)  # noqa: PTH207
+    return other if found else ""
 
 
 def _without_raw_twins(sources: list[ImageSource]) -> list[ImageSource]:
