@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -12,6 +13,18 @@ import pytest
 pytest.importorskip("torch", reason="the programs need the extra [train]")
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+ROOT = BENCHMARKS.parent
+# page, section of it, the program that writes it, by which function, from which result
+SECTIONS = [
+    ("docs/scale-out.md", "size", "size_run", "table", "soak_batch"),
+    ("docs/measuring.md", "following", "following", "table", "following"),
+    ("docs/measuring.md", "readings", "readings", "table", "readings"),
+    ("docs/measuring.md", "repeatability", "repeatability", "table", "repeatability"),
+    ("docs/performance.md", "speed", "speed", "tables", "speed"),
+    ("docs/performance.md", "speed-amx", "speed", "tables", "speed-amx"),
+    ("docs/performance.md", "startup", "startup", "tell", "startup"),
+    ("README.md", "throughput", "throughput", "table", "throughput"),
+]
 ON_DATA = ["choices", "peer", "finetune", "following", "readings", "repeatability", "gate", "uncertainty"]
 
 
@@ -70,3 +83,14 @@ def test_a_model_without_ham10000_needs_none_of_its_files(
     assert "ham is left out" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"HAM10000_images\.zip"):
         make_model["import_data"](data, tmp_path / "index", {"ham"})
+
+
+@pytest.mark.parametrize(("page", "section", "program", "function", "result"), SECTIONS)
+def test_pages_show_the_results(page: str, section: str, program: str, function: str, result: str) -> None:
+    """A measurement that was made again goes into the page too."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    shown = text.partition(f"<!-- {section}: begin -->\n")[2].partition(f"\n<!-- {section}: end -->")[0]
+    names = runpy.run_path(str(BENCHMARKS / f"{program}.py"))
+    measured = json.loads((BENCHMARKS / "results" / f"{result}.json").read_text(encoding="utf-8"))
+    more = (10_000_000, names["Prices"]()) if program == "size_run" else ()
+    assert names[function](measured, *more) == shown
