@@ -153,8 +153,9 @@ def test_one_owner_and_leftovers(tmp_path: Path) -> None:
     assert not list((tmp_path / "made").iterdir())
     queue.close()
     Queue(tmp_path).close()
-    with pytest.raises(UsageError, match="holds no queue"):
+    with pytest.raises(UsageError, match="holds no queue") as refused:
         Queue(tmp_path / "none", own=False)
+    assert "dicom listen" in str(refused.value.hint)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes are POSIX")

@@ -99,7 +99,8 @@ class Queue:
         self.changed = threading.Event()  # set when there may be something to do
         try:
             if not own and not (folder / "queue.sqlite").exists():
-                raise UsageError("holds no queue", file=folder)
+                hint = "'dermseg dicom listen' or 'dermseg dicom watch' makes it at its first start"
+                raise UsageError("holds no queue", file=folder, hint=hint)
             if own:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 for name in ("received", "made"):
