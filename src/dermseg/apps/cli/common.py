@@ -15,6 +15,9 @@ import typer
 
 from dermseg.errors import DermsegError, UsageError
 
+# Typer shows Python's type beside an argument ("INPUT <list[str]>"), whose sentence says more.
+setattr(typer.core.TyperArgument, "display_type_rich", lambda self, ctx: None)  # noqa: B010
+
 _INPUTS = typer.Argument(metavar="INPUT", help="Images, folders, zips or globs ('photos/*.jpg').")
 InputsArgument = Annotated[list[str], _INPUTS]
 OptionalInputsArgument = Annotated[list[str] | None, _INPUTS]

@@ -52,7 +52,10 @@ def train(
     """Train a network. Ctrl-C or a kill loses nothing: --resume RUN goes on where it stopped.
 
     --from MODEL without CONFIG fine-tunes on the train and val splits of index.csv (or $DERMSEG_INDEX).
-    Several GPUs or machines: torchrun --nproc-per-node 2 --no-python dermseg train CONFIG
+
+    \b
+    Several GPUs or machines:
+      torchrun --nproc-per-node 2 --no-python dermseg train CONFIG
     """
     import cv2
 
