@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dermseg.apps.cli.doctor import extras_of_package, is_too_old
+from dermseg.apps.cli.doctor import extras_of_package, is_too_old, runtime_lines
 from dermseg.inference.bundle import BUNDLED, load_bundle
 from dermseg.inference.runtimes import RUNTIMES
 from dermseg.registry import ARCHITECTURES
@@ -91,6 +91,8 @@ def test_doctor_runs_the_model(tiny_bundle: Path, run: Run) -> None:
     assert set(runtimes["obstacles"]) == set(RUNTIMES)
     assert runtimes["obstacles"]["onnxruntime"] is None
     assert runtimes["obstacles"][runtimes["chosen"]] is None
+    taken = {name: runtime_lines(runtimes | {"chosen": name})[-1] for name in ("onnxruntime", "openvino")}
+    assert taken["onnxruntime"].endswith(" onnxruntime") and "from 200 images on" in taken["openvino"]
     code, out, _ = run("doctor", "--model", str(tiny_bundle))  # what was measured is kept
     assert code == 0 and all(f"runtime {name}" in out for name in RUNTIMES)
     for name, time in (runtimes["milliseconds"] or {}).items():

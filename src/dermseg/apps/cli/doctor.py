@@ -237,8 +237,10 @@ def runtime_lines(runtimes: dict[str, Any] | None) -> list[str]:
         if name in times:
             detail += f", {times[name]:.1f} ms per image on one thread"
         lines.append(f"{_MARKS['missing' if obstacle else 'ok']}  {f'runtime {name}':<22}  {detail}")
-    rule = f"from {runtimes['few_images']} images on; below, and in Python, onnxruntime"
-    lines.append(f"         taken by itself         {runtimes['chosen']} ({rule})")
+    taken = runtimes["chosen"]
+    if taken != "onnxruntime":
+        taken += f" (from {runtimes['few_images']} images on; below, and in Python, onnxruntime)"
+    lines.append(f"         taken by itself         {taken}")
     return lines
 
 
