@@ -17,7 +17,7 @@ import pytest
 from dermseg.apps.cli.main import main
 from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.data.synthetic import synthesize
-from dermseg.errors import ModelError
+from dermseg.errors import ModelError, UsageError
 from dermseg.evaluation.looks import Look, outline
 from dermseg.export import fit_trust
 from dermseg.export.fit_trust import fit, fit_bundle
@@ -168,6 +168,18 @@ def test_all_of_it_is_told_for_the_level_that_was_asked_for(
     ):
         assert f"    {name:<30}{figure['value']:.4f}  {figure['ci95'][0]:.4f} to" in text
     assert "  margins, level 0.2\n" in text and "missed_outside, worst" in text
+
+
+def test_a_bundle_of_the_package_is_fitted_as_a_copy(
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """'fit default' changed the model of everybody who uses the package."""
+    monkeypatch.chdir(tmp_path)
+    card = load_bundle("default").card
+    with pytest.raises(UsageError, match="'default' belongs to the package") as refused:
+        fit_bundle(Path("default"), [fitted / "index.csv"])
+    assert str(load_bundle("default").path) in str(refused.value.hint)
+    assert load_bundle("default").card == card
 
 
 def test_what_no_margin_can_be_promised_of_is_measured_without(

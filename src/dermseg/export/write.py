@@ -108,9 +108,12 @@ def open_folder(path: Path) -> Bundle:
     Raises
     ------
     UsageError
-        It is a zip.
+        It is a zip, or the name of a bundle inside the package.
     """
     bundle = load_bundle(path)
+    if not path.exists():  # found by its name, and everybody who uses the package would have another model
+        hint = f"copy its folder ({bundle.path}) and give the copy"
+        raise UsageError(f"'{path}' belongs to the package and is not changed", hint=hint)
     if not bundle.path.is_dir():
         raise UsageError("a zip cannot be changed", file=path, hint="unpack it and give the folder")
     return bundle
