@@ -302,6 +302,15 @@ def test_reference_masks_beside_their_images_are_told_apart(tmp_path: Path) -> N
     assert [s.name for s in masks] == ["masks/a_segmentation.png", "c_mask.PNG"]
 
 
+def test_masks_in_a_folder_of_their_own_may_have_the_names_of_their_images(tmp_path: Path) -> None:
+    """README's layout of one's own data: 'segment data/' outlined the masks too."""
+    masks = ["masks/a.png", "anna/Masks/b.png", "gt/c.png"]
+    names = ["images/a.jpg", "anna/images/b.jpg", "c.jpg", *masks, "masks/b.png", "labels/alone.png"]
+    found = tell_apart([ImageSource(name, tmp_path / name) for name in names])
+    assert [s.name for s in found.masks] == masks
+    assert [s.name for s in found.photographs] == [name for name in names if name not in masks]
+
+
 def test_what_isic_gives_beside_its_images_is_no_photograph(tmp_path: Path) -> None:
     beside = ["d/ISIC_0000001_superpixels.png", "t/ISIC_0000001_attribute_milia_like_cyst.png"]
     names = ["d/ISIC_0000001.jpg", *beside, "d/ISIC_0000002_superpixels.png"]

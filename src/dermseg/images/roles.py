@@ -15,6 +15,16 @@ from dermseg.images.names import typed_name
 from dermseg.images.sources import ImageSource
 
 JOURNAL, RUN = "journal.jsonl", "run.json"  # in the output folders of ``dermseg segment``
+# Folders that say what lies in them; the last two of each are those of nnU-Net.
+MASK_FOLDERS = frozenset(
+    [
+        *("mask", "masks", "label", "labels", "gt", "groundtruth", "ground_truth", "segmentations"),
+        *("labelstr", "labelsts"),
+    ]
+)
+IMAGE_FOLDERS = frozenset(
+    [*("image", "images", "img", "imgs", "input", "inputs", "photos"), *("imagestr", "imagests")]
+)
 _MASK_NAME = re.compile(r"(.+)_(?:segmentation|mask|lesion|labels|superpixels|attribute_[a-z_]+)")
 # What is written of an image, in the names of ``inference.outputs.LAYOUT``.
 _RESULT = re.compile(
@@ -78,7 +88,8 @@ def tell_apart(sources: Sequence[ImageSource]) -> Roles:
 
     Data sets come as images beside masks: ``X_segmentation``, ``X_mask``, ``X_lesion`` or ``X_labels`` is a
     reference mask where an image ``X`` is there too, in whatever folder, as are the superpixels and attribute
-    masks of ISIC; a file of such a name on its own is a photograph.
+    masks of ISIC, and so is ``masks/X`` beside ``X`` or ``images/X``; a file of such a name on its own is a
+    photograph.
     What ``dermseg segment`` wrote into an output folder is none, though its overlays look like it; what else
     lies there is, for the output may be the folder of the photographs. Nor are the masks that an import of
     outlines wrote (``INDEX-files/masks``) below the folders that were named, and ``X.LAYER.png`` with
@@ -105,12 +116,15 @@ def tell_apart(sources: Sequence[ImageSource]) -> Roles:
     for source in sources:
         (roles.results if is_result(source) else others).append(source)
     stems = {_stem(source) for source in others}
-    for source in others:
+    places = [_place(source) for source in others]
+    pictures = {place for place, in_masks in places if not in_masks}
+    for source, (place, in_masks) in zip(others, places, strict=True):
         if _is_explanation(source, stems):
             roles.results.append(source)
             continue
         base = _MASK_NAME.fullmatch(_stem(source))
-        (roles.masks if base and base[1] in stems else roles.photographs).append(source)
+        is_mask = (base is not None and base[1] in stems) or (in_masks and place in pictures)
+        (roles.masks if is_mask else roles.photographs).append(source)
     return roles
 
 
@@ -158,6 +172,13 @@ def _is_explanation(source: ImageSource, stems: set[str]) -> bool:
     ):
         return False
     return os.path.isfile(source.path.with_suffix(".npy"))  # noqa: PTH113
+
+
+def _place(source: ImageSource) -> tuple[str, bool]:
+    """Where a file lies, without folders such as ``images`` and ``masks``; whether one of masks was there."""
+    folders = source.name.lower().split("/")[:-1]
+    kept = [folder for folder in folders if folder not in MASK_FOLDERS | IMAGE_FOLDERS]
+    return "/".join([*kept, _stem(source)]), not MASK_FOLDERS.isdisjoint(folders)
 
 
 def _stem(source: ImageSource) -> str:

@@ -14,17 +14,11 @@ from pathlib import Path, PurePosixPath
 
 from dermseg.errors import DataError, ImageError
 from dermseg.images.names import portable_name, typed_name
+from dermseg.images.roles import MASK_FOLDERS
 from dermseg.images.sources import DICOM_EXTENSIONS, IMAGE_EXTENSIONS, ImageSource
 from dermseg.images.zips import open_zip
 
-MASK_FOLDERS = frozenset(
-    [
-        *("mask", "masks", "label", "labels", "labelstr", "labelsts"),
-        *("gt", "groundtruth", "ground_truth", "segmentations"),
-    ]
-)
 NNUNET_FOLDERS = frozenset(["imagestr", "imagests"])
-IMAGE_FOLDERS = NNUNET_FOLDERS | {"image", "images", "img", "imgs", "input", "inputs", "photos"}
 # "_segmentation", "-mask", "_gt", and one number behind it where an image has several masks.
 MASK_SUFFIX = re.compile(r"[ _-](?:segmentation|seg|mask|lesion|gt|groundtruth|label)(?:[ _-]?\d+)?$", re.I)
 # Names given by the ISIC archive are unique over all of its data sets; other names are only local.

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from dermseg.data.sources.base import (
-    IMAGE_FOLDERS,
-    MASK_FOLDERS,
     MASK_SUFFIX,
     NNUNET_FOLDERS,
     Candidate,
@@ -23,6 +21,7 @@ from dermseg.data.sources.base import (
     lies_in,
 )
 from dermseg.errors import DataError
+from dermseg.images.roles import IMAGE_FOLDERS, MASK_FOLDERS
 from dermseg.images.sources import same_bytes
 
 _PARTS = {"training": "train", "validation": "val", "test": "test", "test_v2": "test"}
