@@ -945,6 +945,12 @@ def test_the_outline_is_as_wide_on_a_fine_screen(qtbot: Any, show: Open, photogr
     whole = renderer.frame.copy()
     window.canvas.refresh([(100, 100, 50, 50)])
     assert np.array_equal(renderer.frame, whole)
+    renderer.layers = ()
+    window.canvas.redraw()
+    bare, paint = renderer.frame[..., :3].astype(float), np.array(CLASS_COLOURS[0][::-1])
+    mixed = bare * (1 - renderer.opacity) + paint * renderer.opacity
+    filled = (whole[..., :3] != bare).any(2) & (whole[..., :3] != paint).any(2)
+    assert filled.sum() > 1000 and np.abs(whole[..., :3] - mixed)[filled].max() <= 1
 
 
 def test_the_picture_fills_the_window_on_another_screen(

@@ -167,13 +167,16 @@ class Renderer:
 
 def _blend(part: Pixels, seen: Pixels, colour: tuple[int, int, int], opacity: float, line: int) -> None:
     """A filled area, and its outline in the full colour; ``seen`` is ``line`` pixels wider on each side."""
-    inner = np.ascontiguousarray(seen[line:-line, line:-line])
-    if not inner.any():
+    core = np.asarray(cv2.erode(seen, np.ones((2 * line + 1, 2 * line + 1), np.uint8)), np.uint8)
+    seen, core = seen[line:-line, line:-line], core[line:-line, line:-line]
+    x, y, width, height = cv2.boundingRect(seen)
+    if not width:
         return
+    rows, columns = slice(y, y + height), slice(x, x + width)  # on a 4K screen most pixels have no layer
+    part, seen, core = part[rows, columns], seen[rows, columns], core[rows, columns]
     paint = np.array((*colour[::-1], 255), np.uint8)
     if opacity > 0:
-        flat = np.broadcast_to(paint, part.shape)
-        mixed = cv2.addWeighted(part, 1 - opacity, np.ascontiguousarray(flat), opacity, 0)
-        cv2.copyTo(mixed, inner, part)
-    core = np.asarray(cv2.erode(seen, np.ones((2 * line + 1, 2 * line + 1), np.uint8)))
-    part[(seen > core)[line:-line, line:-line]] = paint
+        ramp = np.repeat(np.arange(256, dtype=np.uint8), 4).reshape(1, 256, 4)
+        mixed = cv2.addWeighted(ramp, 1 - opacity, np.full_like(ramp, paint), opacity, 0)
+        cv2.copyTo(cv2.LUT(part, mixed), seen, part)
+    part[seen > core] = paint
