@@ -723,6 +723,23 @@ def test_an_exported_mask_is_a_png_by_name_too(
     assert "mine.png" in window.message.text()
 
 
+def test_an_export_of_hundreds_of_images_stops_nobody(
+    qtbot: Any, show: Open, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """30 corrected photographs of 12 megapixels stopped the window for 10 s, without a word."""
+    window, path, go = show(photographs), tmp_path / "all.json", threading.Event()
+    monkeypatch.setattr(Questions, "_file", lambda *_: path)
+    write = files.export_coco
+    monkeypatch.setattr(files, "export_coco", lambda *given: (go.wait(30), write(*given))[1])
+    window.ask.coco()
+    assert window.message.text() == "Writing all.json"
+    drag(qtbot, window, (10, 10), (60, 12))
+    window.save()
+    go.set()
+    qtbot.waitUntil(lambda: window.message.text() == "1 images written", timeout=60_000)
+    assert json.loads(path.read_bytes())["images"][0]["file_name"] == "a.png"
+
+
 @pytest.fixture
 def film(tmp_path: Path) -> str:
     path = tmp_path / "film.avi"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtWidgets import QFileDialog, QInputDialog, QMessageBox
 
+from dermseg.apps.desktop.worker import Worker
 from dermseg.errors import DermsegError
 from dermseg.labeling.editor import files
 
@@ -15,10 +16,17 @@ if TYPE_CHECKING:
 
 
 class Questions:
-    """Asks, and does what was answered."""
+    """Asks, and does what was answered.
+
+    Attributes
+    ----------
+    worker
+        The thread that exports.
+    """
 
     def __init__(self, window: Window) -> None:
         self._window, self._texts = window, window.texts
+        self.worker = Worker(window)
 
     def images(self) -> None:
         """Ask for images and open them."""
@@ -53,12 +61,16 @@ class Questions:
         title = self._texts("Export all as COCO…")
         if path := self._file(title, "annotations.json", "COCO (*.json)"):
             self._window.save()
-            done = files.export_coco(self._window.session.entries, path)
-            said = self._texts("{number} images written", number=done.written)
-            if done.left_out:
-                why = self._texts("{number} left out: proposals, or of another image", number=done.left_out)
-                said = f"{said}; {why}"
-            self._window.say(said)
+            self._window.say(self._texts("Writing {name}", name=path.name))
+            entries = self._window.session.entries  # hundreds of large images take minutes
+            self.worker.submit(lambda: files.export_coco(entries, path), self._exported)
+
+    def _exported(self, done: files.Exported) -> None:
+        said = self._texts("{number} images written", number=done.written)
+        if done.left_out:
+            why = self._texts("{number} left out: proposals, or of another image", number=done.left_out)
+            said = f"{said}; {why}"
+        self._window.say(said)
 
     def new_class(self) -> None:
         """Ask for a class's name and take it in hand."""

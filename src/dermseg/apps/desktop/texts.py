@@ -82,6 +82,7 @@ GERMAN = {
     "Nothing found": "Nichts gefunden",
     "Work that a crash had cut off was brought back": "Nach einem Absturz wiederhergestellt",
     "The other reader has drawn nothing on this image": "Die zweite Beurteilung enthält dieses Bild nicht",
+    "Writing {name}": "{name} wird geschrieben",
     "{number} images written": "{number} Bilder geschrieben",
     "{number} left out: proposals, or of another image": (
         "{number} ausgelassen: Vorschläge oder zu einem anderen Bild"

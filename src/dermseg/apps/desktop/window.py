@@ -51,7 +51,7 @@ class Window(QMainWindow):
         self.message = Message()
         self.assistant, self.ask, self.live = Assistant(self), Questions(self), Live(self)
         self.editing, self.readout = Editing(self), Readout(self)
-        self._workers = (self.loader, self.assistant.worker, self.readout.worker)
+        self._workers = (self.loader, self.assistant.worker, self.readout.worker, self.ask.worker)
         self._build()
         self.menus = build_menus(self)
         self._connect()
@@ -85,7 +85,7 @@ class Window(QMainWindow):
         self.file_list.currentRowChanged.connect(lambda row: self.guarded(lambda: self.open_row(row)))
         self.editing.connect()
         self.loader.failed.connect(self._unreadable)
-        for worker in (self.assistant.worker, self.readout.worker):
+        for worker in self._workers[1:]:
             worker.failed.connect(self.report)
 
     # -- images
