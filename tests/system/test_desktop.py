@@ -667,7 +667,15 @@ def test_names_too_long_for_what_lies_beside_them(qtbot: Any, show: Open, photog
     assert opened is not None and opened.journal.problem is None and opened.journal.path.is_file()
     window.step(1)
     qtbot.waitUntil(lambda: "File name too long" in window.message.text(), timeout=60_000)
-    assert files.file_status(window.session.entries[1]) == "corrected"
+    assert window.file_list.textElideMode() == Qt.TextElideMode.ElideMiddle
+    assert window.file_list.item(1).toolTip() == f"{'x' * 246}.png"
+    window.say("short")
+    usual = window.message.height()
+    window.say("what to do " * 80)
+    qtbot.waitUntil(lambda: window.statusBar().height() > 2 * usual)
+    assert window.message.height() >= window.message.heightForWidth(window.message.width())
+    window.say("short")
+    assert window.message.height() == usual
 
 
 def test_work_of_many_days_goes_on_where_it_stopped(qtbot: Any, show: Open, photographs: Path) -> None:

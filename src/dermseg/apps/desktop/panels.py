@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from PySide6.QtCore import QLocale, Qt, QTimer, Signal
-from PySide6.QtGui import QBrush, QColor, QIcon, QPixmap
+from PySide6.QtGui import QBrush, QColor, QIcon, QPixmap, QResizeEvent
 from PySide6.QtWidgets import (
     QDockWidget,
     QFormLayout,
@@ -46,13 +46,16 @@ class FileList(QListWidget):
         self._texts = texts
         self._kept = -1
         self.setUniformItemSizes(True)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names differ at their ends
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
 
     def show_names(self, names: Sequence[str]) -> None:
         """Other images."""
         self.clear()
         for name in names:
-            self.addItem(QListWidgetItem(name))
+            item = QListWidgetItem(name)
+            item.setToolTip(name)
+            self.addItem(item)
 
     def show_status(self, row: int, name: str, status: Status | None, unsaved: bool) -> None:
         """The status of one image; None means that its file cannot be read."""
@@ -159,13 +162,28 @@ class ClassList(QListWidget):
 
 
 class Message(QLabel):
-    """Two lines of plain text below the picture."""
+    """Two lines of plain text below the picture, more where a long one needs them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.setTextFormat(Qt.TextFormat.PlainText)  # names of files are no markup
-        self.setWordWrap(True)  # the end of an error says what to do
-        self.setFixedHeight(2 * self.fontMetrics().lineSpacing())
+        self.setWordWrap(True)
+        self._fit()
+
+    def setText(self, text: str) -> None:  # noqa: N802
+        """Another text."""
+        super().setText(text)
+        self._fit()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802
+        """Narrower, it needs more lines."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:  # the end of an error says what to do
+        two = 2 * self.fontMetrics().lineSpacing()
+        self.setMinimumHeight(two)  # heightForWidth gives no less than what it was
+        self.setFixedHeight(max(two, self.heightForWidth(self.width())))
 
 
 def dock(window: QMainWindow, title: str, content: QWidget, area: Qt.DockWidgetArea) -> QDockWidget:
