@@ -27,7 +27,7 @@ from PySide6.QtWidgets import QApplication, QLineEdit, QMessageBox
 
 from dermseg.apps.cli.main import main
 from dermseg.apps.desktop import texts as words
-from dermseg.apps.desktop.app import speak
+from dermseg.apps.desktop.app import fit_screen, speak
 from dermseg.apps.desktop.panels import disagreement_rows, reading_rows
 from dermseg.apps.desktop.questions import Questions
 from dermseg.apps.desktop.session import Session
@@ -825,6 +825,9 @@ def test_painting_repaints_only_what_changed(qtbot: Any, show: Open, tmp_path: P
     image = np.full((4000, 6000, 3), 180, np.uint8)
     cv2.imwrite(str(tmp_path / "large.png"), image)
     window = show(tmp_path)
+    room = window.screen().availableSize()
+    fit_screen(window)  # 1280 x 820 is more than a laptop's screen has at 150 %
+    assert window.width() <= room.width() and window.height() < room.height()
     full = window.canvas.renderer.frame.copy()  # type: ignore[union-attr]
     drag(qtbot, window, (1000, 1000), (1400, 1100))
     frame = window.canvas.renderer.frame  # type: ignore[union-attr]

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from PySide6.QtCore import QLibraryInfo, QLocale, QTimer, QTranslator
-from PySide6.QtWidgets import QApplication
+from PySide6.QtCore import QLibraryInfo, QLocale, QSize, QTimer, QTranslator
+from PySide6.QtWidgets import QApplication, QWidget
 
 from dermseg.apps.desktop.session import Session
 from dermseg.apps.desktop.texts import Texts
@@ -23,6 +23,12 @@ def speak(app: QApplication, language: str) -> QTranslator:
     if words.load(f"qtbase_{language}", QLibraryInfo.path(QLibraryInfo.LibraryPath.TranslationsPath)):
         app.installTranslator(words)
     return words
+
+
+def fit_screen(window: QWidget) -> None:
+    """Make a window no larger than its screen: below the edge of a laptop's lie the messages."""
+    frame = QSize(16, 48)  # about as much as systems take; it is known when the window is shown
+    window.resize(window.size().boundedTo(window.screen().availableSize() - frame))
 
 
 def run(
@@ -49,6 +55,7 @@ def run(
     window = Window(Session(model, output, second), texts)
     if inputs:
         window.open_inputs(inputs)
+    fit_screen(window)
     window.show()
     if camera is not None:
         window.toggle_camera(int(camera) if camera.isdigit() else camera)
