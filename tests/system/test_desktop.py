@@ -763,6 +763,7 @@ def test_live_picture(qtbot: Any, show: Open, film: str) -> None:
     window.toggle_camera(film)
     qtbot.waitUntil(lambda: "Live" in window.message.text(), timeout=60_000)
     assert window.canvas.renderer is not None and window.canvas.renderer.layers[0].mask.any()
+    qtbot.waitUntil(lambda: window.message.text().endswith("gives no more pictures"), timeout=60_000)
     window.toggle_camera()
     assert window.canvas.renderer is None
 

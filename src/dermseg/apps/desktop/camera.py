@@ -56,7 +56,8 @@ class Camera(QThread):
             rate, last = 0.0, time.perf_counter()
             while not self._stop.is_set():
                 good, picture = capture.read()
-                if not good:
+                if not good:  # unplugged, or a film's end: what is seen is the last picture
+                    self.failed.emit(f"camera {self._source} gives no more pictures")
                     return
                 if not self._room.acquire(timeout=0.05):
                     continue  # the window is busy: this frame is already old

@@ -103,6 +103,7 @@ _ERRORS = {
     "not a journal of dermseg": "kein Journal von dermseg",
     "move it away to open the image without it": "die Datei verschieben, um das Bild ohne sie zu öffnen",
     "camera {source} cannot be opened": "Kamera {source} lässt sich nicht öffnen",
+    "camera {source} gives no more pictures": "Kamera {source} liefert keine Bilder mehr",
     "Permission denied": "keine Berechtigung",
     "Operation not permitted": "nicht erlaubt",
     "Read-only file system": "schreibgeschützter Datenträger",
