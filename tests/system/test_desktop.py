@@ -255,6 +255,7 @@ def test_threshold_moves_the_proposal_but_never_a_drawing(qtbot: Any, show: Open
     drag(qtbot, window, (10, 10), (60, 12))
     drawn = lesion(window).copy()
     window.sliders.set_value("Threshold", 0.1)
+    assert window.message.text() == "The drawing stays; P asks the model with this threshold"
     qtbot.wait(300)
     assert np.array_equal(lesion(window), drawn)
 

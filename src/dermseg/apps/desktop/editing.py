@@ -162,3 +162,6 @@ class Editing:
             # threshold is for the next proposal
             if opened is not None and opened.document.may_propose_anew:
                 self._window.assistant.propose()
+            elif opened is not None:
+                said = "The drawing stays; P asks the model with this threshold"
+                self._window.say(self._window.texts(said))

@@ -80,6 +80,9 @@ GERMAN = {
     "The model looks at the image": "Das Modell betrachtet das Bild",
     "Saved: {name}": "Gespeichert: {name}",
     "Nothing found": "Nichts gefunden",
+    "The drawing stays; P asks the model with this threshold": (
+        "Die Zeichnung bleibt; P fragt das Modell mit dieser Schwelle"
+    ),
     "Work that a crash had cut off was brought back": "Nach einem Absturz wiederhergestellt",
     "The other reader has drawn nothing on this image": "Die zweite Beurteilung enthält dieses Bild nicht",
     "Writing {name}": "{name} wird geschrieben",
