@@ -543,6 +543,21 @@ def test_moving_the_image_twice_in_a_row_closes_no_polygon(qtbot: Any, show: Ope
     assert not window.canvas.pen.points and not np.array_equal(lesion(window), before)
 
 
+def test_nobody_draws_what_they_do_not_see(qtbot: Any, show: Open, photographs: Path) -> None:
+    """A key beside P and L hides the masks, and the brush seemed to paint nothing."""
+    window = show(photographs)
+    assert window.canvas.renderer is not None
+    key(qtbot, window, Qt.Key.Key_O)
+    assert not window.canvas.renderer.layers
+    drag(qtbot, window, (10, 10), (60, 12))
+    assert window.canvas.renderer.layers and window.menus.masks.isChecked()
+    window.class_list.item(0).setCheckState(Qt.CheckState.Unchecked)
+    assert not window.canvas.renderer.layers[0].visible
+    key(qtbot, window, Qt.Key.Key_Up, CTRL)
+    assert window.canvas.renderer.layers[0].visible
+    assert window.class_list.item(0).checkState() == Qt.CheckState.Checked
+
+
 def test_the_space_bar_moves_the_image_after_a_class_was_clicked(
     qtbot: Any, show: Open, photographs: Path
 ) -> None:

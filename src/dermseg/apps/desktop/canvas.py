@@ -43,11 +43,14 @@ class Canvas(View):
     -------
     edited
         A stroke ended, or a tool did something.
+    pressed
+        The tool is about to be put down.
     problem
         An error.
     """
 
     edited = Signal()
+    pressed = Signal()
     problem = Signal(object)
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -125,6 +128,7 @@ class Canvas(View):
         if self._moves_image(event):
             self._grabbed = event.position()
         elif self.pen is not None:
+            self.pressed.emit()
             erase = event.button() == Qt.MouseButton.RightButton
             self._act(lambda pen, at: pen.press(at, erase=erase))
 
@@ -200,6 +204,7 @@ class Canvas(View):
                 self._key_down = False
                 self._act(lambda pen, at: pen.release())
             else:
+                self.pressed.emit()
                 self._key_down = self.pen.tool in ("brush", "eraser", "lasso", "box")
                 self._act(lambda pen, at: pen.press(at))
         elif key == Qt.Key.Key_Escape and self.pen is not None:

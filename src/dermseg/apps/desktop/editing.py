@@ -36,6 +36,7 @@ class Editing:
         window.class_list.currentItemChanged.connect(self._class_chosen)
         window.class_list.itemChanged.connect(self._class_ticked)
         window.sliders.changed.connect(self._slid)
+        window.canvas.pressed.connect(self._show_class)
 
     def check_closed(self) -> None:
         """See that no polygon is under way, which would be lost.
@@ -72,6 +73,7 @@ class Editing:
         canvas = self._window.canvas
         pen, renderer = canvas.pen, canvas.renderer
         if pen is not None and renderer is not None:
+            self._show_class()
             pen.label = self._window.session.label
             canvas.refresh(pen.grow(direction * max(1.0, 1.0 / renderer.scale)))
             self._window.edited()
@@ -131,6 +133,14 @@ class Editing:
         if session.opened is not None:
             at = session.classes.index(session.label)
             self.choose_class(session.classes[(at + 1) % len(session.classes)])
+
+    def _show_class(self) -> None:
+        """Show the class in hand, whatever was hidden: nobody draws what they do not see."""
+        session, masks = self._window.session, self._window.menus.masks
+        if session.label in session.hidden or not masks.isChecked():
+            session.hidden.discard(session.label)
+            masks.setChecked(True)
+            self._window.show_layers()
 
     def _class_chosen(self, item: QListWidgetItem | None) -> None:
         if item is not None:
