@@ -370,6 +370,18 @@ def test_two_runs_cannot_share_a_folder(batch: Batch) -> None:
     assert refused
 
 
+def test_a_batch_that_an_error_ends_writes_nothing_more(batch: Batch) -> None:
+    """Its threads went on in a folder that was about to be removed, and images of patients stayed there."""
+
+    def listener(entry: object, counts: object) -> None:
+        if entry is not None:
+            raise RuntimeError("the page was left")
+
+    with pytest.raises(RuntimeError) as held:  # and with it all that its functions had in hand
+        batch(listener=listener)
+    assert held.tb and not [t.name for t in threading.enumerate() if t.name.startswith("dermseg")]
+
+
 def test_a_drive_without_locks_is_written_to(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: object) -> None:
         raise OSError(errno.ENOLCK, "no locks available")

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -180,13 +181,14 @@ def _process(
             stop=stop,
             lock=SharedFile(journal.fileno()),
         )
-    for entry in finished:
-        journal.append(entry)
-        statuses[entry.row.status] += 1
-        verdicts[entry.row.verdict or ""] += 1
-        processed += 1
-        if listener is not None:
-            listener(entry, statuses)
+    with closing(finished):  # else what an error ends goes on writing behind it
+        for entry in finished:
+            journal.append(entry)
+            statuses[entry.row.status] += 1
+            verdicts[entry.row.verdict or ""] += 1
+            processed += 1
+            if listener is not None:
+                listener(entry, statuses)
     total = {"images": statuses.total(), **{key: statuses[key] for key in ("ok", "no_lesion", "failed")}}
     return total | {key: verdicts[key] for key in ("review", "reject")}, processed
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -82,7 +82,7 @@ def plan_work(
 
 def run_threads(
     jobs: Iterable[J], work: Callable[[J], R], *, threads: int, stop: threading.Event
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Do every job on one of ``threads`` threads; yield what comes out in the order of completion.
 
     An exception of ``work`` ends it all. When ``stop`` is set nothing new is begun; what is under way is

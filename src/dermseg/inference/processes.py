@@ -17,7 +17,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
@@ -65,7 +65,7 @@ def run_processes(
     threads: int,
     stop: threading.Event,
     lock: SharedFile | None = None,
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """As ``pipeline.run_threads``, on ``processes`` processes.
 
     Parameters
