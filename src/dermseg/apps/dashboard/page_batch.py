@@ -51,16 +51,19 @@ def draw() -> None:
     )
     wanted = (fingerprint(uploads), name, options)
     if st.button("Segment", type="primary", icon=":material/play_arrow:"):
-        bar = st.progress(0.0, "Loading the model …")
+        running = st.empty()
+        with running.container():
+            bar = st.progress(0.0, "Loading the model …")
+            st.caption("Another page or another setting ends it.")
 
         def progress(done: int, total: int, last: str) -> None:
             bar.progress(done / max(1, total), f"{done} of {total} images {plain(last)}")
 
-        with told(bar=bar):
+        with told(bar=running):
             places, useless = list_images(uploads, limit=None)
             model = get_model(name, images=len(places))
             finished = segment_uploads(model, uploads, options, progress)
-        bar.empty()
+        running.empty()
         st.session_state["finished"] = (wanted, finished, useless)
     stored = st.session_state.get("finished")
     if stored is None:
