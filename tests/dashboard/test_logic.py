@@ -405,7 +405,8 @@ def image_page(
     for module in (shared, page_image):
         monkeypatch.setattr(module, "current", lambda: Settings(models=(str(bundle),)))
     monkeypatch.setattr(page_image, "show_pictures", lambda *_, **__: list(clicked))  # needs a browser
-    page = testing.AppTest.from_string("from dermseg.apps.dashboard import page_image as p; p.draw()")
+    text = "from dermseg.apps.dashboard import page_image as p; p.draw()"
+    page = testing.AppTest.from_string(text, default_timeout=60)
     return page, page_image
 
 

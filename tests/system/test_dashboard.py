@@ -270,7 +270,12 @@ def test_the_scale_of_one_image_is_never_that_of_another(
     page.get_by_text("1 of 2 so far").wait_for()
     page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"])
     page.get_by_text(re.compile(r"1 pixel is 0\.10\d* mm")).wait_for()  # 25 mm on half of 480 pixels
-    page.get_by_role("combobox", name=re.compile("Image")).click()
+    chosen, field = (
+        page.get_by_role("combobox", name=re.compile("Image")),
+        page.get_by_test_id("stFileUploader"),
+    )
+    assert chosen.bounding_box()["y"] < field.bounding_box()["y"], "not below a list of files"
+    chosen.click()
     page.get_by_role("option", name="patient-3.zip: IMG_1.jpg").click()
     page.get_by_text("0 of 2 so far").wait_for()
     settle(page)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dermseg.apps.dashboard import doubts
 from dermseg.apps.dashboard.calibration import spacing_from_points
@@ -50,7 +51,8 @@ def draw() -> None:
         model = get_model(name)
     start = min(max(round(model.card.postprocessing.threshold, 2), 0.01), 0.99)
     with st.sidebar:
-        uploads, place, messages = _chosen(ask_files("Images", key="image_files", many=True))
+        choice = st.container()  # above the files: those of many fill a laptop's screen
+        uploads, place, messages = _chosen(ask_files("Images", key="image_files", many=True), choice)
         st.divider()
         threshold = st.slider(
             "Threshold",
@@ -94,7 +96,7 @@ def _draw_welcome() -> None:
                 st.rerun()
 
 
-def _chosen(uploads: list[Upload]) -> tuple[list[Upload], Place | None, list[str]]:
+def _chosen(uploads: list[Upload], choice: DeltaGenerator) -> tuple[list[Upload], Place | None, list[str]]:
     """What was dropped or the sample, the image chosen in it, and what is wrong with its zips."""
     if uploads:
         st.session_state.pop("sample", None)
@@ -105,7 +107,8 @@ def _chosen(uploads: list[Upload]) -> tuple[list[Upload], Place | None, list[str
                 last = st.session_state.get("last image")
                 known = (place for place in places if image_key(uploads, place) == last)
                 st.session_state["place"] = next(known, places[0])
-            place = st.selectbox("Image", places, format_func=label_places(places).__getitem__, key="place")
+            labels = label_places(places)
+            place = choice.selectbox("Image", places, format_func=labels.__getitem__, key="place")
         return uploads, place, messages
     if "sample" in st.session_state:
         name = st.session_state["sample"]
