@@ -76,6 +76,7 @@ GERMAN = {
     "Circularity": "Rundheit",
     "Parts": "Teile",
     "Expected Dice": "Erwarteter Dice",
+    "Ctrl+O opens images, Ctrl+Shift+O a folder": "Strg+O öffnet Bilder, Strg+Umschalt+O einen Ordner",
     "Loading {name}": "{name} wird geladen",
     "The model looks at the image": "Das Modell betrachtet das Bild",
     "Saved: {name}": "Gespeichert: {name}",

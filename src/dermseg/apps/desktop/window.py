@@ -56,6 +56,7 @@ class Window(QMainWindow):
         self.menus = build_menus(self)
         self._connect()
         self._blank()
+        self.say(texts("Ctrl+O opens images, Ctrl+Shift+O a folder"))
 
     # -- building
 
