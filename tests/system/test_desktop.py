@@ -685,6 +685,10 @@ def test_names_too_long_for_what_lies_beside_them(qtbot: Any, show: Open, photog
     qtbot.waitUntil(lambda: "File name too long" in window.message.text(), timeout=60_000)
     assert window.file_list.textElideMode() == Qt.TextElideMode.ElideMiddle
     assert window.file_list.item(1).toolTip() == f"{'x' * 246}.png"
+    window.file_list.doItemsLayout()  # whichever comes first
+    assert window.file_list.horizontalScrollBar().maximum() == 0
+    rect = window.file_list.visualItemRect(window.file_list.item(0))
+    assert rect.height() >= 2 * window.file_list.fontMetrics().lineSpacing()
     window.say("short")
     usual = window.message.height()
     window.say("what to do " * 80)

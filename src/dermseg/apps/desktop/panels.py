@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PySide6.QtCore import QLocale, Qt, QTimer, Signal
+from PySide6.QtCore import QLocale, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QBrush, QColor, QIcon, QPixmap, QResizeEvent
 from PySide6.QtWidgets import (
     QDockWidget,
@@ -52,8 +52,10 @@ class FileList(QListWidget):
     def show_names(self, names: Sequence[str]) -> None:
         """Other images."""
         self.clear()
+        size = QSize(0, 2 * self.fontMetrics().lineSpacing() + 4)  # as wide as the list, whatever the name
         for name in names:
             item = QListWidgetItem(name)
+            item.setSizeHint(size)
             item.setToolTip(name)
             self.addItem(item)
 
