@@ -766,6 +766,15 @@ def test_an_export_of_hundreds_of_images_stops_nobody(
     go.set()
     qtbot.waitUntil(lambda: window.message.text() == "1 images written", timeout=60_000)
     assert json.loads(path.read_bytes())["images"][0]["file_name"] == "a.png"
+    path.unlink()
+    go.clear()
+    window.ask.coco()
+    QTimer.singleShot(0, window.close)
+    stop = window.ask.worker.stop
+    monkeypatch.setattr(
+        window.ask.worker, "stop", lambda: (go.set(), stop()) if not window.isVisible() else 0
+    )
+    qtbot.waitUntil(path.is_file, timeout=60_000)
 
 
 @pytest.fixture

@@ -307,6 +307,7 @@ class Window(QMainWindow):
                     return
                 self.session.opened = None
         self.session.let_go()
+        self.hide()  # an export under way is finished first
         for worker in self._workers:
             worker.stop()
         event.accept()
