@@ -626,6 +626,11 @@ def test_a_broken_file_is_one_line(qtbot: Any, show: Open, photographs: Path) ->
     window.open_inputs([photographs])
     qtbot.waitUntil(lambda: "a.png" in window.message.text() and "Loading" not in window.message.text())
     assert "cannot be read" in window.file_list.item(1).text()
+    (photographs / "a.png").write_bytes((photographs / "c.png").read_bytes())  # copied again
+    there = window.file_list.visualItemRect(window.file_list.item(0)).center()
+    qtbot.mouseClick(window.file_list.viewport(), LEFT, pos=there)
+    ready(qtbot, window)
+    assert window.session.row == 0 and "proposed" in window.file_list.item(0).text()
     window.file_list.setCurrentRow(2)
     ready(qtbot, window)
 

@@ -84,6 +84,7 @@ class Window(QMainWindow):
             signal.connect(lambda: self.other.follow(self.canvas) if self.other.isVisible() else None)
         self.canvas.problem.connect(self.report)
         self.file_list.currentRowChanged.connect(lambda row: self.guarded(lambda: self.open_row(row)))
+        self.file_list.itemClicked.connect(self._again)
         self.editing.connect()
         self.loader.failed.connect(self._unreadable)
         for worker in self._workers[1:]:
@@ -139,6 +140,11 @@ class Window(QMainWindow):
         self.show_layers()
         if opened.document.status == "new" and not opened.recovered:
             self.assistant.propose()
+
+    def _again(self) -> None:
+        """A click on an image that could not be opened: perhaps it can be now."""
+        if self.session.opened is None and not self.loader.working:
+            self.guarded(lambda: self.open_row(self.file_list.currentRow()))
 
     def _unreadable(self, error: Exception) -> None:
         self.session.unreadable.add(self.session.row)
