@@ -21,8 +21,8 @@ pytest.importorskip("PySide6.QtWidgets", reason="needs the extra [desktop]", exc
 pytest.importorskip("pytestqt", reason="needs pytest-qt (make test-system)")
 
 from PIL import Image
-from PySide6.QtCore import QEvent, QPoint, Qt, QTimer
-from PySide6.QtGui import QAction, QKeyEvent
+from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
+from PySide6.QtGui import QAction, QDragEnterEvent, QDropEvent, QKeyEvent
 from PySide6.QtWidgets import QApplication, QLineEdit, QMessageBox
 
 from dermseg.apps.cli.main import main
@@ -820,12 +820,40 @@ def test_after_the_camera_the_work_goes_on_where_it_was(
     assert window.session.row == 2 and not window.live.on and not window.menus.camera.isChecked()
 
 
+def test_what_is_dropped_is_opened_and_never_moved(show: Open, photographs: Path, qtbot: Any) -> None:
+    window = show(None)
+    data = QMimeData()
+
+    def drop(actions: Qt.DropAction) -> list[bool]:
+        taken = []
+        for kind, at in ((QDragEnterEvent, QPoint(5, 5)), (QDropEvent, QPointF(5, 5))):
+            event = kind(at, actions, data, LEFT, Qt.KeyboardModifier.NoModifier)
+            event.ignore()
+            QApplication.sendEvent(window, event)
+            taken.append(event.isAccepted() and event.dropAction() == Qt.DropAction.CopyAction)
+        return taken
+
+    move, both = Qt.DropAction.MoveAction, Qt.DropAction.MoveAction | Qt.DropAction.CopyAction
+    data.setText("no file")
+    assert drop(both) == [False, False]
+    data.setUrls([QUrl.fromLocalFile(str(photographs))])
+    assert drop(move) == [False, False] and drop(both) == [True, True]
+    qtbot.waitUntil(lambda: window.file_list.count() == 3 and window.session.opened is not None)
+    assert window.image_dock.windowTitle() == "Images: 0 of 3 approved"
+    qtbot.waitUntil(lambda: window.session.opened.document.status == "proposed", timeout=20_000)
+    window.approve()
+    assert window.image_dock.windowTitle() == "Images: 1 of 3 approved"
+    data.setUrls([QUrl.fromLocalFile(str(photographs / "gone.png"))])
+    drop(both)
+    qtbot.waitUntil(lambda: "gone.png" in window.message.text())
+
+
 def test_german_is_complete(show: Open) -> None:
     window = show(None, language="de")
     shown = {action.objectName() for action in window.findChildren(QAction) if action.objectName()}
     assert len(shown) > 30 and not shown - set(words.GERMAN)
     assert window.menuBar().actions()[0].text() == "Datei"
-    assert window.message.text().startswith("Strg+O öffnet Bilder"), "an empty window says what to do"
+    assert window.message.text().startswith("Bilder oder einen Ordner hierher ziehen"), "an empty window says what to do"
     reasons = {reason for reason, _ in (*WORDS.values(), *REJECT_WORDS.values())}
     assert not reasons - set(words.GERMAN)
     window.guarded(lambda: window.open_inputs([]))

@@ -39,12 +39,19 @@ _RANGES = {
 
 
 class FileList(QListWidget):
-    """The images, each with the status of the work on it in words and colour."""
+    """The images, each with the status of the work on it in words and colour.
+
+    Attributes
+    ----------
+    approved
+        Rows of the images that are.
+    """
 
     def __init__(self, texts: Texts) -> None:
         super().__init__()
         self._texts = texts
         self._kept = -1
+        self.approved: set[int] = set()
         self.setUniformItemSizes(True)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names differ at their ends
         self.setFocusPolicy(Qt.FocusPolicy.ClickFocus)
@@ -52,6 +59,7 @@ class FileList(QListWidget):
     def show_names(self, names: Sequence[str]) -> None:
         """Other images."""
         self.clear()
+        self.approved = set()
         size = QSize(0, 2 * self.fontMetrics().lineSpacing() + 4)  # as wide as the list, whatever the name
         for name in names:
             item = QListWidgetItem(name)
@@ -64,6 +72,7 @@ class FileList(QListWidget):
         item = self.item(row)
         if item is None:
             return
+        (self.approved.add if status == "approved" else self.approved.discard)(row)
         word = self._texts("cannot be read" if status is None else status)
         mark = f", {self._texts('unsaved')}" if unsaved else ""
         item.setText(f"{name}\n{word}{mark}")

@@ -76,7 +76,10 @@ GERMAN = {
     "Circularity": "Rundheit",
     "Parts": "Teile",
     "Expected Dice": "Erwarteter Dice",
-    "Ctrl+O opens images, Ctrl+Shift+O a folder": "Strg+O öffnet Bilder, Strg+Umschalt+O einen Ordner",
+    "Drop images or a folder here, or open them: Ctrl+O, Ctrl+Shift+O": (
+        "Bilder oder einen Ordner hierher ziehen oder öffnen: Strg+O, Strg+Umschalt+O"
+    ),
+    "Images: {done} of {total} approved": "Bilder: {done} von {total} freigegeben",
     "Loading {name}": "{name} wird geladen",
     "The model looks at the image": "Das Modell betrachtet das Bild",
     "Saved: {name}": "Gespeichert: {name}",

@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QLabel, QMainWindow, QSplitter
 
 from dermseg.apps.desktop.assistant import Assistant
 from dermseg.apps.desktop.canvas import Canvas
+from dermseg.apps.desktop.drop import Drop
 from dermseg.apps.desktop.editing import Editing
 from dermseg.apps.desktop.live import Live
 from dermseg.apps.desktop.menus import build_menus
@@ -56,7 +57,7 @@ class Window(QMainWindow):
         self.menus = build_menus(self)
         self._connect()
         self._blank()
-        self.say(texts("Ctrl+O opens images, Ctrl+Shift+O a folder"))
+        self.say(texts("Drop images or a folder here, or open them: Ctrl+O, Ctrl+Shift+O"))
 
     # -- building
 
@@ -69,7 +70,7 @@ class Window(QMainWindow):
         self.setCentralWidget(self.splitter)
         self.readings.horizontalHeader().hide()
         left, right = Qt.DockWidgetArea.LeftDockWidgetArea, Qt.DockWidgetArea.RightDockWidgetArea
-        dock(self, t("Images"), self.file_list, left)
+        self.image_dock = dock(self, t("Images"), self.file_list, left)
         dock(self, t("Classes"), self.class_list, right)
         dock(self, t("Settings"), self.sliders, right)
         dock(self, t("Measurements"), self.readings, right)
@@ -86,6 +87,7 @@ class Window(QMainWindow):
         self.file_list.currentRowChanged.connect(lambda row: self.guarded(lambda: self.open_row(row)))
         self.file_list.itemClicked.connect(self._again)
         self.editing.connect()
+        Drop(self, lambda paths: self.guarded(lambda: self.open_inputs(paths)))
         self.loader.failed.connect(self._unreadable)
         for worker in self._workers[1:]:
             worker.failed.connect(self.report)
@@ -236,6 +238,10 @@ class Window(QMainWindow):
             if row in self.session.unreadable:
                 status = None
         self.file_list.show_status(row, entry.name, status, unsaved)
+        done, total = len(self.file_list.approved), len(self.session.entries)
+        self.image_dock.setWindowTitle(
+            self.texts("Images: {done} of {total} approved", done=done, total=total)
+        )
         return "unsaved" if unsaved else status
 
     # -- the camera
