@@ -218,13 +218,32 @@ def test_resume_refuses_another_run(batch: Batch, photos: Path) -> None:
     batch()
     with pytest.raises(UsageError, match=r"threshold was None, is 0\.3"):
         batch(resume=True, options=BatchOptions(threshold=0.3))
-    write_disc(photos / "new.png", radius=9)
-    with pytest.raises(UsageError, match=r"1 new input \(new\.png\)"):
+    write_disc(photos / "b.png", radius=9)  # both would be b_segmentation.png
+    with pytest.raises(UsageError, match=r"1 new input \(b\.png\)"):
         batch(resume=True)
-    (photos / "new.png").unlink()
+    (photos / "b.png").unlink()
     write_disc(photos / "b.jpg", radius=30)
     with pytest.raises(UsageError, match=r"1 changed input \(b\.jpg\)"):
         batch(resume=True)
+
+
+def test_photographs_that_were_added_are_done_when_resuming(
+    batch: Batch, photos: Path, tmp_path: Path
+) -> None:
+    batch()
+    out = tmp_path / "out"
+    kept = (out / "masks/sub/c_segmentation.png").stat().st_mtime_ns
+    write_disc(photos / "new.png", radius=9)
+    foreign = out / "masks/new_segmentation.png"
+    foreign.write_bytes(b"drawn by hand")
+    with pytest.raises(UsageError, match=r"no run recorded there: masks/new_segmentation\.png"):
+        batch(resume=True)
+    foreign.unlink()
+    assert batch(resume=True).processed == 2  # and the one that failed
+    assert (out / "masks/sub/c_segmentation.png").stat().st_mtime_ns == kept
+    batch("anew")
+    assert snapshot(out) == snapshot(tmp_path / "anew")
+    assert batch(resume=True).processed == 1
 
 
 def test_resume_leaves_the_journal_of_a_later_version_alone(batch: Batch, tmp_path: Path) -> None:

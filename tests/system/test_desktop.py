@@ -853,7 +853,9 @@ def test_german_is_complete(show: Open) -> None:
     shown = {action.objectName() for action in window.findChildren(QAction) if action.objectName()}
     assert len(shown) > 30 and not shown - set(words.GERMAN)
     assert window.menuBar().actions()[0].text() == "Datei"
-    assert window.message.text().startswith("Bilder oder einen Ordner hierher ziehen"), "an empty window says what to do"
+    assert window.message.text().startswith("Bilder oder einen Ordner hierher ziehen"), (
+        "an empty window says what to do"
+    )
     reasons = {reason for reason, _ in (*WORDS.values(), *REJECT_WORDS.values())}
     assert not reasons - set(words.GERMAN)
     window.guarded(lambda: window.open_inputs([]))

@@ -112,19 +112,25 @@ def _resume(path: Path, header: Header) -> Journal:
     apart = journal.header.gone_or_changed(header)
     undone = apart - done_names(journal, path.parent) if apart else apart
     before, plan = plan_files(journal.header), plan_files(header)
+    added = {name: files for name, files in plan.items() if name not in before}
     if any(before.get(name, files) != files for name, files in plan.items()):
-        undone &= plan.keys()  # "a.png" is gone, and "a.jpg" would have other files than it was given
-    differences = journal.header.differences(header, undone)
-    if differences:
+        # "a.png" is gone or new, and "a.jpg" would have other files than it was given
+        undone &= plan.keys()
+        added = {}
+    try:
+        if differences := journal.header.differences(header, undone, added):
+            raise UsageError(
+                f"the earlier run cannot be resumed: {'; '.join(differences)}",
+                file=path.parent,
+                hint="run it as before, or start again with --overwrite or another folder",
+            )
+        _refuse_foreign(path.parent, added, own=TABLES)
+    except UsageError:
         journal.close()
-        raise UsageError(
-            f"the earlier run cannot be resumed: {'; '.join(differences)}",
-            file=path.parent,
-            hint="run it as before, or start again with --overwrite or another folder",
-        )
+        raise
     journal.cut_tail()
     _remove_leftovers(path.parent, before)
-    if undone:
+    if journal.header.inputs != header.inputs:
         journal.header = header
         journal.sort([name for name, *_ in header.inputs])
     return journal

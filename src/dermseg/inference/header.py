@@ -63,13 +63,17 @@ class Header:
         after = {name: stamp for name, *stamp in now.inputs}
         return {name for name, *stamp in self.inputs if after.get(name) != stamp}
 
-    def differences(self, now: Header, undone: Collection[str] = ()) -> list[str]:
+    def differences(
+        self, now: Header, undone: Collection[str] = (), added: Collection[str] = ()
+    ) -> list[str]:
         """What keeps `now` from going on where this run stopped, in plain words; empty if nothing.
 
         Parameters
         ----------
         undone
             Inputs that may have changed or be gone: they are not done yet.
+        added
+            Inputs that may be new: those of before keep the files that they were given.
         """
         found = []
         if self.version != now.version:
@@ -85,7 +89,7 @@ class Header:
         before, after = ({name: None for name, *_ in header.inputs} for header in (self, now))
         apart = self.gone_or_changed(now) - set(undone)
         for label, names in (
-            ("new", [name for name in after if name not in before]),
+            ("new", [name for name in after if name not in before and name not in added]),
             ("missing", [name for name in before if name in apart and name not in after]),
             ("changed", [name for name in after if name in apart]),
         ):

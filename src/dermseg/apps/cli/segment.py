@@ -102,7 +102,10 @@ def segment(
         ),
     ] = "local",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in OUT; failed images are tried again.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run in OUT; failed images are tried again, new ones done."
+        ),
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove what an earlier run wrote in OUT, then start.")
