@@ -28,7 +28,7 @@ from dermseg.data.index import IndexRow, open_image
 from dermseg.errors import ImageError
 from dermseg.images.load import load_image
 
-HASH_DISTANCE = 8  # of 64 bits
+HASH_DISTANCE = 8  # of 64 bits: hashes further apart are not looked at
 DETAIL = 0.65  # correlation of the fine detail of the thumbnails inside the window
 SHAPE = 0.95  # correlation of the smoothed thumbnails inside the window
 
@@ -133,19 +133,9 @@ def _shape(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 def find_duplicates(
     fingerprints: Sequence[Fingerprint],
     *,
-    distance: int = HASH_DISTANCE,
-    detail: float = DETAIL,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Pair]:
-    """All pairs of near-duplicates (quadratic: 12,000 images take about 10 s on one core).
-
-    Parameters
-    ----------
-    distance
-        Largest Hamming distance of the hashes (of 64) at which a pair is looked at.
-    detail
-        Smallest correlation of the fine detail at which it counts.
-    """
+    """All pairs of near-duplicates (quadratic: 12,000 images take about 10 s on one core)."""
     if len(fingerprints) < 2:
         return []
     upright = np.array([item.hashes[0] for item in fingerprints], dtype=np.uint64)
@@ -155,7 +145,7 @@ def find_duplicates(
             progress(first + 1, len(fingerprints) - 1)
         apart = np.bitwise_count(upright[first + 1 :, None] ^ item.hashes[None, :])
         nearest = apart.min(axis=1)
-        close = np.flatnonzero(nearest <= distance)
+        close = np.flatnonzero(nearest <= HASH_DISTANCE)
         if not close.size:
             continue
         own: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
@@ -166,7 +156,7 @@ def find_duplicates(
                 own[orientation] = _detail(turned), _shape(turned)
             other = fingerprints[first + 1 + int(offset)].thumbnail
             agreement = float((own[orientation][0] * _detail(other)).sum())
-            if agreement >= detail and float((own[orientation][1] * _shape(other)).sum()) >= SHAPE:
+            if agreement >= DETAIL and float((own[orientation][1] * _shape(other)).sum()) >= SHAPE:
                 pairs.append(Pair(first, first + 1 + int(offset), int(nearest[offset]), agreement))
     return pairs
 

@@ -11,13 +11,14 @@ from dermseg.evaluation.table import Evaluation, ImageScore
 _SAME = 0.8  # two shares that differ by less than this factor are called the same
 _LOW_CONTRAST = 12.0  # delta E*ab below which a lesion hardly stands out
 _SMALL = 0.02
+_SHOWN = 12
 
 
-def worst_images(evaluation: Evaluation, many: int = 12) -> list[ImageScore]:
-    """The images with the lowest Jaccard index, worst first; of several references the first one decides."""
+def worst_images(evaluation: Evaluation) -> list[ImageScore]:
+    """The 12 images with the lowest Jaccard index, worst first; of several references the first decides."""
     first = {score.key: score for score in reversed(evaluation.scores)}
     # The name breaks ties, so that the same table always gives the same list.
-    return sorted(first.values(), key=lambda score: (jaccard(score.counts), score.key))[:many]
+    return sorted(first.values(), key=lambda score: (jaccard(score.counts), score.key))[:_SHOWN]
 
 
 def describe_failure(counts: Counts) -> str:
@@ -64,7 +65,7 @@ def describe_image(score: ImageScore) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def failure_rows(evaluation: Evaluation, many: int = 12) -> list[dict[str, object]]:
+def failure_rows(evaluation: Evaluation) -> list[dict[str, object]]:
     """`worst_images` as they stand in JSON: only those that failed, so the list may be empty."""
     return [
         {
@@ -76,6 +77,6 @@ def failure_rows(evaluation: Evaluation, many: int = 12) -> list[dict[str, objec
             "difficulty": describe_difficulty(score),
             "confidence": number(score.facts.get("confidence")),
         }
-        for score in worst_images(evaluation, many)
+        for score in worst_images(evaluation)
         if jaccard(score.counts) < JACCARD_THRESHOLD
     ]

@@ -26,6 +26,7 @@ PREDICTION_RGB = (255, 214, 0)
 _SIDE, _GAP, _CAPTION, _TITLE, _LEGEND = 320, 12, 40, 30, 34
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _INK, _PAPER = (30, 30, 30), 255
+_EACH = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ class Panel:
     caption: str
 
 
-def choose_examples(evaluation: Evaluation, each: int = 4) -> list[tuple[str, list[ImageScore]]]:
-    """The images with the best, median and worst Jaccard index, at most ``each`` per group, none twice.
+def choose_examples(evaluation: Evaluation) -> list[tuple[str, list[ImageScore]]]:
+    """The images with the best, median and worst Jaccard index, at most four per group, none twice.
 
     The worst come worst first. With several references per image the first one decides.
     """
@@ -49,7 +50,7 @@ def choose_examples(evaluation: Evaluation, each: int = 4) -> list[tuple[str, li
         first.setdefault(score.key, score)
     # The id breaks ties, so that the same scores always give the same figure.
     ranked = sorted(first.values(), key=lambda score: (-score.metrics["jaccard"], score.key))
-    each = max(1, min(each, len(ranked) // 3))
+    each = max(1, min(_EACH, len(ranked) // 3))
     if len(ranked) < 3:
         return [("All", ranked)] if ranked else []
     middle = max(each, min(len(ranked) // 2 - each // 2, len(ranked) - 2 * each))
@@ -83,11 +84,9 @@ def draw_panels(predict: Predict, rows: Sequence[IndexRow], scores: Sequence[Ima
     return panels
 
 
-def draw_examples(
-    predict: Predict, rows: Sequence[IndexRow], evaluation: Evaluation, *, each: int = 4
-) -> Image:
+def draw_examples(predict: Predict, rows: Sequence[IndexRow], evaluation: Evaluation) -> Image:
     """The figure of an evaluation, uint8 RGB: best, median and worst images."""
-    groups = choose_examples(evaluation, each)
+    groups = choose_examples(evaluation)
     return draw_gallery([(title, draw_panels(predict, rows, scores)) for title, scores in groups])
 
 

@@ -26,14 +26,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dermseg.errors import MissingExtraError, UsageError
-from dermseg.evaluation.statistics import Interval, mean_interval, t_quantile, wilson_interval
+from dermseg.evaluation.statistics import LEVEL, Interval, mean_interval, t_quantile, wilson_interval
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[NDArray[np.intp]], Floats]
 """From the numbers of the drawn clusters, ``(..., m)``, to the figure, ``(...)``."""
 
 RESAMPLES = 4999
-LEVEL = 0.95
 _SEED = 20180912
 _EXACT = 50  # images up to which Wilcoxon's test counts all signs
 _BATCH = 1 << 18  # numbers held at once: 2 MB, which stays in the cache and is five times faster than more
@@ -103,7 +102,7 @@ def estimate(values: ArrayLike, clusters: Sequence[Hashable] | None = None) -> E
         No values, values that are not finite, or another number of clusters.
     """
     array = np.asarray(values, np.float64)
-    t = mean_interval(array, LEVEL)
+    t = mean_interval(array)
     sums, sizes = cluster_sums(array, clusters)
     clustered = clustered_interval(sums, sizes) if sums.size < array.size else None
     bca = None

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from dermseg.errors import UsageError
 
+LEVEL = 0.95  # coverage of every interval
 # Above this many degrees of freedom lgamma's rounding costs more digits than the expansion around the
 # normal quantile, whose error is then below 1e-15.
 _EXPAND_ABOVE = 1e4
@@ -20,7 +21,7 @@ _EXPAND_ABOVE = 1e4
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over images and its two-sided t-interval.
+    """A mean over images and its two-sided 95 % t-interval.
 
     ``low`` and ``high`` are None for fewer than two values: one value says nothing about its spread. The
     interval is not cut at 0 or 1.
@@ -30,23 +31,19 @@ class Interval:
     low: float | None
     high: float | None
     n: int
-    level: float = 0.95
 
     def to_dict(self) -> dict[str, object]:
         """``{"mean": x, "ci95": [low, high]}``; the interval is null where it is unknown."""
-        key = f"ci{round(100 * self.level)}"
-        return {"mean": self.mean, key: None if self.low is None else [self.low, self.high]}
+        return {"mean": self.mean, "ci95": None if self.low is None else [self.low, self.high]}
 
 
-def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Mean of independent values with Student's t-interval.
+def mean_interval(values: ArrayLike) -> Interval:
+    """Mean of independent values with Student's 95 % t-interval.
 
     Parameters
     ----------
     values
         One number per image, ``(n,)``, finite, n >= 1.
-    level
-        Coverage, in (0, 1).
 
     Raises
     ------
@@ -58,16 +55,14 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
         raise UsageError(f"an interval needs a list of at least one value, got shape {array.shape}")
     if not np.isfinite(array).all():
         raise UsageError("an interval needs finite values, got NaN or infinity")
-    if not 0 < level < 1:
-        raise UsageError(f"level {level} is not between 0 and 1")
     n, mean = array.size, math.fsum(array) / array.size
     if n == 1:
-        return Interval(mean, None, None, 1, level)
-    half = t_quantile(0.5 + level / 2, n - 1) * float(array.std(ddof=1)) / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, n, level)
+        return Interval(mean, None, None, 1)
+    half = t_quantile(0.5 + LEVEL / 2, n - 1) * float(array.std(ddof=1)) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
 
 
-def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Interval:
+def paired_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
     """Mean of ``a - b`` over the same images, with its t-interval.
 
     Pairing removes what the images have in common (some are hard for every model), so the interval is
@@ -88,11 +83,11 @@ def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.9
         raise UsageError(
             f"a paired difference needs the same images on both sides, got {len(a)} and {len(b)}"
         )
-    return mean_interval(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64), level)
+    return mean_interval(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64))
 
 
-def wilson_interval(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:
-    """Interval of a share ``hits / n``, usable also near 0 and 1 (Wilson 1927, doi 10.2307/2276774).
+def wilson_interval(hits: float, n: float) -> tuple[float, float]:
+    """95 % interval of a share ``hits / n``, usable also near 0 and 1 (Wilson 1927, doi 10.2307/2276774).
 
     ``n`` need not be whole: of images that are alike fewer are independent.
 
@@ -103,7 +98,7 @@ def wilson_interval(hits: float, n: float, level: float = 0.95) -> tuple[float, 
     """
     if not n > 0 or not 0 <= hits <= n:
         raise UsageError(f"{hits} of {n} is not a share")
-    z = NormalDist().inv_cdf(0.5 + level / 2)
+    z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
     share = hits / n
     centre = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))

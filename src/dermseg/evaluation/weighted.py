@@ -62,12 +62,12 @@ def rank_auroc(yes: Floats, no: Floats) -> Floats:
         return np.asarray((yes * below).sum(-1) / (yes.sum(-1) * no.sum(-1)))
 
 
-def refusal_gain(weights: Floats, certainty: Floats, value: Floats, share: float = 0.1) -> Floats:
-    """By how much the mean value rises when the least certain ``share`` of the weight is refused."""
+def refusal_gain(weights: Floats, certainty: Floats, value: Floats) -> Floats:
+    """By how much the mean value rises when the least certain 10 % of the weight is refused."""
     order = np.argsort(certainty, kind="stable")
     w, v = weights[..., order], value[order]
     total = np.cumsum(w, axis=-1)
-    kept = np.clip(total - share * total[..., -1:], 0.0, w)
+    kept = np.clip(total - 0.1 * total[..., -1:], 0.0, w)
     return mean(kept, v) - mean(w, v)
 
 

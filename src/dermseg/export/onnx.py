@@ -33,6 +33,7 @@ from dermseg.models.transunet import StandardizedConv
 
 INPUT_NAME, OUTPUT_NAME = "image", "logits"
 Weight = NDArray[np.float32]
+_LARGE = 256  # weights of a tensor, from which half precision saves something
 OPSET, NEWEST = 20, 23  # what torch writes unless told otherwise, and the newest it knows
 
 
@@ -142,12 +143,12 @@ def _name_transposed(proto: onnx.ModelProto, network: nn.Module) -> None:
             node.input[i] = renamed.get(name, name)
 
 
-def store_as_fp16(data: bytes, min_elements: int = 256) -> bytes:
+def store_as_fp16(data: bytes) -> bytes:
     """The same graph with large weights kept in half precision and cast back when it is loaded.
 
     Halves the file; arithmetic stays fp32 (runtimes fold the casts once). Returns serialized ONNX.
     """
-    return _store(data, lambda name, weight: _half(name, weight) if weight.size >= min_elements else None)
+    return _store(data, lambda name, weight: _half(name, weight) if weight.size >= _LARGE else None)
 
 
 def store_as_bytes(data: bytes, min_elements: int = 1024) -> bytes:
@@ -158,7 +159,7 @@ def store_as_bytes(data: bytes, min_elements: int = 1024) -> bytes:
 
     def form(name: str, weight: Weight) -> _Stored | None:
         if weight.ndim < 2 or weight.size < min_elements:
-            return _half(name, weight) if weight.size >= 256 else None
+            return _half(name, weight) if weight.size >= _LARGE else None
         output = weight.ndim - 1 if name.endswith(TRANSPOSED) else 0
         others = tuple(axis for axis in range(weight.ndim) if axis != output)
         largest = np.abs(weight).max(axis=others, keepdims=True)

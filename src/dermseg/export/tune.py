@@ -20,6 +20,7 @@ from dermseg.inference.postprocess import clean, upsample_mask
 
 THRESHOLDS = tuple(round(0.25 + 0.05 * i, 2) for i in range(9))
 SMOOTH_RADII = (0.01, 0.02, 0.04)
+_MIN_GAIN = 1e-4  # of the objective, for which a cleaning step is kept
 PLAIN = Postprocessing(keep_largest=False, fill_holes=False)
 
 
@@ -46,7 +47,7 @@ def score(items: Sequence[Labelled], post: Postprocessing) -> dict[str, float]:
     return {**dict(zip(names, map(float, means), strict=True)), "objective": float(means.mean())}
 
 
-def tune(items: Sequence[Labelled], min_gain: float = 1e-4) -> tuple[Postprocessing, list[dict[str, Any]]]:
+def tune(items: Sequence[Labelled]) -> tuple[Postprocessing, list[dict[str, Any]]]:
     """The post-processing for a bundle, and every trial that led to it.
 
     Keeping the largest lesion is what ``dermseg segment`` promises by default, so it is always on in the
@@ -69,6 +70,6 @@ def tune(items: Sequence[Labelled], min_gain: float = 1e-4) -> tuple[Postprocess
     for step, change in steps:
         candidate = post.model_copy(update=change)
         gained = attempt(step, candidate)
-        if gained > current + min_gain:
+        if gained > current + _MIN_GAIN:
             post, current = candidate, gained
     return post, trials

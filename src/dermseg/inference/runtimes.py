@@ -168,9 +168,9 @@ def choose_runtime(bundle: Bundle, variant: str | None = None, images: int | Non
     return str(decision["runtime"])
 
 
-def known_choice(bundle: Bundle, variant: str | None = None) -> dict[str, Any] | None:
+def known_choice(bundle: Bundle) -> dict[str, Any] | None:
     """What was measured earlier for this model on this machine, or None."""
-    return _read_cache().get(_key(bundle.card.variant(variant).sha256))
+    return _read_cache().get(_key(bundle.card.variant().sha256))
 
 
 def probe(bundle: Bundle, variant: str, candidates: list[str]) -> dict[str, Any]:

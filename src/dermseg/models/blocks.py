@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from dermseg.errors import ConfigError
 
+_LESION_SHARE = 0.2  # of the pixels of a photograph
+
 
 class ConvBnRelu(nn.Sequential):
     """3x3 (or ``kernel``) convolution without bias, batch norm, ReLU; keeps the size."""
@@ -84,8 +86,8 @@ def init_weights(module: nn.Module) -> None:
                 nn.init.zeros_(m.bias)
 
 
-def focal_bias_(head: nn.Conv2d, prior: float = 0.2) -> None:
+def focal_bias_(head: nn.Conv2d) -> None:
     """Start the output at the share of lesion pixels, so that training does not begin by unlearning 0.5."""
     if head.bias is not None:
         with torch.no_grad():
-            head.bias.fill_(math.log(prior / (1 - prior)))
+            head.bias.fill_(math.log(_LESION_SHARE / (1 - _LESION_SHARE)))

@@ -42,8 +42,8 @@ class StandardizedConv(nn.Conv2d):
         return (self.weight - mean) / torch.sqrt(variance + 1e-5)
 
 
-def _norm(channels: int, groups: int = 32) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(groups, channels), channels, eps=1e-6)
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
 
 
 class Bottleneck(nn.Module):

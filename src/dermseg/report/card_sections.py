@@ -65,9 +65,9 @@ def robustness_table(spoilt: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def strata_table(evaluation: Mapping[str, Any], names: Sequence[str] = CARD_STRATA) -> str:
+def strata_table(evaluation: Mapping[str, Any]) -> str:
     """Dice and failures of each group; empty if the evaluation has none of the strata."""
-    strata = [stratum for name in names for stratum in evaluation["strata"] if stratum["name"] == name]
+    strata = [stratum for name in CARD_STRATA for stratum in evaluation["strata"] if stratum["name"] == name]
     if not strata:
         return ""
     parts = [f"{refusal(strata)} In brackets 95 % intervals. {WARNING}"]

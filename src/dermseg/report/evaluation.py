@@ -76,9 +76,9 @@ def _count(n: int, what: str) -> str:
 
 
 def _glance(summary: Mapping[str, Any]) -> str:
-    def card(name: str, words: str, digits: int = 3) -> tuple[str, str, str]:
+    def card(name: str, words: str) -> tuple[str, str, str]:
         value = summary[name]
-        return words, decimal(value["mean"], digits), ends(best_interval(value), digits)
+        return words, decimal(value["mean"], 3), ends(best_interval(value), 3)
 
     interval = summary["failed_below_065_ci95"]  # Wilson's: a bootstrap of equal values knows no spread
     failed = ends(None) if interval is None else f"{percent(interval[0])} to {percent(interval[1])}"

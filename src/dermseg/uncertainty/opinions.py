@@ -102,9 +102,9 @@ class Ensemble:
         return Uncertainty(np.stack(same).astype(np.float32, copy=False))
 
 
-def open_opinions(model: Model, passes: int = DEFAULT_PASSES, seed: int = 0) -> McDropout | Flips:
+def open_opinions(model: Model) -> McDropout | Flips:
     """Monte-Carlo dropout where the bundle has it, else flips and turns."""
-    return McDropout(model, passes, seed) if has_mc_dropout(model.bundle) else Flips(model)
+    return McDropout(model) if has_mc_dropout(model.bundle) else Flips(model)
 
 
 def has_mc_dropout(bundle: Bundle) -> bool:

@@ -36,7 +36,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(data, default=str)
 
 
-def configure_logs(level: int = logging.INFO) -> None:
+def configure_logs() -> None:
     """Send the logs of the server, and what uvicorn and other libraries say, to stderr as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
@@ -44,5 +44,5 @@ def configure_logs(level: int = logging.INFO) -> None:
     for name in _OWN:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(level)
+        logger.setLevel(logging.INFO)
     logging.getLogger("uvicorn.access").disabled = True  # has raw paths; the gate writes its own line

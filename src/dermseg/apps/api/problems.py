@@ -54,8 +54,6 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         What is wrong and what to do.
     retry_after
         Seconds after which to try again.
-    close
-        End the connection: what the client is still sending is not wanted.
     """
 
     def __init__(
@@ -66,7 +64,6 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         *,
         hint: str | None = None,
         retry_after: int | None = None,
-        close: bool = False,
         headers: dict[str, str] | None = None,
         errors: list[dict[str, Any]] | None = None,
     ) -> None:
@@ -75,8 +72,6 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         self.headers = dict(headers or {})
         if retry_after is not None:
             self.headers["Retry-After"] = str(retry_after)
-        if close:
-            self.headers["Connection"] = "close"
 
     def response(self, request_id: str | None) -> Response:
         """As an answer."""

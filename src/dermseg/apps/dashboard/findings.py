@@ -115,7 +115,7 @@ def read_summary(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def worst_rows(path: Path, many: int = 12) -> list[dict[str, Any]]:
+def worst_rows(path: Path) -> list[dict[str, Any]]:
     """The images of an evaluation that went wrong most, and how."""
     return [
         {
@@ -125,7 +125,7 @@ def worst_rows(path: Path, many: int = 12) -> list[dict[str, Any]]:
             "Jaccard": jaccard(score.counts),
             "what": describe_failure(score.counts),
         }
-        for score in worst_images(read_per_image(path / PER_IMAGE), many)
+        for score in worst_images(read_per_image(path / PER_IMAGE))
     ]
 
 

@@ -20,6 +20,7 @@ Mask = NDArray[np.bool_]
 
 ORANGE, BLUE = (230, 159, 0), (86, 180, 233)
 _SCALE_SIDE = 256
+_OPACITY = 0.85  # of a map, where it is strongest
 
 
 def draw_result(
@@ -34,9 +35,7 @@ def draw_result(
     return draw_overlay(out, small, labels=labels) if outline else out
 
 
-def draw_map(
-    picture: Pixels, values: Floats, mask: Mask | None = None, *, peak: float = 1.0, opacity: float = 0.85
-) -> Pixels:
+def draw_map(picture: Pixels, values: Floats, mask: Mask | None = None, *, peak: float = 1.0) -> Pixels:
     """A map ``float32 (a, b)`` laid over a picture: clear where it is 0, viridis up to `peak`.
 
     The picture becomes grey, so that all colour is the map's; the outline of `mask` is a hair line.
@@ -45,7 +44,7 @@ def draw_map(
     share = np.clip(values / peak, 0, 1) if peak > 0 else np.zeros_like(values)
     wide = np.clip(cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
     colour = cv2.applyColorMap((wide * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
-    alpha = (opacity * np.minimum(1.0, 1.5 * wide))[..., None]
+    alpha = (_OPACITY * np.minimum(1.0, 1.5 * wide))[..., None]
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
     out = np.ascontiguousarray((grey * (1 - alpha) + colour * alpha).round(), np.uint8)
     if mask is not None:
