@@ -88,7 +88,6 @@ def fetch(
     url: str,
     target: Path,
     *,
-    sha256: str | None = None,
     retries: int = RETRIES,
     timeout_s: float = 30.0,
     backoff_s: float = 1.0,
@@ -98,8 +97,6 @@ def fetch(
 
     Parameters
     ----------
-    sha256
-        Expected hash; a file that differs is not kept.
     retries
         Failures in a row, without a byte gained, after which it gives up.
     backoff_s
@@ -108,7 +105,7 @@ def fetch(
     Raises
     ------
     DownloadError
-        Not found, refused, gave up (the partial file stays), or the wrong hash.
+        Not found, refused, gave up (the partial file stays).
     DataError
         No disk space, or no address of the web.
     """
@@ -125,16 +122,7 @@ def fetch(
             break
         requests += 1
         try:
-            if _attempt(
-                url,
-                part,
-                note,
-                state=state,
-                have=have,
-                timeout_s=timeout_s,
-                hash_known=bool(sha256),
-                progress=progress,
-            ):
+            if _attempt(url, part, note, state=state, have=have, timeout_s=timeout_s, progress=progress):
                 break
             restarts += 1
             if restarts > _MAX_RESTARTS:
@@ -156,9 +144,6 @@ def fetch(
             time.sleep(min(wait, _MAX_WAIT_S))
     final = _read_note(note, url)
     digest = sha256_of(part)
-    if sha256 and digest != sha256.lower():
-        _discard(part, note)
-        raise DownloadError(f"the sha256 is {digest}, not {sha256.lower()} as it should be", file=url)
     size = part.stat().st_size
     part.replace(target)
     note.unlink(missing_ok=True)
@@ -173,7 +158,6 @@ def _attempt(
     state: RemoteInfo | None,
     have: int,
     timeout_s: float,
-    hash_known: bool,
     progress: Progress | None,
 ) -> bool:
     """One request. True: the file is whole; False: what was there is of no use, start anew."""
@@ -202,7 +186,7 @@ def _attempt(
         else:
             info = RemoteInfo.of(reply.headers, content_length(reply.headers))
             chunked = "chunked" in reply.headers.get("Transfer-Encoding", "").lower()
-            if info.size is None and not chunked and not hash_known:
+            if info.size is None and not chunked:
                 raise DownloadError("the server does not say how long the file is", file=url)
             check_disk(part.parent, info.size or 0)
             part.write_bytes(b"")
