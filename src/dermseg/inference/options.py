@@ -103,16 +103,5 @@ def open_segmenter(
         raise UsageError("LabelMe and DICOM results are not written this way", hint="leave --engine ray away")
     if describe_model(model) != described:
         raise ModelError("the bundle was changed while the batch began", file=model.bundle.path)
-    return Segmenter(
-        model,
-        out,
-        threshold=options.threshold,
-        lesions=options.lesions,
-        tta=options.tta,
-        max_pixels=round(options.max_megapixels * 1e6),
-        allow_truncated=options.allow_truncated,
-        overlays="overlay" in options.save or "dicom-sc" in options.save,
-        opinions=open_opinions(model) if options.uncertainty else None,
-        margin=options.margin,
-        encoders=encoders,
-    )
+    opinions = open_opinions(model) if options.uncertainty else None
+    return Segmenter(model, out, options, opinions=opinions, encoders=encoders)

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,11 +45,13 @@ from dermseg.inference.pictures import (
     resize_mask,
     thumbnail_of,
 )
-from dermseg.inference.postprocess import Lesions
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
-from dermseg.uncertainty.margins import DEFAULT_ALPHA, Margins, draw_margins
+from dermseg.uncertainty.margins import Margins, draw_margins
 from dermseg.uncertainty.opinions import Opinions
+
+if TYPE_CHECKING:
+    from dermseg.inference.options import BatchOptions
 
 STAGES = ("decode", "network", "postprocess", "write")
 # Pictures above this are decoded one at a time: a worker needs up to 8 bytes a pixel.
@@ -77,28 +80,18 @@ class Segmenter:
         self,
         model: Model,
         out: Path,
+        options: BatchOptions,
         *,
-        threshold: float | None,
-        lesions: Lesions,
-        tta: bool,
-        max_pixels: int,
-        allow_truncated: bool,
-        overlays: bool,
-        opinions: Opinions | None = None,
-        margin: float = DEFAULT_ALPHA,
-        encoders: Sequence[Encoder] = (),
+        opinions: Opinions | None,
+        encoders: Sequence[Encoder],
     ) -> None:
         self.model = model
         self.out = out
-        self.threshold = threshold
-        self.lesions: Lesions = lesions
-        self.tta = tta
-        self.max_pixels = max_pixels
-        self.allow_truncated = allow_truncated
+        self.options = options
         self.opinions = opinions
-        self.margin = margin
         self.encoders = encoders
-        self.overlays = overlays
+        self._max_pixels = round(options.max_megapixels * 1e6)
+        self._overlays = "overlay" in options.save or "dicom-sc" in options.save
         self._big = threading.Lock()
 
     def __call__(self, job: Job) -> Entry:
@@ -133,28 +126,33 @@ class Segmenter:
             network_input = self.model.prepare(loaded.pixels)
             gate_view = self.model.gate_view(loaded.pixels)
             # what overlay and thumbnail are drawn on
-            if self.overlays:
+            if self._overlays:
                 seen = load_view(
-                    source, loaded, max_pixels=self.max_pixels, allow_truncated=self.allow_truncated
+                    source,
+                    loaded,
+                    max_pixels=self._max_pixels,
+                    allow_truncated=self.options.allow_truncated,
                 )
             elif gate_view is not None and max(gate_view.shape) >= THUMBNAIL_SIDE:
                 seen = gate_view
             else:
                 seen = loaded.pixels
-            pixels = shrink(seen, OVERLAY_SIDE) if self.overlays else thumbnail_of(seen)
+            pixels = shrink(seen, OVERLAY_SIDE) if self._overlays else thumbnail_of(seen)
             del loaded, seen
         with timed(stages, "network"):
-            (probability,), features = self.model.look(network_input[None], tta=self.tta)
+            (probability,), features = self.model.look(network_input[None], tta=self.options.tta)
             maps = None if self.opinions is None else self.opinions(network_input)
         size = (info.height, info.width)
         with self._big if size[0] * size[1] > BIG_PIXELS else nullcontext():
             with timed(stages, "postprocess"):
-                result = self.model.finish(probability, size, threshold=self.threshold, lesions=self.lesions)
+                result = self.model.finish(
+                    probability, size, threshold=self.options.threshold, lesions=self.options.lesions
+                )
                 result = self.model.judge(result, gate_view, None if features is None else features[0])
                 margins = None
                 if maps is not None and self.model.trust is not None:
                     margins = draw_margins(
-                        result.mask, self.model.trust, self.margin, spacing_mm=info.spacing_mm
+                        result.mask, self.model.trust, self.options.margin, spacing_mm=info.spacing_mm
                     )
             with timed(stages, "write"):
                 view_mask = resize_mask(result.mask, pixels.shape[:2])
@@ -180,16 +178,19 @@ class Segmenter:
     def _load(self, source: ImageSource) -> LoadedImage:
         def load(limit: int) -> LoadedImage:
             return load_image(
-                source, min_side=self.model.min_side, max_pixels=limit, allow_truncated=self.allow_truncated
+                source,
+                min_side=self.model.min_side,
+                max_pixels=limit,
+                allow_truncated=self.options.allow_truncated,
             )
 
-        if self.max_pixels <= BIG_PIXELS:
-            return load(self.max_pixels)
+        if self._max_pixels <= BIG_PIXELS:
+            return load(self._max_pixels)
         try:
             return load(BIG_PIXELS)
         except ImageError:  # too large for side by side, or damaged: the second try tells
             with self._big:
-                return load(self.max_pixels)
+                return load(self._max_pixels)
 
     def _encode(
         self,
