@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.common import JsonOption, new_app, print_json, say
 from dermseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def verify(
         str | None,
         typer.Option(metavar="SEQ:HASH", help="A record noted elsewhere, which the log must still hold."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check that nothing was changed, put in, taken out or cut off.
 

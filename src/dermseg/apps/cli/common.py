@@ -24,6 +24,7 @@ OptionalInputsArgument = Annotated[list[str] | None, _INPUTS]
 ModelOption = Annotated[
     str, typer.Option("--model", help="Name of a bundled model, or a bundle's folder or zip.")
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 # What a terminal would obey instead of show; the name of a file may hold it.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

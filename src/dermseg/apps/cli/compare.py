@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, refuse_unused, say, say_left_out
+from dermseg.apps.cli.common import JsonOption, new_app, print_json, refuse_unused, say, say_left_out
 from dermseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def compare(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a comparison in the folder.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare two or more models on the same images: paired differences with intervals.
 

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dermseg.apps.cli.common import comma_list, new_app, print_json, refuse_unused, say
+from dermseg.apps.cli.common import JsonOption, comma_list, new_app, print_json, refuse_unused, say
 from dermseg.apps.cli.data_common import (
-    JsonOption,
     OverwriteOption,
     SplitColumnOption,
     WorkersOption,

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from dermseg.data.index import IndexRow
     from dermseg.data.splits import Leak
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Threads that decode.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 

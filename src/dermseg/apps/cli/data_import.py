@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import comma_list, goes_on, print_json, refuse_unused, say
+from dermseg.apps.cli.common import JsonOption, comma_list, goes_on, print_json, refuse_unused, say
 from dermseg.apps.cli.data_common import (
-    JsonOption,
     OverwriteOption,
     SplitColumnOption,
     WorkersOption,

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import print_json, say
-from dermseg.apps.cli.data_common import JsonOption, WorkersOption, progress
+from dermseg.apps.cli.common import JsonOption, print_json, say
+from dermseg.apps.cli.data_common import WorkersOption, progress
 
 
 def stats_(

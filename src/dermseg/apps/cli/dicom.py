@@ -9,11 +9,10 @@ from typing import Annotated
 
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.common import JsonOption, new_app, print_json, say
 from dermseg.errors import UsageError
 
 app = new_app()
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 @app.callback()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json
+from dermseg.apps.cli.common import JsonOption, new_app, print_json
 from dermseg.errors import DermsegError
 from dermseg.version import __version__
 
@@ -55,7 +55,7 @@ class Check:
 @app.command()
 def doctor(
     model: Annotated[str, typer.Option(help="The bundle to try: a name, folder or zip.")] = "default",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Say what is installed and whether it works. Exit code 1 when something needed is broken."""
     needed = {_name(line): line for line in _requirements() if "extra" not in line.partition(";")[2]}

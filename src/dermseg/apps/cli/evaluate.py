@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import ModelOption, new_app, print_json, say, say_left_out
+from dermseg.apps.cli.common import JsonOption, ModelOption, new_app, print_json, say, say_left_out
 
 if TYPE_CHECKING:
     from dermseg.data.index import IndexRow
@@ -71,7 +71,7 @@ def evaluate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an evaluation in the folder.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a model over a split of a data set and compare with its masks, at the masks' own size.
 

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from dermseg.apps.cli.common import InputsArgument, ModelOption, listed_failures, new_app, print_json, say
+from dermseg.apps.cli.common import (
+    InputsArgument,
+    JsonOption,
+    ModelOption,
+    listed_failures,
+    new_app,
+    print_json,
+    say,
+)
 from dermseg.errors import DermsegError, UsageError
 
 app = new_app()
@@ -28,7 +36,7 @@ def explain(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write into a folder that is there.")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """Show which parts of an image the outline rests on: Grad-CAM (needs the extra 'train').
 

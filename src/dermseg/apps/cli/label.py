@@ -11,6 +11,7 @@ import typer
 
 from dermseg.apps.cli.common import (
     InputsArgument,
+    JsonOption,
     ModelOption,
     comma_list,
     listed_failures,
@@ -19,7 +20,6 @@ from dermseg.apps.cli.common import (
     say,
 )
 from dermseg.apps.cli.data_common import (
-    JsonOption,
     OverwriteOption,
     leaks_json,
     may_write,

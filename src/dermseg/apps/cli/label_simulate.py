@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dermseg.apps.cli.common import comma_list, goes_on, print_json, say
-from dermseg.apps.cli.data_common import JsonOption
+from dermseg.apps.cli.common import JsonOption, comma_list, goes_on, print_json, say
 from dermseg.errors import MissingExtraError, UsageError
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.common import JsonOption, new_app, print_json, say
 from dermseg.errors import DermsegError, UsageError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def measure(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the table to this CSV file.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure the lesion in each mask, or each lesion of label maps (named *_labels).
 

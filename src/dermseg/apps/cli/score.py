@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, say
+from dermseg.apps.cli.common import JsonOption, new_app, print_json, say
 
 app = new_app()
 
@@ -38,7 +38,7 @@ def score(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an evaluation in the folder.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare masks with reference masks: the metrics of the ISIC challenges and more.
 

@@ -8,7 +8,15 @@ from typing import Annotated
 import torch  # noqa: F401  (a missing [train] extra must show before anything else happens)
 import typer
 
-from dermseg.apps.cli.common import goes_on, listed_failures, new_app, print_json, say, say_left_out
+from dermseg.apps.cli.common import (
+    JsonOption,
+    goes_on,
+    listed_failures,
+    new_app,
+    print_json,
+    say,
+    say_left_out,
+)
 from dermseg.errors import UsageError
 
 app = new_app()
@@ -16,7 +24,6 @@ SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="YAML file 
 OutputOption = Annotated[
     Path | None, typer.Option("-o", "--output", help="Folder of the suite; default runs/<name of the suite>.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 @app.callback()

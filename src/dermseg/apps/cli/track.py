@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import InputsArgument, ModelOption, new_app, print_json, say
+from dermseg.apps.cli.common import InputsArgument, JsonOption, ModelOption, new_app, print_json, say
 from dermseg.apps.cli.measure import COLUMNS as MEASURED
 from dermseg.apps.cli.measure import colour_columns, parse_spacing, reading_columns, to_csv
 from dermseg.errors import UsageError
@@ -68,7 +68,7 @@ def track(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results in the folder.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Follow lesions over time: each photograph is measured and compared with the first of its lesion.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import torch  # noqa: F401  (a missing [train] extra must show before anything else happens)
 import typer
 
-from dermseg.apps.cli.common import new_app, print_json, refuse_unused, say
+from dermseg.apps.cli.common import JsonOption, new_app, print_json, refuse_unused, say
 from dermseg.errors import DermsegError, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def train(
     find_batch_size: Annotated[
         bool, typer.Option("--find-batch-size", help="Only find the largest batch that fits in memory.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a network. Ctrl-C or a kill loses nothing: --resume RUN goes on where it stopped.
 

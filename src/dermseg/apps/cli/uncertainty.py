@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
-from dermseg.apps.cli.common import ModelOption, new_app, print_json, say, say_left_out
+from dermseg.apps.cli.common import JsonOption, ModelOption, new_app, print_json, say, say_left_out
 
 app = new_app()
 
 Data = Annotated[list[Path], typer.Option("--data", metavar="INDEX", help="Index of a data set, repeatable.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 @app.callback()
@@ -28,7 +27,7 @@ def fit(
     caught: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of the failures that needs_review is to catch.")
     ] = 0.8,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Fit temperature, expected Dice and margins of a bundle.
 
@@ -59,7 +58,7 @@ def evaluate(
     ),
     model: ModelOption = "default",
     margin: Annotated[float, typer.Option(metavar="A", help="Level of the margins, as in segment.")] = 0.1,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure all of it on images with reference masks.
 
