@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from dermseg.apps.api.task import Ask, Segmented
+from dermseg.data.coco import count_runs
 from dermseg.images.contours import mask_to_polygons
 from dermseg.images.overlay import encode_jpeg
 from dermseg.inference.options import describe_model
@@ -153,11 +154,7 @@ def overlay_answer(found: Segmented) -> bytes:
 
 def encode_rle(mask: NDArray[np.bool_]) -> Rle:
     """A mask ``bool (H, W)`` as run lengths."""
-    flat = mask.ravel(order="F")
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    edges = np.concatenate(([0], changes, [flat.size]))
-    counts = np.diff(edges).tolist()
-    return Rle(size=(mask.shape[0], mask.shape[1]), counts=[0, *counts] if flat[0] else counts)
+    return Rle(size=(mask.shape[0], mask.shape[1]), counts=count_runs(mask))
 
 
 def _regions(mask: NDArray[np.bool_]) -> list[Region]:
