@@ -1,4 +1,4 @@
-"""Which image a LabelMe file belongs to: how it names the image, and whether that is another one.
+"""Which LabelMe file belongs to an image, how it names the image, and whether it is another one's.
 
 The name alone does not tell. Cameras count every visit's photographs from 1, so that a folder of annotations
 (``-o``) is asked for two images ``IMG_1.jpg``, and ``a.jpg`` and ``a.png`` of one folder share ``a.json``.
@@ -12,10 +12,27 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from dermseg.data.labelme import Annotation
 from dermseg.data.sources.beside import ZIP_FIELD, find_named
-from dermseg.errors import ImageError
+from dermseg.errors import DataError, ImageError
 from dermseg.images.names import typed_name
 from dermseg.images.sources import ImageSource, same_bytes
 from dermseg.images.zips import find_member
+
+
+def annotation_path(source: ImageSource, folder: Path | None) -> Path:
+    """Where LabelMe looks for what belongs to an image: a file of its stem, whatever its kind.
+
+    Raises
+    ------
+    DataError
+        An image in a zip, and no folder.
+    """
+    if folder is not None:
+        return folder / PurePosixPath(source.name).with_suffix(".json")
+    if source.member is not None:
+        raise DataError(
+            "an image in a zip has no folder to write to", file=source.path, hint="name one with -o"
+        )
+    return source.path.with_suffix(".json")
 
 
 def name_image(annotation: Annotation, source: ImageSource, folder: Path) -> Annotation:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from dermseg.images.sources import ImageSource
 from dermseg.inference.postprocess import Lesions
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
-from dermseg.labeling.owner import name_image, other_image
+from dermseg.labeling.owner import annotation_path, name_image, other_image
 
 EPSILON = 0.5  # pixels: fewer points to drag, and no pixel of the outline moves visibly
 
@@ -132,7 +132,7 @@ def propose(
     takers: dict[Path, str] = {}
     for number, source in enumerate(sources, start=1):
         try:
-            file = _file_of(source, folder)
+            file = annotation_path(source, folder)
             if first := takers.get(file):
                 raise DataError(f"{file.name} is the file of {first} already", hint="rename one of them")
             found.append(_propose(model, source, file, label, lesions))
@@ -145,15 +145,6 @@ def propose(
         if progress:
             progress(number, len(sources))
     return found
-
-
-def _file_of(source: ImageSource, folder: Path | None) -> Path:
-    """Where LabelMe looks for what belongs to an image: a file of its stem, whatever its kind."""
-    if folder is not None:
-        return folder / PurePosixPath(source.name).with_suffix(".json")
-    if source.member is not None:
-        raise DataError("an image in a zip has no folder to write to", hint="name one with -o")
-    return source.path.with_suffix(".json")
 
 
 def _propose(model: Model, source: ImageSource, file: Path, label: str, lesions: Lesions | None) -> Proposal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from dermseg.labeling.editor.document import Document, Status, status_of
 from dermseg.labeling.editor.journal import ELSEWHERE, Journal, journal_path, read_base, recover
 from dermseg.labeling.editor.shapes import labels_of
 from dermseg.labeling.editor.writable import nearest, why_unwritable
-from dermseg.labeling.owner import adopt, name_image, other_image
+from dermseg.labeling.owner import adopt, annotation_path, name_image, other_image
 
 _APART = "rename one of the two images, put it into another folder, or name another one with -o"
 
@@ -109,17 +109,6 @@ def list_images(inputs: Sequence[str | Path], folder: Path | None = None) -> lis
         root = annotation.parent if folder is None else folder
         found.append(Entry(source, annotation, root if root.is_dir() else None))
     return found
-
-
-def annotation_path(source: ImageSource, folder: Path | None) -> Path:
-    """Where the annotation of an image is; the same rule as ``label propose``."""
-    if folder is not None:
-        return folder / PurePosixPath(source.name).with_suffix(".json")
-    if source.member is not None:
-        raise DataError(
-            "an image in a zip has no folder to write to", file=source.path, hint="name one with -o"
-        )
-    return source.path.with_suffix(".json")
 
 
 def read_annotation(entry: Entry, folder: Path | None = None) -> Annotation | None:
