@@ -24,6 +24,7 @@ from dermseg.evaluation.table import Evaluation, Fact, Failure, ImageScore
 from dermseg.images.load import LoadedImage, load_image
 from dermseg.images.masks import load_mask
 from dermseg.inference.threads import available_cpus
+from dermseg.measure.basics import describe
 
 if TYPE_CHECKING:
     from dermseg.inference.predictor import Model
@@ -229,9 +230,8 @@ def area_facts(prediction: Mask, reference: Mask) -> dict[str, Fact]:
     """Lesion area as a share of the image in both masks, and whether the reference is cut by the frame."""
     if not reference.size:
         return {"predicted_area_fraction": None, "reference_area_fraction": None}
-    edges = (reference[0], reference[-1], reference[:, 0], reference[:, -1])
     return {
         "predicted_area_fraction": float(prediction.mean()),
         "reference_area_fraction": float(reference.mean()),
-        "reference_touches_border": any(bool(edge.any()) for edge in edges),
+        "reference_touches_border": describe(reference).touches_border,
     }

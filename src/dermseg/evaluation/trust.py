@@ -21,6 +21,7 @@ from dermseg.evaluation.looks import Look
 from dermseg.evaluation.metrics import JACCARD_THRESHOLD, dice, jaccard
 from dermseg.inference.postprocess import upsample
 from dermseg.inference.predictor import Model
+from dermseg.measure.basics import describe
 from dermseg.uncertainty.maps import Floats, binary_entropy
 from dermseg.uncertainty.margins import DEFAULT_ALPHA, draw_margins, shrink_mask
 from dermseg.uncertainty.predicted_dice import Judgement
@@ -115,7 +116,6 @@ def _judge(model: Model, trust: Trust, look: Look, levels: Sequence[float]) -> J
     result = model.finish(probability, size)
     assert result.judgement is not None
     counts = count_pixels(result.mask, reference)
-    edges = (reference[0], reference[-1], reference[:, 0], reference[:, -1])
     margins = {}
     for alpha in levels:
         drawn = draw_margins(result.mask, trust, alpha)
@@ -126,7 +126,7 @@ def _judge(model: Model, trust: Trust, look: Look, levels: Sequence[float]) -> J
         dice=dice(counts),
         jaccard=jaccard(counts),
         area=float(reference.mean()),
-        touches=any(bool(edge.any()) for edge in edges),
+        touches=describe(reference).touches_border,
         judgement=result.judgement,
         before=calibrate(upsample(look.probability(1.0), size), reference),
         after=calibrate(result.probability, reference),

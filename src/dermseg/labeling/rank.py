@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image
 from dermseg.errors import DermsegError
+from dermseg.evaluation.counts import count_pixels
+from dermseg.evaluation.metrics import dice
 from dermseg.images.load import load_image
 from dermseg.images.sources import ImageSource
 from dermseg.inference.predictor import Model
@@ -84,14 +86,11 @@ def make_look(
     if len(maps) > 1:
         mean = merge_views(maps)
         turned = (view.undo(p) for view, p in zip(views(len(maps) == 8), maps, strict=True))
-        disagreement = 1.0 - float(np.mean([_dice(p > threshold, mean > threshold) for p in turned]))
+        disagreement = 1.0 - float(
+            np.mean([dice(count_pixels(p > threshold, mean > threshold)) for p in turned])
+        )
     descriptor = features if features is not None else _describe(pixels, maps[0])
     return Look(1.0 - confidence, disagreement, descriptor.astype(np.float32))
-
-
-def _dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    total = int(a.sum()) + int(b.sum())
-    return 2.0 * int((a & b).sum()) / total if total else 1.0
 
 
 def _describe(pixels: NDArray[np.uint8], probability: NDArray[np.float32]) -> NDArray[np.float32]:

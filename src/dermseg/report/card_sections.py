@@ -61,7 +61,7 @@ def robustness_table(spoilt: Mapping[str, Mapping[str, Any]]) -> str:
     return (
         f"{errors}. Mean corruption error: 1 minus Dice, averaged over {len(rows) - 1} corruptions at five "
         "severities. Loss: Dice of the clean images minus that of the spoilt ones. In brackets 95 % "
-        f"intervals.{_protocols(spoilt)}\n\n" + _table(head, rows)
+        f"intervals.{_protocols(spoilt)}\n\n" + markdown_table(head, rows)
     )
 
 
@@ -80,7 +80,7 @@ def strata_table(evaluation: Mapping[str, Any]) -> str:
         remarks = [left_out(stratum)]
         if stratum["name"] == "skin_tone" and evaluation["skin_tone"]:
             remarks.append(tone_words(evaluation["skin_tone"]))
-        table = [_table([stratum["title"], "images", "Dice", "failed"], rows)] if rows else []
+        table = [markdown_table([stratum["title"], "images", "Dice", "failed"], rows)] if rows else []
         title = [] if rows else [f"{stratum['title']}:"]
         parts += [*title, *table, *(remark for remark in remarks if remark)]
     return "\n\n".join(parts)
@@ -102,8 +102,9 @@ def failure_list(worst: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         for row in images
     ]
     head = ["data", "image", "Dice", "Jaccard", "confidence", "what is wrong", "what is known of it"]
-    return "The worst images of each data set, among those with a Jaccard index below 0.65.\n\n" + _table(
-        head, rows
+    return (
+        "The worst images of each data set, among those with a Jaccard index below 0.65.\n\n"
+        + markdown_table(head, rows)
     )
 
 
@@ -122,6 +123,7 @@ def _link(image_id: str) -> str:
     return f"[{image_id}]({_ARCHIVE}/{image_id}/)" if image_id.startswith("ISIC_") else image_id
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)

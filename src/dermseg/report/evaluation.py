@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from statistics import median
 from typing import Any
 
 from dermseg.evaluation.figure import Panel, draw_panel
@@ -136,13 +137,13 @@ def _distributions(evaluation: Evaluation) -> str:
         if values.size:
             marks = [float(values.mean())] + ([JACCARD_THRESHOLD] if name == "jaccard" else [])
             axis = svg.Axis(NAMES[name], 0.0, 1.0)
-            words = f"{NAMES[name]}: half of the images lie above {decimal(float(_median(values)), 3)}"
+            words = f"{NAMES[name]}: half of the images lie above {decimal(median(values.tolist()), 3)}"
             figures.append((svg.histogram(values.tolist(), axis, words, marks=marks), words))
     values = evaluation.values("hd95_diagonal")
     if values.size:
         axis = svg.Axis(NAMES["hd95_diagonal"], 0.0, 0.3)
         beyond = int((values > axis.high).sum())
-        words = f"{NAMES['hd95_diagonal']}: half lie below {decimal(float(_median(values)), 3)}" + (
+        words = f"{NAMES['hd95_diagonal']}: half lie below {decimal(median(values.tolist()), 3)}" + (
             f"; {beyond} beyond the right end" if beyond else ""
         )
         figures.append((svg.histogram(values.tolist(), axis, words, marks=[float(values.mean())]), words))
@@ -153,12 +154,6 @@ def _distributions(evaluation: Evaluation) -> str:
         words = "Dice against the size of the lesion, one dot per image"
         figures.append((svg.scatter(*areas, axis, dice, words), words))
     return plots(*figures) + note("Dashed: the mean, and for Jaccard also 0.65, below which an image failed.")
-
-
-def _median(values: Any) -> float:
-    ordered = sorted(float(v) for v in values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def _areas(evaluation: Evaluation) -> tuple[list[float], list[float]]:

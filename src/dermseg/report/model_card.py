@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dermseg.inference.card import Metric, ModelCard
-from dermseg.report.card_sections import evaluation_sections
+from dermseg.report.card_sections import evaluation_sections, markdown_table
 
 
 def render_model_card(
@@ -89,11 +89,6 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
 def _interval(value: Any) -> str:
     if not isinstance(value, dict):
         return "-" if value is None else f"{value:.3f}"
@@ -112,7 +107,7 @@ def results_table(metrics: Sequence[Metric]) -> str:
         rows.append(
             [metric.dataset, str(metric.n), *measured, "-" if failed is None else f"{100 * failed:.1f} %"]
         )
-    return _table(["data", "images", "Dice", "Jaccard", "thresholded Jaccard", "failed"], rows)
+    return markdown_table(["data", "images", "Dice", "Jaccard", "thresholded Jaccard", "failed"], rows)
 
 
 def _data(data: list[dict[str, Any]]) -> str:
@@ -126,7 +121,7 @@ def _data(data: list[dict[str, Any]]) -> str:
         ]
         for d in data
     ]
-    return _table(["data set", "split", "images", "per epoch", "licences"], rows)
+    return markdown_table(["data set", "split", "images", "per epoch", "licences"], rows)
 
 
 def _parity(parity: dict[str, Any]) -> str:
@@ -149,4 +144,4 @@ def _parity(parity: dict[str, Any]) -> str:
 def _trials(trials: list[dict[str, Any]]) -> str:
     settings = ("step", "threshold", "keep_largest", "fill_holes", "smooth_radius")
     keys = (*settings, "dice", "jaccard", "threshold_jaccard", "objective")
-    return _table([k.replace("_", " ") for k in keys], [[str(t[k]) for k in keys] for t in trials])
+    return markdown_table([k.replace("_", " ") for k in keys], [[str(t[k]) for k in keys] for t in trials])

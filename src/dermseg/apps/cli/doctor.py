@@ -190,7 +190,6 @@ def describe_system() -> dict[str, Any]:
     from dermseg.inference.machine import cpu_name
     from dermseg.inference.threads import available_cpus
 
-    providers: list[str] = []
     try:
         import onnxruntime as ort
 
