@@ -44,9 +44,12 @@ def stack_views(image: Floats) -> Floats:
     return np.stack([view.apply(image) for view in views(image.shape[-2] == image.shape[-1])])
 
 
+def undo_views(maps: Floats) -> Floats:
+    """What a network gives for the views of ``stack_views``, ``float32 (V, h, w)``, all turned back."""
+    return np.stack([view.undo(m) for view, m in zip(views(len(maps) == 8), maps, strict=True)])
+
+
 def merge_views(probabilities: Floats) -> Floats:
     """The mean over views ``float32 (V, h, w)`` of ``stack_views``, turned back: ``float32 (h, w)``."""
-    chosen = views(len(probabilities) == 8)
-    turned = [view.undo(p) for view, p in zip(chosen, probabilities, strict=True)]
-    merged: Floats = np.mean(turned, axis=0, dtype=np.float32)
+    merged: Floats = undo_views(probabilities).mean(axis=0, dtype=np.float32)
     return merged

@@ -28,7 +28,7 @@ from dermseg.evaluation.metrics import dice
 from dermseg.images.load import load_image
 from dermseg.images.sources import ImageSource
 from dermseg.inference.predictor import Model
-from dermseg.inference.tta import merge_views, stack_views, views
+from dermseg.inference.tta import merge_views, stack_views, undo_views
 from dermseg.labeling.propose import saved_by_person
 
 Strategy = Literal["uncertainty", "disagreement", "diversity", "mixed", "random"]
@@ -85,9 +85,8 @@ def make_look(
     disagreement = 0.0
     if len(maps) > 1:
         mean = merge_views(maps)
-        turned = (view.undo(p) for view, p in zip(views(len(maps) == 8), maps, strict=True))
         disagreement = 1.0 - float(
-            np.mean([dice(count_pixels(p > threshold, mean > threshold)) for p in turned])
+            np.mean([dice(count_pixels(p > threshold, mean > threshold)) for p in undo_views(maps)])
         )
     descriptor = features if features is not None else _describe(pixels, maps[0])
     return Look(1.0 - confidence, disagreement, descriptor.astype(np.float32))

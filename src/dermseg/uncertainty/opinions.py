@@ -16,7 +16,7 @@ from dermseg.errors import ModelError
 from dermseg.inference.bundle import Bundle
 from dermseg.inference.postprocess import to_probability
 from dermseg.inference.predictor import Model
-from dermseg.inference.tta import stack_views, views
+from dermseg.inference.tta import stack_views, undo_views
 from dermseg.uncertainty.maps import Floats, Uncertainty
 from dermseg.uncertainty.mc_dropout import DEFAULT_PASSES, MC_PART, McSession
 
@@ -66,9 +66,7 @@ class Flips:
         self.model = model
 
     def __call__(self, image: Floats) -> Uncertainty:
-        turned = self.model.infer(stack_views(image))
-        chosen = views(len(turned) == 8)
-        return Uncertainty(np.stack([view.undo(p) for view, p in zip(chosen, turned, strict=True)]))
+        return Uncertainty(undo_views(self.model.infer(stack_views(image))))
 
 
 class Ensemble:
