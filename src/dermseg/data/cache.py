@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image, open_mask
+from dermseg.data.threads import map_threads
 from dermseg.errors import DataError, UsageError
 from dermseg.files import check_writable
 from dermseg.images.filter_names import FilterName
@@ -174,10 +174,8 @@ def _fill(
     def fill(i: int) -> None:
         images[i], masks[i] = load_pair(rows[i], size, count, filters)
 
-    with ThreadPoolExecutor(workers) as pool:
-        for done, _ in enumerate(pool.map(fill, range(n)), start=1):
-            if progress:
-                progress(done, n)
+    for _ in map_threads(fill, range(n), workers=workers, progress=progress):
+        pass
     images.flush()
     masks.flush()
 

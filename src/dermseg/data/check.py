@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from dermseg.data.index import IndexRow, open_image, open_mask
 from dermseg.data.splits import Leak, find_leaks
+from dermseg.data.threads import map_threads
 from dermseg.errors import DermsegError
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
@@ -56,11 +56,8 @@ def check_rows(
     """
     without = [f"{row.dataset}/{row.image_id}" for row in rows if not row.masks]
     report = CheckReport(len(rows), sum(len(row.masks) for row in rows), without)
-    with ThreadPoolExecutor(workers) as pool:
-        for number, troubles in enumerate(pool.map(_check_row, rows), start=1):
-            report.troubles.extend(troubles)
-            if progress:
-                progress(number, len(rows))
+    for troubles in map_threads(_check_row, rows, workers=workers, progress=progress):
+        report.troubles.extend(troubles)
     report.leaks = find_leaks(rows)
     return report
 

@@ -17,7 +17,6 @@ The hash follows Zauner 2010, "Implementation and benchmarking of perceptual ima
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image
+from dermseg.data.threads import map_threads
 from dermseg.errors import ImageError
 from dermseg.images.load import load_image
 
@@ -181,11 +181,4 @@ def fingerprint_rows(
         except ImageError as error:
             raise ImageError(error.message, file=error.file, hint=error.hint or _GONE) from None
 
-    prints: list[Fingerprint] = []
-    with ThreadPoolExecutor(workers) as pool:
-        opened = pool.map(look, rows)
-        for number, item in enumerate(opened, start=1):
-            prints.append(item)
-            if progress:
-                progress(number, len(rows))
-    return prints
+    return list(map_threads(look, rows, workers=workers, progress=progress))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from dermseg.data.index import IndexRow, open_mask
 from dermseg.data.splits import group_of, regroup
+from dermseg.data.threads import map_threads
 from dermseg.errors import DermsegError
 from dermseg.images.masks import load_mask
 
@@ -98,12 +98,9 @@ def _areas(
 
     found: dict[str, list[float]] = defaultdict(list)
     bad = 0
-    with ThreadPoolExecutor(workers) as pool:
-        for number, (row, value) in enumerate(zip(rows, pool.map(area, rows), strict=True), start=1):
-            if value is None:
-                bad += 1
-            else:
-                found[row.dataset].append(value)
-            if progress:
-                progress(number, len(rows))
+    for row, value in zip(rows, map_threads(area, rows, workers=workers, progress=progress), strict=True):
+        if value is None:
+            bad += 1
+        else:
+            found[row.dataset].append(value)
     return found, bad

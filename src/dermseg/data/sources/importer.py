@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from dermseg.data.sources.dicom import DICOM, pair_dicom
 from dermseg.data.sources.pairing import pair_by_folder, pair_by_layout, take_apart
 from dermseg.data.sources.store import Store
 from dermseg.data.sources.tables import Facts, SplitTable
+from dermseg.data.threads import map_threads
 from dermseg.errors import DataError, DermsegError, MaskError
 from dermseg.images.load import load_image
 from dermseg.images.masks import is_frame, load_mask
@@ -186,41 +186,38 @@ def import_dataset(
     default_licence = licence or (layout.licence if layout else "")
     seen: set[tuple[str, str]] = set()
     candidates = sorted(found.candidates, key=lambda candidate: candidate.image_id)
-    with ThreadPoolExecutor(workers) as pool:
-        for number, (candidate, outcome) in enumerate(
-            zip(candidates, pool.map(check, candidates), strict=True), start=1
-        ):
-            if progress:
-                progress(number, len(candidates))
-            if isinstance(outcome, Rejected):
-                result.rejected.append(outcome)
-                continue
-            row, print_, framed = outcome
-            if row.key in seen:
-                reason = f"there is an image '{row.image_id}' of '{row.dataset}' already"
-                result.rejected.append(Rejected(row.dataset, row.image_id, _show(candidate.image), reason))
-                continue
-            seen.add(row.key)
-            told = (metadata or {}).get(row.image_id, Facts())
-            # each for itself: a table of lesions says nothing against the patient in a DICOM header
-            facts = Facts(
-                **{
-                    name: getattr(told, name) or candidate.stored.get(name, "")
-                    for name in ("subject", "lesion", "licence")
-                }
+    for candidate, outcome in zip(
+        candidates, map_threads(check, candidates, workers=workers, progress=progress), strict=True
+    ):
+        if isinstance(outcome, Rejected):
+            result.rejected.append(outcome)
+            continue
+        row, print_, framed = outcome
+        if row.key in seen:
+            reason = f"there is an image '{row.image_id}' of '{row.dataset}' already"
+            result.rejected.append(Rejected(row.dataset, row.image_id, _show(candidate.image), reason))
+            continue
+        seen.add(row.key)
+        told = (metadata or {}).get(row.image_id, Facts())
+        # each for itself: a table of lesions says nothing against the patient in a DICOM header
+        facts = Facts(
+            **{
+                name: getattr(told, name) or candidate.stored.get(name, "")
+                for name in ("subject", "lesion", "licence")
+            }
+        )
+        result.rows.append(
+            _complete(
+                row,
+                facts,
+                part=candidate.part,
+                splits=splits,
+                split=split,
+                licence=facts.licence or default_licence,
             )
-            result.rows.append(
-                _complete(
-                    row,
-                    facts,
-                    part=candidate.part,
-                    splits=splits,
-                    split=split,
-                    licence=facts.licence or default_licence,
-                )
-            )
-            result.fingerprints.append(print_)
-            result.frames += framed
+        )
+        result.fingerprints.append(print_)
+        result.frames += framed
     if metadata is not None:
         result.without_metadata = sum(row.image_id not in metadata for row in result.rows)
     if splits is not None:
