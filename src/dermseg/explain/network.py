@@ -14,3 +14,12 @@ def feature_layers(model: nn.Module) -> dict[str, nn.Module]:
         raise ModelError(f"{type(model).__name__} names no feature layers")
     layers: dict[str, nn.Module] = named()
     return layers
+
+
+def default_layer(names: list[str]) -> str:
+    """The first layer after the bottleneck.
+
+    With skip connections the bottleneck often carries nothing that speaks for the outline (its map is then
+    empty); the layer after it is the coarsest that always does.
+    """
+    return names[names.index("bottleneck") + 1] if "bottleneck" in names[:-1] else names[0]

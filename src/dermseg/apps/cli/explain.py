@@ -43,7 +43,7 @@ def explain(
     Writes NAME.LAYER.png (overlay) and NAME.LAYER.npy (float32, the layer's own size) for each image.
     """
     from dermseg.apps.cli.counter import ImageCounter
-    from dermseg.explain.network import feature_layers
+    from dermseg.explain.network import default_layer, feature_layers
     from dermseg.explain.picture import explain_image
     from dermseg.export.rebuild import rebuild
     from dermseg.files import check_writable
@@ -91,12 +91,3 @@ def explain(
         )
     if failed:
         raise typer.Exit(1)
-
-
-def default_layer(names: list[str]) -> str:
-    """The first layer after the bottleneck.
-
-    With skip connections the bottleneck often carries nothing that speaks for the outline (its map is then
-    empty); the layer after it is the coarsest that always does.
-    """
-    return names[names.index("bottleneck") + 1] if "bottleneck" in names[:-1] else names[0]

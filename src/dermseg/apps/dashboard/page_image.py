@@ -196,11 +196,12 @@ def _choose_layer(
         maps, how = st.session_state["doubt"]
         return doubts.uncertainty_layer(maps, name, how)
     if kind == GRAD_CAM:
+        from dermseg.explain.network import default_layer
+
         with told(model_name), st.spinner("Loading the network for gradients …"):
             network = _network(model_name, model)
         names = doubts.layer_names(network)
-        first = names.index("bottleneck") + 1 if "bottleneck" in names[:-1] else 0
-        name = st.selectbox("Layer", names, index=first, key="layer")
+        name = st.selectbox("Layer", names, index=names.index(default_layer(names)), key="layer")
         return doubts.grad_cam_layer(network, look, result, name)
     return None
 
