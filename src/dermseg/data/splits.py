@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dermseg.data.duplicates import Fingerprint, Pair, find_duplicates
+from dermseg.data.duplicates import Pair
 from dermseg.data.index import EXCLUDED, IndexRow
 from dermseg.data.sources.base import GLOBAL_ID, GLOBAL_NAME
 from dermseg.data.sources.tables import SplitTable
@@ -148,11 +148,6 @@ def keep_known(
         return replace(row, **facts, masks=drawn, group=group, split=split, extra=was.extra)
 
     return [kept(row) for row in new]
-
-
-def group_rows(rows: Sequence[IndexRow], fingerprints: Sequence[Fingerprint] | None = None) -> list[IndexRow]:
-    """``assign_groups`` with the near-duplicates found among ``fingerprints`` (one per row)."""
-    return assign_groups(rows, find_duplicates(fingerprints) if fingerprints is not None else ())
 
 
 def group_of(row: IndexRow) -> str:

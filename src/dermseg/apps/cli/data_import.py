@@ -73,14 +73,14 @@ def import_(
     Images that are files stay where they are; outlines (LabelMe, COCO) and shards become files in the folder
     <index>-files. Every pair is opened and checked. What is left out is listed in <index>.rejected.csv.
     """
-    from dermseg.data.duplicates import fingerprint_rows
+    from dermseg.data.duplicates import Pair, find_duplicates, fingerprint_rows
     from dermseg.data.index import files_of, merge, read_index, write_index
     from dermseg.data.sources import FOLDER, KINDS, LAYOUTS
     from dermseg.data.sources.converted import CONVERTERS, LABELME
     from dermseg.data.sources.importer import import_dataset, write_rejected
     from dermseg.data.sources.tables import read_metadata, read_splits
+    from dermseg.data.splits import assign_groups, find_leaks, keep_known
     from dermseg.data.splits import exclude_leaks as mark_leaks
-    from dermseg.data.splits import find_leaks, group_rows, keep_known
 
     given = list(inputs or [])
     kind = given.pop(0) if given and given[0] in ("auto", *KINDS) else "auto"
@@ -135,15 +135,15 @@ def import_(
     )
     rows = merge(old, kept)
     replaced = len(old) + len(imported.rows) - len(rows)
-    prints = None
+    pairs: list[Pair] = []
     if duplicates:
         fresh = {row.key: item for row, item in zip(imported.rows, imported.fingerprints, strict=True)}
         missing = [row for row in rows if row.key not in fresh]
         with progress("fingerprints") as step:
             found = fingerprint_rows(missing, workers=workers, progress=step)
         fresh.update((row.key, item) for row, item in zip(missing, found, strict=True))
-        prints = [fresh[row.key] for row in rows]
-    rows = group_rows(rows, prints)
+        pairs = find_duplicates([fresh[row.key] for row in rows])
+    rows = assign_groups(rows, pairs)
     excluded = 0
     if exclude_leaks:
         rows, changed = mark_leaks(rows)

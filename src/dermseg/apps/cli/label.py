@@ -204,7 +204,7 @@ def import_(
     """
     from dermseg.data.index import files_of, merge, read_index, write_index
     from dermseg.data.sources.importer import UNTOUCHED, import_dataset, write_rejected
-    from dermseg.data.splits import find_leaks, group_rows, keep_known
+    from dermseg.data.splits import assign_groups, find_leaks, keep_known
 
     may_write(output, overwrite or append, "--append or --overwrite")
     old = read_index(output) if append and output.exists() else []
@@ -229,7 +229,7 @@ def import_(
         raise DataError("no usable label of a person", file=rejected, hint="the file lists the reasons")
     rows = merge(old, keep_known(old, found.rows, splits=split is not None, masks=True))
     replaced = len(old) + len(found.rows) - len(rows)
-    rows = group_rows(rows, None)
+    rows = assign_groups(rows)
     leaks = find_leaks(rows)
     write_index(rows, output)
     say(f"{output}: {len(found.rows)} images; {found.proposals} untouched proposals were left out")
