@@ -13,7 +13,7 @@ TO_THE_END = 2**31 - 1  # of a Slice: an end beyond any axis
 
 
 class GraphBuilder:
-    """Collects nodes and constants; ``before`` and ``after`` say where they go in a graph.
+    """Collects nodes and constants, for whoever makes or changes a graph.
 
     Parameters
     ----------

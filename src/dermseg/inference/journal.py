@@ -166,11 +166,6 @@ class Journal:
         assert self._file is not None, "the journal is closed"
         return self._file.fileno()
 
-    @property
-    def names(self) -> frozenset[str]:
-        """The inputs that are recorded."""
-        return frozenset(self._places)
-
     def append(self, entry: Entry) -> None:
         """Record a finished image; returns when the operating system has the line.
 
