@@ -276,7 +276,6 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[obje
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Of names that are not UTF-8, which stand in lists of what was left out.
     atomic_write(path, buffer.getvalue().encode("utf-8", "backslashreplace"))
 

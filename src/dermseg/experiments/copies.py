@@ -27,7 +27,6 @@ def draw(rows: Sequence[IndexRow], limit: int | None, number: int) -> list[Index
 
 def write_copies(rows: Sequence[IndexRow], folder: Path, split: str, side: int) -> None:
     """Write images and masks stretched to ``side`` pixels as PNG files, with an index of their own."""
-    folder.mkdir(parents=True, exist_ok=True)
     small = []
     for i, row in enumerate(rows):
         pixels, soft = load_pair(row, side)

@@ -174,7 +174,6 @@ def evaluate_run(folder: Path, test: TestConfig) -> Path:
         },
         "seconds": round(time.monotonic() - begin, 1),
     }
-    target.mkdir(parents=True, exist_ok=True)
     write_folder(target, evaluation, summary)
     return target
 

@@ -198,7 +198,6 @@ class _Game:
             strategies = [s for s in self.plan.strategies if size and strategy in (START, s)]
             following = self._next(run, strategies, images, (size or 0) - len(images), seed)
         cell = Cell(seed, strategy, images, score, round(time.monotonic() - begin, 1), following)
-        file.parent.mkdir(exist_ok=True)
         atomic_write(file, (json.dumps(asdict(cell)) + "\n").encode())
         return cell
 
@@ -276,5 +275,4 @@ def _claim(output: Path, plan: Plan, config: RunConfig, parts: Sequence[Sequence
     file = output / "plan.json"
     if file.exists() and file.read_text(encoding="utf-8") != text:
         raise UsageError("the folder holds a simulation with other settings", file=output, hint="another -o")
-    output.mkdir(parents=True, exist_ok=True)
     atomic_write(file, text.encode())

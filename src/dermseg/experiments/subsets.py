@@ -67,7 +67,6 @@ def fraction_index(index: Path, split: str, fraction: float, folder: Path) -> Pa
         train = [row for row in rows if row.split == split]
         areas = [float(load_mask(open_mask(row)).mean()) for row in train]
         kept = {id(row) for row in take_fraction(train, areas, fraction)}
-        folder.mkdir(parents=True, exist_ok=True)
         write_index([row for row in rows if row.split != split or id(row) in kept], target)
     return target
 
@@ -84,7 +83,6 @@ def fold_index(index: Path, fold: int, folds: int, folder: Path, others: Sequenc
     if not target.exists():
         own, *rest = ([r for r in read_index(i) if r.split != EXCLUDED] for i in (index, *others))
         rows = assign_groups([*own, *chain(*rest)])
-        folder.mkdir(parents=True, exist_ok=True)
         write_index(fold_groups(rows, folds, seed=_SEED)[fold][: len(own)], target)
     return target
 

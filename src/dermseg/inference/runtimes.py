@@ -268,7 +268,6 @@ def _read_cache() -> dict[str, dict[str, Any]]:
 
 def _write_cache(kept: dict[str, dict[str, Any]]) -> None:
     try:
-        _cache_file().parent.mkdir(parents=True, exist_ok=True)
         write_json(_cache_file(), kept)
     except (OSError, RuntimeError, DermsegError):
         return  # a read-only home costs a measurement each time, no more

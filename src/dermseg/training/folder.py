@@ -18,7 +18,6 @@ from dermseg.training.environment import describe_environment
 def begin(config: RunConfig, folder: Path) -> None:
     """Make the run folder."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / CONFIG, text.encode())
     write_json(folder / "environment.json", describe_environment())
 

@@ -40,7 +40,6 @@ class Store:
         while _is_other(path := self._folder / name, data, _key(path) in self._keep):
             number += 1
             name = str(wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}"))
-        path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, data)
         self._keep.add(_key(path))
         return Entry(PurePosixPath(self._folder.name, name), ImageSource(name=name, path=path))

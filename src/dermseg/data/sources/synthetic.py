@@ -51,7 +51,6 @@ def write_synthetic(
         data = encode_png(image)
         names = f"images/{image_id}.png", f"masks/{image_id}_segmentation.png"
         for name, content in zip(names, (data, encode_mask(np.asarray(mask))), strict=True):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             atomic_write(folder / name, content)
         rows.append(
             IndexRow(
