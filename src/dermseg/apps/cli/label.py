@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -115,8 +113,7 @@ def rank_(
     """
     import numpy as np
 
-    from dermseg.data.index import open_image, read_index
-    from dermseg.files import atomic_write
+    from dermseg.data.index import open_image, read_index, write_table
     from dermseg.images.names import cell_name
     from dermseg.images.roles import find_photographs
     from dermseg.inference.predictor import load_model
@@ -159,11 +156,8 @@ def rank_(
         }
         for place, i in enumerate(order, start=1)
     ]
-    buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, ["rank", "file", "uncertainty", "disagreement"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, "file": cell_name(str(row["file"]))} for row in table)
-    atomic_write(output, buffer.getvalue().encode("utf-8"))
+    cells = [list({**row, "file": cell_name(str(row["file"]))}.values()) for row in table]
+    write_table(output, ["rank", "file", "uncertainty", "disagreement"], cells)
     say(f"{output}: {len(table)} of {len(sources)} images by {chosen}")
     if json_:
         print_json(
