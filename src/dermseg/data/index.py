@@ -251,18 +251,7 @@ def write_index(rows: Iterable[IndexRow], path: str | Path) -> None:
     more = list(dict.fromkeys(name for row in rows for name, _ in row.extra))
     table = [
         (
-            row.image_id,
-            row.image,
-            ";".join(row.masks),
-            row.dataset,
-            row.subject,
-            row.lesion,
-            row.group,
-            row.split,
-            row.width or "",
-            row.height or "",
-            row.licence,
-            row.sha256,
+            *(";".join(row.masks) if name == "masks" else getattr(row, name) or "" for name in COLUMNS),
             *map(dict(row.extra).get, more),
         )
         for row in (row.rebased(file.parent) for row in rows)

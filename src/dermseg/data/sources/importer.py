@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dermseg.data.duplicates import Fingerprint, fingerprint
@@ -236,20 +236,9 @@ def _complete(
         # With a split file, an image that it does not name is in no split: guessing could leak.
         chosen = assignment.split if assignment else split
         group = assignment.group if assignment else ""
-    return IndexRow(
-        image_id=row.image_id,
-        image=row.image,
-        masks=row.masks,
-        dataset=row.dataset,
-        subject=facts.subject,
-        lesion=facts.lesion,
-        group=group,  # only what the split file gives: ``assign_groups`` makes the rest
-        split=chosen,
-        width=row.width,
-        height=row.height,
-        licence=licence,
-        sha256=row.sha256,
-        root=row.root,
+    # of groups only what the split file gives: ``assign_groups`` makes the rest
+    return replace(
+        row, subject=facts.subject, lesion=facts.lesion, group=group, split=chosen, licence=licence
     )
 
 
