@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from dermseg.errors import MaskError, UsageError
-from dermseg.evaluation.score import image_id_of, match_masks, read_mask, score_folders
+from dermseg.evaluation.matching import image_id_of, match_masks
+from dermseg.evaluation.score import read_mask, score_folders
 from dermseg.images.sources import ImageSource
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.errors import DataError, DermsegError
-from dermseg.evaluation.score import match_masks
+from dermseg.evaluation.matching import match_masks
 from dermseg.images.labels import NAME_END, is_label_map
 from dermseg.images.load import VIEW_MIN_SIDE, load_image
 from dermseg.images.roles import find_photographs

@@ -46,6 +46,7 @@ def score(
     another size than its reference is listed as failed and is in no mean; the exit code is then 1.
     """
     from dermseg.apps.cli.counter import ImageCounter
+    from dermseg.evaluation.matching import match_paths
     from dermseg.evaluation.output import (
         FAILURES,
         FIGURE,
@@ -57,7 +58,7 @@ def score(
         summarise,
         write_folder,
     )
-    from dermseg.evaluation.score import match_paths, score_sources
+    from dermseg.evaluation.score import score_sources
     from dermseg.files import atomic_write
     from dermseg.report.evaluation import render_evaluation
 
