@@ -18,8 +18,9 @@ from PIL import Image
 from dermseg.data.check import check_rows
 from dermseg.data.coco import count_runs, draw_segmentation, pack_counts, unpack_counts
 from dermseg.data.export import export_rows
-from dermseg.data.index import open_image, open_mask, read_index, split_location
+from dermseg.data.index import open_image, open_mask, read_index
 from dermseg.data.labelme import Annotation, mask_to_shapes, write_labelme
+from dermseg.data.locations import split_location
 from dermseg.data.sources.importer import import_dataset
 from dermseg.data.sources.synthetic import write_synthetic
 from dermseg.errors import DataError, ImageError

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from dermseg.data.locations import relocate, split_location
 from dermseg.data.spreadsheet import known_text, open_table
 from dermseg.errors import DataError
 from dermseg.files import atomic_write
@@ -37,8 +36,6 @@ COLUMNS = (
     "sha256",
 )
 EXCLUDED = "excluded"  # rows that share a patient, lesion or near-duplicate with a held-out split
-
-_ARCHIVE = re.compile(r"\.zip!", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -97,42 +94,6 @@ class IndexRow:
             masks=tuple(relocate(mask, self.root, root) for mask in self.masks),
             root=root,
         )
-
-
-def split_location(location: str) -> tuple[str, str | None]:
-    """``"a/b.zip!c/d.jpg"`` -> ``("a/b.zip", "c/d.jpg")``; a plain path has no member.
-
-    >>> split_location("a/b.zip!c/d.jpg")
-    ('a/b.zip', 'c/d.jpg')
-    >>> split_location("a/b.jpg")
-    ('a/b.jpg', None)
-    """
-    found = _ARCHIVE.search(location)
-    if found is None:
-        return location, None
-    return location[: found.end() - 1], location[found.end() :]
-
-
-def locate(source: ImageSource, root: Path) -> str:
-    """The location text of a source, as an index in the folder ``root`` writes it."""
-    path = _relative(Path(source.path), root)
-    return path if source.member is None else f"{path}!{source.member}"
-
-
-def relocate(location: str, old_root: Path, new_root: Path) -> str:
-    """A location relative to another folder."""
-    path, member = split_location(location)
-    moved = _relative(old_root / path, new_root)
-    return moved if member is None else f"{moved}!{member}"
-
-
-def _relative(path: Path, root: Path) -> str:
-    # normpath, not resolve: a symbolic link inside a data folder is the user's choice and stays.
-    absolute = os.path.normpath(Path.cwd() / path)
-    try:
-        return Path(os.path.relpath(absolute, os.path.normpath(Path.cwd() / root))).as_posix()
-    except ValueError:  # another drive (Windows): there is no relative path
-        return Path(absolute).as_posix()
 
 
 def open_image(row: IndexRow) -> ImageSource:

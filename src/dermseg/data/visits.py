@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
-from dermseg.data.index import split_location
+from dermseg.data.locations import split_location
 from dermseg.data.sources.base import GLOBAL_NAME
 from dermseg.data.spreadsheet import known_text, open_table
 from dermseg.errors import DataError

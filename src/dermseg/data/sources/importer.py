@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dermseg.data.duplicates import Fingerprint, fingerprint
-from dermseg.data.index import IndexRow, locate, split_location, write_table
+from dermseg.data.index import IndexRow, write_table
+from dermseg.data.locations import locate, split_location
 from dermseg.data.proposals import PROPOSED
 from dermseg.data.sources import FOLDER, KINDS, LAYOUTS, detect
 from dermseg.data.sources.base import Candidate, Entry, closed_folders, list_entries
