@@ -22,7 +22,8 @@ from dermseg.errors import ConfigError, ModelError, TrainingError, UsageError
 from dermseg.experiments.predict import RunModel
 from dermseg.experiments.run import evaluate_run
 from dermseg.experiments.suite import TestConfig
-from dermseg.export.bundle import Named, _initialisation, _licence, export_run
+from dermseg.export.bundle import Named, export_run
+from dermseg.export.provenance import initialisation_of, licence_of
 from dermseg.export.rebuild import rebuild
 from dermseg.export.two_classes import as_one_channel
 from dermseg.export.write import check_output, write_bundle
@@ -388,19 +389,20 @@ def test_weights_that_began_with_a_bundle_keep_its_licence(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fine-tuned from the bundled model, a network stays under its conditions, also two runs later."""
-    assert _licence(load_config(run / "config.yaml")) == "unspecified"
+    assert licence_of(load_config(run / "config.yaml")) == "unspecified"
     ours = load_bundle("default").card.licence
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run, tmp_path / "default")  # is not what 'default' means
     start = "default"
     for name, weights in (("first", "best.safetensors"), ("second", "")):
         config = load_config(run / "config.yaml", [f"model.init_from={start}"])
-        assert _licence(config) == f"that of default: {ours}"
+        assert licence_of(config) == f"that of default: {ours}"
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
         start = str(tmp_path / name / weights)
     assert (
-        _licence(load_config(run / "config.yaml", [f"model.init_from={tmp_path / 'gone'}"])) == "unspecified"
+        licence_of(load_config(run / "config.yaml", [f"model.init_from={tmp_path / 'gone'}"]))
+        == "unspecified"
     )
 
 
@@ -413,7 +415,7 @@ def test_the_card_counts_the_epochs_that_were_trained(run: Path, tmp_path: Path)
     made = export_run(tmp_path / "early", tmp_path / "bundle", Named("x", "1"), variants=("fp32",))
     assert made.training["epochs"] == 6
     later = load_config(run / "config.yaml", [f"model.init_from={tmp_path / 'early'}"])
-    assert _initialisation(later) == "early, 6 epochs from random"
+    assert initialisation_of(later) == "early, 6 epochs from random"
     assert epochs_trained(tmp_path) is None
 
 

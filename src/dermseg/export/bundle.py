@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +20,7 @@ from dermseg.export.features import add_features
 from dermseg.export.onnx import OPSET, fold_batch_norm, to_onnx
 from dermseg.export.parity import lesion_probability, run_session, run_torch
 from dermseg.export.partner import add_partner, load_partner
+from dermseg.export.provenance import INTENDED_USE, LIMITATIONS, describe_training, licence_of, other_maps
 from dermseg.export.quantize import CALIBRATION_IMAGES
 from dermseg.export.tune import Labelled, tune
 from dermseg.export.two_classes import as_one_channel
@@ -29,7 +28,6 @@ from dermseg.export.variants import Original, check_names, store_variants
 from dermseg.export.write import check_output, write_bundle
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
-from dermseg.inference.bundle import BUNDLED, is_bundled_name, load_bundle
 from dermseg.inference.card import ModelCard, Preprocessing
 from dermseg.inference.machine import describe_machine, library_versions
 from dermseg.inference.partner import check_partner
@@ -38,24 +36,13 @@ from dermseg.inference.session import OrtSession
 from dermseg.models import build_model, count_parameters, without_pretrained
 from dermseg.models.unetpp import UNetPlusPlus
 from dermseg.training.checkpoint import BEST, CONFIG, START, best_image_size, load_weights
-from dermseg.training.config import RunConfig, expand, load_config, network_preprocessing
+from dermseg.training.config import RunConfig, load_config, network_preprocessing
 from dermseg.training.log import epochs_trained
 from dermseg.training.rows import of_other_images, select_rows
 from dermseg.training.start import Start, average_with, find_start
 
 CHECKED_IMAGES = 64
-UNSPECIFIED = "unspecified"
 MAX_LOGIT_DIFFERENCE = 0.01  # a probability of at most a quarter of this
-
-INTENDED_USE = (
-    "Outlining one skin lesion in a dermoscopic or close-up clinical photograph, for research and "
-    "measurement. Not a medical device; says nothing about malignancy."
-)
-LIMITATIONS = [
-    "Accuracy on skin tones, cameras and kinds of lesions that the training images lack is not established.",
-    "Expects one main lesion that is mostly inside the image.",
-    "Reference outlines differ between people; the model cannot be surer than they are.",
-]
 
 
 @dataclass(frozen=True)
@@ -189,14 +176,14 @@ def export_run(
         architecture=config.model.architecture,
         architecture_options=all_options,
         parameters=parameters,
-        licence=named.licence or _licence(config),
+        licence=named.licence or licence_of(config),
         intended_use=INTENDED_USE,
-        limitations=[*LIMITATIONS, *_other_maps(network.classes), *others, *named.notes],
+        limitations=[*LIMITATIONS, *other_maps(network.classes), *others, *named.notes],
         preprocessing=preprocessing,
         postprocessing=postprocessing,
         variants=stored.variants,
         default_variant=next(iter(stored.variants)),
-        training=_training(config, epochs_trained(run), len(rows), trials),
+        training=describe_training(config, epochs_trained(run), len(rows), trials),
         export={
             "machine": describe_machine(),
             "versions": library_versions() | {"torch": torch.__version__},
@@ -233,85 +220,3 @@ def _network_input(
     """What the network sees of an image in ``dermseg segment``, and the image's own height and width."""
     image = load_image(open_image(row), min_side=2 * max(preprocessing.height, preprocessing.width))
     return to_input(image.pixels, preprocessing), (image.info.height, image.info.width)
-
-
-def _training(
-    config: RunConfig, epochs: int | None, val_images: int, trials: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """What the model was made from: data with licences, recipe, and how the threshold was chosen."""
-    data = []
-    for source in config.data.train:
-        rows = select_rows(source, config.seed)
-        licences = Counter(row.licence or "unknown" for row in rows)
-        names = sorted({row.dataset for row in rows})
-        data.append(
-            {
-                "dataset": ", ".join(names),
-                "split": source.split,
-                "images": len(rows),
-                "per_epoch": source.images_per_epoch(len(rows)),
-                "licences": dict(licences.most_common()),
-            }
-        )
-    t = config.training
-    return {
-        "data": data,
-        "seed": config.seed,
-        "epochs": epochs or t.epochs,
-        "phases": [p.model_dump() for p in t.phases],
-        "batch_size": t.batch_size,
-        "optimizer": f"{t.optimizer}, lr {t.lr}, {t.schedule}, weight decay {t.weight_decay}",
-        "loss": t.loss.model_dump(),
-        "initialisation": _initialisation(config),
-        **_averaged(config),
-        "teachers": [Path(name).name for name in config.data.teachers],
-        "threshold_chosen_on": f"{val_images} validation images",
-        "postprocessing_trials": trials,
-    }
-
-
-def _other_maps(classes: int) -> list[str]:
-    """What is said of a network of several attributes."""
-    if classes == 1:
-        return []
-    return [f"The network gives {classes} maps; outlines and figures are those of the first one."]
-
-
-def _averaged(config: RunConfig) -> dict[str, str]:
-    """What the exported weights are the mean of, where they are one."""
-    if not (start := config.model.init_from) or not (share := config.model.average_with_start):
-        return {}
-    return {"weights": f"{100 - 100 * share:g} % as trained, {100 * share:g} % of {Path(start).name}"}
-
-
-def _place(start: str) -> Path:
-    """The folder or file that weights began with; a name of the package is not a folder here."""
-    return BUNDLED / start if is_bundled_name(start) else expand(start)
-
-
-def _licence(config: RunConfig) -> str:
-    """The licence of the bundle that the weights began with, however many runs ago, as far as it is known."""
-    if not (start := config.model.init_from):
-        return UNSPECIFIED
-    earlier = _place(start)
-    run = earlier.parent if earlier.suffix == ".safetensors" else earlier
-    if (run / CONFIG).is_file():
-        return _licence(load_config(run / CONFIG))
-    try:
-        first = load_bundle(earlier).card
-    except ModelError:  # weights without a card, or gone
-        return UNSPECIFIED
-    return first.licence if first.licence == UNSPECIFIED else f"that of {first.name}: {first.licence}"
-
-
-def _initialisation(config: RunConfig) -> str:
-    """Where the weights came from, stage by stage."""
-    if start := config.model.init_from:
-        earlier = _place(start) / CONFIG
-        name = Path(start).name
-        if not earlier.is_file():
-            return name
-        first = load_config(earlier)
-        epochs = epochs_trained(earlier.parent) or first.training.epochs
-        return f"{name}, {epochs} epochs from {_initialisation(first)}"
-    return "ImageNet" if config.model.options.get("pretrained") else "random"
