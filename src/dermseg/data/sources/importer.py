@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dermseg.data.duplicates import Fingerprint, fingerprint
+from dermseg.data.duplicates import Fingerprint
 from dermseg.data.index import IndexRow, write_table
-from dermseg.data.locations import locate, split_location
 from dermseg.data.proposals import PROPOSED
 from dermseg.data.sources import FOLDER, KINDS, LAYOUTS, detect
 from dermseg.data.sources.base import Candidate, Entry, closed_folders, list_entries
 from dermseg.data.sources.converted import CONVERTERS, LABELME, SHARDS, entry_id, not_drawn_on, part_proposals
 from dermseg.data.sources.dicom import DICOM, pair_dicom
+from dermseg.data.sources.opened import open_candidate
 from dermseg.data.sources.pairing import pair_by_folder, pair_by_layout, take_apart
 from dermseg.data.sources.store import Store
 from dermseg.data.sources.tables import Facts, SplitTable
 from dermseg.data.threads import map_threads
 from dermseg.errors import DataError, DermsegError, MaskError
-from dermseg.images.load import load_image
-from dermseg.images.masks import is_frame, load_mask
 
 UNTOUCHED = "a model's proposal that nobody has worked on (flags.proposed)"
 REJECTED_COLUMNS = ("dataset", "image_id", "file", "reason")
-_SEPARATORS = ";"  # joins masks in the index, so no location may hold it
 
 
 @dataclass(frozen=True)
@@ -133,15 +129,7 @@ def import_dataset(
         raise DataError(f"masks of a '{kind}' data set have no labels", hint="leave --labels away")
     untouched: list[Entry] = []
     if kind == LABELME and not proposals:
-        entries, untouched = part_proposals(entries)
-        if untouched and not any(entry.path.suffix.lower() == ".json" for entry in entries):
-            raise DataError(
-                f"no label of a person among {len(untouched)} files: all are a model's proposals",
-                file=Path(inputs[0]),
-                hint="correct and save them in LabelMe or 'dermseg desktop', or take the flag "
-                f"'{PROPOSED}' away where they are right; 'dermseg label import --proposals' takes "
-                "them as they are",
-            )
+        entries, untouched = _without_proposals(entries, Path(inputs[0]))
     if kind in CONVERTERS:
         found = CONVERTERS[kind](entries, Store(folder, keep), labels)
         found.rejected += [(entry_id(entry.path), entry, UNTOUCHED) for entry in untouched]
@@ -164,7 +152,7 @@ def import_dataset(
     dataset = name or (layout.name if layout else Path(inputs[0]).absolute().stem.strip() or FOLDER)
     result = Imported(kind, proposals=len(untouched))
     for image_id, entry, reason in found.rejected:
-        result.rejected.append(Rejected(dataset, image_id, _show(entry), reason))
+        result.rejected.append(Rejected(dataset, image_id, entry.source.label, reason))
     for place in closed_folders([*inputs, *masks]):
         result.rejected.append(Rejected(dataset, "", str(place), "is a folder that cannot be looked into"))
 
@@ -172,17 +160,17 @@ def import_dataset(
         try:
             own = name or candidate.stored.get("dataset", "").strip() or dataset
             classes = several or (kind == SHARDS and len(candidate.masks) > 1)
-            return _open(candidate, own, allow_unmasked, classes)
+            return open_candidate(candidate, own, allow_unmasked, classes)
         except DermsegError as error:
             bad = candidate.masks[0] if isinstance(error, MaskError) and candidate.masks else candidate.image
-            return Rejected(dataset, candidate.image_id, error.file or _show(bad), error.reason)
+            return Rejected(dataset, candidate.image_id, error.file or bad.source.label, error.reason)
 
     if layout and layout.classes:
         whole = [c for c in found.candidates if len(c.masks) == len(layout.classes)]
         for c in found.candidates:
             if c not in whole:
                 reason = f"{len(c.masks)} masks instead of {len(layout.classes)}"
-                result.rejected.append(Rejected(dataset, c.image_id, _show(c.image), reason))
+                result.rejected.append(Rejected(dataset, c.image_id, c.image.source.label, reason))
         found.candidates = whole
     default_licence = licence or (layout.licence if layout else "")
     seen: set[tuple[str, str]] = set()
@@ -196,26 +184,12 @@ def import_dataset(
         row, print_, framed = outcome
         if row.key in seen:
             reason = f"there is an image '{row.image_id}' of '{row.dataset}' already"
-            result.rejected.append(Rejected(row.dataset, row.image_id, _show(candidate.image), reason))
+            result.rejected.append(Rejected(row.dataset, row.image_id, candidate.image.source.label, reason))
             continue
         seen.add(row.key)
         told = (metadata or {}).get(row.image_id, Facts())
-        # each for itself: a table of lesions says nothing against the patient in a DICOM header
-        facts = Facts(
-            **{
-                name: getattr(told, name) or candidate.stored.get(name, "")
-                for name in ("subject", "lesion", "licence")
-            }
-        )
         result.rows.append(
-            _complete(
-                row,
-                facts,
-                part=candidate.part,
-                splits=splits,
-                split=split,
-                licence=facts.licence or default_licence,
-            )
+            _complete(row, candidate, told, splits=splits, split=split, licence=default_licence)
         )
         result.fingerprints.append(print_)
         result.frames += framed
@@ -228,10 +202,28 @@ def import_dataset(
     return result
 
 
+def _without_proposals(entries: list[Entry], place: Path) -> tuple[list[Entry], list[Entry]]:
+    """Files apart from a model's proposals that nobody has worked on; not if there are only those."""
+    entries, untouched = part_proposals(entries)
+    if untouched and not any(entry.path.suffix.lower() == ".json" for entry in entries):
+        raise DataError(
+            f"no label of a person among {len(untouched)} files: all are a model's proposals",
+            file=place,
+            hint="correct and save them in LabelMe or 'dermseg desktop', or take the flag "
+            f"'{PROPOSED}' away where they are right; 'dermseg label import --proposals' takes "
+            "them as they are",
+        )
+    return entries, untouched
+
+
 def _complete(
-    row: IndexRow, facts: Facts, *, part: str, splits: SplitTable | None, split: str, licence: str
+    row: IndexRow, candidate: Candidate, told: Facts, *, splits: SplitTable | None, split: str, licence: str
 ) -> IndexRow:
-    chosen, group = split or part, ""
+    # each for itself: a table of lesions says nothing against the patient in a DICOM header
+    subject, lesion, own_licence = (
+        getattr(told, name) or candidate.stored.get(name, "") for name in ("subject", "lesion", "licence")
+    )
+    chosen, group = split or candidate.part, ""
     if splits is not None:
         assignment = splits.find(row.dataset, row.image_id)
         # With a split file, an image that it does not name is in no split: guessing could leak.
@@ -239,63 +231,8 @@ def _complete(
         group = assignment.group if assignment else ""
     # of groups only what the split file gives: ``assign_groups`` makes the rest
     return replace(
-        row, subject=facts.subject, lesion=facts.lesion, group=group, split=chosen, licence=licence
+        row, subject=subject, lesion=lesion, group=group, split=chosen, licence=own_licence or licence
     )
-
-
-def _open(
-    candidate: Candidate, dataset: str, allow_unmasked: bool, several: bool
-) -> tuple[IndexRow, Fingerprint, bool]:
-    """Open one pair, and whether a mask is a frame. Errors of the images room come out as they are.
-
-    With several classes a mask may be empty: not every class is on every image.
-    """
-    if not candidate.masks and not allow_unmasked:
-        raise MaskError("no mask for this image", file=_show(candidate.image))
-    root = Path.cwd()
-    locations = [locate(entry.source, root) for entry in (candidate.image, *candidate.masks)]
-    if any(_SEPARATORS in location for location in locations):
-        raise DataError("a file name with ';' does not fit into the index", file=_show(candidate.image))
-    for entry in (candidate.image, *candidate.masks):
-        if split_location(entry.source.path.absolute().as_posix())[1] is not None:
-            reason = "a path with '.zip!' in it does not fit into the index, where it means an archive"
-            raise DataError(reason, file=_show(entry), hint="rename it")
-    if candidate.image_id != candidate.image_id.strip():
-        reason = "a name with a space before or behind it does not fit into the index"
-        raise DataError(reason, file=_show(candidate.image), hint="rename it")
-    try:
-        "".join(locations).encode()
-    except UnicodeEncodeError:
-        reason = "a file name that is not UTF-8 does not fit into the index"
-        raise DataError(reason, file=_show(candidate.image), hint="rename it") from None
-    data = candidate.image.source.read_bytes()
-    image = load_image(data)
-    size = (image.info.height, image.info.width)
-    framed = False
-    for entry in candidate.masks:
-        try:
-            mask = load_mask(entry.source, size=size)
-        except DermsegError as error:
-            raise MaskError(error.message, file=_show(entry), hint=error.hint) from None
-        if not mask.any() and not several:
-            raise MaskError("the mask is empty", file=_show(entry))
-        framed |= is_frame(mask)
-    row = IndexRow(
-        image_id=candidate.image_id,
-        image=locations[0],
-        masks=tuple(locations[1:]),
-        dataset=dataset,
-        width=image.info.width,
-        height=image.info.height,
-        sha256=hashlib.sha256(data).hexdigest(),
-        root=root,
-    )
-    return row, fingerprint(image.pixels), framed
-
-
-def _show(entry: Entry) -> str:
-    source = entry.source
-    return f"{source.path}!{source.member}" if source.member is not None else str(source.path)
 
 
 def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
