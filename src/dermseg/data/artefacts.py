@@ -9,6 +9,8 @@ side: the same picture at any size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +32,21 @@ from dermseg.data.painting import (
     relief,
 )
 
+Point = NDArray[np.float64]
 _TRIES = 6  # places tried for things that should not cover the lesion
+
+
+def _freest(points: Point, avoid: Mask | None, propose: Callable[[], Point]) -> Point:
+    """Of a few proposed places that where ``points`` (N, 2) lie least on ``avoid``, or the first free one."""
+    best, fewest = np.zeros(2), np.inf
+    for _ in range(_TRIES):
+        place = propose()
+        covered = covered_points(avoid, points + place)
+        if covered < fewest:
+            best, fewest = place, covered
+        if covered == 0:
+            break
+    return best
 
 
 def add_hair(rng: np.random.Generator, image: Image) -> Image:
@@ -106,20 +122,14 @@ def add_ruler(rng: np.random.Generator, image: Image, avoid: Mask | None = None)
     share = np.where(np.arange(ticks) % 5 == 0, 1.8, 1.0)[:, None]
     foot = at * length * along + (bend * length * (at * at)) * across
 
-    origin = np.zeros(2)
-    fewest = np.inf
-    for _ in range(_TRIES if avoid is not None else 1):
+    def propose() -> Point:
         edge = 1.0 if rng.random() < 0.7 else -1.0
         offset = edge * rng.uniform(0.30, 0.46) * (1.0 if drawn or abs(along[0]) > 0.5 else 0.9)
         cross = rng.uniform(-0.12, 0.12)
         place = (offset, cross) if abs(along[0]) > 0.5 else (cross, offset)
-        candidate = np.array(((0.5 + place[1]) * width, (0.5 + place[0]) * height))
-        covered = covered_points(avoid, foot + candidate)
-        if covered < fewest:
-            origin, fewest = candidate, covered
-        if covered == 0:
-            break
-    foot = foot + origin
+        return np.array(((0.5 + place[1]) * width, (0.5 + place[0]) * height))
+
+    foot = foot + _freest(foot, avoid, propose)
     head = foot + across * tall * share
     cover = np.zeros((2 * height, 2 * width), np.uint8)
     segments = np.round(np.stack((foot, head), 1) * (2 << SHIFT)).astype(np.int32)
@@ -190,14 +200,7 @@ def add_ink(rng: np.random.Generator, image: Image, avoid: Mask | None = None) -
     steps = np.stack((np.cos(turn), np.sin(turn)), 1) * side * rng.uniform(0.015, 0.05)
     path = np.cumsum(steps, 0)
     path -= path.mean(0)
-    origin, fewest = np.zeros(2), np.inf
-    for _ in range(_TRIES):
-        candidate = near_edge(rng, height, width, rng.uniform(0.0, 0.16))
-        covered = covered_points(avoid, path + candidate)
-        if covered < fewest:
-            origin, fewest = candidate, covered
-        if covered == 0:
-            break
+    origin = _freest(path, avoid, lambda: near_edge(rng, height, width, rng.uniform(0.0, 0.16)))
     cover = np.zeros((2 * height, 2 * width), np.uint8)
     wide = max(2, round(2 * side * rng.uniform(0.012, 0.035)))
     line(cover, np.round((path + origin) * (2 << SHIFT)).astype(np.int32), 255.0, wide)
