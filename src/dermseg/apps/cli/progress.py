@@ -1,4 +1,5 @@
-"""How a batch shows that it is getting on: a bar on a terminal, lines elsewhere, JSON lines on request.
+"""How a batch shows that it is getting on, and how it ended: a bar on a terminal, lines elsewhere, JSON lines
+on request.
 
 All of it goes to stderr; stdout belongs to ``--json``.
 """
@@ -7,11 +8,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from dermseg.apps.cli.common import draws_bars, log_line, say
 from dermseg.inference.journal import Entry
+
+if TYPE_CHECKING:
+    from dermseg.inference.batch import BatchResult
+    from dermseg.scale.ray_engine import RayResult
 
 _LINE_EVERY_S = 5.0
 
@@ -138,3 +144,31 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def say_stopped(result: BatchResult | RayResult, images: int) -> None:
+    """That a batch of so many images was interrupted."""
+    say(f"Stopped: {result.counts['images']} of {images} images are done.")
+    say("  The same command with --resume goes on from there.")
+
+
+def say_counts(result: BatchResult | RayResult, where: str) -> None:
+    """What became of the images, and how long it took; ``where`` is what shows their verdicts."""
+    counts = result.counts
+    images = f"{counts['images']} image{'' if counts['images'] == 1 else 's'}"
+    left = f", {result.processed} of them now" if result.processed < counts["images"] else ""
+    rate = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
+    say(f"{images}: {counts['ok']} with a lesion, {counts['no_lesion']} without, {counts['failed']} failed")
+    if counts["review"] or counts["reject"]:
+        say(f"by their verdict {counts['review']} to review, {counts['reject']} rejected: see the {where}")
+    say(f"{result.seconds:.1f} s{left}{rate}")
+
+
+def say_failures(result: BatchResult | RayResult, shown: Sequence[tuple[str, str]], where: str) -> None:
+    """The first images that failed, ``(name, reason)`` each, and which table has all of them."""
+    failed = result.counts["failed"]
+    say(f"{failed} failed:")
+    for name, reason in shown:
+        say(f"  {name}: {reason}")
+    if failed > len(shown):
+        say(f"  ... and {failed - len(shown)} more, with their reasons in {where}")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -280,21 +281,15 @@ def _summary(result: BatchResult) -> dict[str, Any]:
 
 def _tell(result: BatchResult, save: Sequence[str]) -> None:
     """What happened and where to look, in paths as the user gave them."""
+    from dermseg.apps.cli.progress import say_counts, say_failures, say_stopped
     from dermseg.inference.journal import read_entries
     from dermseg.inference.outputs import LAYOUT, MAPS, MARGINS, REPORT, RESULTS
 
-    counts, out = result.counts, result.out
+    out = result.out
     if result.interrupted:
-        say(f"Stopped: {counts['images']} of {len(result.order)} images are done.")
-        say("  The same command with --resume goes on from there.")
+        say_stopped(result, len(result.order))
         return
-    images = f"{counts['images']} image{'' if counts['images'] == 1 else 's'}"
-    left = f", {result.processed} of them now" if result.processed < counts["images"] else ""
-    rate = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
-    say(f"{images}: {counts['ok']} with a lesion, {counts['no_lesion']} without, {counts['failed']} failed")
-    if counts["review"] or counts["reject"]:
-        say(f"by their verdict {counts['review']} to review, {counts['reject']} rejected: see the report")
-    say(f"{result.seconds:.1f} s{left}{rate}")
+    say_counts(result, "report")
     options = result.record["options"]
     kinds = [*save, *(["labels"] if options["lesions"] == "all" else [])]
     kinds += [*MAPS, *MARGINS] if options["uncertainty"] else []
@@ -302,10 +297,7 @@ def _tell(result: BatchResult, save: Sequence[str]) -> None:
     for label, name in places.items():
         if (out / name).exists():  # of failed images, and of JPEGs as DICOM objects, there is nothing
             say(f"  {label:<15}{out / name}")
-    if counts["failed"]:
-        say(f"{counts['failed']} failed:")
+    if result.counts["failed"]:
         failed = (entry.row for entry in read_entries(out) if entry.row.status == "failed")
-        for row, _ in zip(failed, range(_SHOWN_FAILURES), strict=False):
-            say(f"  {row.file}: {row.message}")
-        if counts["failed"] > _SHOWN_FAILURES:
-            say(f"  ... and {counts['failed'] - _SHOWN_FAILURES} more, with their reasons in {RESULTS}")
+        shown = [(row.file, row.message) for row in islice(failed, _SHOWN_FAILURES)]
+        say_failures(result, shown, RESULTS)

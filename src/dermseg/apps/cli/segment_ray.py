@@ -10,7 +10,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from dermseg.apps.cli.common import say
-from dermseg.apps.cli.progress import JsonProgress, PlainProgress
+from dermseg.apps.cli.progress import JsonProgress, PlainProgress, say_counts, say_failures, say_stopped
 from dermseg.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -120,29 +120,14 @@ def _summary(result: RayResult) -> dict[str, Any]:
 
 
 def _tell(result: RayResult) -> None:
-    counts = result.counts
     if result.interrupted:
-        say(f"Stopped: {counts['images']} of {result.images} images are done.")
-        say("  The same command with --resume goes on from there.")
+        say_stopped(result, result.images)
         return
-    left = f", {result.processed} of them now" if result.processed < counts["images"] else ""
-    rate = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
-    say(
-        f"{counts['images']} images: {counts['ok']} with a lesion, {counts['no_lesion']} without, "
-        f"{counts['failed']} failed"
-    )
-    if counts["review"] or counts["reject"]:
-        say(f"by their verdict {counts['review']} to review, {counts['reject']} rejected: see the table")
-    say(f"{result.seconds:.1f} s{left}{rate}")
+    say_counts(result, "table")
     say(f"  results        {result.out}")
     say("  table          results.parquet (a folder that reads as one table)")
-    if counts["failed"]:
-        say(f"{counts['failed']} failed:")
-        for name, reason in result.failures:
-            say(f"  {name}: {reason}")
-        if counts["failed"] > len(result.failures):
-            more = counts["failed"] - len(result.failures)
-            say(f"  ... and {more} more, with their reasons in results.parquet")
+    if result.counts["failed"]:
+        say_failures(result, result.failures, "results.parquet")
     if result.unfinished:
         say(f"{result.unfinished} images were given up; the same command with --resume tries them again")
         for problem in result.problems[:5]:
