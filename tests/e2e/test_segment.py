@@ -257,7 +257,12 @@ def test_interrupted_and_resumed(number: str, tiny_bundle: Path, tmp_path: Path)
         write_photo(tmp_path / f"in/{index}.png", radius=10 + index, size=(600, 800))
     arguments = ("segment", "in", "--model", tiny_bundle, "--workers", "1", "-o")
     assert dermseg(*arguments, "whole", cwd=tmp_path).returncode == 0
-    command = [sys.executable, "-m", "dermseg.apps.cli.main", *map(str, arguments), "res"]
+    # On a slow disk: the signal does not come after the end, however busy the machine is.
+    slowly = (
+        "import time; from dermseg.apps.cli.main import run; from dermseg.inference import stages as s; "
+        "write = s.atomic_write; s.atomic_write = lambda *a: (time.sleep(0.04), write(*a)); run()"
+    )
+    command = [sys.executable, "-c", slowly, *map(str, arguments), "res"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     journal, limit = tmp_path / "res/journal.jsonl", time.monotonic() + 60
     while not (journal.exists() and journal.read_bytes().count(b"\n") > 5) and time.monotonic() < limit:
