@@ -6,7 +6,6 @@ import base64
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydicom import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.pdu import P_DATA_TF
 
+from dermseg.dicom import watch
 from dermseg.dicom.config import PacsConfig, Send
 from dermseg.dicom.queue import Queue
 from dermseg.dicom.send import SendError, send, web_client
@@ -135,15 +135,20 @@ def test_an_archive_that_only_takes_is_believed(web: Web, files: ModuleType) -> 
 
 
 def test_an_archive_that_does_not_answer_is_given_up(web: Web, files: ModuleType) -> None:
+    reached, given_up = threading.Event(), threading.Event()
+
     def slow(method: str, path: str) -> Answer:
-        time.sleep(2)
+        reached.set()
+        given_up.wait(60)
         return 200, JSON, b"{}"
 
     web.answer = slow
     target = Send.model_validate({"web": {"url": web.url, "timeout_s": 0.2}})
     with pytest.raises(SendError, match="ReadTimeout"):
         send([files.photograph()], target)
+    assert reached.wait(60)  # a busy machine may read what was sent only now
     assert len(web.asked) == 1  # the queue tries again, nobody else
+    given_up.set()
 
 
 @pytest.mark.parametrize(
@@ -194,8 +199,10 @@ def test_passwords_may_have_umlauts(web: Web, tmp_path: Path) -> None:
 
 
 def test_what_is_listed_and_not_given_keeps_nobody_waiting(
-    web: Web, files: ModuleType, tmp_path: Path
+    web: Web, files: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(watch, "time", clock)
     uids = ["1.1", "1.2", "1.3"]
     bodies = {uid: files.to_bytes(files.photograph(SOPInstanceUID=uid)) for uid in uids}
     broken = {"1.1": (404, "text/plain", b"off line"), "1.2": part(b"no DICOM")}
@@ -217,7 +224,7 @@ def test_what_is_listed_and_not_given_keeps_nobody_waiting(
     assert watcher.poll() == 0  # not at once again
     assert len([line for line in web.asked if "/instances/" in line]) == asked
     broken.clear()
-    time.sleep(0.35)
+    clock.now += 0.35
     assert watcher.poll() == 2 and queue.counts()["received"] == 3
     web.server.shutdown()
     web.server.server_close()
@@ -285,7 +292,7 @@ def test_an_archive_that_hangs_amid_an_object_is_given_up(files: ModuleType) -> 
 
     def hang(event: Any) -> None:
         if isinstance(event.pdu, P_DATA_TF):
-            awake.wait(60)
+            awake.wait(120)
 
     entity = AE(ae_title="HUNG")
     entity.add_supported_context(ds.SOPClassUID)
@@ -300,7 +307,7 @@ def test_an_archive_that_hangs_amid_an_object_is_given_up(files: ModuleType) -> 
 
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(60)
     ended = not thread.is_alive()
     awake.set()
     server.shutdown()
