@@ -63,17 +63,18 @@ def marks(pair: tuple[Pixels, Mask]) -> Landmarks:
     return landmarks(*pair)
 
 
-FIRST = marks(photograph())
+PHOTOGRAPH = photograph()
+FIRST = marks(PHOTOGRAPH)
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(
     turn=st.floats(-180, 180),
     scale=st.floats(0.75, 1.35),
     shift=st.tuples(st.floats(-12, 12), st.floats(-12, 12)),
 )
 def test_turn_scale_and_shift_are_found(turn: float, scale: float, shift: tuple[float, float]) -> None:
-    found = align(FIRST, marks(moved(*photograph(), turn, scale, shift)))
+    found = align(FIRST, marks(moved(*PHOTOGRAPH, turn, scale, shift)))
     assert found is not None and found.scale is not None
     assert found.scale == pytest.approx(1 / scale, rel=0.01)
     # OpenCV's angle turns the picture anticlockwise; the second has to be turned back.
