@@ -125,8 +125,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Behaviour]]:
         thread.join()
 
 
-def get(url: str, target: Path, **options: Any) -> Any:
-    return fetch(url, target, backoff_s=0.01, timeout_s=0.5, **options)
+def get(url: str, target: Path, timeout_s: float = 60, **options: Any) -> Any:
+    return fetch(url, target, backoff_s=0.01, timeout_s=timeout_s, **options)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,8 @@ def test_the_file_is_whole_in_the_end(
     url, behaviour = server
     behaviour.script = list(script)
     seen: list[int] = []
-    got = get(f"{url}/a.zip", tmp_path / "a.zip", progress=lambda done, _: seen.append(done))
+    timeout_s = 0.5 if "stall" in script else 60  # elsewhere, a busy machine is no failure of the server
+    got = get(f"{url}/a.zip", tmp_path / "a.zip", timeout_s, progress=lambda done, _: seen.append(done))
     assert (tmp_path / "a.zip").read_bytes() == content
     assert (got.size, got.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
