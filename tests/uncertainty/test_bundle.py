@@ -17,7 +17,7 @@ import pytest
 from dermseg.apps.cli.main import main
 from dermseg.data.index import IndexRow, read_index, write_index
 from dermseg.data.synthetic import synthesize
-from dermseg.errors import ModelError, UsageError
+from dermseg.errors import DataError, ModelError, UsageError
 from dermseg.evaluation.looks import Look, outline
 from dermseg.export import fit_trust
 from dermseg.export.fit_trust import fit, fit_bundle
@@ -126,6 +126,17 @@ def test_it_is_measured_on_the_test_split(fitted: Path, capsys: pytest.CaptureFi
     assert block["n"] == 30 and -1 <= block["pearson"]["value"] <= 1
     assert block["band_ece"]["after"]["value"] < block["band_ece"]["before"]["value"]
     assert block["interval_coverage"]["value"] > 0.7
+
+
+def test_an_index_without_calib_is_refused_before_its_images_are_looked_at(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The usual split, 70/15/15, has none: the images of val were looked at first, for minutes."""
+    row = IndexRow("a", "a.png", ("a_mask.png",), "own", split="val", root=tmp_path)
+    write_index([row], tmp_path / "index.csv")
+    monkeypatch.setattr(fit_trust, "collect", lambda *_: pytest.fail("images are looked at"))
+    with pytest.raises(DataError, match="0 of calib and 1 of val"):
+        fit_bundle(tiny_bundle, [tmp_path / "index.csv"])
 
 
 def test_patients_noted_later_are_one_draw(

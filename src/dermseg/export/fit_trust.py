@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.data.index import read_index
+from dermseg.data.index import IndexRow, read_index
 from dermseg.data.splits import regroup
 from dermseg.errors import DataError
 from dermseg.evaluation.calibration import boundary_band
@@ -97,16 +97,27 @@ def fit_bundle(
     bundle = open_folder(path)
     model = Model(bundle)
     rows = regroup([row for index in indexes for row in read_index(index)])
-    looks: dict[str, list[Look]] = {}
+    chosen: dict[str, list[IndexRow]] = {}
     for split in SPLITS:
         there = [row for row in rows if row.split == split]
-        chosen = [row for row in there if row.masks]
-        bare = len(there) - len(chosen)
-        report(f"{split}: {len(chosen)} images" + (f"; {bare} without a mask are left out" if bare else ""))
-        looks[split] = list(collect(model, chosen))
+        chosen[split] = [row for row in there if row.masks]
+        bare = len(there) - len(chosen[split])
+        without = f"; {bare} without a mask are left out" if bare else ""
+        report(f"{split}: {len(chosen[split])} images{without}")
+    _both(chosen["calib"], chosen["val"])  # before minutes are spent on looking at one of them
+    looks = {split: list(collect(model, chosen[split])) for split in SPLITS}
     report("fitting")
     fitted = fit(looks["calib"], looks["val"], bundle.card.postprocessing, caught=caught, seed=seed)
     return _write(bundle, fitted)
+
+
+def _both(calib: Sequence[object], val: Sequence[object]) -> None:
+    """Refuse where one of the splits has no images."""
+    if not calib or not val:
+        raise DataError(
+            f"fitting needs images of both splits, there are {len(calib)} of calib and {len(val)} of val",
+            hint=SPLIT_FIRST,
+        )
 
 
 def fit(
@@ -129,11 +140,7 @@ def fit(
     DataError
         A split is empty, or too small for what is fitted on it.
     """
-    if not calib or not val:
-        raise DataError(
-            f"fitting needs images of both splits, there are {len(calib)} of calib and {len(val)} of val",
-            hint=SPLIT_FIRST,
-        )
+    _both(calib, val)
     looks = (*calib, *val)
     sources = np.array([f"{look.row.dataset} {look.row.split}" for look in looks])
     counts = Counter(map(str, sources))
