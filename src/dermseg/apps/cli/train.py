@@ -114,6 +114,7 @@ def _report(folder: Path, mirror: Path | None) -> None:
     from dermseg.training.mirror import mirror_of
 
     target = folder / VALIDATION
+    say("the network is trained; now a report of its validation images")
     try:
         done = evaluate_validation(folder)
         target.mkdir(exist_ok=True)
