@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from dermseg.export.tune import Labelled, tune
+from dermseg.images.packed import PackedMask
 
 
 def item(rng: np.random.Generator, best: float, speck: bool, hole: bool) -> Labelled:
@@ -16,7 +17,7 @@ def item(rng: np.random.Generator, best: float, speck: bool, hole: bool) -> Labe
         probability[2:8, 2:8] = 0.99
     if hole:
         probability[28:36, 28:36] = 0.01
-    return Labelled("squares", probability, reference)
+    return Labelled("squares", probability, PackedMask.of(reference))
 
 
 def test_the_threshold_is_where_the_edges_are() -> None:
@@ -32,8 +33,9 @@ def test_where_all_thresholds_do_alike_it_is_the_middle() -> None:
     reference = np.zeros((32, 32), bool)
     reference[8:24, 8:24] = True
     sure = np.where(reference, np.float32(0.98), np.float32(0.01))
-    assert tune([Labelled("sure", sure, reference)])[0].threshold == 0.5
-    assert tune([Labelled("nothing found", np.zeros_like(sure), reference)])[0].threshold == 0.5
+    packed = PackedMask.of(reference)
+    assert tune([Labelled("sure", sure, packed)])[0].threshold == 0.5
+    assert tune([Labelled("nothing found", np.zeros_like(sure), packed)])[0].threshold == 0.5
 
 
 def test_a_step_is_taken_where_it_gains() -> None:
@@ -43,3 +45,11 @@ def test_a_step_is_taken_where_it_gains() -> None:
     assert post.keep_largest
     best = max(t["objective"] for t in trials)
     assert best > next(t["objective"] for t in trials if t["step"] == "threshold" and t["threshold"] == 0.5)
+
+
+def test_masks_are_held_packed() -> None:
+    reference = np.zeros((1001, 1503), bool)  # no multiple of eight
+    reference[300:700, 400:901] = True
+    packed = PackedMask.of(reference)
+    assert np.array_equal(packed.unpack(), reference) and packed.unpack().dtype == np.bool_
+    assert len(packed.data) < reference.size / 100

@@ -16,6 +16,7 @@ from dermseg.errors import ModelError, UsageError
 from dermseg.export.end_to_end import NOTES, add_ends
 from dermseg.export.graph import opset_of
 from dermseg.export.variants import Original, check_names, store_variants
+from dermseg.images.packed import PackedMask
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import Postprocessing, Preprocessing
 from dermseg.inference.postprocess import clean, to_probability, upsample_mask
@@ -35,7 +36,7 @@ def original_of(bundle: Path) -> Original:
         cv2.circle(disc, (28 + 2 * i, 30), 12 + i, 1, cv2.FILLED)
         image = np.where(disc[..., None] > 0, np.uint8(60), np.uint8(200)).repeat(3, axis=2)
         images.append(to_input(image, pre))
-        references.append(disc > 0)
+        references.append(PackedMask.of(disc > 0))
         rows.append(
             IndexRow(
                 image_id=str(i),

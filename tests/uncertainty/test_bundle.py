@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from dermseg.export import fit_trust
 from dermseg.export.fit_trust import fit, fit_bundle
 from dermseg.export.write import add_attachment, open_folder
 from dermseg.images.masks import load_mask
+from dermseg.images.packed import PackedMask
 from dermseg.inference.bundle import load_bundle
 from dermseg.inference.card import Postprocessing
 from dermseg.inference.pictures import legend_of
@@ -256,10 +258,19 @@ def test_outlines_stay_where_a_network_is_hardly_ever_wrong() -> None:
         blurred = cv2.GaussianBlur(reference.astype(np.float32), (0, 0), 3) - 0.4
         logits = np.where(reference, np.maximum(blurred, 0.2), np.minimum(blurred, -0.2))
         row = IndexRow(str(i), "", (), "drawn", split=("calib", "val")[i % 2])
-        looks.append(Look(row, (40 * logits).astype(np.float16), reference))
+        looks.append(Look(row, (40 * logits).astype(np.float16), PackedMask.of(reference)))
     before = Postprocessing(threshold=0.35)
     after = fit(looks[::2], looks[1::2], before).postprocessing
     assert after.temperature < 0.06
     Postprocessing.model_validate(after.model_dump())  # a bundle with a threshold of 0 would not load
     for look in looks[:5]:
         assert (outline(look, before).mask == outline(look, after).mask).all()
+
+
+def test_what_a_fit_holds_of_an_image_does_not_grow_with_the_photograph() -> None:
+    photograph = cv2.resize(synthesize(0, (48, 48))[1].view(np.uint8), (4032, 3024)) > 0
+    look = Look(IndexRow("a", "", (), "drawn"), np.zeros((48, 48), np.float16), PackedMask.of(photograph))
+    outlined = outline(look, Postprocessing(threshold=0.4))
+    assert outlined.mask.shape == look.reference.shape == (3024, 4032)
+    assert np.array_equal(look.reference, photograph)
+    assert len(pickle.dumps(outlined)) < 100_000

@@ -14,6 +14,7 @@ from dermseg.evaluation.counts import Counts, count_pixels
 from dermseg.evaluation.evaluate import cluster_of
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
+from dermseg.images.packed import PackedMask
 from dermseg.inference.card import Postprocessing
 from dermseg.inference.postprocess import Cleaned, clean, to_probability, upsample_mask
 from dermseg.inference.predictor import Model
@@ -37,16 +38,21 @@ class Look:
         Its row in the index.
     logits
         ``float16 (h, w)`` of the plain pass.
-    reference
-        ``bool (H, W)``, the first mask.
+    packed
+        The first mask, packed: the looks of a whole data set are held at once.
     passes
         ``float16 (N, h', w')`` of Monte-Carlo dropout, on the network's own grid; None without it.
     """
 
     row: IndexRow
     logits: Halves
-    reference: Mask
+    packed: PackedMask
     passes: Halves | None = None
+
+    @property
+    def reference(self) -> Mask:
+        """``bool (H, W)``, the first mask; unpacked each time."""
+        return self.packed.unpack()
 
     @property
     def group(self) -> str:
@@ -76,8 +82,12 @@ class Outlined:
     look: Look
     probability: Floats
     cleaned: Cleaned
-    mask: Mask
     counts: Counts
+
+    @property
+    def mask(self) -> Mask:
+        """``bool (H, W)``, drawn each time: those of a whole data set would fill the memory."""
+        return upsample_mask(self.cleaned, self.look.packed.shape)
 
     @cached_property
     def features(self) -> dict[str, float]:
@@ -89,8 +99,8 @@ def outline(look: Look, post: Postprocessing) -> Outlined:
     """As ``dermseg segment`` does it, from the stored logits."""
     probability = look.probability(post.temperature)
     cleaned = clean(probability, post)
-    mask = upsample_mask(cleaned, (look.reference.shape[0], look.reference.shape[1]))
-    return Outlined(look, probability, cleaned, mask, count_pixels(mask, look.reference))
+    mask = upsample_mask(cleaned, look.packed.shape)
+    return Outlined(look, probability, cleaned, count_pixels(mask, look.reference))
 
 
 def collect(
@@ -117,7 +127,8 @@ def collect(
         references, inputs = [], []
         for row in batch:
             image = load_image(open_image(row), min_side=model.min_side)
-            references.append(load_mask(open_mask(row), size=(image.info.height, image.info.width)))
+            mask = load_mask(open_mask(row), size=(image.info.height, image.info.width))
+            references.append(PackedMask.of(mask))
             inputs.append(model.prepare(image.pixels))
         logits = model.session(np.stack(inputs))[:, 0].astype(np.float16)
         for row, x, z, reference in zip(batch, inputs, logits, references, strict=True):

@@ -28,6 +28,7 @@ from dermseg.export.variants import Original, check_names, store_variants
 from dermseg.export.write import check_output, write_bundle
 from dermseg.images.load import load_image
 from dermseg.images.masks import load_mask
+from dermseg.images.packed import PackedMask
 from dermseg.inference.card import ModelCard, Preprocessing
 from dermseg.inference.machine import describe_machine, library_versions
 from dermseg.inference.partner import check_partner
@@ -197,12 +198,12 @@ def export_run(
 
 def _load(
     rows: Sequence[IndexRow], preprocessing: Preprocessing
-) -> tuple[NDArray[np.float32], list[NDArray[np.bool_]]]:
+) -> tuple[NDArray[np.float32], list[PackedMask]]:
     inputs = np.empty((len(rows), 3, preprocessing.height, preprocessing.width), np.float32)
     references = []
     for slot, row in zip(inputs, rows, strict=True):
         slot[:], size = _network_input(row, preprocessing)
-        references.append(load_mask(open_mask(row), size=size))
+        references.append(PackedMask.of(load_mask(open_mask(row), size=size)))
     return inputs, references
 
 

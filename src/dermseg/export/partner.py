@@ -13,6 +13,7 @@ from dermseg.errors import UsageError
 from dermseg.export.parity import lesion_probability, run_session
 from dermseg.export.tune import Labelled, tune
 from dermseg.export.write import open_folder, write_card
+from dermseg.images.packed import PackedMask
 from dermseg.inference.bundle import Bundle, bundled_names, is_bundled_name, load_bundle
 from dermseg.inference.card import ModelCard, Partner
 from dermseg.inference.runtimes import open_session
@@ -44,7 +45,7 @@ def add_partner(
     partner: Bundle,
     rows: Sequence[IndexRow],
     inputs: NDArray[np.float32],
-    references: Sequence[NDArray[np.bool_]],
+    references: Sequence[PackedMask],
 ) -> ModelCard:
     """Let a bundle ask its partner too, and choose threshold and post-processing of both together.
 
@@ -54,7 +55,7 @@ def add_partner(
         The folder of the bundle; parity and latency in its card stay those of its own network.
     rows, inputs, references
         Validation images: as they are in the index, ``float32 (N, 3, H, W)`` as the network sees them, and
-        ``bool (H, W)`` each.
+        their masks.
 
     Raises
     ------

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dermseg.evaluation.counts import count_pixels
 from dermseg.evaluation.metrics import dice, jaccard, threshold_jaccard
+from dermseg.images.packed import PackedMask
 from dermseg.inference.card import Postprocessing
 from dermseg.inference.postprocess import clean, upsample_mask
 
@@ -26,11 +27,11 @@ PLAIN = Postprocessing(keep_largest=False, fill_holes=False)
 
 @dataclass(frozen=True)
 class Labelled:
-    """Network probability ``float32 (h, w)`` and reference ``bool (H, W)`` of one image of a data set."""
+    """Network probability ``float32 (h, w)`` and packed reference of one image of a data set."""
 
     dataset: str
     probability: NDArray[np.float32]
-    reference: NDArray[np.bool_]
+    reference: PackedMask
 
 
 def score(items: Sequence[Labelled], post: Postprocessing) -> dict[str, float]:
@@ -40,7 +41,7 @@ def score(items: Sequence[Labelled], post: Postprocessing) -> dict[str, float]:
     by_set: dict[str, list[tuple[float, float, float]]] = {}
     for item in items:
         mask = upsample_mask(clean(item.probability, post), item.reference.shape)
-        counts = count_pixels(mask, item.reference)
+        counts = count_pixels(mask, item.reference.unpack())
         by_set.setdefault(item.dataset, []).append((dice(counts), jaccard(counts), threshold_jaccard(counts)))
     means = np.mean([np.mean(values, axis=0) for values in by_set.values()], axis=0)
     names = ("dice", "jaccard", "threshold_jaccard")

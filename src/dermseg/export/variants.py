@@ -24,7 +24,6 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 import onnxruntime as ort
-from numpy.typing import NDArray
 
 from dermseg.data.index import IndexRow, open_image
 from dermseg.errors import ModelError, UsageError
@@ -39,6 +38,7 @@ from dermseg.export.quantize import quantize
 from dermseg.export.timing import latency, speedup
 from dermseg.export.tune import PLAIN, Labelled, score
 from dermseg.images.load import load_image
+from dermseg.images.packed import PackedMask
 from dermseg.inference.card import Postprocessing, Preprocessing, StoredFile, Variant
 from dermseg.inference.postprocess import clean, upsample_mask
 from dermseg.inference.preprocess import to_input
@@ -66,7 +66,7 @@ class Original:
         ``float32 (N, 3, h, w)`` validation images as the network sees them, and ``float32 (N, h, w)``: what
         torch makes of them.
     rows, references
-        Their rows in the index, and masks ``bool (H, W)``.
+        Their rows in the index, and masks.
     calibration
         Gives training images ``float32 (M, 3, h, w)``.
     """
@@ -77,7 +77,7 @@ class Original:
     inputs: Floats
     probability: Floats
     rows: Sequence[IndexRow]
-    references: Sequence[NDArray[np.bool_]]
+    references: Sequence[PackedMask]
     calibration: Callable[[], Floats]
 
     @property
@@ -274,7 +274,8 @@ def _compare_masks(data: bytes, original: Original, network: Session) -> dict[st
     post = PLAIN.model_copy(update=original.postprocessing.model_dump(include={"threshold", "temperature"}))
     flipped, before, after = [], [], []
     step = -(-len(original.rows) // _END_TO_END_IMAGES)
-    for row, reference in list(zip(original.rows, original.references, strict=True))[::step]:
+    for row, packed in list(zip(original.rows, original.references, strict=True))[::step]:
+        reference = packed.unpack()
         pixels = load_image(open_image(row)).pixels
         logits = network(to_input(pixels, original.preprocessing)[None])
         probability = lesion_probability(logits, post.temperature)[0]
