@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dermseg.apps.cli import counter
+from dermseg.apps.cli import counter, measure
 from dermseg.apps.cli.measure import COLUMNS, parse_spacing
 from dermseg.errors import UsageError
 from dermseg.images.roles import tell_apart
@@ -105,6 +105,25 @@ def run_folder(tmp_path: Path) -> Path:
     cv2.imwrite(str(out / "labels" / "none_labels.png"), np.zeros_like(labels))
     cv2.imwrite(str(out / "masks" / "a_segmentation.png"), (labels > 0) * np.uint8(255))
     return out
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_interrupted_it_keeps_what_is_measured(
+    masks: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, table: bool
+) -> None:
+    read, seen = measure._read, []
+
+    def stopped(source: ImageSource) -> tuple:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(source.name)
+        return read(source)
+
+    monkeypatch.setattr(measure, "_read", stopped)
+    code, out, err = run("measure", masks, *(["-o", tmp_path / "out.csv"] if table else []))
+    assert code == 130 and "holds the first 1 of" in err
+    text = (tmp_path / "out.csv").read_text() if table else out
+    assert [row["file"] for row in csv.DictReader(io.StringIO(text))] == seen
 
 
 def test_each_lesion_of_a_run_is_a_row(tmp_path: Path, run: Run) -> None:

@@ -126,42 +126,48 @@ def measure(
 
         photographs = Photographs(images, sources)
     rows: list[dict[str, Any]] = []
-    colourless = 0
+    colourless, interrupted = 0, False
     with ImageCounter("measuring", len(sources)) as progress:
-        for source in progress.count(sources):
-            blank: dict[str, Any] = dict.fromkeys(COLUMNS) | {"file": source.name}
-            try:
-                lesion, labels, own_spacing, notes = _read(source)
-            except DermsegError as error:
-                rows.append(blank | {"status": "failed", "message": error.reason})
-                say(f"{source.name}: {error.reason}")
-                continue
-            if spacing and own_spacing and not all(map(_same, spacing, own_spacing)):
-                own = " and ".join(f"{value:g}" for value in own_spacing)
-                notes = (*notes, f"--spacing-mm was taken, the file says {own} mm (row and column)")
-                say(f"{source.name}: {notes[-1]}")
-            pixels = None
-            if photographs is not None and lesion.any():
+        try:
+            for source in progress.count(sources):
+                blank: dict[str, Any] = dict.fromkeys(COLUMNS) | {"file": source.name}
                 try:
-                    pixels = photographs.pixels(source, lesion.shape)
+                    lesion, labels, own_spacing, notes = _read(source)
                 except DermsegError as error:
-                    colourless += 1
-                    notes = (*notes, f"no colours: {error.reason}")
+                    rows.append(blank | {"status": "failed", "message": error.reason})
+                    say(f"{source.name}: {error.reason}")
+                    continue
+                if spacing and own_spacing and not all(map(_same, spacing, own_spacing)):
+                    own = " and ".join(f"{value:g}" for value in own_spacing)
+                    notes = (*notes, f"--spacing-mm was taken, the file says {own} mm (row and column)")
                     say(f"{source.name}: {notes[-1]}")
-            blank["message"] = "; ".join(notes) or None
-            rows += [blank | row for row in _lesion_rows(lesion, labels, spacing or own_spacing, pixels)]
+                pixels = None
+                if photographs is not None and lesion.any():
+                    try:
+                        pixels = photographs.pixels(source, lesion.shape)
+                    except DermsegError as error:
+                        colourless += 1
+                        notes = (*notes, f"no colours: {error.reason}")
+                        say(f"{source.name}: {notes[-1]}")
+                blank["message"] = "; ".join(notes) or None
+                rows += [blank | row for row in _lesion_rows(lesion, labels, spacing or own_spacing, pixels)]
+        except KeyboardInterrupt:  # what is done is written all the same
+            interrupted = True
     failed = sum(row["status"] == "failed" for row in rows)
     sizes = {f"{row['width']} x {row['height']}" for row in rows if row["width"]}
     if spacing and len(sizes) > 1:
         say(f"note: one spacing for images of {len(sizes)} sizes: it is right only if they have one scale")
     table = to_csv(COLUMNS, rows)
-    if output is not None:
+    if output is not None and not (interrupted and not rows):
         atomic_write(output, table.encode())
     if as_json:
         print_json({"masks": len(sources), "failed": failed, "readings": rows})
     elif output is None:
         sys.stdout.write(table)
-    else:
+    if interrupted:
+        say(f"Stopped. What is written holds the first {progress.done} of {len(sources)} masks.")
+        raise KeyboardInterrupt
+    if output is not None and not as_json:
         without = f", {colourless} of them without colours" if colourless else ""
         say(f"{len(sources) - failed} of {len(sources)} masks measured{without}: {output}")
     raise typer.Exit(1 if failed or colourless else 0)
