@@ -495,3 +495,34 @@ def test_the_command(files: ModuleType, tmp_path: Path, capsys: pytest.CaptureFi
         main(["dicom", "to-png", str(tmp_path / "in"), "-o", str(tmp_path / "png")])
     assert ended.value.code == 0
     assert np.array_equal(load_image(tmp_path / "png" / "IM0001.png").pixels, files.lesion())
+
+
+def test_interrupted_it_says_what_is_written(
+    files: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dermseg.apps.cli import counter
+    from dermseg.apps.cli.main import main
+    from dermseg.dicom import deidentify as room
+
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        image = files.photograph()
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number}"
+        (tmp_path / "in" / f"IM{number}").write_bytes(files.to_bytes(image))
+    clean = room._one
+
+    def stopped(number: int, *rest: Any) -> Any:
+        if number == 3:
+            raise KeyboardInterrupt
+        return clean(number, *rest)
+
+    monkeypatch.setattr(room, "_one", stopped)
+    monkeypatch.setattr(counter, "_LINE_EVERY_S", 0.0)
+    out, names = tmp_path / "out", tmp_path / "map.csv"
+    with pytest.raises(SystemExit) as ended:
+        main(["dicom", "deidentify", str(tmp_path / "in"), "-o", str(out), "--mapping", str(names)])
+    said = capsys.readouterr().err
+    assert ended.value.code == 130 and "cleaning: 1 of 3" in said and "Stopped: 1 more" in said
+    report = json.loads((out / "deidentification.json").read_text())
+    assert report["interrupted"] and report["files"] == 2 == len([*out.rglob("*.dcm")])
+    assert names.read_text().count("P-0815") == 2

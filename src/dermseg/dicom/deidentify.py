@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,10 +53,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Run:
-    """All outcomes, and old names and patients beside new ones (``mapping`` is secret)."""
+    """All outcomes, and old names and patients beside new ones (``mapping`` is secret).
+
+    ``interrupted``: by Ctrl-C, so that there are more files than outcomes.
+    """
 
     outcomes: list[Outcome]
     mapping: list[tuple[str, str, str, str]]
+    interrupted: bool = False
 
     @property
     def failed(self) -> int:
@@ -65,13 +69,24 @@ class Run:
 
 
 def deidentify(
-    sources: Sequence[ImageSource], out: Path, pseudonyms: Pseudonyms, retain: frozenset[str] = frozenset()
+    sources: Sequence[ImageSource],
+    out: Path,
+    pseudonyms: Pseudonyms,
+    retain: frozenset[str] = frozenset(),
+    *,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Run:
     """Write every source without its identity into the folder `out`, and ``deidentification.json``.
 
     DICOM files become ``<patient>/<SOP Instance UID>.dcm`` with new values for both, JPEG and PNG files
     ``images/<16 digits>.jpg`` with the same pixels, other images the same as PNG. Nothing is overwritten: of
-    files that would get one name, exact copies are written once, and others are left out.
+    files that would get one name, exact copies are written once, and others are left out. After Ctrl-C the
+    report is of what was written until then.
+
+    Parameters
+    ----------
+    progress
+        Called with the number of files done since the last call.
 
     Raises
     ------
@@ -83,16 +98,21 @@ def deidentify(
         raise UsageError("the output folder is not empty", file=out, hint="choose a new one with -o")
     outcomes: list[Outcome] = []
     mapping: list[tuple[str, str, str, str]] = []
+    interrupted = False
     for number, source in enumerate(sources, start=1):
         try:
             outcome, line = _one(number, source, out, pseudonyms, retain)
             mapping.append(line)
+        except KeyboardInterrupt:
+            interrupted = True
+            break
         except DermsegError as error:
             outcome = Outcome(number, None, "", error=unquoted(error.reason))
         except Exception as error:  # a damaged file must not end the run, nor its values reach the report
             outcome = Outcome(number, None, "", error=f"cannot be cleaned ({type(error).__name__})")
         outcomes.append(outcome)
-    run = Run(outcomes, mapping)
+        progress(1)
+    run = Run(outcomes, mapping, interrupted)
     _write_report(run, out / REPORT, pseudonyms, retain)
     return run
 
@@ -177,6 +197,7 @@ def _write_report(run: Run, path: Path, pseudonyms: Pseudonyms, retain: frozense
         "key": pseudonyms.fingerprint,
         "files": len(run.outcomes),
         "left_out": run.failed,
+        "interrupted": run.interrupted,
         "with_warnings": sum(bool(outcome.warnings) for outcome in run.outcomes),
         "outcomes": [asdict(outcome) for outcome in run.outcomes],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +27,19 @@ class Converted:
     error: str | None = None
 
 
-def write_pngs(sources: Sequence[ImageSource], out: Path, *, overwrite: bool = False) -> list[Converted]:
+def write_pngs(
+    sources: Sequence[ImageSource],
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Converted]:
     """Write ``<out>/<relative path>/<stem>.png`` for each source.
+
+    Parameters
+    ----------
+    progress
+        Called with the number of files done since the last call.
 
     Raises
     ------
@@ -44,13 +55,16 @@ def write_pngs(sources: Sequence[ImageSource], out: Path, *, overwrite: bool = F
         )
     done = []
     for source in sources:
-        try:
-            loaded = load_image(source, allow_drawn_on=True)
-        except DermsegError as error:
-            done.append(Converted(source.name, error=error.reason))
-            continue
-        name = f"{stems[source.name]}.png"
-        atomic_write(out / name, encode_png(loaded.pixels))
-        info = loaded.info
-        done.append(Converted(source.name, name, info.width, info.height, info.spacing_mm, info.notes))
+        done.append(_convert(source, out, f"{stems[source.name]}.png"))
+        progress(1)
     return done
+
+
+def _convert(source: ImageSource, out: Path, name: str) -> Converted:
+    try:
+        loaded = load_image(source, allow_drawn_on=True)
+    except DermsegError as error:
+        return Converted(source.name, error=error.reason)
+    atomic_write(out / name, encode_png(loaded.pixels))
+    info = loaded.info
+    return Converted(source.name, name, info.width, info.height, info.spacing_mm, info.notes)

@@ -33,13 +33,15 @@ def to_png(
     8-bit RGB, full size. Names stay as they are. The picture of a multi-frame file is its first. Exit code 1:
     some failed.
     """
+    from dermseg.apps.cli.counter import ImageCounter
     from dermseg.dicom.find import find_files, is_dicom
     from dermseg.dicom.to_png import write_pngs
 
     sources = [source for source in find_files(inputs, exclude=output) if is_dicom(source)]
     if not sources:
         raise UsageError(f"no DICOM file in {', '.join(inputs)}")
-    done = write_pngs(sources, output, overwrite=overwrite)
+    with ImageCounter("converting", len(sources)) as counter:
+        done = write_pngs(sources, output, overwrite=overwrite, progress=counter.advance)
     failed = [item for item in done if item.error]
     for item in failed:
         say(f"{item.file}: {item.error}")
@@ -79,6 +81,7 @@ def deidentify_(
     Writes OUT/deidentification.json, which names what was removed and holds no value of it. Pixels stay as
     they are: text that is burned into a picture is warned of, not removed. Exit code 1: some were left out.
     """
+    from dermseg.apps.cli.counter import ImageCounter
     from dermseg.dicom.deidentify import REPORT, check_mapping, deidentify, write_mapping
     from dermseg.dicom.find import find_files
     from dermseg.dicom.profile import parse_retain
@@ -91,7 +94,9 @@ def deidentify_(
     if mapping is not None:
         check_mapping(mapping)
     sources = find_files(inputs, exclude=output)
-    run = deidentify(sources, output, Pseudonyms(open_key(key)), options)
+    pseudonyms = Pseudonyms(open_key(key))
+    with ImageCounter("cleaning", len(sources)) as counter:
+        run = deidentify(sources, output, pseudonyms, options, progress=counter.advance)
     if mapping is not None:
         write_mapping(run, mapping)
     for outcome in run.outcomes:
@@ -101,6 +106,9 @@ def deidentify_(
     say(f"{done} of {len(run.outcomes)} files without identity in {output}; report: {output / REPORT}")
     if json_:
         print_json({"files": len(run.outcomes), "left_out": run.failed, "report": str(output / REPORT)})
+    if run.interrupted:
+        say(f"Stopped: {len(sources) - len(run.outcomes)} more files were not looked at.")
+        raise KeyboardInterrupt
     if run.failed:
         raise typer.Exit(1)
 
