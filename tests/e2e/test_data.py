@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from dermseg.apps.cli import counter
 from dermseg.data.download import Downloaded
 from dermseg.data.index import open_mask, read_index, write_index
 from dermseg.images.masks import load_mask
@@ -44,7 +45,9 @@ def zips(tmp_path: Path) -> tuple[Path, Path]:
     return images, masks
 
 
-def test_import_split_stats_check(tmp_path: Path, zips: tuple[Path, Path], run: Run) -> None:
+def test_import_split_stats_check(
+    tmp_path: Path, zips: tuple[Path, Path], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index, split = tmp_path / "index.csv", tmp_path / "split.csv"
     arguments = ("import", "isic2018", "--images", zips[0], "--masks", zips[1], "-o", index)
     code, out, _ = run("data", *arguments, "--json")
@@ -72,7 +75,9 @@ def test_import_split_stats_check(tmp_path: Path, zips: tuple[Path, Path], run: 
     code, out, _ = run("data", "stats", split)
     assert "isic2018" in out
 
-    assert run("data", "check", split)[0] == 0
+    monkeypatch.setattr(counter, "_LINE_EVERY_S", 0.0)  # where there is no terminal, too
+    code, _, err = run("data", "check", split)
+    assert code == 0 and "checking: 28 of 29 images" in err
     text = split.read_text()
     twin = next(line for line in text.splitlines() if line.startswith("ISIC_0000007"))
     split.write_text(text.replace(twin, twin.replace(f",{splits['ISIC_0000007']},", ",elsewhere,")))

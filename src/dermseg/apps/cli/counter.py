@@ -59,6 +59,13 @@ class ImageCounter:
             self._last = now
             say(f"{self.what}: {self.done} of {self.total} images, {speed}")
 
+    def reach(self, done: int, total: int) -> None:
+        """Say that so many of so many are done, for work that finds its total on the way."""
+        if total != self.total and self._bar is not None:
+            self._bar.update(self._task, total=total)
+        self.total = total
+        self.advance(done - self.done)
+
     def count(self, images: Iterable[T]) -> Iterator[T]:
         """Each of these in turn; one more is done when the next is asked for."""
         for image in images:

@@ -28,15 +28,11 @@ SplitColumnOption = Annotated[
 
 @contextmanager
 def progress(text: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr; nothing where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    """How many of how many images are done, on stderr: a bar on a terminal, lines elsewhere."""
+    from dermseg.apps.cli.counter import ImageCounter
 
-    console = Console(stderr=True)
-    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(text, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with ImageCounter(text, 0) as counter:
+        yield counter.reach
 
 
 @contextmanager
