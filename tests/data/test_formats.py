@@ -4,9 +4,11 @@ import json
 import re
 import shutil
 import tarfile
+import weakref
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,8 +21,9 @@ from dermseg.data.check import check_rows
 from dermseg.data.coco import count_runs, draw_segmentation, pack_counts, unpack_counts
 from dermseg.data.export import export_rows
 from dermseg.data.index import open_image, open_mask, read_index
-from dermseg.data.labelme import Annotation, mask_to_shapes, write_labelme
+from dermseg.data.labelme import Annotation, mask_to_shapes, read_labelme, write_labelme
 from dermseg.data.locations import split_location
+from dermseg.data.sources import converted
 from dermseg.data.sources.importer import import_dataset
 from dermseg.data.sources.synthetic import write_synthetic
 from dermseg.errors import DataError, ImageError
@@ -341,6 +344,29 @@ def test_images_that_nobody_has_drawn_on_yet_are_kept(tmp_path: Path) -> None:
         found = {open_image(row).path.resolve().relative_to(data.resolve()).as_posix(): row for row in rows}
         assert list(found) == (["a.png", "b.png", "sub/a.png"] if kept else ["a.png"])
         assert [name for name, row in found.items() if row.masks] == ["a.png"]
+
+
+def test_labelme_files_are_not_all_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[Annotation]] = []
+    most, told = 0, []
+
+    def read(*given: Any) -> Annotation:
+        nonlocal most
+        annotation = read_labelme(*given)
+        held.append(weakref.ref(annotation))
+        most = max(most, sum(one() is not None for one in held))
+        return annotation
+
+    monkeypatch.setattr(converted, "read_labelme", read)
+    square = np.zeros((20, 30), bool)
+    square[5:15, 5:20] = True
+    for i in range(5):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((20, 30, 3), 40 * i, np.uint8))
+        annotation = Annotation(f"{i}.png", 30, 20, tuple(mask_to_shapes(square, "lesion")))
+        (tmp_path / f"{i}.json").write_bytes(write_labelme(annotation))
+    found = import_dataset([tmp_path], folder=tmp_path / "f", progress=lambda *step: told.append(step))
+    assert len(found.rows) == 5 and most <= 2
+    assert told[:5] == [(i, 5) for i in range(1, 6)] and len(told) == 10  # as masks are drawn, and checked
 
 
 def test_labelme_image_inside_the_file_and_missing(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import base64
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -308,8 +308,3 @@ def _as_mask(mask: NDArray[np.bool_], outline: NDArray[np.float32], label: str) 
     crop = mask[top : bottom + 1, left : right + 1] & np.asarray(picture, np.bool_)
     points = np.array([[left, top], [right, bottom]], np.float64)
     return Shape(label, "mask", points, mask=np.ascontiguousarray(crop))
-
-
-def union_of_labels(annotations: Sequence[Annotation]) -> tuple[str, ...]:
-    """Every label that occurs, sorted."""
-    return tuple(sorted({label for annotation in annotations for label in annotation.labels}))

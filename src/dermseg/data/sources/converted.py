@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dermseg.data.coco import MASKS, CocoImage, read_coco
 from dermseg.data.index import EXCLUDED
 from dermseg.data.labelme import draw_labels as draw_labelme
-from dermseg.data.labelme import read_labelme, union_of_labels
+from dermseg.data.labelme import read_labelme
 from dermseg.data.proposals import is_proposal
 from dermseg.data.shards import Example, read_tar, read_tfrecord
 from dermseg.data.sources.base import Candidate, Entry, Found, is_dicom_name, is_image_name, is_mask_path
@@ -41,27 +41,34 @@ _RECORDS = re.compile(r"\.(?:tfrecords?|tfrec)(?:-\d+-of-\d+)?$", re.I)
 
 
 def convert_labelme(entries: Sequence[Entry], store: Store, labels: Sequence[str]) -> Found:
-    """Draw the masks of LabelMe files; images are found beside them, by name, or inside of them."""
+    """Draw the masks of LabelMe files; images are found beside them, by name, or inside of them.
+
+    Each is read twice: most hold their photograph, and all of them at once would fill the memory.
+    """
     found = Found()
-    read = []
+    files: list[Entry] = []
+    there: set[str] = set()
     for entry in entries:
         if entry.path.suffix.lower() != ".json":
             continue
         try:
-            read.append((entry, read_labelme(entry.source.read_bytes(), entry.source.label)))
+            there.update(read_labelme(entry.source.read_bytes(), entry.source.label).labels)
         except DataError as error:
             found.rejected.append((entry.path.stem, entry, error.reason))
+        else:
+            files.append(entry)
     _check_files("LabelMe", entries)
-    chosen = _choose(labels, union_of_labels([annotation for _, annotation in read]), found)
-    files = [entry for entry, _ in read]
+    chosen = _choose(labels, sorted(there), found)
     look_up = ImagesOfFiles([entry for entry in entries if is_image_name(entry.path)], files)
     dicom = ImagesOfFiles([entry for entry in entries if is_dicom_name(entry.path)], files)
     taken: set[str] = set()
-    for entry, annotation in read:
+    for number, entry in enumerate(files, start=1):
+        store.progress(number, len(files))
         image_id = entry_id(entry.path)
         if image_id in taken:  # its mask would be written over the other one's
             found.rejected.append((image_id, entry, _TAKEN))
             continue
+        annotation = read_labelme(entry.source.read_bytes(), entry.source.label)
         named = PurePosixPath(annotation.image.replace("\\", "/"))
         places = dicom.of(entry, annotation) if is_dicom_name(named) else []
         places = places or look_up.of(entry, annotation)
@@ -128,7 +135,8 @@ def convert_coco(entries: Sequence[Entry], store: Store, labels: Sequence[str]) 
     _check_files("COCO", entries)
     chosen = _choose(labels, sorted({name for _, image in read for name, _ in image.regions}), found)
     taken: set[str] = set()
-    for entry, image in read:
+    for number, (entry, image) in enumerate(read, start=1):
+        store.progress(number, len(read))
         path = PurePosixPath(portable_name(image.file_name))
         places = [e for e in by_name.get(path.name, ()) if e.path.parts[-len(path.parts) :] == path.parts]
         places = places or by_name.get(path.name, [])

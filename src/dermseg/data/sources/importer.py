@@ -131,7 +131,7 @@ def import_dataset(
     if kind == LABELME and not proposals:
         entries, untouched = _without_proposals(entries, Path(inputs[0]))
     if kind in CONVERTERS:
-        found = CONVERTERS[kind](entries, Store(folder, keep), labels)
+        found = CONVERTERS[kind](entries, Store(folder, keep, progress), labels)
         found.rejected += [(entry_id(entry.path), entry, UNTOUCHED) for entry in untouched]
         if allow_unmasked and kind == LABELME:  # a COCO file lists all of its images
             found.candidates += not_drawn_on(entries, found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -27,9 +27,14 @@ class Store:
     keep
         Files that rows of the index name already: their names stay theirs where the files are gone. Another
         folder may hold images of the same names.
+    progress
+        Called with how many images have their files, and of how many.
     """
 
-    def __init__(self, folder: Path, keep: Iterable[Path] = ()) -> None:
+    def __init__(
+        self, folder: Path, keep: Iterable[Path] = (), progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        self.progress = progress or (lambda done, total: None)
         self._folder = folder
         self._keep = {_key(path) for path in keep}
 
