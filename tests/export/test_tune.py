@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from dermseg.export import paced
 from dermseg.export.tune import Labelled, tune
 from dermseg.images.packed import PackedMask
 
@@ -38,9 +40,12 @@ def test_where_all_thresholds_do_alike_it_is_the_middle() -> None:
     assert tune([Labelled("nothing found", np.zeros_like(sure), packed)])[0].threshold == 0.5
 
 
-def test_a_step_is_taken_where_it_gains() -> None:
+def test_a_step_is_taken_where_it_gains(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    post, trials = tune([item(rng, 0.5, True, True) for _ in range(3)])
+    monkeypatch.setattr(paced, "_LINE_EVERY_S", 0.0)
+    said: list[str] = []
+    post, trials = tune([item(rng, 0.5, True, True) for _ in range(3)], report=said.append)
+    assert said[0] == "thresholds: 1 of 9" and said[-1] == "post-processing: 3 of 4"
     assert post.fill_holes
     assert post.keep_largest
     best = max(t["objective"] for t in trials)

@@ -18,6 +18,7 @@ from dermseg.errors import ModelError, UsageError
 from dermseg.export.end_to_end import check_filters
 from dermseg.export.features import add_features
 from dermseg.export.onnx import OPSET, fold_batch_norm, to_onnx
+from dermseg.export.paced import counted
 from dermseg.export.parity import lesion_probability, run_session, run_torch
 from dermseg.export.partner import add_partner, load_partner
 from dermseg.export.provenance import INTENDED_USE, LIMITATIONS, describe_training, licence_of, other_maps
@@ -144,7 +145,7 @@ def export_run(
     for line in others:
         report(f"warning: {line}")
     report(f"reading {len(rows)} validation images")
-    inputs, references = _load(rows, preprocessing)
+    inputs, references = _load(rows, preprocessing, report)
     expected = run_torch(model, inputs)
     step = -(-len(rows) // CHECKED_IMAGES)
     largest = float(np.abs(expected[::step] - run_session(OrtSession(graph), inputs[::step])).max())
@@ -157,7 +158,7 @@ def export_run(
         Labelled(row.dataset, p, reference)
         for row, p, reference in zip(rows, probability, references, strict=True)
     ]
-    postprocessing, trials = tune(items)
+    postprocessing, trials = tune(items, report=report)
     original = Original(
         graph,
         preprocessing,
@@ -193,15 +194,15 @@ def export_run(
         },
     )
     write_bundle(output, card, stored.files)
-    return card if other is None else add_partner(output, other, rows, inputs, references)
+    return card if other is None else add_partner(output, other, rows, inputs, references, report=report)
 
 
 def _load(
-    rows: Sequence[IndexRow], preprocessing: Preprocessing
+    rows: Sequence[IndexRow], preprocessing: Preprocessing, report: Callable[[str], None]
 ) -> tuple[NDArray[np.float32], list[PackedMask]]:
     inputs = np.empty((len(rows), 3, preprocessing.height, preprocessing.width), np.float32)
     references = []
-    for slot, row in zip(inputs, rows, strict=True):
+    for slot, row in zip(inputs, counted(rows, len(rows), "reading", report), strict=True):
         slot[:], size = _network_input(row, preprocessing)
         references.append(PackedMask.of(load_mask(open_mask(row), size=size)))
     return inputs, references

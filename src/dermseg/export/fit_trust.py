@@ -34,6 +34,7 @@ from dermseg.evaluation.calibration import boundary_band
 from dermseg.evaluation.looks import Look, Outlined, collect, outline
 from dermseg.evaluation.metrics import JACCARD_THRESHOLD, dice, jaccard
 from dermseg.export.mc_dropout import mc_dropout_part
+from dermseg.export.paced import counted
 from dermseg.export.write import attach, open_folder, write_card
 from dermseg.inference.bundle import Bundle
 from dermseg.inference.card import ModelCard, Postprocessing
@@ -105,7 +106,10 @@ def fit_bundle(
         without = f"; {bare} without a mask are left out" if bare else ""
         report(f"{split}: {len(chosen[split])} images{without}")
     _both(chosen["calib"], chosen["val"])  # before minutes are spent on looking at one of them
-    looks = {split: list(collect(model, chosen[split])) for split in SPLITS}
+    looks = {
+        split: list(counted(collect(model, images), len(images), split, report))
+        for split, images in chosen.items()
+    }
     report("fitting")
     fitted = fit(looks["calib"], looks["val"], bundle.card.postprocessing, caught=caught, seed=seed)
     return _write(bundle, fitted)

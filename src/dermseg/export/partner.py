@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,8 @@ def add_partner(
     rows: Sequence[IndexRow],
     inputs: NDArray[np.float32],
     references: Sequence[PackedMask],
+    *,
+    report: Callable[[str], None] = lambda _: None,
 ) -> ModelCard:
     """Let a bundle ask its partner too, and choose threshold and post-processing of both together.
 
@@ -73,7 +75,7 @@ def add_partner(
         Labelled(row.dataset, p, reference)
         for row, p, reference in zip(rows, lesion_probability(logits), references, strict=True)
     ]
-    postprocessing, trials = tune(items)
+    postprocessing, trials = tune(items, report=report)
     changed = {
         "postprocessing": postprocessing,
         "training": {**card.training, "postprocessing_trials": trials},

@@ -6,7 +6,7 @@ part of the bundle only where it raises the score. Every trial is returned, so t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dermseg.evaluation.counts import count_pixels
 from dermseg.evaluation.metrics import dice, jaccard, threshold_jaccard
+from dermseg.export.paced import counted
 from dermseg.images.packed import PackedMask
 from dermseg.inference.card import Postprocessing
 from dermseg.inference.postprocess import clean, upsample_mask
@@ -48,7 +49,9 @@ def score(items: Sequence[Labelled], post: Postprocessing) -> dict[str, float]:
     return {**dict(zip(names, map(float, means), strict=True)), "objective": float(means.mean())}
 
 
-def tune(items: Sequence[Labelled]) -> tuple[Postprocessing, list[dict[str, Any]]]:
+def tune(
+    items: Sequence[Labelled], report: Callable[[str], None] = lambda _: None
+) -> tuple[Postprocessing, list[dict[str, Any]]]:
     """The post-processing for a bundle, and every trial that led to it.
 
     Keeping the largest lesion is what ``dermseg segment`` promises by default, so it is always on in the
@@ -62,13 +65,14 @@ def tune(items: Sequence[Labelled]) -> tuple[Postprocessing, list[dict[str, Any]
         trials.append({"step": step, **settings, **{k: round(v, 5) for k, v in figures.items()}})
         return figures["objective"]
 
-    plain = {t: attempt("threshold", PLAIN.model_copy(update={"threshold": t})) for t in THRESHOLDS}
+    tried = counted(THRESHOLDS, len(THRESHOLDS), "thresholds", report)
+    plain = {t: attempt("threshold", PLAIN.model_copy(update={"threshold": t})) for t in tried}
     best = max(plain, key=lambda t: (plain[t], -abs(t - 0.5)))  # where all do alike, the middle
     post = PLAIN.model_copy(update={"threshold": best, "keep_largest": True})
     current = attempt("keep_largest", post)
     steps: list[tuple[str, dict[str, Any]]] = [("fill_holes", {"fill_holes": True})]
     steps += [("smooth", {"smooth_radius": radius}) for radius in SMOOTH_RADII]
-    for step, change in steps:
+    for step, change in counted(steps, len(steps), "post-processing", report):
         candidate = post.model_copy(update=change)
         gained = attempt(step, candidate)
         if gained > current + _MIN_GAIN:
