@@ -14,7 +14,10 @@ from python_multipart.multipart import MultipartParser
 from dermseg.apps.api.problems import Problem
 
 FIELD = "image"
-IMAGE_TYPES = ("image/jpeg", "image/png", "image/tiff", "image/bmp", "image/webp", "application/dicom")
+IMAGE_TYPES = (
+    *("image/jpeg", "image/png", "image/tiff", "image/bmp", "image/webp", "image/heic", "image/heif"),
+    *("image/jpg", "application/dicom"),  # the first is no registered name, and much used
+)
 RAW_TYPES = (*IMAGE_TYPES, "application/octet-stream")
 # What curl --data-binary says unless told otherwise. What a body is is read from its bytes anyway.
 _UNSAID = "application/x-www-form-urlencoded"
