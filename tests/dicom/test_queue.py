@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import threading
 import time
@@ -532,6 +533,8 @@ def test_who_is_refused_is_in_the_log(
         try:
             port = config.listen.port
             wait_for(lambda port=port: reachable(port))
+            with socket.create_connection(("127.0.0.1", port)) as gone:  # reset: nothing was refused to it
+                gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             entity = AE(ae_title="CAMERA")
             entity.add_requested_context("1.2.840.10008.1.1")
             entity.add_requested_context("1.2.840.10008.5.1.4.1.1.66.4")
@@ -540,7 +543,9 @@ def test_who_is_refused_is_in_the_log(
                 entity.associate("127.0.0.1", port, ae_title="OTHER")
                 entity.associate("127.0.0.1", port, ae_title="DERMSEG").release()
                 entity.ae_title = "STRANGER"
-            entity.associate("127.0.0.1", port, ae_title="DERMSEG")
+            refused = entity.associate("127.0.0.1", port, ae_title="DERMSEG")
+            if refused.dul.socket is not None and refused.dul.socket.socket is not None:
+                refused.dul.socket.socket.close()  # pynetdicom leaves one open that was cut off
         finally:
             stop.set()
             thread.join()

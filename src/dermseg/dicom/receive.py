@@ -69,9 +69,14 @@ class _Server(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdicom ha
     def get_request(self) -> tuple[socket.socket, Any]:
         """The next connection; its handshake is left to its own thread."""
         client, address = self.socket.accept()
-        client.settimeout(_GREETING_S)
-        if self.ssl_context:
-            client = self.ssl_context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+        try:
+            client.settimeout(_GREETING_S)
+            if self.ssl_context:
+                client.getpeername()  # who is gone already: what is wrapped then is left open
+                client = self.ssl_context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+        except OSError:
+            client.close()
+            raise
         return client, address
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -83,8 +88,9 @@ class _Server(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdicom ha
                 raise ConnectionError
             request.settimeout(_SILENCE_S)
         except OSError as error:
-            if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
-                log("refused", reason=f"TLS: {getattr(error, 'verify_message', None) or error.reason}")
+            said = getattr(error, "verify_message", None) or getattr(error, "reason", None)
+            if said and not isinstance(error, ssl.SSLEOFError):  # a client that went away says nothing
+                log("refused", reason=f"TLS: {said}")
             self.shutdown_request(request)
             return
         super().process_request_thread(request, client_address)
