@@ -838,14 +838,22 @@ def test_what_is_dropped_is_opened_and_never_moved(show: Open, photographs: Path
     assert drop(both) == [False, False]
     data.setUrls([QUrl.fromLocalFile(str(photographs))])
     assert drop(move) == [False, False] and drop(both) == [True, True]
-    qtbot.waitUntil(lambda: window.file_list.count() == 3 and window.session.opened is not None)
+    qtbot.waitUntil(
+        lambda: window.file_list.count() == 3 and window.session.opened is not None, timeout=60_000
+    )
     assert window.image_dock.windowTitle() == "Images: 0 of 3 approved"
-    qtbot.waitUntil(lambda: window.session.opened.document.status == "proposed", timeout=20_000)
+
+    def proposed() -> bool:
+        opened = window.session.opened
+        return opened is not None and opened.document.status == "proposed"
+
+    qtbot.waitUntil(proposed, timeout=60_000)
     window.approve()
     assert window.image_dock.windowTitle() == "Images: 1 of 3 approved"
+    qtbot.waitUntil(proposed, timeout=60_000)  # of the next image: its words would take the place of these
     data.setUrls([QUrl.fromLocalFile(str(photographs / "gone.png"))])
     drop(both)
-    qtbot.waitUntil(lambda: "gone.png" in window.message.text())
+    qtbot.waitUntil(lambda: "gone.png" in window.message.text(), timeout=60_000)
 
 
 def test_german_is_complete(show: Open) -> None:
