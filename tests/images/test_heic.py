@@ -96,6 +96,12 @@ def test_a_name_that_is_no_text_does_not_reach_the_library() -> None:
         load_image(TURNED.replace(b"\0\0Exif\0", b"\0\0Exi\xff\0", 1))
 
 
+def test_the_coded_picture_may_hold_what_looks_like_a_name() -> None:
+    inside = b"\0\0\0\x20infe" + bytes([2]) + b"\xff" * 23
+    more = (8 + len(inside)).to_bytes(4, "big") + b"mdat" + inside
+    assert load_image(TURNED + more).info.height == 120
+
+
 def test_without_the_extra_it_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dermseg.images.heic.heic_installed", lambda: False)
     with pytest.raises(ImageError, match="reading HEIC needs an optional dependency") as caught:

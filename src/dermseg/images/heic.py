@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 from dermseg.errors import ImageError
@@ -36,7 +37,8 @@ def probe_heic(data: bytes) -> Header:
         )
     from pi_heif.as_plugin import HeifImageFile
 
-    truncated = "the end of the HEIC is missing" if _cut_off(data) else ""  # libheif leaves such tiles grey
+    cut_off = any(end > len(data) for _, _, end in _boxes(data))
+    truncated = "the end of the HEIC is missing" if cut_off else ""  # libheif leaves such tiles grey
     try:
         _check_names(data)
         with HeifImageFile(io.BytesIO(data)) as image:
@@ -49,34 +51,41 @@ def probe_heic(data: bytes) -> Header:
     return Header("HEIC", width, height, bits, data, frames=pictures, truncated=truncated, samples=3)
 
 
-def _cut_off(data: bytes) -> bool:
-    """Whether one of the boxes that a file is a row of is longer than the file (ISO/IEC 14496-12)."""
+def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, begin and end of each of the boxes that a file is a row of (ISO/IEC 14496-12)."""
     position = 0
     while position + 8 <= len(data):
         size = int.from_bytes(data[position : position + 4], "big")
         if size == 1:
             size = int.from_bytes(data[position + 8 : position + 16], "big")
-        if size < 8:  # 0: up to the end
-            return False
+        elif size == 0:
+            size = len(data) - position
+        if size < 8:
+            return
+        yield data[position + 4 : position + 8], position, position + size
         position += size
-    return position > len(data)
 
 
 def _check_names(data: bytes) -> None:
     """Refuse kinds and names of items that are no text: pi-heif (1.4 and before) ends the process on them.
+
+    They are in the ``meta`` box; the coded picture may hold any bytes.
 
     Raises
     ------
     ValueError
         They are not.
     """
-    for found in re.finditer(rb"infe|auxC", data):
-        box = data[
-            found.start() - 4 : found.start() - 4 + int.from_bytes(data[found.start() - 4 :][:4], "big")
-        ]
-        # behind version and flags, of an item also its number (of 2 or 4 bytes) and another one of 2
-        start = 12 if found[0] == b"auxC" else 16 + 2 * (box[8:9] == b"\3")
-        try:
-            box[start:].decode()
-        except UnicodeDecodeError:
-            raise ValueError("a name in it is no text") from None
+    for kind, begin, end in _boxes(data):
+        if kind != b"meta":
+            continue
+        meta = data[begin:end]
+        for found in re.finditer(rb"infe|auxC", meta):
+            box = found.start() - 4
+            size = int.from_bytes(meta[box : box + 4], "big")
+            # behind version and flags, of an item also its number (of 2 or 4 bytes) and another one of 2
+            start = 12 if found[0] == b"auxC" else 16 + 2 * (meta[box + 8 : box + 9] == b"\3")
+            try:
+                meta[box + start : box + size].decode()
+            except UnicodeDecodeError:
+                raise ValueError("a name in it is no text") from None
