@@ -184,9 +184,8 @@ class Queue:
                     )
                 added = cursor.rowcount == 1
         except (OSError, sqlite3.Error) as error:
-            reason = (
-                getattr(error, "strerror", None) or error
-            )  # not its file, which is called after the image
+            # not its file, which is called after the image
+            reason = getattr(error, "strerror", None) or error
             raise QueueError(f"the image cannot be kept: {reason}", file=self.folder) from None
         self.changed.set()
         return added

@@ -51,9 +51,8 @@ SYNTAXES = (
 _OUT_OF_RESOURCES, _CANNOT_UNDERSTAND = 0xA700, 0xC000
 _COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 _GREETING_S = 10.0  # a client speaks first, and at once
-_SILENCE_S = (
-    30.0  # amid a message, after which a client is gone: switched off, or out of reach of its network
-)
+# Amid a message, after which a client is gone: switched off, or out of reach of its network.
+_SILENCE_S = 30.0
 
 
 class _Server(ThreadedAssociationServer):  # type: ignore[misc]  # pynetdicom has no types
