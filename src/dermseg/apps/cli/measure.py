@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from dermseg.apps.cli.photographs import Photographs
     from dermseg.images.sources import ImageSource
     from dermseg.measure.colour import Colour
     from dermseg.measure.geometry import Reading
@@ -130,27 +131,9 @@ def measure(
     with ImageCounter("measuring", len(sources)) as progress:
         try:
             for source in progress.count(sources):
-                blank: dict[str, Any] = dict.fromkeys(COLUMNS) | {"file": source.name}
-                try:
-                    lesion, labels, own_spacing, notes = _read(source)
-                except DermsegError as error:
-                    rows.append(blank | {"status": "failed", "message": error.reason})
-                    say(f"{source.name}: {error.reason}")
-                    continue
-                if spacing and own_spacing and not all(map(_same, spacing, own_spacing)):
-                    own = " and ".join(f"{value:g}" for value in own_spacing)
-                    notes = (*notes, f"--spacing-mm was taken, the file says {own} mm (row and column)")
-                    say(f"{source.name}: {notes[-1]}")
-                pixels = None
-                if photographs is not None and lesion.any():
-                    try:
-                        pixels = photographs.pixels(source, lesion.shape)
-                    except DermsegError as error:
-                        colourless += 1
-                        notes = (*notes, f"no colours: {error.reason}")
-                        say(f"{source.name}: {notes[-1]}")
-                blank["message"] = "; ".join(notes) or None
-                rows += [blank | row for row in _lesion_rows(lesion, labels, spacing or own_spacing, pixels)]
+                found, without_colours = _measure(source, spacing, photographs)
+                rows += found
+                colourless += without_colours
         except KeyboardInterrupt:  # what is done is written all the same
             interrupted = True
     failed = sum(row["status"] == "failed" for row in rows)
@@ -171,6 +154,33 @@ def measure(
         without = f", {colourless} of them without colours" if colourless else ""
         say(f"{len(sources) - failed} of {len(sources)} masks measured{without}: {output}")
     raise typer.Exit(1 if failed or colourless else 0)
+
+
+def _measure(
+    source: ImageSource, spacing: tuple[float, float] | None, photographs: Photographs | None
+) -> tuple[list[dict[str, Any]], bool]:
+    """The rows of a mask, remarks said; whether colours were asked for and could not be had."""
+    blank: dict[str, Any] = dict.fromkeys(COLUMNS) | {"file": source.name}
+    try:
+        lesion, labels, own_spacing, notes = _read(source)
+    except DermsegError as error:
+        say(f"{source.name}: {error.reason}")
+        return [blank | {"status": "failed", "message": error.reason}], False
+    if spacing and own_spacing and not all(map(_same, spacing, own_spacing)):
+        own = " and ".join(f"{value:g}" for value in own_spacing)
+        notes = (*notes, f"--spacing-mm was taken, the file says {own} mm (row and column)")
+        say(f"{source.name}: {notes[-1]}")
+    pixels, colourless = None, False
+    if photographs is not None and lesion.any():
+        try:
+            pixels = photographs.pixels(source, lesion.shape)
+        except DermsegError as error:
+            colourless = True
+            notes = (*notes, f"no colours: {error.reason}")
+            say(f"{source.name}: {notes[-1]}")
+    blank["message"] = "; ".join(notes) or None
+    rows = _lesion_rows(lesion, labels, spacing or own_spacing, pixels)
+    return [blank | row for row in rows], colourless
 
 
 def _same(spacing: float, other: float) -> bool:
