@@ -25,6 +25,7 @@ MASK_FOLDERS = frozenset(
 IMAGE_FOLDERS = frozenset(
     [*("image", "images", "img", "imgs", "input", "inputs", "photos"), *("imagestr", "imagests")]
 )
+_KINDS = MASK_FOLDERS | IMAGE_FOLDERS
 _MASK_NAME = re.compile(r"(.+)_(?:segmentation|mask|lesion|labels|superpixels|attribute_[a-z_]+)")
 # What is written of an image, in the names of ``inference.outputs.LAYOUT``.
 _RESULT = re.compile(
@@ -177,7 +178,7 @@ def _is_explanation(source: ImageSource, stems: set[str]) -> bool:
 def _place(source: ImageSource) -> tuple[str, bool]:
     """Where a file lies, without folders such as ``images`` and ``masks``; whether one of masks was there."""
     folders = source.name.lower().split("/")[:-1]
-    kept = [folder for folder in folders if folder not in MASK_FOLDERS | IMAGE_FOLDERS]
+    kept = [folder for folder in folders if folder not in _KINDS]
     return "/".join([*kept, _stem(source)]), not MASK_FOLDERS.isdisjoint(folders)
 
 
