@@ -28,7 +28,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from dermseg.errors import ImageError
-from dermseg.images.headers import Format, Header
+from dermseg.images.headers import COPY_AGAIN, Format, Header
 
 _PLUGINS: dict[Format, tuple[str, str]] = {
     "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
@@ -116,7 +116,7 @@ def decode(header: Header, *, min_side: int | None = None, allow_truncated: bool
     if header.truncated and not allow_truncated:
         raise ImageError(
             f"the file is truncated: {header.truncated}",
-            hint="copy it again from where it came, or save it anew in an image program",
+            hint=COPY_AGAIN,
         )
     try:
         with _quietly() if header.format in ("TIFF", "WEBP") else nullcontext():
@@ -134,7 +134,7 @@ def decode(header: Header, *, min_side: int | None = None, allow_truncated: bool
         text = str(error) or type(error).__name__
         raise ImageError(
             f"the {header.format} cannot be decoded: {text}",
-            hint="copy it again from where it came, or save it anew in an image program",
+            hint=COPY_AGAIN,
         ) from error
 
 

@@ -23,6 +23,7 @@ _EXTENSIONS: dict[str, tuple[str, ...]] = {
 }
 # DICOM without its preamble: an element of group 0002 or 0008, its VR in letters or a length below 64 kB.
 _BARE_DICOM = re.compile(rb"[\x02\x08]\x00[\x00-\x20]\x00(?:[A-Z]{2}|..\x00\x00)", re.DOTALL)
+COPY_AGAIN = "copy it again from where it came, or save it anew in an image program"
 _CONVERT = "save it as JPEG, PNG or TIFF with an image program; another name alone changes nothing"
 _DEVELOP = "save it as JPEG with the program that came with the camera"
 # Kinds of the container that pictures and films of phones share (ISO/IEC 14496-12, 23008-12).

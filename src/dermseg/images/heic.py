@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from dermseg.errors import ImageError
-from dermseg.images.headers import Header
+from dermseg.images.headers import COPY_AGAIN, Header
 
 
 def heic_installed() -> bool:
@@ -46,8 +46,7 @@ def probe_heic(data: bytes) -> Header:
             bits, pictures = int(image.info["bit_depth"]), int(image.n_frames)
     except Exception as error:  # SyntaxError, ValueError, RuntimeError, EOFError ...
         what = f"the file is truncated: {truncated}" if truncated else "the HEIC header is damaged"
-        hint = "copy it again from where it came, or save it anew in an image program"
-        raise ImageError(what, hint=hint) from error
+        raise ImageError(what, hint=COPY_AGAIN) from error
     return Header("HEIC", width, height, bits, data, frames=pictures, truncated=truncated, samples=3)
 
 
