@@ -413,6 +413,19 @@ def test_results_on_the_disk_of_another_machine_end_the_job(
     done = ray_engine.run_on_ray(model, bundle, listed, str(out), BatchOptions(save=("mask",)))
     assert done.counts["images"] == done.images == len(listed)
 
+    given_up = {"part": 0, "error": "its worker died"}
+    monkeypatch.setattr(ray_engine, "_map", lambda *_: iter([given_up, given_up]))
+    told: list[int | None] = []
+    lost = ray_engine.run_on_ray(
+        model,
+        bundle,
+        listed,
+        str(tmp_path / "lost"),
+        BatchOptions(),
+        listener=lambda part, _: told.append(part),
+    )
+    assert (lost.unfinished, lost.problems, told) == (len(listed), ("its worker died",), [None])
+
 
 def test_parts_are_few_and_small() -> None:
     assert [part_size(n) for n in (1, 10_000, 500_000, 10_000_000, 100_000_000)] == [

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -125,12 +125,11 @@ def run_on_ray(
     earlier = {part: counts for part, counts in read_done(store).items() if not counts["failed"]}
     check_files(store, job, earlier)
     forget_all_tries(store)
-    done = sum(earlier.values(), Counter[str]())
-    before = done.total()
+    done = _Done(sum(earlier.values(), Counter[str]()), set(earlier))
+    before = done.counts.total()
     if listener is not None:
-        listener(None, done)
+        listener(None, done.counts)
     left = [part for part in parts if part not in earlier]
-    finished, failing, problems = set(earlier), set[int](), []
     used = 0
     if left:
         work = Work(
@@ -138,31 +137,19 @@ def run_on_ray(
         )
         try:
             with connect(workers, quiet=quiet) as used:
-                tables = _tables(listed, left, size)
-                for row in _map(tables, work, min(used, len(left))):
-                    if row["error"] is None:
-                        check_arrived(store, row["part"])
-                        done.update({status: row[status] for status in STATUSES})
-                        finished.add(row["part"])
-                        if row["failed"]:
-                            failing.add(row["part"])
-                        if listener is not None:
-                            listener(row["part"], done)
-                    else:
-                        problems.append(row["error"])
+                for row in _map(_tables(listed, left, size), work, min(used, len(left))):
+                    if done.add(store, row) and listener is not None:
+                        listener(row["part"], done.counts)
                     if stop.is_set():
                         break
         except DermsegError:
             if new and not store.names(TABLE):  # nothing was begun: the folder is free for another job
                 store.remove(JOB)
             raise
-    complete = len(finished) == len(parts)
+    complete = len(done.parts) == len(parts)
     if store.local is not None and complete:
         _remove_leftovers(store)
-    judged = read_done(store, "verdict")
-    verdicts = sum((judged[part] for part in finished), Counter[str]())
-    counts = {"images": done.total(), **{status: done[status] for status in STATUSES}}
-    counts |= {verdict: verdicts[verdict] for verdict in ("review", "reject")}
+    counts = done.with_verdicts(store)
     seconds = time.perf_counter() - begin
     processed = counts["images"] - before
     rate = round(processed / seconds, 3) if processed else None
@@ -196,9 +183,38 @@ def run_on_ray(
         rate,
         interrupted,
         0 if interrupted else len(listed) - counts["images"],
-        tuple(dict.fromkeys(problems)),
-        tuple(read_failures(store, sorted(failing), SHOWN_FAILURES)),
+        tuple(dict.fromkeys(done.problems)),
+        tuple(read_failures(store, sorted(done.failing), SHOWN_FAILURES)),
     )
+
+
+@dataclass(slots=True)
+class _Done:
+    """What is done so far, by earlier runs and this one; ``failing`` are parts of this one with failures."""
+
+    counts: Counter[str]
+    parts: set[int]
+    failing: set[int] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, store: Store, row: dict[str, Any]) -> bool:
+        """Take in what became of a part: whether it is done, and not given up."""
+        if row["error"] is not None:
+            self.problems.append(row["error"])
+            return False
+        check_arrived(store, row["part"])
+        self.counts.update({status: row[status] for status in STATUSES})
+        self.parts.add(row["part"])
+        if row["failed"]:
+            self.failing.add(row["part"])
+        return True
+
+    def with_verdicts(self, store: Store) -> dict[str, int]:
+        """Images, each status, and the verdicts that ask for a person, which stand in the table only."""
+        judged = read_done(store, "verdict")
+        verdicts = sum((judged[part] for part in self.parts), Counter[str]())
+        counts = {"images": self.counts.total(), **{status: self.counts[status] for status in STATUSES}}
+        return counts | {verdict: verdicts[verdict] for verdict in ("review", "reject")}
 
 
 def _absolute(store: Store) -> str:
