@@ -196,12 +196,8 @@ def convert_shards(entries: Sequence[Entry], store: Store, labels: Sequence[str]
     found = Found()
     taken: set[str] = set()
     for entry in entries:
-        read: Callable[[Path], Iterable[Example]]
-        if _RECORDS.search(entry.path.name):
-            read = read_tfrecord
-        elif _TAR.search(entry.path.name):
-            read = read_tar
-        else:
+        read = _reader_of(entry)
+        if read is None:
             continue
         if entry.source.member is not None:
             raise DataError(
@@ -212,17 +208,28 @@ def convert_shards(entries: Sequence[Entry], store: Store, labels: Sequence[str]
                 key = portable_name(example.key).replace("/", "_")
                 if key in taken:
                     found.rejected.append((key, entry, _TAKEN))
-                    continue
-                taken.add(key)
-                image = store.write(f"images/{key}.{example.extension}", example.image)
-                names = [f"masks/{key}_{i}.png" for i in range(len(example.masks))]
-                masks = tuple(store.write(n, data) for n, data in zip(names, example.masks, strict=True))
-                said, image_id = _stored(example.facts, key)
-                part = said.get("split") or _part(entry.path.name, own="image_id" in said)
-                found.candidates.append(Candidate(image_id, image, masks, part, said))
+                else:
+                    taken.add(key)
+                    found.candidates.append(_unpacked(example, key, entry.path.name, store))
         except DataError as error:
             found.rejected.append((entry.path.stem, entry, error.reason))
     return found
+
+
+def _reader_of(entry: Entry) -> Callable[[Path], Iterable[Example]] | None:
+    if _RECORDS.search(entry.path.name):
+        return read_tfrecord
+    return read_tar if _TAR.search(entry.path.name) else None
+
+
+def _unpacked(example: Example, key: str, shard: str, store: Store) -> Candidate:
+    """The example of a shard, its image and masks as files."""
+    image = store.write(f"images/{key}.{example.extension}", example.image)
+    names = [f"masks/{key}_{i}.png" for i in range(len(example.masks))]
+    masks = tuple(store.write(name, data) for name, data in zip(names, example.masks, strict=True))
+    said, image_id = _stored(example.facts, key)
+    part = said.get("split") or _part(shard, own="image_id" in said)
+    return Candidate(image_id, image, masks, part, said)
 
 
 CONVERTERS: dict[str, Callable[[Sequence[Entry], Store, Sequence[str]], Found]] = {
@@ -234,7 +241,7 @@ CONVERTERS: dict[str, Callable[[Sequence[Entry], Store, Sequence[str]], Found]] 
 
 def detect_converted(entries: Sequence[Entry]) -> str | None:
     """``shards``, ``labelme`` or ``coco`` where the files are such; JSON files are looked into."""
-    if any(_RECORDS.search(e.path.name) or _TAR.search(e.path.name) for e in entries):
+    if any(map(_reader_of, entries)):
         return SHARDS
     for entry in (e for e in entries if e.path.suffix.lower() == ".json"):
         text = entry.source.read_bytes()

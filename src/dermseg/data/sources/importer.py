@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from dermseg.data.duplicates import Fingerprint
 from dermseg.data.index import IndexRow, write_table
 from dermseg.data.proposals import PROPOSED
 from dermseg.data.sources import FOLDER, KINDS, LAYOUTS, detect
-from dermseg.data.sources.base import Candidate, Entry, closed_folders, list_entries
+from dermseg.data.sources.base import Candidate, Entry, Found, closed_folders, list_entries
 from dermseg.data.sources.converted import CONVERTERS, LABELME, SHARDS, entry_id, not_drawn_on, part_proposals
 from dermseg.data.sources.dicom import DICOM, pair_dicom
 from dermseg.data.sources.opened import open_candidate
@@ -132,15 +132,11 @@ def import_dataset(
         entries, untouched = _without_proposals(entries, Path(inputs[0]))
     if kind in CONVERTERS:
         found = CONVERTERS[kind](entries, Store(folder, keep, progress), labels)
-        found.rejected += [(entry_id(entry.path), entry, UNTOUCHED) for entry in untouched]
-        if allow_unmasked and kind == LABELME:  # a COCO file lists all of its images
-            found.candidates += not_drawn_on(entries, found)
-    elif kind == DICOM:
-        found = pair_dicom(entries, mask_entries)
-    elif layout:
-        found = pair_by_layout(layout, entries, mask_entries)
     else:
-        found = pair_by_folder(entries, mask_entries)
+        found = _pair(kind, entries, mask_entries)
+    found.rejected += [(entry_id(entry.path), entry, UNTOUCHED) for entry in untouched]
+    if allow_unmasked and kind == LABELME:  # a COCO file lists all of its images
+        found.candidates += not_drawn_on(entries, found)
     several = len(labels) > 1 or bool(layout and layout.classes)
     if not found.candidates and not found.rejected:
         raise DataError(
@@ -166,12 +162,8 @@ def import_dataset(
             return Rejected(dataset, candidate.image_id, error.file or bad.source.label, error.reason)
 
     if layout and layout.classes:
-        whole = [c for c in found.candidates if len(c.masks) == len(layout.classes)]
-        for c in found.candidates:
-            if c not in whole:
-                reason = f"{len(c.masks)} masks instead of {len(layout.classes)}"
-                result.rejected.append(Rejected(dataset, c.image_id, c.image.source.label, reason))
-        found.candidates = whole
+        result.rejected += _without_all_masks(found.candidates, dataset, len(layout.classes))
+        found.candidates = [c for c in found.candidates if len(c.masks) == len(layout.classes)]
     default_licence = licence or (layout.licence if layout else "")
     seen: set[tuple[str, str]] = set()
     candidates = sorted(found.candidates, key=lambda candidate: candidate.image_id)
@@ -200,6 +192,22 @@ def import_dataset(
         datasets = {dataset, *(row.dataset for row in result.rows)}
         result.not_in_data = splits.absent([row.image_id for row in result.rows], datasets)
     return result
+
+
+def _pair(kind: str, entries: list[Entry], masks: list[Entry] | None) -> Found:
+    """Images with the masks that are files already."""
+    if kind == DICOM:
+        return pair_dicom(entries, masks)
+    layout = LAYOUTS.get(kind)
+    return pair_by_layout(layout, entries, masks) if layout else pair_by_folder(entries, masks)
+
+
+def _without_all_masks(candidates: Iterable[Candidate], dataset: str, classes: int) -> Iterator[Rejected]:
+    """Images with more or fewer masks than the layout has classes: which is which is not known."""
+    for c in candidates:
+        if len(c.masks) != classes:
+            reason = f"{len(c.masks)} masks instead of {classes}"
+            yield Rejected(dataset, c.image_id, c.image.source.label, reason)
 
 
 def _without_proposals(entries: list[Entry], place: Path) -> tuple[list[Entry], list[Entry]]:
