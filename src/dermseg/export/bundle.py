@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from dermseg.data.index import IndexRow, open_image, open_mask
 from dermseg.errors import ModelError, UsageError
@@ -38,7 +40,7 @@ from dermseg.inference.session import OrtSession
 from dermseg.models import build_model, count_parameters, without_pretrained
 from dermseg.models.unetpp import UNetPlusPlus
 from dermseg.training.checkpoint import BEST, CONFIG, START, best_image_size, load_weights
-from dermseg.training.config import RunConfig, load_config, network_preprocessing
+from dermseg.training.config import ModelConfig, RunConfig, load_config, network_preprocessing
 from dermseg.training.log import epochs_trained
 from dermseg.training.rows import of_other_images, select_rows
 from dermseg.training.start import Start, average_with, find_start
@@ -109,26 +111,7 @@ def export_run(
     names = check_names(variants)
     other = None if partner is None else load_partner(partner, names, end_to_end=end_to_end)
     config = load_config(run / CONFIG)
-    model = build_model(config.model.architecture, **without_pretrained(config.model.options))
-    load_weights(run / BEST, model)
-    if config.model.init_from and config.model.average_with_start:
-        began = run / START  # what a bundle was turned into; the weights of runs are averaged as they are
-        start = Start(weights=began) if began.exists() else find_start(config.model.init_from)
-        average_with(start, model, config.model.average_with_start)
-    network = config.model
-    if prune is not None:
-        if not isinstance(model, UNetPlusPlus):
-            raise UsageError(f"--prune is for unetpp, and this run is of {network.architecture}", file=run)
-        model = model.pruned(prune)
-        network = network.model_copy(update={"options": {**network.options, "widths": [*model.widths]}})
-    if network.outputs == "softmax":
-        model, network = as_one_channel(model, network)
-    if isinstance(model, UNetPlusPlus):  # the graph has the deepest head alone
-        network = network.model_copy(update={"options": {**network.options, "deep_supervision": False}})
-    all_options = without_pretrained(network.options)
-    if "." not in network.architecture:  # defaults may change; the card of this network must not
-        known = inspect.signature(type(model)).parameters.values()
-        all_options = {p.name: p.default for p in known if p.default is not p.empty} | all_options
+    model, network = _trained(run, config.model, prune)
     parameters = count_parameters(model)  # as trained; folding batch norms makes a few fewer
     model = fold_batch_norm(model)
     size = best_image_size(run, config)
@@ -175,8 +158,8 @@ def export_run(
         version=named.version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         summary=named.summary,
-        architecture=config.model.architecture,
-        architecture_options=all_options,
+        architecture=network.architecture,
+        architecture_options=_all_options(type(model), network),
         parameters=parameters,
         licence=named.licence or licence_of(config),
         intended_use=INTENDED_USE,
@@ -195,6 +178,35 @@ def export_run(
     )
     write_bundle(output, card, stored.files)
     return card if other is None else add_partner(output, other, rows, inputs, references, report=report)
+
+
+def _trained(run: Path, config: ModelConfig, prune: int | None) -> tuple[nn.Module, ModelConfig]:
+    """The network with the weights that are to be stored, one channel out, and its configuration."""
+    model = build_model(config.architecture, **without_pretrained(config.options))
+    load_weights(run / BEST, model)
+    if config.init_from and config.average_with_start:
+        began = run / START  # what a bundle was turned into; the weights of runs are averaged as they are
+        start = Start(weights=began) if began.exists() else find_start(config.init_from)
+        average_with(start, model, config.average_with_start)
+    if prune is not None:
+        if not isinstance(model, UNetPlusPlus):
+            raise UsageError(f"--prune is for unetpp, and this run is of {config.architecture}", file=run)
+        model = model.pruned(prune)
+        config = config.model_copy(update={"options": {**config.options, "widths": [*model.widths]}})
+    if config.outputs == "softmax":
+        model, config = as_one_channel(model, config)
+    if isinstance(model, UNetPlusPlus):  # the graph has the deepest head alone
+        config = config.model_copy(update={"options": {**config.options, "deep_supervision": False}})
+    return model, config
+
+
+def _all_options(kind: type[nn.Module], config: ModelConfig) -> dict[str, Any]:
+    """Of the network, with those that are not given: defaults may change, the card of this one must not."""
+    given = without_pretrained(config.options)
+    if "." in config.architecture:  # a class or function of another package
+        return given
+    known = inspect.signature(kind).parameters.values()
+    return {p.name: p.default for p in known if p.default is not p.empty} | given
 
 
 def _load(
