@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -209,34 +210,12 @@ def paired_tests(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     places: dict[tuple[str, Variations], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         places[outcome.test, outcome.variations[1:]].append(outcome)
-    rows: list[dict[str, Any]] = []
-    for (test, rest), members in places.items():
-        for i, a in enumerate(members):
-            for b in members[i + 1 :]:
-                ours, theirs = a.by_image(), b.by_image()
-                keys = [key for key in ours if key in theirs]
-                if len(keys) < 2:
-                    continue
-                gaps = np.array([ours[k] - theirs[k] for k in keys])
-                clusters = a.evaluations[0].clusters
-                interval = clustered_interval(*cluster_sums(gaps, [clusters[k] for k in keys]))
-                low, high = interval or (None, None)
-                rows.append(
-                    {
-                        "test": test,
-                        "where": ", ".join(variation for _, variation in rest),
-                        "a": a.variations[0][1],
-                        "b": b.variations[0][1],
-                        "n": len(keys),
-                        "difference": round(float(gaps.mean()), 4),
-                        "low": None if low is None else round(low, 4),
-                        "high": None if high is None else round(high, 4),
-                        "seeds": None
-                        if a.seeds == b.seeds
-                        else f"{_listed(a.seeds)} against {_listed(b.seeds)}",
-                        "p": wilcoxon_p(gaps),
-                    }
-                )
+    rows = [
+        {"test": test, "where": ", ".join(variation for _, variation in rest), **paired}
+        for (test, rest), members in places.items()
+        for a, b in combinations(members, 2)
+        if (paired := _paired(a, b)) is not None
+    ]
     tested = [row for row in rows if row["p"] is not None]  # what does not differ at all is no test
     corrected = holm([row["p"] for row in tested])
     for row in rows:
@@ -244,3 +223,25 @@ def paired_tests(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     for row, p in zip(tested, corrected, strict=True):
         row["p_holm"] = p
     return rows
+
+
+def _paired(a: Outcome, b: Outcome) -> dict[str, Any] | None:
+    """The difference on the images that both have; None where that is one or none."""
+    ours, theirs = a.by_image(), b.by_image()
+    keys = [key for key in ours if key in theirs]
+    if len(keys) < 2:
+        return None
+    gaps = np.array([ours[k] - theirs[k] for k in keys])
+    clusters = a.evaluations[0].clusters
+    interval = clustered_interval(*cluster_sums(gaps, [clusters[k] for k in keys]))
+    low, high = (None, None) if interval is None else (round(end, 4) for end in interval)
+    return {
+        "a": a.variations[0][1],
+        "b": b.variations[0][1],
+        "n": len(keys),
+        "difference": round(float(gaps.mean()), 4),
+        "low": low,
+        "high": high,
+        "seeds": None if a.seeds == b.seeds else f"{_listed(a.seeds)} against {_listed(b.seeds)}",
+        "p": wilcoxon_p(gaps),
+    }
