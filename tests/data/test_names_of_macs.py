@@ -19,7 +19,7 @@ from dermseg.evaluation.metadata import read_metadata as read_facts
 from dermseg.evaluation.score import score_folders
 from dermseg.images.find import find_images
 from dermseg.images.roles import tell_apart
-from dermseg.labeling.editor.files import list_images, read_annotation
+from dermseg.labeling.editor.files import list_images, read_second
 
 TYPED = "Fuß ü"
 ON_DISK = unicodedata.normalize("NFD", TYPED)
@@ -77,7 +77,7 @@ def test_a_second_reader_has_typed_the_name(photographs: Path, tmp_path: Path) -
     content = {"shapes": [], "imagePath": f"{TYPED}.png", "imageHeight": 40, "imageWidth": 50}
     (tmp_path / f"{TYPED}.json").write_text(json.dumps(content), encoding="utf-8")
     (entry,) = list_images([photographs])
-    assert read_annotation(entry, tmp_path) is not None
+    assert read_second(entry, tmp_path) is not None
 
 
 def test_a_table_of_visits_finds_its_photographs(photographs: Path) -> None:

@@ -299,14 +299,14 @@ def test_the_work_on_an_image_from_proposal_to_approval(tmp_path: Path) -> None:
     image, _, _ = synthesize(3, (240, 320))
     cv2.imwrite(str(tmp_path / "a.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     (entry,) = files.list_images([tmp_path])
-    assert files.file_status(entry) == "new"
+    assert files.look(entry)[0] == "new"
     opened = files.open_image(entry)
     model = load_model()
     proposal = annotate(model, model.segment(opened.pixels), image="a.png")
     opened.document.propose(proposal)
     assert opened.document.layer("lesion").any() and opened.document.status == "proposed" and entry.unsaved
     files.save(opened)
-    assert files.file_status(entry) == "proposed" and not entry.unsaved
+    assert files.look(entry)[0] == "proposed" and not entry.unsaved
     opened.document.apply("brush", "lesion", tools.brush((5, 5), (30, 5), 4, (240, 320)))
     assert opened.document.status == "corrected" and opened.document.changed
     after_a_crash = files.open_image(entry)
@@ -319,7 +319,7 @@ def test_the_work_on_an_image_from_proposal_to_approval(tmp_path: Path) -> None:
     after_a_crash.document.redo()
     after_a_crash.document.set_status("approved")
     files.save(after_a_crash)
-    assert files.file_status(entry) == "approved" and not journal_path(entry.annotation).exists()
+    assert files.look(entry)[0] == "approved" and not journal_path(entry.annotation).exists()
     saved = json.loads(entry.annotation.read_bytes())
     assert saved["dermseg"]["model"] == model.card.name and saved["flags"] == {"approved": True}
     assert files.export_coco([entry], tmp_path / "coco.json") == (1, 0)
@@ -335,16 +335,16 @@ def test_what_was_taken_back_leaves_no_file_that_says_there_is_no_lesion(tmp_pat
     opened.document.propose(Annotation("a.png", 320, 240, (square,)))
     opened.document.undo()
     files.save(opened)
-    assert files.file_status(entry) == "new" and not entry.annotation.exists() and not entry.unsaved
+    assert files.look(entry)[0] == "new" and not entry.annotation.exists() and not entry.unsaved
     opened.document.redo()
     files.save(opened)  # and what was saved in between goes with it
-    assert files.file_status(entry) == "proposed"
+    assert files.look(entry)[0] == "proposed"
     opened.document.undo()
     files.save(opened)
     assert not entry.annotation.exists() and not opened.document.changed
     opened.document.set_status("approved")  # that there is no lesion is said by approving
     files.save(opened)
-    assert files.file_status(entry) == "approved"
+    assert files.look(entry)[0] == "approved"
 
 
 def test_another_threshold_replaces_the_proposal() -> None:
@@ -523,7 +523,7 @@ def test_one_output_folder_for_two_visits_never_mixes_their_annotations(tmp_path
     draw_and_approve(one)
     saved = one.annotation.read_bytes()
     (two,) = files.list_images([tmp_path / "visit2"], out)
-    assert two.annotation == one.annotation and files.file_status(two) == "new"
+    assert two.annotation == one.annotation and files.look(two)[0] == "new"
     with pytest.raises(DataError, match=r"belongs to '.*visit1/IMG_1.png'.* -o"):
         files.open_image(two)
     assert one.annotation.read_bytes() == saved
@@ -534,7 +534,7 @@ def test_one_output_folder_for_two_visits_never_mixes_their_annotations(tmp_path
     (tmp_path / "copy" / "IMG_1.png").write_bytes(first.read_bytes())
     for name in ("visit1", "link", "copy"):
         (entry,) = files.list_images([tmp_path / name], out)
-        assert files.open_image(entry).document.status == files.file_status(entry) == "approved"
+        assert files.open_image(entry).document.status == files.look(entry)[0] == "approved"
 
 
 def test_an_annotation_goes_with_its_moved_image_and_names_it_anew(tmp_path: Path) -> None:
@@ -573,13 +573,13 @@ def test_images_of_two_zips_do_not_share_an_annotation(tmp_path: Path) -> None:
     seen_by_labelme = png.annotation.parent / written["imagePath"]
     assert seen_by_labelme == tmp_path / "out" / "photos" / "IMG_1.png" and seen_by_labelme.is_file()
     assert written["imageZip"] == "../../visit1.zip!photos/IMG_1.png"
-    assert files.open_image(png).document.status == "approved" and files.file_status(bmp) == "new"
+    assert files.open_image(png).document.status == "approved" and files.look(bmp)[0] == "new"
     with pytest.raises(DataError, match=r"belongs to '../../visit1.zip!photos/IMG_1.png'"):
         files.open_image(files.list_images([tmp_path / "visit2.zip"], tmp_path / "out")[1])
     # unpacked, it is the same image
     (unpacked,) = draw_visits(tmp_path, "photos/IMG_1.png")
     (entry,) = files.list_images([tmp_path / "photos"], tmp_path / "out" / "photos")
-    assert entry.annotation == png.annotation and files.file_status(entry) == "approved"
+    assert entry.annotation == png.annotation and files.look(entry)[0] == "approved"
     unpacked.write_bytes(unpacked.read_bytes() + b"\0")
     with pytest.raises(DataError, match="belongs to"):
         files.open_image(entry)
@@ -597,7 +597,7 @@ def test_coco_holds_what_people_drew_on_its_own_image_alone(tmp_path: Path) -> N
     with pytest.raises(DataError, match="no image has an outline that a person corrected or approved"):
         files.export_coco(entries, tmp_path / "coco.json")
     draw_and_approve(own)
-    assert files.file_status(other) == "new"
+    assert files.look(other)[0] == "new"
     assert files.export_coco(entries, tmp_path / "coco.json") == (1, 2)
     assert [row.file_name for row in read_coco((tmp_path / "coco.json").read_bytes())] == ["a.bmp"]
     # so it is with a second reader's files, and with what need not be labelled any more
@@ -654,4 +654,4 @@ def test_an_output_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None
     aside.rename(out)
     files.save(opened)
     claim.release()
-    assert files.file_status(one) == "approved" and files.file_status(two) == "corrected"
+    assert files.look(one)[0] == "approved" and files.look(two)[0] == "corrected"

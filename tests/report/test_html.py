@@ -44,9 +44,7 @@ def page(tmp_path: Path) -> tuple[str, Elements]:
     def read(order: Sequence[str] | None) -> list[Entry]:
         return [entry for entry in entries if order is None or entry.row.file in order]
 
-    write_report(
-        tmp_path / "report.html", read, counts=counts, about={"Inputs": EVIL}, finished="<now>", title=EVIL
-    )
+    write_report(tmp_path / "report.html", read, counts=counts, about={"Inputs": EVIL}, finished="<now>")
     text = (tmp_path / "report.html").read_text("utf-8")
     elements = Elements()
     elements.feed(text)

@@ -34,6 +34,7 @@ Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Probability = NDArray[np.float32]
 References = Literal["first", "all"]
+_BATCH = 8  # images that go through the network together
 
 
 def evaluate_pairs(pairs: Iterable[tuple[str, Mask, Mask]]) -> Evaluation:
@@ -133,7 +134,6 @@ def evaluate_rows(
     references: References = "first",
     threshold: float | None = None,
     tta: bool = False,
-    batch_size: int = 8,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Run a model over rows of an index and compare with their masks, at the masks' own size.
@@ -152,16 +152,14 @@ def evaluate_rows(
         ``first`` compares with the first mask, ``all`` with each.
     threshold, tta
         As in ``Model.segment``.
-    batch_size
-        Images that go through the network together.
     progress
         Called with the number of images done since the last call.
     """
     scores: list[ImageScore] = []
     failures: list[Failure] = []
     with ThreadPoolExecutor(available_cpus()) as pool:
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
+        for start in range(0, len(rows), _BATCH):
+            batch = rows[start : start + _BATCH]
             loaded = list(pool.map(partial(_load, min_side=model.min_side), batch))
             images = [image for image in loaded if isinstance(image, LoadedImage)]
             results = iter(model.segment_batch(images, threshold=threshold, tta=tta))

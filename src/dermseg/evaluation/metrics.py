@@ -85,9 +85,6 @@ METRICS: dict[str, Callable[[Counts], float]] = {
 }
 """Every metric that is computed per image and then averaged, by the name it has in tables and JSON."""
 
-OFFICIAL = ("accuracy", "sensitivity", "specificity", "jaccard", "threshold_jaccard", "dice")
-"""The six that the official ISIC scorer reports for Task 1."""
-
 
 def pooled_metrics(counts: Counts) -> dict[str, object]:
     """What follows from one confusion matrix over the pixels of all images.

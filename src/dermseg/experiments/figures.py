@@ -23,7 +23,7 @@ from dermseg.inference.pictures import resize_mask
 from dermseg.inference.postprocess import upsample
 from dermseg.training.config import expand
 
-_SIDE, _GAP = 220, 4
+_SIDE, _GAP, _WORST = 220, 4, 5
 
 
 def curves(outcomes: Sequence[Outcome], path: Path) -> Path | None:
@@ -67,9 +67,7 @@ def curves(outcomes: Sequence[Outcome], path: Path) -> Path | None:
     return path
 
 
-def worst_images(
-    outcomes: Sequence[Outcome], path: Path, count: int = 5, *, indexes: Sequence[Path] = ()
-) -> Path | None:
+def worst_images(outcomes: Sequence[Outcome], path: Path, *, indexes: Sequence[Path] = ()) -> Path | None:
     """The images on which all models together do worst: reference first, then each model's outline.
 
     With several seeds an image is chosen by the mean over them; outline and Dice are those of the first one.
@@ -85,7 +83,7 @@ def worst_images(
     shown = [o for o in outcomes if o.test == test][-6:]
     tables = [o.by_image() for o in shown]
     common = [key for key in tables[0] if all(key in t for t in tables)]
-    keys = sorted(common, key=lambda key: float(np.mean([t[key] for t in tables])))[:count]
+    keys = sorted(common, key=lambda key: float(np.mean([t[key] for t in tables])))[:_WORST]
     models = [RunModel(o.runs[0].parents[1]) for o in shown]
     drawn = [o.evaluations[0].by_image("dice") for o in shown]
     own = models[0].config.data

@@ -80,9 +80,7 @@ class Seen:
     measures: list[Measures]
 
 
-def fit_bundle_gate(
-    path: Path, indexes: Sequence[Path], *, seed: int = 0, report: Report = lambda _: None
-) -> ModelCard:
+def fit_bundle_gate(path: Path, indexes: Sequence[Path], *, report: Report = lambda _: None) -> ModelCard:
     """Fit the gate of a bundle and write it into the bundle; one that was fitted before is replaced.
 
     Parameters
@@ -106,7 +104,7 @@ def fit_bundle_gate(
     size = model.card.preprocessing
     if model.look(np.zeros((1, 3, size.height, size.width), np.float32))[1] is None:
         raise ModelError("the network has no encoder whose maps a gate could use", file=path)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     known: dict[str, Seen] = {}
     calib: dict[str, Seen] = {}
     train: list[IndexRow] = []

@@ -46,7 +46,6 @@ def write_report(
     counts: Mapping[str, int],
     about: Mapping[str, str],
     finished: str,
-    title: str = "Skin lesion segmentation",
 ) -> None:
     """Write the report of a batch.
 
@@ -72,7 +71,6 @@ def write_report(
     """
     values = {
         "VERSION": escape(__version__),
-        "TITLE": escape(title),
         "LEAD": escape(_lead(counts)),
         "ABOUT": "".join(
             f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>" for label, text in about.items()

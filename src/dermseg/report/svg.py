@@ -41,11 +41,11 @@ class Axis:
         """Where a value lies between the ends, 0 to 1, cut at the ends."""
         return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
 
-    def ticks(self, most: int = 6) -> list[float]:
-        """Round numbers between the ends, at most so many steps; whole ones where things are counted."""
-        step = 10.0 ** math.floor(math.log10((self.high - self.low) / most))
+    def ticks(self) -> list[float]:
+        """Round numbers between the ends, at most six steps; whole ones where things are counted."""
+        step = 10.0 ** math.floor(math.log10((self.high - self.low) / 6))
         step = max(1.0, step) if self.counts else step
-        while (self.high - self.low) / step > most:
+        while (self.high - self.low) / step > 6:
             step *= 2.5 if f"{step:e}".startswith("2") else 2
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)

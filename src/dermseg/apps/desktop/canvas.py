@@ -19,7 +19,6 @@ from PySide6.QtGui import (
     QPolygonF,
     QWheelEvent,
 )
-from PySide6.QtWidgets import QWidget
 
 from dermseg.apps.desktop.render import Renderer
 from dermseg.apps.desktop.view import View
@@ -53,8 +52,8 @@ class Canvas(View):
     pressed = Signal()
     problem = Signal(object)
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.pen: Pen | None = None
         self.frame_times: deque[float] = deque(maxlen=2000)  # seconds from a mouse move to its pixels
         self._cursor = QPointF(-1, -1)

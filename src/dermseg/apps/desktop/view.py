@@ -27,8 +27,8 @@ class View(QWidget):
     moved = Signal()
     resized = Signal()
 
-    def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+    def __init__(self) -> None:
+        super().__init__()
         self.renderer: Renderer | None = None
         self._shown: QImage | None = None
         self._fitted = True

@@ -111,10 +111,9 @@ def list_images(inputs: Sequence[str | Path], folder: Path | None = None) -> lis
     return found
 
 
-def read_annotation(entry: Entry, folder: Path | None = None) -> Annotation | None:
-    """What the image's annotation file holds, or that of another reader below ``folder``, be it of another
-    image; None where there is no file."""
-    path = (entry if folder is None else _entry_below(entry, folder)).annotation
+def read_annotation(entry: Entry) -> Annotation | None:
+    """What the image's annotation file holds, be it of another image; None where there is no file."""
+    path = entry.annotation
     try:
         return read_labelme(path.read_bytes(), path)
     except FileNotFoundError:
@@ -133,21 +132,12 @@ def read_second(entry: Entry, folder: Path) -> Annotation | None:
     DataError
         The file cannot be read, or belongs to another image.
     """
-    theirs = _entry_below(entry, folder)
+    theirs = Entry(entry.source, as_on_disk(annotation_path(entry.source, folder)))
     annotation = read_annotation(theirs)
     if annotation is None or is_proposal(annotation):
         return None
     _check_own(annotation, theirs)
     return annotation
-
-
-def _entry_below(entry: Entry, folder: Path) -> Entry:
-    return Entry(entry.source, as_on_disk(annotation_path(entry.source, folder)))
-
-
-def file_status(entry: Entry) -> Status | None:
-    """How far the work on an image is, from its file; None where the file cannot be read."""
-    return look(entry)[0]
 
 
 def look(entry: Entry) -> tuple[Status | None, list[str]]:
