@@ -63,6 +63,15 @@ class Model:
         What runs the network, see ``runtimes``; None takes ONNX Runtime (for ONNX files).
     session
         The network of this bundle, opened already with ``variant``, ``threads`` and ``runtime``.
+
+    Attributes
+    ----------
+    bundle, variant
+        What was opened, and the name of its variant in use.
+    trust
+        What was fitted of its uncertainty: expected Dice and margins; None where nothing was.
+    gate
+        What judges photographs; None for a bundle without one.
     """
 
     def __init__(
@@ -174,7 +183,17 @@ class Model:
         lesions: Lesions | None = None,
         tta: bool = False,
     ) -> list[Result]:
-        """``segment`` for several images with one session call (one per image with ``tta``)."""
+        """``segment`` for several images with one session call (one per image with ``tta``).
+
+        Memory grows with their number: of thousands give some dozens at a time.
+
+        Raises
+        ------
+        ImageError
+            One of them cannot be read or is not an RGB image; none is segmented then.
+        UsageError
+            ``threshold`` or ``lesions`` out of range, or one image instead of several.
+        """
         if isinstance(images, _NAMED) or (isinstance(images, np.ndarray) and images.ndim == 3):
             # a text is a sequence of texts, an image one of rows
             raise UsageError("segment_batch takes a list of images, got one", hint="segment(image)")
@@ -227,7 +246,13 @@ class Model:
         threshold: float | None = None,
         lesions: Lesions | None = None,
     ) -> Result:
-        """From the network's map ``float32 (h, w)`` to the result at ``size = (height, width)``."""
+        """From the network's map ``float32 (h, w)`` to the result at ``size = (height, width)``.
+
+        Raises
+        ------
+        UsageError
+            ``threshold`` or ``lesions`` out of range.
+        """
         if threshold is not None and not 0.0 < threshold < 1.0:
             raise UsageError(f"threshold must lie between 0 and 1, got {threshold}")
         if lesions not in (None, "largest", "all"):
