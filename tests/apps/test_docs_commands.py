@@ -45,17 +45,17 @@ def test_options_exist(page: Path) -> None:
         assert not (used - known - {"-h", "--help"}), f"dermseg {name} has no {used - known}: {shown}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_commands_of_a_page_do_not_refuse_each_other(page: Path) -> None:
+def test_commands_of_a_page_do_not_refuse_each_other() -> None:
     """A folder with results is refused: whoever runs a page from top to bottom meets each name once."""
-    text = page.read_text(encoding="utf-8")
-    calls = re.findall(r"^dermseg (?:segment|track|train|evaluate|export) ([^\n#]*)", text, re.MULTILINE)
-    folders = [
-        found[1].rstrip("/")
-        for words in calls
-        if not re.search("--(resume|overwrite)", words) and (found := re.search(r"-o (\S+)", words))
-    ]
-    assert sorted(folders) == sorted(set(folders))
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        calls = re.findall(r"^dermseg (?:segment|track|train|evaluate|export) ([^\n#]*)", text, re.MULTILINE)
+        folders = [
+            found[1].rstrip("/")
+            for words in calls
+            if not re.search("--(resume|overwrite)", words) and (found := re.search(r"-o (\S+)", words))
+        ]
+        assert sorted(folders) == sorted(set(folders)), page
 
 
 def test_readme_names_every_verb() -> None:

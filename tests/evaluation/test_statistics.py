@@ -11,10 +11,11 @@ from dermseg.evaluation.statistics import mean_interval, paired_difference, t_qu
 stats = pytest.importorskip("scipy.stats")
 
 
-@pytest.mark.parametrize("df", [0.5, 1, 2, 3, 7, 19, 160, 534, 2325, 9_999, 10_001, 1e6, 1e9])
 @pytest.mark.parametrize("p", [1e-4, 0.025, 0.4, 0.5, 0.9, 0.975, 0.995])
-def test_t_quantile(p: float, df: float) -> None:
-    assert t_quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=1e-9, abs=1e-12)
+def test_t_quantile(p: float) -> None:
+    freedom = [0.5, 1, 2, 3, 7, 19, 160, 534, 2325, 9_999, 10_001, 1e6, 1e9]
+    found = [t_quantile(p, df) for df in freedom]
+    assert found == pytest.approx(stats.t.ppf(p, freedom), rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("n", [2, 5, 161])
