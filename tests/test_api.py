@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import dermseg
+import dermseg.images
 from dermseg.data.sources.synthetic import write_synthetic
 from dermseg.data.synthetic import synthesize
 from dermseg.errors import UnknownModelError
@@ -50,4 +51,5 @@ def test_a_bundle_that_was_replaced_is_loaded_anew(tmp_path: Path, monkeypatch: 
 
 
 def test_completion_knows_what_is_not_loaded_yet() -> None:
-    assert {*dermseg.__all__} <= {*dir(dermseg)}
+    for module in (dermseg, dermseg.images):
+        assert {*module.__all__} <= {*dir(module)}
