@@ -91,6 +91,22 @@ def test_isic_challenges(tmp_path: Path, kind: str, form: str) -> None:
     assert {r.licence for r in result.rows} == {"CC-BY-NC-4.0" if kind == "isic2018" else "CC-0"}
 
 
+def test_attributes_are_masks_in_the_order_of_their_names_and_all_are_there(tmp_path: Path) -> None:
+    classes = ("globules", "milia_like_cyst", "negative_network", "pigment_network", "streaks")
+    images = {f"ISIC_000000{number}.jpg": picture(number) for number in range(2)}
+    masks = {
+        f"ISIC_0000000_attribute_{name}.png": outline(value=255 * (name == "streaks")) for name in classes
+    }
+    masks |= {f"ISIC_0000001_attribute_{name}.png": outline() for name in classes[1:]}
+    fill(tmp_path / "ISIC2018_Task1-2_Training_Input", images)
+    fill(tmp_path / "ISIC2018_Task2_Training_GroundTruth_v3", masks)
+    result = import_dataset([tmp_path])
+    assert [(row.image_id, row.split) for row in result.rows] == [("ISIC_0000000", "train")]
+    found = [load_mask(open_mask(result.rows[0], number)).any() for number in range(5)]
+    assert (result.kind, found) == ("isic2018-task2", [False] * 4 + [True])
+    assert [(r.image_id, r.reason) for r in result.rejected] == [("ISIC_0000001", "4 masks instead of 5")]
+
+
 def test_ham10000_with_metadata_and_given_splits(tmp_path: Path) -> None:
     """The Dataverse serves the images as two flat zips."""
     images = [
