@@ -146,6 +146,20 @@ def eager_runner(
     return best[1] if best else None
 
 
+def in_turns(runners: list[Runner], rounds: int) -> list[float]:
+    """Images/s of each runner, the median of calls in turns.
+
+    Short calls are repeated in each turn: the first one after another network finds its weights in no cache,
+    which a batch of images meets once.
+    """
+    rates: list[list[float]] = [[] for _ in runners]
+    for _ in range(rounds):
+        for runner, known in zip(runners, rates, strict=True):
+            rate = max(known) if known else runner.rate()
+            known += [runner.rate() for _ in range(max(1, min(8, round(rate / runner.images))))]
+    return [median(known) for known in rates]
+
+
 def network_only(
     bundles: list[Model], *, rounds: int, batches: list[int], budget_s: float
 ) -> list[dict[str, Any]]:
@@ -173,21 +187,16 @@ def network_only(
                 tried = batches if precision == "fp32" or bf16 else batches[:1]
                 found = eager_runner(peer, network, size, precision, batches=tried, budget_s=budget_s)
                 runners += [found] if found else []
-    rates: dict[int, list[float]] = {i: [] for i in range(len(runners))}
-    for _ in range(rounds):
-        for i, runner in enumerate(runners):
-            # short calls are repeated, so that each is timed over a second or so; long ones once
-            known = max(rates[i]) if rates[i] else runner.rate()
-            rates[i] += [runner.rate() for _ in range(max(1, min(8, round(known / runner.images))))]
+    rates = in_turns(runners, rounds)
     return [
         {
             "network": runner.name,
             "runtime": runner.runtime,
             "size": runner.size,
             "setting": runner.setting,
-            "images_per_second": round(median(rates[i]), 3),
+            "images_per_second": round(rate, 3),
         }
-        for i, runner in enumerate(runners)
+        for runner, rate in zip(runners, rates, strict=True)
     ]
 
 
@@ -211,8 +220,8 @@ def at_own_size(bundles: list[Model], rounds: int) -> dict[str, float]:
             list(pool.map(lambda _: narrow.infer(x, tta=True), range(cpus)))
 
         runners.append(Runner(TTA, ORT, side, cpus, averaged))
-        rates = np.array([[runner.rate() for runner in runners] for _ in range(8 * rounds)])
-    return {n: round(float(r), 2) for n, r in zip([*names, TTA], np.median(rates, axis=0), strict=True)}
+        rates = in_turns(runners, rounds)
+    return {name: round(rate, 2) for name, rate in zip([*names, TTA], rates, strict=True)}
 
 
 def one_image(model: Model, sources: list[ImageSource], repeats: int, *, tta: bool) -> dict[str, float]:
