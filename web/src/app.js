@@ -78,7 +78,7 @@ async function show(blob, name) {
   tell("looking …", "–", "–");
   $("save").disabled = true; // until the mask is that of this image
   document.body.dataset.state = "busy";
-  let bitmap;
+  let bitmap, hidden = false;
   try {
     bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   } catch {
@@ -86,12 +86,16 @@ async function show(blob, name) {
     return;
   }
   try {
-    if (mine === turn && isHidden(bitmap)) {
+    hidden = mine === turn && isHidden(bitmap);
+    if (hidden) {
       bitmap.close();
       bitmap = await uncovered(blob);
     }
   } catch (error) {
-    if (mine === turn) fail(`Everything in ${name} is transparent. Save it without transparency and open it again. (${error.message})`);
+    const what = hidden
+      ? `Everything in ${name} is transparent. Save it without transparency and open it again.`
+      : `${name} could not be analysed. ${BROWSERS}`; // the browser is too old, say
+    if (mine === turn) fail(`${what} (${error.message})`);
     return;
   }
   if (mine !== turn) return bitmap.close(); // another one was opened meanwhile
