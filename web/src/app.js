@@ -115,7 +115,7 @@ function analyse(bitmap, name) {
   const { data } = scratch.getImageData(0, 0, width, height);
   if (!data[3]) throw new Error(`nothing can be drawn at ${width} x ${height}`); // not even the white: no error says so
   shown?.bitmap.close();
-  shown = { bitmap, name, segments: shown?.live ? shown.segments : [] };
+  shown = { bitmap, name, segments: stream && shown?.live ? shown.segments : [] };
   if (stream) document.body.dataset.state = "live";
   busy = true;
   canvas.ariaLabel = `${name} with the outline of the lesion`;
