@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dermseg.apps.cli.compare import label
+from dermseg.evaluation import robustness
 
 pytest.importorskip("scipy", reason="scipy comes with the extra [stats]")
 
@@ -46,7 +47,9 @@ def strict(tiny_bundle: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_evaluate_with_bad_photographs(tiny_bundle: Path, index: Path, tmp_path: Path, run: Run) -> None:
+def test_evaluate_with_bad_photographs(
+    tiny_bundle: Path, index: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     metadata = tmp_path / "meta.csv"
     metadata.write_text("image_id,sex\nimg0,male\nimg1,female\n")
     out = tmp_path / "out"
@@ -63,6 +66,16 @@ def test_evaluate_with_bad_photographs(tiny_bundle: Path, index: Path, tmp_path:
     page = (out / "report.html").read_text("utf-8")
     assert page.count("data:image/jpeg;base64,") == 5 and "Bad photographs" in page
     assert len((out / "robustness.csv").read_text().splitlines()) == 1 + 5 * 71
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(robustness, "evaluate_robustness", stopped)
+    code, _, said = run(*words, "-o", out, "--overwrite")
+    assert (code, "without robustness" in said) == (130, True)
+    assert {path.name for path in out.iterdir()} == names - {"robustness.csv"}
+    del summary["robustness"]
+    assert json.loads((out / "metrics.json").read_text()) == summary
 
 
 def test_metadata_of_other_images_are_refused_before_the_work(
