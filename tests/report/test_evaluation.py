@@ -113,6 +113,7 @@ def test_a_network_that_finds_nothing_has_a_page() -> None:
     page = render_evaluation("none", table, summary)
     Checker(page)
     assert "Groups of images" in page
+    assert ">Dice: median 0.000<" in page and "lie above" not in page  # none does
     tables = {"a": table, "b": table}
     Checker(render_comparison(tables, {**compare(tables), "protocol": {"text": "x"}}))
 
