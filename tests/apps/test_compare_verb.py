@@ -193,6 +193,18 @@ def test_a_name_with_a_point_is_whole_in_the_table() -> None:
     assert label(["a/net", "b/net"]) == ["a/net", "b/net"]
 
 
+def test_the_folder_that_one_is_in_has_a_name(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert label([".", "../other"]) == ["mine", "other"]
+    assert cv2.imwrite("a.png", np.full((9, 9), 255, np.uint8))
+    assert run("score", ".", tmp_path / "mine", "-o", tmp_path / "out")[0] == 0
+    assert "<title>mine against mine</title>" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+
 def test_photographs_are_led_to_what_measures_them(run: Run) -> None:
     code, _, err = run("compare", "visit1.jpg", "visit2.jpg")
     assert code == 2 and "dermseg measure" in err and "--data" not in err

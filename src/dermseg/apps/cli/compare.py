@@ -114,7 +114,8 @@ def label(names: Sequence[str]) -> list[str]:
     """
     if len(names) < 2:
         raise UsageError("a comparison needs at least two", hint="dermseg compare A B --data INDEX")
-    last = [path.stem if path.suffix.lower() == ".zip" else path.name for path in map(Path, names)]
+    paths = [Path(name).absolute() for name in names]  # the folder that one is in has a name too
+    last = [path.stem if path.suffix.lower() == ".zip" else path.name for path in paths]
     for labels in (last, list(names)):
         if len(set(labels)) == len(labels):
             return labels
