@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dermseg.apps.cli.compare import label
+from dermseg.apps.cli.compare import _format, label
 from dermseg.evaluation import robustness
 
 pytest.importorskip("scipy", reason="scipy comes with the extra [stats]")
@@ -203,6 +204,17 @@ def test_the_folder_that_one_is_in_has_a_name(
     assert run("score", ".", tmp_path / "mine", "-o", tmp_path / "out")[0] == 0
     assert "<title>mine against mine</title>" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
+
+def test_columns_of_many_pixels_do_not_touch() -> None:
+    difference = {
+        "mean": -894.5537,
+        "ci95_clustered": [-985.8566, -803.2509],
+        "bca95": [-917.3183, -852.5568],
+    }
+    found = {"a": 59.7797, "b": 1054.3335, "difference": difference, "wilcoxon_p_holm": 0.25}
+    line = _format({"a": "a", "b": "b", "metrics": {"hd95_px": found}}, "p").splitlines()[-1]
+    intervals = ["-985.86 to -803.25", "-917.32 to -852.56"]
+    assert re.split(r"  +", line.strip()) == ["hd95_px", "59.78", "1054.33", "-894.55", *intervals, "0.25"]
 
 
 def test_photographs_are_led_to_what_measures_them(run: Run) -> None:

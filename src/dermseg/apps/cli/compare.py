@@ -181,13 +181,15 @@ def _format(pair: dict[str, Any], test: str) -> str:
     for name, found in pair["metrics"].items():
         difference = found["difference"]
         p = found["wilcoxon_p_holm"]
+        digits = 2 if name.endswith("_px") else 4  # more would leave hundreds of pixels no room
+        t, bca = (_ends(difference[key], digits) for key in ("ci95_clustered", "bca95"))
         lines.append(
-            f"  {name:<20}{found['a']:>8.4f}{found['b']:>9.4f}{difference['mean']:>+10.4f}   "
-            f"{_ends(difference['ci95_clustered']):<22}{_ends(difference['bca95']):<22}"
+            f"  {name:<20}{found['a']:>8.{digits}f}{found['b']:>9.{digits}f}"
+            f"{difference['mean']:>+10.{digits}f}   {t:<22}{bca:<22}"
             f"{'unknown' if p is None else f'{p:.2g}'}"
         )
     return "\n".join(lines)
 
 
-def _ends(interval: Sequence[float] | None) -> str:
-    return "unknown" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}"
+def _ends(interval: Sequence[float] | None, digits: int) -> str:
+    return "unknown" if interval is None else f"{interval[0]:+.{digits}f} to {interval[1]:+.{digits}f}"
