@@ -157,6 +157,7 @@ def test_page_finds_what_the_command_line_finds(
     broken.write_bytes(b"not an image")
     page.set_input_files("#file", str(broken))
     page.get_by_text("broken.jpg is not an image").wait_for()
+    assert "(smaller, if it is very large)" in page.inner_text("#message")
     assert page.inner_text("#area") == "–" and page.is_disabled("#save"), "nothing of the image before"
     assert not problems
     context.close()

@@ -82,7 +82,7 @@ async function show(blob, name) {
   try {
     bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   } catch {
-    if (mine === turn) fail(`${name} is not an image this browser can read. Save it as JPEG or PNG and open it again.`);
+    if (mine === turn) fail(`${name} is not an image this browser can read. Save it as JPEG or PNG (smaller, if it is very large) and open it again.`);
     return;
   }
   try {
