@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dermseg.apps.cli.compare import _format, label
+from dermseg.apps.cli.compare import _format, label, table_stem
 from dermseg.evaluation import robustness
 
 pytest.importorskip("scipy", reason="scipy comes with the extra [stats]")
@@ -192,6 +192,9 @@ def test_wrong_use_says_what_to_do(tiny_bundle: Path, index: Path, tmp_path: Pat
 def test_a_name_with_a_point_is_whole_in_the_table() -> None:
     assert label(["models/lr-0.001", "models/other.v2.zip"]) == ["lr-0.001", "other.v2"]
     assert label(["a/net", "b/net"]) == ["a/net", "b/net"]
+    assert [table_stem(name) for name in ("a/net", "C:\\b\\net")] == ["a_net", "C__b_net"], (
+        "no folder of its own"
+    )
 
 
 def test_the_folder_that_one_is_in_has_a_name(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -139,8 +140,13 @@ def _evaluations(
         with ImageCounter(f"evaluating {called}", len(rows)) as progress:
             evaluation = evaluate_rows(load_model(name), rows, progress=progress.advance)
         if output is not None:
-            evaluation.write_csv(output / f"{called}.{PER_IMAGE}".replace("/", "_"))
+            evaluation.write_csv(output / f"{table_stem(called)}.{PER_IMAGE}")
         yield evaluation
+
+
+def table_stem(label: str) -> str:
+    """How a model's table is called: its label may be a path, on Windows with a drive."""
+    return re.sub(r"[/\\:]", "_", label)
 
 
 def _check_names(names: Sequence[str], data: Path | None) -> None:
