@@ -209,15 +209,18 @@ def test_the_folder_that_one_is_in_has_a_name(
 
 
 def test_columns_of_many_pixels_do_not_touch() -> None:
-    difference = {
-        "mean": -894.5537,
-        "ci95_clustered": [-985.8566, -803.2509],
-        "bca95": [-917.3183, -852.5568],
+    ends = {"ci95_clustered": [-985.8566, -803.2509], "bca95": [-917.3183, -852.5568]}
+    found = {"a": 59.7797, "b": 1054.3335, "wilcoxon_p_holm": 0.25}
+    metrics = {
+        name: {**found, "difference": {"mean": -894.5537, **ends, "n": n}}
+        for name, n in (("dice", 5), ("hd95_px", 5), ("assd_px", 3))
     }
-    found = {"a": 59.7797, "b": 1054.3335, "difference": difference, "wilcoxon_p_holm": 0.25}
-    line = _format({"a": "a", "b": "b", "metrics": {"hd95_px": found}}, "p").splitlines()[-1]
+    lines = _format({"a": "a", "b": "b", "metrics": metrics}, "p").splitlines()
     intervals = ["-985.86 to -803.25", "-917.32 to -852.56"]
-    assert re.split(r"  +", line.strip()) == ["hd95_px", "59.78", "1054.33", "-894.55", *intervals, "0.25"]
+    for line, name, last in zip(
+        lines[3:], ("hd95_px", "assd_px"), ("0.25", "0.25, of 3 images"), strict=True
+    ):
+        assert re.split(r"  +", line.strip()) == [name, "59.78", "1054.33", "-894.55", *intervals, last]
 
 
 def test_photographs_are_led_to_what_measures_them(run: Run) -> None:

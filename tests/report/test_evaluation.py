@@ -230,6 +230,14 @@ def test_intervals_that_are_not_known_get_no_column() -> None:
     assert "(BCa)" in format_summary(summarise(evaluation()))
 
 
+def test_a_mean_of_fewer_images_says_of_how_many() -> None:
+    table = evaluation()
+    calibrated = {**table.scores[0].measures, "hd95_mm": 0.5}  # the others have no millimetres
+    table = Evaluation([replace(table.scores[0], measures=calibrated), *table.scores[1:]])
+    lines = {line.split()[0]: line for line in format_summary(summarise(table)).splitlines() if line}
+    assert lines["hd95_mm"].endswith("of 1 images") and not lines["hd95_px"].endswith("images")
+
+
 def test_card_sections_hold_every_figure() -> None:
     table = evaluation(-0.2, "ISIC_")
     text = evaluation_sections({"Test": summary_of(table)}, {"Test": "docs/worst.jpg"})

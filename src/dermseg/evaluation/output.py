@@ -99,8 +99,10 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     titles = "".join(f"{title:<24}" for title in intervals.values())
     lines.append(f"{'mean over images':<22}{'mean':>8}   {titles.rstrip()}")
     for name in names:
-        ends = "".join(f"{_ends(summary[name][key]):<24}" for key in intervals)
-        lines.append(f"  {name:<20}{summary[name]['mean']:>8.4f}   {ends.rstrip()}")
+        found = summary[name]
+        ends = "".join(f"{_ends(found[key]):<24}" for key in intervals)
+        fewer = "" if found["n"] == summary["n"] else f"of {found['n']} images"  # without a scale, say
+        lines.append(f"  {name:<20}{found['mean']:>8.4f}   {ends}{fewer}".rstrip())
     share = summary["failed_below_065_ci95"]
     around = "unknown" if share is None else f"{share[0]:.1%} to {share[1]:.1%} of images"
     lines.append(f"  {'jaccard below 0.65':<20}{summary['failed_below_065']:>8.1%}   {around}")

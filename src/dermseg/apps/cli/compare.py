@@ -189,10 +189,12 @@ def _format(pair: dict[str, Any], test: str) -> str:
         p = found["wilcoxon_p_holm"]
         digits = 2 if name.endswith("_px") else 4  # more would leave hundreds of pixels no room
         t, bca = (_ends(difference[key], digits) for key in ("ci95_clustered", "bca95"))
+        whole = pair["metrics"]["dice"]["difference"]["n"]
+        fewer = "" if difference["n"] == whole else f", of {difference['n']} images"  # without a scale, say
         lines.append(
             f"  {name:<20}{found['a']:>8.{digits}f}{found['b']:>9.{digits}f}"
             f"{difference['mean']:>+10.{digits}f}   {t:<22}{bca:<22}"
-            f"{'unknown' if p is None else f'{p:.2g}'}"
+            f"{'unknown' if p is None else f'{p:.2g}'}{fewer}"
         )
     return "\n".join(lines)
 
