@@ -75,7 +75,7 @@ def draw_panels(predict: Predict, rows: Sequence[IndexRow], scores: Sequence[Ima
     panels = []
     for score in scores:
         row = table[score.key]
-        image = load_image(open_image(row)).pixels
+        image = load_image(open_image(row), min_side=_SIDE).pixels  # dozens of large ones fill the memory
         values = score.metrics
         caption = f"Dice {values['dice']:.3f}  Jaccard {values['jaccard']:.3f}"
         panels.append(
