@@ -124,6 +124,7 @@ def test_masks_alone_make_a_page_too() -> None:
     table = Evaluation([score_pair("only", lesion, np.roll(lesion, 3, 0))])
     page = render_evaluation("one", table, {**summarise(table), "protocol": {"text": "x"}})
     Checker(page)
+    assert "A mean of one image has no interval." in page and "bootstrap" not in page
     assert "1 image:" in page and "No image has a Jaccard index below 0.65" in page
     assert "0.0 % to 79.3 %" in page, (
         "no failure of 1 image says little: Wilson's interval, not a bootstrap's"

@@ -122,7 +122,9 @@ def format_summary(summary: Mapping[str, Any]) -> str:
 def describe_intervals(summary: Mapping[str, Any]) -> str:
     """One sentence on what the intervals are over."""
     n, clusters = summary["n"], summary["clusters"]
-    if clusters == 1 < n:
+    if n == 1:
+        return "A mean of one image has no interval."
+    if clusters == 1:
         return "All images are of one patient or lesion: how others differ from it is not known."
     over = "images" if clusters == n else f"{clusters} independent groups of images (patients, lesions)"
     if has_bootstrap():
