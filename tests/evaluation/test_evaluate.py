@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,10 @@ def test_photographs_of_panels_are_read_reduced(tmp_path: Path) -> None:
     )
     row = IndexRow(image_id="a", image="a.jpg", masks=("m.png",), dataset="d", root=tmp_path)
     scores = [ImageScore("a", Counts(1, 1, 1, 1), "d")]
-    (panel,) = draw_panels(lambda source: load_mask(tmp_path / "m.png"), [row], scores)
+    rows = [row, replace(row, image_id="b"), replace(row, dataset="e", image_id="b")]
+    scores.append(ImageScore("b", Counts(1, 1, 1, 1), "e"))
+    panel, other = draw_panels(lambda source: load_mask(tmp_path / "m.png"), rows, scores)
+    assert [panel.title, other.title] == ["a", "e/b"], "names are unique within a data set only"
     assert panel.image.shape == (350, 500, 3)
     yellow = np.argwhere((draw_panel(panel) == PREDICTION_RGB).all(axis=2))
     assert abs(yellow.max(axis=0) - 160).max() <= 3, "the outline lies where it was"

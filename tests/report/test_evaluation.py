@@ -140,6 +140,15 @@ def test_the_page_of_a_comparison() -> None:
     assert verdict(summary["pairs"][0]).startswith("a is better than")
 
 
+def test_images_of_one_name_are_told_apart_by_their_data_sets() -> None:
+    tables = {
+        name: Evaluation([ImageScore("x", Counts(tp, 1, 10 - tp, 9), dataset) for dataset in "de"])
+        for name, tp in (("a", 9), ("b", 5))
+    }
+    page = render_comparison(tables, {**compare(tables), "protocol": {"text": ""}})
+    assert ">d/x<" in page and ">e/x<" in page
+
+
 def test_the_verdict_does_not_claim_what_is_not_shown() -> None:
     tables = {"a": evaluation(), "b": evaluation()}
     assert verdict(compare(tables)["pairs"][0]).startswith("No difference")
