@@ -191,8 +191,8 @@ def test_interrupted_it_keeps_what_is_finished(
     table = (tmp_path / "out" / "changes.csv").read_text() if folder else out
     assert [row["lesion"] for row in csv.DictReader(io.StringIO(table))] == ["arm", "arm"]
     at.append("arm")  # before anything is finished: what was there stays
-    code, _, _ = run("track", visits, "--model", tiny_bundle, *where, "--overwrite")
-    assert code == 130
+    code, _, err = run("track", visits, "--model", tiny_bundle, *where, "--overwrite")
+    assert code == 130 and "No lesion was finished." in err
     assert not folder or (tmp_path / "out" / "changes.csv").read_text() == table
 
 

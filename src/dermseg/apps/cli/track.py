@@ -137,7 +137,10 @@ def track(
             "it is right only if they have one scale"
         )
     if interrupted:
-        say("Stopped. What is written holds the lesions that were finished.")
+        held = (
+            "What is written holds the lesions that were finished." if readings else "No lesion was finished."
+        )
+        say(f"Stopped. {held}")
         raise KeyboardInterrupt
     if output is not None or not changes:
         say(
