@@ -97,7 +97,7 @@ def test_panel_shows_both_outlines_and_keeps_the_aspect() -> None:
 
 
 def test_photographs_of_panels_are_read_reduced(tmp_path: Path) -> None:
-    """Twelve of 48 megapixels took 3 GB at once, to be drawn 320 pixels wide."""
+    """They were held whole, twelve at once, to be drawn 320 pixels wide."""
     Image.new("RGB", (2000, 1400), (200, 150, 120)).save(tmp_path / "a.jpg")
     Image.fromarray(np.pad(np.full((700, 1000), 255, np.uint8), ((0, 700), (0, 1000)))).save(
         tmp_path / "m.png"
