@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from dermseg.apps.cli.compare import label
+from dermseg.apps.cli.compare import _format, label, table_stem
+from dermseg.evaluation import robustness
 
 pytest.importorskip("scipy", reason="scipy comes with the extra [stats]")
 
@@ -46,7 +48,9 @@ def strict(tiny_bundle: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_evaluate_with_bad_photographs(tiny_bundle: Path, index: Path, tmp_path: Path, run: Run) -> None:
+def test_evaluate_with_bad_photographs(
+    tiny_bundle: Path, index: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     metadata = tmp_path / "meta.csv"
     metadata.write_text("image_id,sex\nimg0,male\nimg1,female\n")
     out = tmp_path / "out"
@@ -63,6 +67,16 @@ def test_evaluate_with_bad_photographs(tiny_bundle: Path, index: Path, tmp_path:
     page = (out / "report.html").read_text("utf-8")
     assert page.count("data:image/jpeg;base64,") == 5 and "Bad photographs" in page
     assert len((out / "robustness.csv").read_text().splitlines()) == 1 + 5 * 71
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(robustness, "evaluate_robustness", stopped)
+    code, _, said = run(*words, "-o", out, "--overwrite")
+    assert (code, "without robustness" in said) == (130, True)
+    assert {path.name for path in out.iterdir()} == names - {"robustness.csv"}
+    del summary["robustness"]
+    assert json.loads((out / "metrics.json").read_text()) == summary
 
 
 def test_metadata_of_other_images_are_refused_before_the_work(
@@ -178,6 +192,35 @@ def test_wrong_use_says_what_to_do(tiny_bundle: Path, index: Path, tmp_path: Pat
 def test_a_name_with_a_point_is_whole_in_the_table() -> None:
     assert label(["models/lr-0.001", "models/other.v2.zip"]) == ["lr-0.001", "other.v2"]
     assert label(["a/net", "b/net"]) == ["a/net", "b/net"]
+    assert [table_stem(name) for name in ("a/net", "C:\\b\\net")] == ["a_net", "C__b_net"], (
+        "no folder of its own"
+    )
+
+
+def test_the_folder_that_one_is_in_has_a_name(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert label([".", "../other"]) == ["mine", "other"]
+    assert cv2.imwrite("a.png", np.full((9, 9), 255, np.uint8))
+    assert run("score", ".", tmp_path / "mine", "-o", tmp_path / "out")[0] == 0
+    assert "<title>mine against mine</title>" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+def test_columns_of_many_pixels_do_not_touch() -> None:
+    ends = {"ci95_clustered": [-985.8566, -803.2509], "bca95": [-917.3183, -852.5568]}
+    found = {"a": 59.7797, "b": 1054.3335, "wilcoxon_p_holm": 0.25}
+    metrics = {
+        name: {**found, "difference": {"mean": -894.5537, **ends, "n": n}}
+        for name, n in (("dice", 5), ("hd95_px", 5), ("assd_px", 3))
+    }
+    lines = _format({"a": "a", "b": "b", "metrics": metrics}, "p").splitlines()
+    intervals = ["-985.86 to -803.25", "-917.32 to -852.56"]
+    for line, name, last in zip(
+        lines[3:], ("hd95_px", "assd_px"), ("0.25", "0.25, of 3 images"), strict=True
+    ):
+        assert re.split(r"  +", line.strip()) == [name, "59.78", "1054.33", "-894.55", *intervals, last]
 
 
 def test_photographs_are_led_to_what_measures_them(run: Run) -> None:

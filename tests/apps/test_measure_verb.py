@@ -227,6 +227,10 @@ def test_photographs_that_are_missing_broken_or_of_another_size_cost_the_colours
     code, _, err = run("measure", str(out), "--images", str(out))
     assert code == 2 and "no photograph in what was named" in err and "results of an earlier run" in err
     assert run("measure", str(out), "--images", str(tmp_path / "nowhere"))[0] == 2
+    again = photographs(tmp_path / "again")
+    readers = [shutil.copytree(out / "masks", tmp_path / name) for name in ("one", "two")]
+    code, _, err = run("measure", *map(str, readers), "--images", str(again), "-o", str(table))
+    assert code == 1 and "1 of them without colours" in err and "folder by folder" in err
 
 
 @pytest.mark.parametrize(

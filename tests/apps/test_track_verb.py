@@ -177,10 +177,10 @@ def test_a_disk_without_room_for_the_pictures_has_the_tables(
 def test_interrupted_it_keeps_what_is_finished(
     visits: Path, tmp_path: Path, tiny_bundle: Path, run: Run, monkeypatch: pytest.MonkeyPatch, folder: bool
 ) -> None:
-    follow = following.follow
+    follow, at = following.follow, ["<back>"]
 
     def stopped(model: Model, group: Sequence[Photograph], **more: Any) -> Followed:
-        if group[0].lesion == "<back>":
+        if group[0].lesion in at:
             raise KeyboardInterrupt
         return follow(model, group, **more)
 
@@ -190,6 +190,10 @@ def test_interrupted_it_keeps_what_is_finished(
     assert code == 130 and "Stopped" in err
     table = (tmp_path / "out" / "changes.csv").read_text() if folder else out
     assert [row["lesion"] for row in csv.DictReader(io.StringIO(table))] == ["arm", "arm"]
+    at.append("arm")  # before anything is finished: what was there stays
+    code, _, err = run("track", visits, "--model", tiny_bundle, *where, "--overwrite")
+    assert code == 130 and "No lesion was finished." in err
+    assert not folder or (tmp_path / "out" / "changes.csv").read_text() == table
 
 
 def test_no_name_of_a_file_is_a_formula(

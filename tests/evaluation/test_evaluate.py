@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from dermseg.data.index import IndexRow
 from dermseg.errors import DataError
@@ -16,8 +20,10 @@ from dermseg.evaluation.figure import (
     choose_examples,
     draw_gallery,
     draw_panel,
+    draw_panels,
 )
 from dermseg.evaluation.table import Evaluation, ImageScore
+from dermseg.images.masks import load_mask
 
 
 def square(size: int, start: int, stop: int) -> np.ndarray:
@@ -88,6 +94,23 @@ def test_panel_shows_both_outlines_and_keeps_the_aspect() -> None:
     assert (drawn[0] == 235).all() and (drawn[80, 80] == 180).all()
     yellow, cyan = (np.argwhere((drawn == colour).all(axis=2)) for colour in (PREDICTION_RGB, REFERENCE_RGB))
     assert yellow[:, 1].max() < 60 < 90 < cyan[:, 1].min()
+
+
+def test_photographs_of_panels_are_read_reduced(tmp_path: Path) -> None:
+    """They were held whole, twelve at once, to be drawn 320 pixels wide."""
+    Image.new("RGB", (2000, 1400), (200, 150, 120)).save(tmp_path / "a.jpg")
+    Image.fromarray(np.pad(np.full((700, 1000), 255, np.uint8), ((0, 700), (0, 1000)))).save(
+        tmp_path / "m.png"
+    )
+    row = IndexRow(image_id="a", image="a.jpg", masks=("m.png",), dataset="d", root=tmp_path)
+    scores = [ImageScore("a", Counts(1, 1, 1, 1), "d")]
+    rows = [row, replace(row, image_id="b"), replace(row, dataset="e", image_id="b")]
+    scores.append(ImageScore("b", Counts(1, 1, 1, 1), "e"))
+    panel, other = draw_panels(lambda source: load_mask(tmp_path / "m.png"), rows, scores)
+    assert [panel.title, other.title] == ["a", "e/b"], "names are unique within a data set only"
+    assert panel.image.shape == (350, 500, 3)
+    yellow = np.argwhere((draw_panel(panel) == PREDICTION_RGB).all(axis=2))
+    assert abs(yellow.max(axis=0) - 160).max() <= 3, "the outline lies where it was"
 
 
 def test_gallery_of_uneven_rows() -> None:

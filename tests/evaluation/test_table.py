@@ -63,6 +63,9 @@ def test_csv_comes_back(tmp_path: Path) -> None:
     assert back.summary() == evaluation.summary()
     assert back.scores[0].facts == {"confidence": "0.5", "touches_border": "true"}
     assert list(back.failures) == list(evaluation.failures)
+    text = (tmp_path / "per_image.csv").read_text()  # as Excel saves it
+    (tmp_path / "excel.csv").write_text(text.replace("true", "TRUE"), "utf-8-sig")
+    assert read_per_image(tmp_path / "excel.csv") == back
 
 
 def test_nothing_scored_says_why() -> None:

@@ -311,11 +311,13 @@ def test_masks_in_a_folder_of_their_own_may_have_the_names_of_their_images(tmp_p
     assert [s.name for s in found.photographs] == [name for name in names if name not in masks]
 
 
-def test_what_isic_gives_beside_its_images_is_no_photograph(tmp_path: Path) -> None:
+def test_what_isic_and_ph2_give_beside_their_images_is_no_photograph(tmp_path: Path) -> None:
     beside = ["d/ISIC_0000001_superpixels.png", "t/ISIC_0000001_attribute_milia_like_cyst.png"]
-    names = ["d/ISIC_0000001.jpg", *beside, "d/ISIC_0000002_superpixels.png"]
+    beside += ["IMD013/IMD013_lesion/IMD013_lesion.bmp", "IMD013/IMD013_roi/IMD013_R1_LabelStreaks.bmp"]
+    photographs = ["d/ISIC_0000001.jpg", "IMD013/IMD013_Dermoscopic_Image/IMD013.bmp"]
+    names = [*photographs, *beside, "d/ISIC_0000002_superpixels.png"]
     images, masks, _ = tell_apart([ImageSource(name, tmp_path / name) for name in names])
-    assert [s.name for s in images] == ["d/ISIC_0000001.jpg", "d/ISIC_0000002_superpixels.png"]
+    assert [s.name for s in images] == [*photographs, "d/ISIC_0000002_superpixels.png"]
     assert [s.name for s in masks] == beside
 
 

@@ -95,13 +95,30 @@ def test_segment_saves_outlines_that_people_can_correct(photographs: Path, tmp_p
     assert not file.exists(), "what belongs to the run goes with it"
 
 
-def test_rank_writes_every_image_once(photographs: Path, tmp_path: Path) -> None:
+def test_rank_writes_every_image_once(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (photographs / "broken.png").write_bytes(b"no image")
     assert _run("label", "rank", photographs, "-o", tmp_path / "rank.csv", "--by", "uncertainty") == 1
     lines = (tmp_path / "rank.csv").read_text().splitlines()
     assert sorted(line.split(",")[1] for line in lines[1:]) == ["a.png", "b.png", "sub/a.png"]
     scores = [float(line.split(",")[2]) for line in lines[1:]]
     assert scores == sorted(scores, reverse=True)
+    # Ctrl-C: what was looked at is ranked
+    (photographs / "broken.png").unlink()
+    looks = iter([Look(0.2, 0.0, np.zeros(1, np.float32)), Look(0.9, 0.0, np.ones(1, np.float32))])
+
+    def stopped(*_: object) -> Look:
+        if (look := next(looks, None)) is None:
+            raise KeyboardInterrupt
+        return look
+
+    monkeypatch.setattr("dermseg.labeling.rank.look_at", stopped)
+    rank = ("label", "rank", photographs, "-o", tmp_path / "rank.csv", "--overwrite")
+    assert _run(*rank) == 130 and "2 of 3 images were looked at" in capsys.readouterr().err
+    written = (tmp_path / "rank.csv").read_text()
+    assert [line.split(",")[1] for line in written.splitlines()[1:]] == ["b.png", "a.png"]
+    assert _run(*rank) == 130 and (tmp_path / "rank.csv").read_text() == written, "nothing was looked at"
 
 
 def test_two_images_of_one_stem_do_not_share_a_proposal(

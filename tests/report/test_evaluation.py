@@ -113,6 +113,7 @@ def test_a_network_that_finds_nothing_has_a_page() -> None:
     page = render_evaluation("none", table, summary)
     Checker(page)
     assert "Groups of images" in page
+    assert ">Dice: median 0.000<" in page and "lie above" not in page  # none does
     tables = {"a": table, "b": table}
     Checker(render_comparison(tables, {**compare(tables), "protocol": {"text": "x"}}))
 
@@ -123,6 +124,7 @@ def test_masks_alone_make_a_page_too() -> None:
     table = Evaluation([score_pair("only", lesion, np.roll(lesion, 3, 0))])
     page = render_evaluation("one", table, {**summarise(table), "protocol": {"text": "x"}})
     Checker(page)
+    assert "A mean of one image has no interval." in page and "bootstrap" not in page
     assert "1 image:" in page and "No image has a Jaccard index below 0.65" in page
     assert "0.0 % to 79.3 %" in page, (
         "no failure of 1 image says little: Wilson's interval, not a bootstrap's"
@@ -136,6 +138,15 @@ def test_the_page_of_a_comparison() -> None:
     Checker(page)
     assert "Holm" in page and page.count("Where they differ most") == 3
     assert verdict(summary["pairs"][0]).startswith("a is better than")
+
+
+def test_images_of_one_name_are_told_apart_by_their_data_sets() -> None:
+    tables = {
+        name: Evaluation([ImageScore("x", Counts(tp, 1, 10 - tp, 9), dataset) for dataset in "de"])
+        for name, tp in (("a", 9), ("b", 5))
+    }
+    page = render_comparison(tables, {**compare(tables), "protocol": {"text": ""}})
+    assert ">d/x<" in page and ">e/x<" in page
 
 
 def test_the_verdict_does_not_claim_what_is_not_shown() -> None:
@@ -227,6 +238,14 @@ def test_intervals_that_are_not_known_get_no_column() -> None:
     one = Evaluation([score_pair("only", lesion, lesion)])
     assert "(BCa)" not in format_summary(summarise(one))
     assert "(BCa)" in format_summary(summarise(evaluation()))
+
+
+def test_a_mean_of_fewer_images_says_of_how_many() -> None:
+    table = evaluation()
+    calibrated = {**table.scores[0].measures, "hd95_mm": 0.5}  # the others have no millimetres
+    table = Evaluation([replace(table.scores[0], measures=calibrated), *table.scores[1:]])
+    lines = {line.split()[0]: line for line in format_summary(summarise(table)).splitlines() if line}
+    assert lines["hd95_mm"].endswith("of 1 images") and not lines["hd95_px"].endswith("images")
 
 
 def test_card_sections_hold_every_figure() -> None:

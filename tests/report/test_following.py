@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -30,3 +31,16 @@ def test_a_course_shows_the_range_of_each_change() -> None:
     across = [line for line in lines if len({point.split(",")[0] for point in line.split()}) == 1]
     assert len(lines) == 2 and len(across) == 1
     assert "Bars: the range" in html and ">90<" in html
+
+
+def test_photographs_of_one_name_are_told_apart_by_their_folders() -> None:
+    view, nothing = np.full((30, 40, 3), 180, np.uint8), np.zeros((30, 40), bool)
+    shots = [Photograph(as_source(name)) for name in ("may/arm.jpg", "june/arm.jpg", "june/scale.jpg")]
+    shots = [replace(one, image=replace(one.image, name=one.image.label)) for one in shots]
+    visits = tuple(Visit(one, "no_lesion", view=view, lesion=nothing) for one in shots)
+    page = FollowingPage()
+    page.add(Followed("arm", visits, ()))
+    html = page.render()
+    titles = re.findall("<figcaption>(.*?)<br>", html)
+    assert titles == ["may/arm.jpg", "june/arm.jpg", "scale.jpg"]
+    assert "may/arm.jpg: no lesion found; june/arm.jpg: no lesion found; scale.jpg" in html

@@ -157,6 +157,7 @@ def test_page_finds_what_the_command_line_finds(
     broken.write_bytes(b"not an image")
     page.set_input_files("#file", str(broken))
     page.get_by_text("broken.jpg is not an image").wait_for()
+    assert "(smaller, if it is very large)" in page.inner_text("#message")
     assert page.inner_text("#area") == "–" and page.is_disabled("#save"), "nothing of the image before"
     assert not problems
     context.close()
@@ -207,6 +208,9 @@ def test_an_alpha_channel_that_hides_everything_is_left_out(
     page = browser.new_page()
     page.goto(serve(page_folder))
     assert dice(outline(page, path, tmp_path), fast_mask(page_folder, path)) >= 0.999
+    page.evaluate("delete window.OffscreenCanvas")  # Safari before 16.4: nothing is known of the image
+    page.set_input_files("#file", str(shutil.copy(path, tmp_path / "again.png")))
+    page.get_by_text("again.png could not be analysed.").wait_for()
     page.close()
 
 
@@ -265,10 +269,38 @@ def test_the_camera_makes_room_and_says_what_to_do(
     page.evaluate(
         """() => {
           const canvas = Object.assign(document.createElement("canvas"), { width: 320, height: 240 });
-          canvas.getContext("2d").fillRect(0, 0, 320, 240);
+          const context = canvas.getContext("2d");
+          setInterval(() => {
+            context.fillStyle = "#e8b89a";
+            context.fillRect(0, 0, 320, 240);
+            context.fillStyle = "#4a2c1c";
+            context.fill(new Path2D("M110 120a50 50 0 1 0 100 0a50 50 0 1 0 -100 0"));
+          }, 50);
           navigator.mediaDevices.getUserMedia = async () => canvas.captureStream(20);
         }"""
     )
+    page.click("#camera")
+    page.get_by_role("button", name="Stop camera").wait_for()
+    page.get_by_text("% of the image").wait_for()
+    # a photograph is first shown as it is, without the outline of the camera's last picture
+    lines = page.evaluate(
+        """async () => {
+          const canvas = new OffscreenCanvas(300, 200), dataTransfer = new DataTransfer(), lines = [];
+          canvas.getContext("2d");
+          dataTransfer.items.add(new File([await canvas.convertToBlob({ type: "image/jpeg" })], "b.jpg"));
+          const view = document.querySelector("#view").getContext("2d");
+          view.beginPath = () => {
+            lines.push(0);
+            CanvasRenderingContext2D.prototype.beginPath.call(view);
+          };
+          view.lineTo = () => lines[lines.length - 1]++;
+          dispatchEvent(new DragEvent("drop", { dataTransfer }));
+          lines.length = 0;
+          while (document.body.dataset.state !== "done") await new Promise((next) => setTimeout(next, 20));
+          return lines;
+        }"""
+    )
+    assert lines[0] == 0
     page.click("#camera")
     page.get_by_role("button", name="Stop camera").wait_for()
     mask = outline(page, path, tmp_path)

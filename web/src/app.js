@@ -78,20 +78,24 @@ async function show(blob, name) {
   tell("looking …", "–", "–");
   $("save").disabled = true; // until the mask is that of this image
   document.body.dataset.state = "busy";
-  let bitmap;
+  let bitmap, hidden = false;
   try {
     bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   } catch {
-    if (mine === turn) fail(`${name} is not an image this browser can read. Save it as JPEG or PNG and open it again.`);
+    if (mine === turn) fail(`${name} is not an image this browser can read. Save it as JPEG or PNG (smaller, if it is very large) and open it again.`);
     return;
   }
   try {
-    if (mine === turn && isHidden(bitmap)) {
+    hidden = mine === turn && isHidden(bitmap);
+    if (hidden) {
       bitmap.close();
       bitmap = await uncovered(blob);
     }
   } catch (error) {
-    if (mine === turn) fail(`Everything in ${name} is transparent. Save it without transparency and open it again. (${error.message})`);
+    const what = hidden
+      ? `Everything in ${name} is transparent. Save it without transparency and open it again.`
+      : `${name} could not be analysed. ${BROWSERS}`; // the browser is too old, say
+    if (mine === turn) fail(`${what} (${error.message})`);
     return;
   }
   if (mine !== turn) return bitmap.close(); // another one was opened meanwhile
@@ -111,7 +115,7 @@ function analyse(bitmap, name) {
   const { data } = scratch.getImageData(0, 0, width, height);
   if (!data[3]) throw new Error(`nothing can be drawn at ${width} x ${height}`); // not even the white: no error says so
   shown?.bitmap.close();
-  shown = { bitmap, name, segments: shown?.live ? shown.segments : [] };
+  shown = { bitmap, name, segments: stream && shown?.live ? shown.segments : [] };
   if (stream) document.body.dataset.state = "live";
   busy = true;
   canvas.ariaLabel = `${name} with the outline of the lesion`;

@@ -5,6 +5,7 @@ Drawn with OpenCV, so that the everyday install can make it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -72,15 +73,15 @@ def draw_panels(predict: Predict, rows: Sequence[IndexRow], scores: Sequence[Ima
         From an image file to its mask. (From the file, because a model may read a JPEG at reduced scale.)
     """
     table = {row.key: row for row in rows}
+    called = Counter(row.image_id for row in rows)
     panels = []
     for score in scores:
         row = table[score.key]
-        image = load_image(open_image(row)).pixels
+        image = load_image(open_image(row), min_side=_SIDE).pixels  # dozens of large ones fill the memory
         values = score.metrics
         caption = f"Dice {values['dice']:.3f}  Jaccard {values['jaccard']:.3f}"
-        panels.append(
-            Panel(image, predict(open_image(row)), load_mask(open_mask(row)), row.image_id, caption)
-        )
+        title = row.image_id if called[row.image_id] == 1 else f"{row.dataset}/{row.image_id}"
+        panels.append(Panel(image, predict(open_image(row)), load_mask(open_mask(row)), title, caption))
     return panels
 
 

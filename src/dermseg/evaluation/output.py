@@ -99,8 +99,10 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     titles = "".join(f"{title:<24}" for title in intervals.values())
     lines.append(f"{'mean over images':<22}{'mean':>8}   {titles.rstrip()}")
     for name in names:
-        ends = "".join(f"{_ends(summary[name][key]):<24}" for key in intervals)
-        lines.append(f"  {name:<20}{summary[name]['mean']:>8.4f}   {ends.rstrip()}")
+        found = summary[name]
+        ends = "".join(f"{_ends(found[key]):<24}" for key in intervals)
+        fewer = "" if found["n"] == summary["n"] else f"of {found['n']} images"  # without a scale, say
+        lines.append(f"  {name:<20}{found['mean']:>8.4f}   {ends}{fewer}".rstrip())
     share = summary["failed_below_065_ci95"]
     around = "unknown" if share is None else f"{share[0]:.1%} to {share[1]:.1%} of images"
     lines.append(f"  {'jaccard below 0.65':<20}{summary['failed_below_065']:>8.1%}   {around}")
@@ -120,7 +122,9 @@ def format_summary(summary: Mapping[str, Any]) -> str:
 def describe_intervals(summary: Mapping[str, Any]) -> str:
     """One sentence on what the intervals are over."""
     n, clusters = summary["n"], summary["clusters"]
-    if clusters == 1 < n:
+    if n == 1:
+        return "A mean of one image has no interval."
+    if clusters == 1:
         return "All images are of one patient or lesion: how others differ from it is not known."
     over = "images" if clusters == n else f"{clusters} independent groups of images (patients, lesions)"
     if has_bootstrap():

@@ -257,7 +257,7 @@ def read_per_image(path: str | Path) -> Evaluation:
     """
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # with a mark where Excel has saved it
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read: {error}", file=file) from None
     scores, failures = [], []
@@ -273,7 +273,11 @@ def read_per_image(path: str | Path) -> Evaluation:
             counts = Counts(*(int(row[name]) for name in _COUNTS))
         except ValueError:
             raise DataError(f"line {reader.line_num}: the counts are not whole numbers", file=file) from None
-        facts = {name: value for name, value in row.items() if name not in (*_FIXED, *MEASURES)}
+        facts = {
+            name: value.lower() if value in ("TRUE", "FALSE") else value  # Excel's true and false
+            for name, value in row.items()
+            if name not in (*_FIXED, *MEASURES)
+        }
         try:
             measures = {name: float(row[name]) if row[name] else None for name in MEASURES if name in row}
         except (TypeError, ValueError):

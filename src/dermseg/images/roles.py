@@ -26,7 +26,9 @@ IMAGE_FOLDERS = frozenset(
     [*("image", "images", "img", "imgs", "input", "inputs", "photos"), *("imagestr", "imagests")]
 )
 _KINDS = MASK_FOLDERS | IMAGE_FOLDERS
-_MASK_NAME = re.compile(r"(.+)_(?:segmentation|mask|lesion|labels|superpixels|attribute_[a-z_]+)")
+_MASK_NAME = re.compile(
+    r"(.+)_(?:segmentation|mask|lesion|labels|superpixels|attribute_[a-z_]+|r[0-9]+_label[0-9a-z]+)"
+)
 # What is written of an image, in the names of ``inference.outputs.LAYOUT``.
 _RESULT = re.compile(
     r"(?:masks/.*_segmentation|overlays/.*|probabilities/.*|labels/.*_labels|margins/.*_(?:outer|inner)"
@@ -89,8 +91,8 @@ def tell_apart(sources: Sequence[ImageSource]) -> Roles:
 
     Data sets come as images beside masks: ``X_segmentation``, ``X_mask``, ``X_lesion`` or ``X_labels`` is a
     reference mask where an image ``X`` is there too, in whatever folder, as are the superpixels and attribute
-    masks of ISIC, and so is ``masks/X`` beside ``X`` or ``images/X``; a file of such a name on its own is a
-    photograph.
+    masks of ISIC and the regions of PH2, and so is ``masks/X`` beside ``X`` or ``images/X``; a file of such
+    a name on its own is a photograph.
     What ``dermseg segment`` wrote into an output folder is none, though its overlays look like it; what else
     lies there is, for the output may be the folder of the photographs. Nor are the masks that an import of
     outlines wrote (``INDEX-files/masks``) below the folders that were named, and ``X.LAYER.png`` with

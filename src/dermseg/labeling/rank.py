@@ -190,17 +190,19 @@ def _sha256(source: ImageSource) -> str:
 def look_at_all(
     model: Model,
     sources: Sequence[ImageSource],
+    found: list[tuple[ImageSource, Look]],
+    failed: list[tuple[str, str]],
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[Look], list[ImageSource], list[tuple[str, str]]]:
-    """Looks, the images they belong to, and what could not be read with its reason."""
-    looks, good, failed = [], [], []
+) -> None:
+    """Look at images: looks go into ``found``, and what could not be read, with its reason, into ``failed``.
+
+    One after the other, so that an interrupt leaves those that are done.
+    """
     for number, source in enumerate(sources, start=1):
         try:
-            looks.append(look_at(model, load_image(source, min_side=model.min_side).pixels))
-            good.append(source)
+            found.append((source, look_at(model, load_image(source, min_side=model.min_side).pixels)))
         except DermsegError as error:
             failed.append((source.name, error.reason))
         if progress:
             progress(number, len(sources))
-    return looks, good, failed

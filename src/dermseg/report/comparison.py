@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -182,11 +183,13 @@ def _images(pair: Mapping[str, Any], a: Evaluation, b: Evaluation) -> str:
         ),
     )
     order = np.argsort(differences, kind="stable")
+    called = Counter(name for _, name in keys)
+    titles = [name if called[name] == 1 else f"{dataset}/{name}" for dataset, name in keys]
     parts = []
     for name, chosen in ((pair["a"], order[::-1]), (pair["b"], order)):
         sign = 1 if name == pair["a"] else -1
         rows = [
-            [named(keys[i][1]), decimal(ys[i], 3), decimal(xs[i], 3), decimal(float(differences[i]), 3)]
+            [named(titles[i]), decimal(ys[i], 3), decimal(xs[i], 3), decimal(float(differences[i]), 3)]
             for i in chosen[:_MOST]
             if sign * differences[i] > 0
         ]

@@ -137,14 +137,14 @@ def _distributions(evaluation: Evaluation) -> str:
         if values.size:
             marks = [float(values.mean())] + ([JACCARD_THRESHOLD] if name == "jaccard" else [])
             axis = svg.Axis(NAMES[name], 0.0, 1.0)
-            words = f"{NAMES[name]}: half of the images lie above {decimal(median(values.tolist()), 3)}"
+            words = f"{NAMES[name]}: median {decimal(median(values.tolist()), 3)}"
             figures.append((svg.histogram(values.tolist(), axis, words, marks=marks), words))
     values = evaluation.values("hd95_diagonal")
     if values.size:
         axis = svg.Axis(NAMES["hd95_diagonal"], 0.0, 0.3)
         beyond = int((values > axis.high).sum())
-        words = f"{NAMES['hd95_diagonal']}: half lie below {decimal(median(values.tolist()), 3)}" + (
-            f"; {beyond} beyond the right end" if beyond else ""
+        words = f"{NAMES['hd95_diagonal']}: median {decimal(median(values.tolist()), 3)}" + (
+            f"; {_count(beyond, 'image')} beyond the right end" if beyond else ""
         )
         figures.append((svg.histogram(values.tolist(), axis, words, marks=[float(values.mean())]), words))
     areas = _areas(evaluation)

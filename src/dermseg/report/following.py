@@ -137,7 +137,8 @@ def _another_first(followed: Followed, last: Comparison) -> list[str]:
     """Which photograph counts as the first, where it is not the first usable one."""
     if last.first == followed.comparisons[0].first:
         return []
-    return [f"against {short_name(followed.visits[last.first])}, the first that shows all of the lesion"]
+    first = short_name(followed.visits[last.first], followed)
+    return [f"against {first}, the first that shows all of the lesion"]
 
 
 def _not_compared(followed: Followed) -> list[str]:
@@ -158,7 +159,7 @@ def _why_nothing(followed: Followed) -> str:
         return "a single photograph"
     bad = [visit for visit in followed.visits if not visit.usable]
     words = {"failed": "cannot be read", "no_lesion": "no lesion found", "ok": "rejected"}
-    return "; ".join(f"{short_name(visit)}: {words[visit.status]}" for visit in bad)
+    return "; ".join(f"{short_name(visit, followed)}: {words[visit.status]}" for visit in bad)
 
 
 def _days(first: Visit, second: Visit) -> str:

@@ -37,9 +37,9 @@ def draw_visits(followed: Followed) -> Iterator[VisitPicture]:
         first = None if base is None else followed.visits[base if found is None else found.first]
         panel, words = _panel(visit, first, found, number == base)
         if found is not None and found.first != base and first is not None:
-            words = f"against {short_name(first)}: {words}"
+            words = f"against {short_name(first, followed)}: {words}"
         taken = visit.photograph.taken
-        title = short_name(visit) + (f", {taken.isoformat()}" if taken else "")
+        title = short_name(visit, followed) + (f", {taken.isoformat()}" if taken else "")
         yield VisitPicture(draw_panel(panel, _SIDE), title, words)
 
 
@@ -66,9 +66,11 @@ def change_words(change: Change) -> str:
     return "; ".join([words, *change.notes])
 
 
-def short_name(visit: Visit) -> str:
-    """A photograph's name without its folders."""
-    return re.split(r"[/\\!]", visit.photograph.image.name)[-1]
+def short_name(visit: Visit, followed: Followed) -> str:
+    """A photograph's name without its folders, where another of the lesion is not called the same."""
+    names = [one.photograph.image.name for one in (visit, *followed.visits)]
+    own, *all_of_them = (re.split(r"[/\\!]", name)[-1] for name in names)
+    return own if all_of_them.count(own) == 1 else names[0]
 
 
 def _panel(visit: Visit, first: Visit | None, found: Comparison | None, is_base: bool) -> tuple[Panel, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -114,7 +115,8 @@ def label(names: Sequence[str]) -> list[str]:
     """
     if len(names) < 2:
         raise UsageError("a comparison needs at least two", hint="dermseg compare A B --data INDEX")
-    last = [path.stem if path.suffix.lower() == ".zip" else path.name for path in map(Path, names)]
+    paths = [Path(name).absolute() for name in names]  # the folder that one is in has a name too
+    last = [path.stem if path.suffix.lower() == ".zip" else path.name for path in paths]
     for labels in (last, list(names)):
         if len(set(labels)) == len(labels):
             return labels
@@ -138,8 +140,13 @@ def _evaluations(
         with ImageCounter(f"evaluating {called}", len(rows)) as progress:
             evaluation = evaluate_rows(load_model(name), rows, progress=progress.advance)
         if output is not None:
-            evaluation.write_csv(output / f"{called}.{PER_IMAGE}".replace("/", "_"))
+            evaluation.write_csv(output / f"{table_stem(called)}.{PER_IMAGE}")
         yield evaluation
+
+
+def table_stem(label: str) -> str:
+    """How a model's table is called: its label may be a path, on Windows with a drive."""
+    return re.sub(r"[/\\:]", "_", label)
 
 
 def _check_names(names: Sequence[str], data: Path | None) -> None:
@@ -180,13 +187,17 @@ def _format(pair: dict[str, Any], test: str) -> str:
     for name, found in pair["metrics"].items():
         difference = found["difference"]
         p = found["wilcoxon_p_holm"]
+        digits = 2 if name.endswith("_px") else 4  # more would leave hundreds of pixels no room
+        t, bca = (_ends(difference[key], digits) for key in ("ci95_clustered", "bca95"))
+        whole = pair["metrics"]["dice"]["difference"]["n"]
+        fewer = "" if difference["n"] == whole else f", of {difference['n']} images"  # without a scale, say
         lines.append(
-            f"  {name:<20}{found['a']:>8.4f}{found['b']:>9.4f}{difference['mean']:>+10.4f}   "
-            f"{_ends(difference['ci95_clustered']):<22}{_ends(difference['bca95']):<22}"
-            f"{'unknown' if p is None else f'{p:.2g}'}"
+            f"  {name:<20}{found['a']:>8.{digits}f}{found['b']:>9.{digits}f}"
+            f"{difference['mean']:>+10.{digits}f}   {t:<22}{bca:<22}"
+            f"{'unknown' if p is None else f'{p:.2g}'}{fewer}"
         )
     return "\n".join(lines)
 
 
-def _ends(interval: Sequence[float] | None) -> str:
-    return "unknown" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}"
+def _ends(interval: Sequence[float] | None, digits: int) -> str:
+    return "unknown" if interval is None else f"{interval[0]:+.{digits}f} to {interval[1]:+.{digits}f}"

@@ -115,12 +115,15 @@ def evaluate(
         )
     if facts is not None:
         evaluation = attach(evaluation, facts)
-    spoilt = None
+    spoilt, interrupted = None, False
     if robustness and evaluation.scores:
         with ImageCounter("spoiling", len(rows)) as progress:
-            spoilt = evaluate_robustness(
-                loaded, rows, threshold=threshold, tta=tta, progress=progress.advance
-            )
+            try:
+                spoilt = evaluate_robustness(
+                    loaded, rows, threshold=threshold, tta=tta, progress=progress.advance
+                )
+            except KeyboardInterrupt:  # what the images gave as they are is written all the same
+                interrupted = True
     described = describe_model(loaded)
     protocol = _protocol(
         loaded,
@@ -166,6 +169,9 @@ def evaluate(
     else:
         say(f"{described['name']} {described['version']}: {protocol['text']}\n")
         say(format_summary(summary))
+    if interrupted:
+        say("Stopped. The evaluation is whole, but without robustness.")
+        raise KeyboardInterrupt
     say_left_out(split, without_mask, summary["failures"])
 
 

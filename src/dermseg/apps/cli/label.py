@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -27,6 +27,10 @@ from dermseg.apps.cli.data_common import (
 )
 from dermseg.apps.cli.label_simulate import simulate_
 from dermseg.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from dermseg.images.sources import ImageSource
+    from dermseg.labeling.rank import Look
 
 app = new_app()
 
@@ -135,26 +139,33 @@ def rank_(
     if not sources:
         raise UsageError(f"all {len(given)} images are labelled already", hint="name images that are not")
     loaded = load_model(model)
-    with progress("looking") as step:
-        looks, good, failed = look_at_all(loaded, sources, progress=step)
-    known = None
+    found: list[tuple[ImageSource, Look]] = []
+    seen: list[tuple[ImageSource, Look]] = []
+    failed: list[tuple[str, str]] = []
+    interrupted = False
     if (done or saved) and chosen in SPREADING:
         there = [*(open_image(row) for row in done), *saved]
         with progress("looking at labelled images") as step:
-            seen, _, lost = look_at_all(loaded, there, progress=step)
-        failed += lost
-        known = np.stack([look.descriptor for look in seen]) if seen else None
+            look_at_all(loaded, there, seen, failed, progress=step)
+    with progress("looking") as step:
+        try:
+            look_at_all(loaded, sources, found, failed, progress=step)
+        except KeyboardInterrupt:
+            if not found:
+                raise
+            interrupted = True  # what is done is ranked all the same
+    known = np.stack([look.descriptor for _, look in seen]) if seen else None
     for file, reason in failed:
         say(f"failed: {file}: {reason}")
-    order = rank(looks, chosen, known=known, seed=seed, number=number)
+    order = rank([look for _, look in found], chosen, known=known, seed=seed, number=number)
     table = [
         {
             "rank": place,
-            "file": good[i].name,
-            "uncertainty": round(looks[i].uncertainty, 4),
-            "disagreement": round(looks[i].disagreement, 4),
+            "file": source.name,
+            "uncertainty": round(look.uncertainty, 4),
+            "disagreement": round(look.disagreement, 4),
         }
-        for place, i in enumerate(order, start=1)
+        for place, (source, look) in enumerate((found[i] for i in order), start=1)
     ]
     cells = [list({**row, "file": cell_name(str(row["file"]))}.values()) for row in table]
     write_table(output, ["rank", "file", "uncertainty", "disagreement"], cells)
@@ -168,6 +179,9 @@ def rank_(
                 **listed_failures(failed),
             }
         )
+    if interrupted:
+        say(f"Stopped. {len(found)} of {len(sources)} images were looked at and are ranked.")
+        raise KeyboardInterrupt
     if failed:
         raise typer.Exit(1)
 

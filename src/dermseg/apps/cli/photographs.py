@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dermseg.errors import DataError, DermsegError
-from dermseg.evaluation.matching import match_masks
+from dermseg.evaluation.matching import image_id_of, match_masks
 from dermseg.images.labels import NAME_END, is_label_map
 from dermseg.images.load import VIEW_MIN_SIDE, load_image
 from dermseg.images.roles import find_photographs
@@ -36,6 +37,7 @@ class Photographs:
         by_plain = {_plain(mask): mask for mask in masks}
         pairing = match_masks(find_photographs(given)[0], list(by_plain))
         self._of = {by_plain[plain]: photograph for _, photograph, plain in pairing.pairs}
+        self._names = Counter(image_id_of(plain.name) for plain in by_plain)
 
     def pixels(self, mask: ImageSource, size: tuple[int, int]) -> NDArray[np.uint8]:
         """The photograph of a mask, ``uint8 (h, w, 3)`` RGB, perhaps reduced.
@@ -52,7 +54,12 @@ class Photographs:
         """
         photograph = self._of.get(mask)
         if photograph is None:
-            raise DataError("no photograph of this name in --images, or several")
+            # whose photograph that of the same name is, nobody says: it may be another patient's
+            several = self._names[image_id_of(_plain(mask).name)] > 1
+            raise DataError(
+                "no photograph of this name in --images, or several",
+                hint="measure masks of one name folder by folder" if several else None,
+            )
         try:
             loaded = load_image(photograph, min_side=VIEW_MIN_SIDE)
         except DermsegError as error:

@@ -68,6 +68,7 @@ def score(
     total = len(pairing.pairs) + len(pairing.missing)
     with ImageCounter("scoring", total) as progress:
         evaluation, notes = score_sources(pairing, missing_is_empty=allow_missing, progress=progress.advance)
+    called = [path.absolute().name for path in (predictions, references)]  # '.' has a name too
     summary = {
         **summarise(evaluation),
         "missing": [image_id for image_id, _ in pairing.missing],
@@ -76,8 +77,8 @@ def score(
         "protocol": {
             "text": f"{evaluation.n} images, masks compared at the references' own size, means over images"
             + (f", {len(pairing.missing)} missing predictions counted as empty" if pairing.missing else ""),
-            "predictions": predictions.name,
-            "references": references.name,
+            "predictions": called[0],
+            "references": called[1],
             "resolution": "reference",
             "averaging": "metrics: mean over images; pooled: all pixels together",
             "missing_predictions": "empty mask" if allow_missing else "refused",
@@ -85,8 +86,8 @@ def score(
     }
     if output is not None:
         remove_left_over(output, (FIGURE, FAILURES, ROBUSTNESS))
-        title = f"{predictions.name} against {references.name}"
-        atomic_write(output / PAGE, render_evaluation(title, evaluation, summary).encode())
+        page = render_evaluation(" against ".join(called), evaluation, summary)
+        atomic_write(output / PAGE, page.encode())
         write_folder(output, evaluation, summary)
     if as_json:
         print_json(summary)

@@ -110,7 +110,7 @@ def track(
     failed = sum(row["status"] == "failed" for row in readings)
     sizes, contrasts = (sum(row[name] is True for row in changes) for name in ("exceeds", "contrast_exceeds"))
     # Before any word of it: nobody may be listening on stderr.
-    if output is not None:
+    if output is not None and not (interrupted and not readings):
         _write(output, page, readings, changes)
     if as_json:
         print_json(
@@ -137,7 +137,10 @@ def track(
             "it is right only if they have one scale"
         )
     if interrupted:
-        say("Stopped. What is written holds the lesions that were finished.")
+        held = (
+            "What is written holds the lesions that were finished." if readings else "No lesion was finished."
+        )
+        say(f"Stopped. {held}")
         raise KeyboardInterrupt
     if output is not None or not changes:
         say(
