@@ -17,6 +17,7 @@ from dermseg.images.headers import Header
 from dermseg.images.tiff import exif_orientation
 
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _KEPT = frozenset([0xC4, 0xCC, 0xDB, 0xDC, 0xDD, *_FRAME_MARKERS])
 # A progressive file needs about ten scans. Each costs a pass over the whole picture, so a small file of
 # thousands of scans keeps a decoder busy for hours.
@@ -31,6 +32,7 @@ class _Frame(NamedTuple):
     height: int
     bits: int
     channels: int
+    progressive: bool
 
 
 def probe_jpeg(data: bytes) -> Header:
@@ -64,7 +66,7 @@ def probe_jpeg(data: bytes) -> Header:
             if frame is not None:
                 raise ImageError("the JPEG has two frame headers: damaged")
             bits, height, width, channels = struct.unpack_from(">BHHB", body)
-            frame = _Frame(width, height, bits, channels)
+            frame = _Frame(width, height, bits, channels, marker in _PROGRESSIVE)
         elif marker == 0xE1 and orientation == 1 and bytes(body[:6]) == b"Exif\0\0":
             orientation = exif_orientation(bytes(body[6:]))  # a further block may come without it
         if marker in _KEPT or (marker, bytes(body[:5])) in ((0xE0, b"JFIF\0"), (0xEE, b"Adobe")):
@@ -78,8 +80,10 @@ def probe_jpeg(data: bytes) -> Header:
         raise ImageError(
             f"JPEG with {frame.bits} bits per channel is not read", hint="save it as PNG or TIFF"
         )
-    # Bytes that look like a scan may stand behind the end; counting them is fast, and nearly always enough.
-    if data.count(SOS, position) > MAX_SCANS and _scans(data, position) > MAX_SCANS:
+    # A decoder stops after the first scan where that has every channel of a sequential frame. Else: bytes that
+    # look like a scan may stand behind the end; counting them is fast, and nearly always enough.
+    more = frame.progressive or length < 3 or data[position + 4] < frame.channels
+    if more and data.count(SOS, position) > MAX_SCANS and _scans(data, position) > MAX_SCANS:
         raise ImageError(f"the JPEG has more than the {MAX_SCANS} scans that are read")
     truncated = ""
     if data.rfind(EOI, position) >= 0:
