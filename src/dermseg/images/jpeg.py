@@ -80,8 +80,8 @@ def probe_jpeg(data: bytes) -> Header:
         raise ImageError(
             f"JPEG with {frame.bits} bits per channel is not read", hint="save it as PNG or TIFF"
         )
-    # A decoder stops after the first scan where that has every channel of a sequential frame. Else: bytes that
-    # look like a scan may stand behind the end; counting them is fast, and nearly always enough.
+    # A decoder stops after the first scan where that has every channel of a sequential frame. Else bytes that
+    # look like a scan may stand behind the end: counting them is fast, and nearly always enough.
     more = frame.progressive or length < 3 or data[position + 4] < frame.channels
     if more and data.count(SOS, position) > MAX_SCANS and _scans(data, position) > MAX_SCANS:
         raise ImageError(f"the JPEG has more than the {MAX_SCANS} scans that are read")

@@ -8,8 +8,8 @@ Decisions
 - Each network call has one thread then. Two calls side by side do 1.6 times the work of one call on two
   threads, and batches gain nothing: 20 ms of CPU per image whether 1 or 8 go into a call. (A runtime that
   does gain from batches would collect the calls of the threads inside its session.)
-- A process has a thread more than CPUs: while one waits for the interpreter lock, another has work for its CPU.
-  Folders of hundreds of photographs take a tenth less time so.
+- A process has a thread more than CPUs: while one waits for the interpreter lock, another has work for its
+  CPU. Folders of hundreds of photographs take a tenth less time so.
 - One process serves about eight CPUs before its threads do little but wait for that lock; more CPUs get more
   processes (`processes`).
 - Results do not depend on any of this: ONNX Runtime gives the same bits with 1, 2, 3 and 4 threads per call.
