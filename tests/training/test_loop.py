@@ -186,6 +186,10 @@ def test_early_stopping_counts_validations(
     assert f"{stopped} (training.early_stopping_patience=2)" in said
     events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert next(e["step"] for e in events if e["event"] == "train") == 1
+    again = train(load_config(tiny_config[0], settings), tmp_path / "run", resume=True)
+    said = capsys.readouterr().err
+    assert again == progress and f"come to its end, after {progress.epoch} epochs" in said
+    assert f"{tmp_path / 'run' / 'config.yaml'} --from {tmp_path / 'run'}" in said and "are few" not in said
 
 
 def test_no_run_ends_before_it_has_seen_images_of_its_size() -> None:

@@ -40,7 +40,7 @@ from dermseg.training.mirror import Mirror
 from dermseg.training.norms import recover_norms
 from dermseg.training.optim import WeightAverage, lr_factor, set_lr
 from dermseg.training.plugins import build_augmentation
-from dermseg.training.progress import Progress, beginning, ending
+from dermseg.training.progress import Progress, beginning, ending, finished
 from dermseg.training.resolve import check_same_run, digest_ids, without_start
 from dermseg.training.rows import open_cache, source_names
 from dermseg.training.start import find_start
@@ -132,7 +132,7 @@ class Trainer:
                 f"{sum(len(s.cache) for s in self.train_sources):,} images, {total:,} steps "
                 f"on {self.device}{ranks}"
             )
-            for line in beginning(self.config, total):
+            for line in finished(p, self.folder) if p.finished else beginning(self.config, total):
                 self.display.line(line)
             self.display.start(total, p.step)
             while p.epoch < t.epochs and not p.finished:

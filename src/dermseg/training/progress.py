@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
+from dermseg.training.checkpoint import CONFIG
 from dermseg.training.config import RunConfig, TrainingConfig
 
 FEW_STEPS = 300  # of the optimizer: fewer from ImageNet or random weights hardly learn anything
@@ -113,6 +115,12 @@ def beginning(config: RunConfig, steps: int) -> list[str]:
             f"(training.image_size), with no more to see in them; --set data.cache_size={largest}"
         )
     return lines
+
+
+def finished(p: Progress, folder: Path) -> list[str]:
+    """What a person should know who resumes a run that has come to its end, a line each."""
+    longer = f"dermseg train {folder / CONFIG} --from {folder} -o ANOTHER"
+    return [f"the run has come to its end, after {p.epoch} epochs; to train longer: {longer}"]
 
 
 def ending(p: Progress, t: TrainingConfig) -> list[str]:
