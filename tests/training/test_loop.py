@@ -192,6 +192,20 @@ def test_early_stopping_counts_validations(
     assert f"{tmp_path / 'run' / 'config.yaml'} --from {tmp_path / 'run'}" in said and "are few" not in said
 
 
+def test_too_little_memory_is_said_in_one_line(
+    tiny_config: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*_: Any) -> None:
+        torch.empty(10**15)  # as a GPU's, it is a RuntimeError of torch and no MemoryError
+
+    monkeypatch.setattr(Step, "__call__", step)
+    with pytest.raises(
+        TrainingError, match=r"not enough memory to train \(training.batch_size=2\)"
+    ) as caught:
+        train(load_config(tiny_config[0]), tmp_path / "run", quiet=True)
+    assert "--find-batch-size" in str(caught.value.hint)
+
+
 def test_no_run_ends_before_it_has_seen_images_of_its_size() -> None:
     def epochs(t: TrainingConfig) -> int:
         progress = Progress()

@@ -42,3 +42,8 @@ def pick_autocast(name: str, device: torch.device) -> torch.dtype | None:
         fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if fast else None
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def lacks_memory(error: RuntimeError) -> bool:
+    """Whether torch had no room on a GPU, or on the CPU, where it has no error of its own for that."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
