@@ -27,7 +27,7 @@ from dermseg.training.config import PhaseConfig, SourceConfig, TrainingConfig, l
 from dermseg.training.display import Display
 from dermseg.training.log import read_events
 from dermseg.training.loop import Trainer
-from dermseg.training.progress import Progress, ending
+from dermseg.training.progress import Progress, beginning, ending
 from dermseg.training.rows import open_cache, source_names
 from dermseg.training.run import train
 from dermseg.training.step import Step
@@ -225,6 +225,13 @@ def test_a_run_that_found_nothing_says_so() -> None:
     assert ending(Progress(epoch=2, best_dice=0.7), t) == []
     (line,) = ending(Progress(epoch=2, best_dice=0.0), t)
     assert "no validation found any lesion" in line and "--from default" in line
+
+
+def test_what_cannot_be_exported_is_said_before_hours_of_training(tiny_config: tuple[Path, Any]) -> None:
+    for classes in (2, 3):
+        settings = [f"model.options.classes={classes}", "model.outputs=softmax", "training.loss.name=ce_dice"]
+        said = " ".join(beginning(load_config(tiny_config[0], settings), 1000))
+        assert ("cannot be exported" in said) == (classes > 2)
 
 
 def test_a_setting_that_validation_does_not_know_is_said(

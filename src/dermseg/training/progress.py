@@ -102,6 +102,11 @@ def beginning(config: RunConfig, steps: int) -> list[str]:
             f"warning: {steps} steps are few to learn from; go on from a trained model "
             "(--from default), or take more training.epochs or a smaller training.batch_size"
         )
+    if config.model.outputs == "softmax" and config.model.classes > 2:
+        lines.append(
+            f"warning: a network that tells {config.model.classes} classes apart cannot be exported: "
+            "a bundle has one map, that of the lesion; with model.options.classes=2 it can"
+        )
     lines += [
         f"warning: data.val.{number}.{key} has no effect: validation takes each image once; limit takes fewer"
         for number, source in enumerate(config.data.val)
