@@ -19,6 +19,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from dermseg.apps.cli.main import main
 from dermseg.errors import ImageError, TrainingError, UsageError
 from dermseg.locks import lock_file
 from dermseg.training import environment
@@ -306,7 +307,9 @@ def test_a_run_says_what_it_was_trained_on_and_repeats_few_images(
     assert train(config, tmp_path / "run", resume=True, quiet=True).step == 10
 
 
-def test_what_is_missing_is_said_before_work_starts(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:
+def test_what_is_missing_is_said_before_work_starts(
+    tiny_config: tuple[Path, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, _ = tiny_config
     with pytest.raises(UsageError, match=r"no image has split 'held-out' \(splits in this index: .*train"):
         train(load_config(path, ["data.train.0.split=held-out"]), tmp_path / "a", quiet=True)
@@ -318,6 +321,14 @@ def test_what_is_missing_is_said_before_work_starts(tiny_config: tuple[Path, Any
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "config.yaml").write_text(path.read_text())
     (tmp_path / "d" / LAST).write_bytes(b"not a checkpoint")
+    for words, hint in (
+        (["--resume", str(tmp_path / "d" / LAST)], f"its folder: {tmp_path / 'd'}"),
+        (["--resume", str(tmp_path / "a")], "the folder that 'dermseg train' wrote"),
+        (["--resume", str(tmp_path / "d"), "--set", "training.epochs=5"], f"--from {tmp_path / 'd'} -o"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(["train", *words])
+        assert end.value.code == 2 and hint in capsys.readouterr().err
     with pytest.raises(TrainingError, match=r"damaged.*16 bytes.*--from"):
         train(load_config(path), tmp_path / "d", resume=True, quiet=True)
     (tmp_path / "d" / LAST).rename(tmp_path / "d" / BEST)
