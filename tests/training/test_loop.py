@@ -25,7 +25,9 @@ from dermseg.locks import lock_file
 from dermseg.training import environment
 from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state
 from dermseg.training.config import PhaseConfig, SourceConfig, TrainingConfig, load_config
+from dermseg.training.device import lacks_memory
 from dermseg.training.display import Display
+from dermseg.training.find_batch import find_batch_size
 from dermseg.training.log import read_events
 from dermseg.training.loop import Trainer
 from dermseg.training.progress import Progress, beginning, ending
@@ -196,8 +198,9 @@ def test_early_stopping_counts_validations(
 def test_too_little_memory_is_said_in_one_line(
     tiny_config: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def step(*_: Any) -> None:
-        torch.empty(10**15)  # as a GPU's, it is a RuntimeError of torch and no MemoryError
+    def step(_: Step, parts: Any) -> torch.Tensor:
+        # as a GPU's, it is a RuntimeError of torch and no MemoryError
+        return torch.zeros(()) if len(parts[0][0]) == 1 else torch.empty(10**15)
 
     monkeypatch.setattr(Step, "__call__", step)
     with pytest.raises(
@@ -205,6 +208,9 @@ def test_too_little_memory_is_said_in_one_line(
     ) as caught:
         train(load_config(tiny_config[0]), tmp_path / "run", quiet=True)
     assert "--find-batch-size" in str(caught.value.hint)
+    trials = find_batch_size(load_config(tiny_config[0]))
+    assert [(trial.batch_size, trial.fits) for trial in trials] == [(1, True), (2, False)]
+    assert lacks_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
 
 
 def test_no_run_ends_before_it_has_seen_images_of_its_size() -> None:

@@ -45,5 +45,6 @@ def pick_autocast(name: str, device: torch.device) -> torch.dtype | None:
 
 
 def lacks_memory(error: RuntimeError) -> bool:
-    """Whether torch had no room on a GPU, or on the CPU, where it has no error of its own for that."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    """Whether torch had no room; only the allocator of a GPU has an error of its own for that."""
+    words = ("out of memory", "ALLOC_FAILED", "DefaultCPUAllocator")
+    return any(word in str(error) for word in words)
