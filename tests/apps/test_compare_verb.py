@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dermseg.apps.cli.compare import label
+from dermseg.apps.cli.compare import _format, label
 
 pytest.importorskip("scipy", reason="scipy comes with the extra [stats]")
 
@@ -178,6 +178,15 @@ def test_wrong_use_says_what_to_do(tiny_bundle: Path, index: Path, tmp_path: Pat
 def test_a_name_with_a_point_is_whole_in_the_table() -> None:
     assert label(["models/lr-0.001", "models/other.v2.zip"]) == ["lr-0.001", "other.v2"]
     assert label(["a/net", "b/net"]) == ["a/net", "b/net"]
+
+
+def test_figures_of_large_photographs_stay_apart_in_the_table() -> None:
+    """Distances are in pixels: thousands of them."""
+    difference = {"mean": -1234.5, "ci95_clustered": [-2345.5, -1111.5], "bca95": [-2222.5, -1000.5]}
+    found = {"a": 1234.5, "b": 2469.0, "difference": difference, "wilcoxon_p_holm": 0.062}
+    line = _format({"a": "one", "b": "two", "metrics": {"hd95_px": found}}, "p").splitlines()[-1]
+    figures = [1234.5, 2469.0, -1234.5, -2345.5, -1111.5, -2222.5, -1000.5, 0.062]
+    assert [float(word) for word in line.replace(" to ", " ").split()[1:]] == figures
 
 
 def test_photographs_are_led_to_what_measures_them(run: Run) -> None:

@@ -175,14 +175,14 @@ def _format(pair: dict[str, Any], test: str) -> str:
     """The pair as lines for people; ``test`` is what the p-values are called."""
     lines = [
         f"{pair['a']} minus {pair['b']}",
-        f"  {'':<20}{'a':>8}{'b':>9}{'a - b':>10}   {'95 % interval (t)':<22}{'(BCa)':<22}{test}",
+        f"  {'':<20}{'a':>9}{'b':>10}{'a - b':>11}   {'95 % interval (t)':<25}{'(BCa)':<25}{test}",
     ]
     for name, found in pair["metrics"].items():
         difference = found["difference"]
         p = found["wilcoxon_p_holm"]
         lines.append(
-            f"  {name:<20}{found['a']:>8.4f}{found['b']:>9.4f}{difference['mean']:>+10.4f}   "
-            f"{_ends(difference['ci95_clustered']):<22}{_ends(difference['bca95']):<22}"
+            f"  {name:<20}{found['a']:>9.4f}{found['b']:>10.4f}{difference['mean']:>+11.4f}   "
+            f"{_ends(difference['ci95_clustered']):<25}{_ends(difference['bca95']):<25}"
             f"{'unknown' if p is None else f'{p:.2g}'}"
         )
     return "\n".join(lines)
