@@ -189,7 +189,10 @@ def test_fitted_gate_travels_with_the_bundle_and_judges(
     gate = load_model(bundle).gate
     assert gate is not None
     assert gate.fitted["images"] == {f"{index.parent.name}/index": 40, "other/index": 40}
-    card = fitting.fit_bundle_gate(bundle, [index])
+    said = list[str]()
+    monkeypatch.setattr(fitting, "CLOSE_UPS", 400)  # more than there are: those that are made are said
+    card = fitting.fit_bundle_gate(bundle, [index], report=said.append)
+    assert "20 close-ups" in said
     assert card.variants["fp32"].sha256 != before.variants["fp32"].sha256
     assert load_bundle(bundle).verify() == {"fp32": "ok"}
     model = load_model(bundle)

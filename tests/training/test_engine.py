@@ -264,3 +264,15 @@ def test_best_weights_are_those_of_the_metric(tiny_config: tuple[Path, Any], tmp
     scores = [event["score"] for event in events if event["event"] == "val"]
     assert progress.best_score == max(scores)
     assert (tmp_path / "run" / BEST).exists()
+
+
+def test_a_network_of_random_weights_finds_lesions_as_soon_as_it_has_learnt_them(
+    tiny_config: tuple[Path, Any], tmp_path: Path
+) -> None:
+    settings = ["model.architecture=mobile_unet", "model.options={}", "training.phases=[]"]
+    settings += ["training.epochs=12", "training.validate_every=12", "training.ema_decay=0.8"]
+    config = load_config(tiny_config[0], settings)
+    # with the slow norms of published weights it has the same loss, and a Dice of 0 for hundreds of steps
+    assert train(config, tmp_path / "run", quiet=True).best_dice > 0.7
+    for known in ("model.init_from=default", "model.options.pretrained=true", "model.architecture=a.b"):
+        assert config.model.from_nothing and not load_config(tiny_config[0], [known]).model.from_nothing

@@ -19,15 +19,18 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from dermseg.apps.cli.main import main
 from dermseg.errors import ImageError, TrainingError, UsageError
 from dermseg.locks import lock_file
 from dermseg.training import environment
 from dermseg.training.checkpoint import BEST, CONFIG, LAST, load_state
 from dermseg.training.config import PhaseConfig, SourceConfig, TrainingConfig, load_config
+from dermseg.training.device import lacks_memory
 from dermseg.training.display import Display
+from dermseg.training.find_batch import find_batch_size
 from dermseg.training.log import read_events
 from dermseg.training.loop import Trainer
-from dermseg.training.progress import Progress, ending
+from dermseg.training.progress import Progress, beginning, ending
 from dermseg.training.rows import open_cache, source_names
 from dermseg.training.run import train
 from dermseg.training.step import Step
@@ -186,6 +189,28 @@ def test_early_stopping_counts_validations(
     assert f"{stopped} (training.early_stopping_patience=2)" in said
     events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert next(e["step"] for e in events if e["event"] == "train") == 1
+    again = train(load_config(tiny_config[0], settings), tmp_path / "run", resume=True)
+    said = capsys.readouterr().err
+    assert again == progress and f"come to its end, after {progress.epoch} epochs" in said
+    assert f"{tmp_path / 'run' / 'config.yaml'} --from {tmp_path / 'run'}" in said and "are few" not in said
+
+
+def test_too_little_memory_is_said_in_one_line(
+    tiny_config: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(_: Step, parts: Any) -> torch.Tensor:
+        # as a GPU's, it is a RuntimeError of torch and no MemoryError
+        return torch.zeros(()) if len(parts[0][0]) == 1 else torch.empty(10**15)
+
+    monkeypatch.setattr(Step, "__call__", step)
+    with pytest.raises(
+        TrainingError, match=r"not enough memory to train \(training.batch_size=2\)"
+    ) as caught:
+        train(load_config(tiny_config[0]), tmp_path / "run", quiet=True)
+    assert "--find-batch-size" in str(caught.value.hint)
+    trials = find_batch_size(load_config(tiny_config[0]))
+    assert [(trial.batch_size, trial.fits) for trial in trials] == [(1, True), (2, False)]
+    assert lacks_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
 
 
 def test_no_run_ends_before_it_has_seen_images_of_its_size() -> None:
@@ -207,6 +232,13 @@ def test_a_run_that_found_nothing_says_so() -> None:
     assert ending(Progress(epoch=2, best_dice=0.7), t) == []
     (line,) = ending(Progress(epoch=2, best_dice=0.0), t)
     assert "no validation found any lesion" in line and "--from default" in line
+
+
+def test_what_cannot_be_exported_is_said_before_hours_of_training(tiny_config: tuple[Path, Any]) -> None:
+    for classes in (2, 3):
+        settings = [f"model.options.classes={classes}", "model.outputs=softmax", "training.loss.name=ce_dice"]
+        said = " ".join(beginning(load_config(tiny_config[0], settings), 1000))
+        assert ("cannot be exported" in said) == (classes > 2)
 
 
 def test_a_setting_that_validation_does_not_know_is_said(
@@ -281,7 +313,9 @@ def test_a_run_says_what_it_was_trained_on_and_repeats_few_images(
     assert train(config, tmp_path / "run", resume=True, quiet=True).step == 10
 
 
-def test_what_is_missing_is_said_before_work_starts(tiny_config: tuple[Path, Any], tmp_path: Path) -> None:
+def test_what_is_missing_is_said_before_work_starts(
+    tiny_config: tuple[Path, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, _ = tiny_config
     with pytest.raises(UsageError, match=r"no image has split 'held-out' \(splits in this index: .*train"):
         train(load_config(path, ["data.train.0.split=held-out"]), tmp_path / "a", quiet=True)
@@ -293,6 +327,14 @@ def test_what_is_missing_is_said_before_work_starts(tiny_config: tuple[Path, Any
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "config.yaml").write_text(path.read_text())
     (tmp_path / "d" / LAST).write_bytes(b"not a checkpoint")
+    for words, hint in (
+        (["--resume", str(tmp_path / "d" / LAST)], f"its folder: {tmp_path / 'd'}"),
+        (["--resume", str(tmp_path / "a")], "the folder that 'dermseg train' wrote"),
+        (["--resume", str(tmp_path / "d"), "--set", "training.epochs=5"], f"--from {tmp_path / 'd'} -o"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(["train", *words])
+        assert end.value.code == 2 and hint in capsys.readouterr().err
     with pytest.raises(TrainingError, match=r"damaged.*16 bytes.*--from"):
         train(load_config(path), tmp_path / "d", resume=True, quiet=True)
     (tmp_path / "d" / LAST).rename(tmp_path / "d" / BEST)

@@ -39,8 +39,9 @@ from dermseg.inference.preprocess import to_input
 from dermseg.inference.session import OrtSession
 from dermseg.models import build_model, count_parameters, without_pretrained
 from dermseg.models.unetpp import UNetPlusPlus
-from dermseg.training.checkpoint import BEST, CONFIG, START, best_image_size, load_weights
-from dermseg.training.config import ModelConfig, RunConfig, load_config, network_preprocessing
+from dermseg.training.checkpoint import BEST, START, best_image_size, load_weights
+from dermseg.training.config import ModelConfig, RunConfig, network_preprocessing
+from dermseg.training.folder import run_config
 from dermseg.training.log import epochs_trained
 from dermseg.training.rows import of_other_images, select_rows
 from dermseg.training.start import Start, average_with, find_start
@@ -102,15 +103,15 @@ def export_run(
         The weights are missing or do not fit, the network tells more than two classes apart, or what was
         exported differs from torch.
     UsageError
-        ``output`` exists and may not be replaced, or a variant or opset that does not exist, or ``prune``
-        for a network that is no UNet++; or there can be no such ``partner``.
+        ``run`` is no run folder, ``output`` exists and may not be replaced, or a variant or opset that does
+        not exist, or ``prune`` for a network that is no UNet++; or there can be no such ``partner``.
     ConfigError
         The UNet++ has no head at the depth ``prune``.
     """
     check_output(output, overwrite=overwrite)
     names = check_names(variants)
     other = None if partner is None else load_partner(partner, names, end_to_end=end_to_end)
-    config = load_config(run / CONFIG)
+    config = run_config(run)
     model, network = _trained(run, config.model, prune)
     parameters = count_parameters(model)  # as trained; folding batch norms makes a few fewer
     model = fold_batch_norm(model)

@@ -119,10 +119,11 @@ def fit_bundle_gate(path: Path, indexes: Sequence[Path], *, report: Report = lam
         raise DataError(
             "no image of split 'train' has a mask", file=indexes[0], hint="close-ups are made from lesions"
         )
-    report(f"{CLOSE_UPS} close-ups")
-    close = _see(model, _cameras(rng, _close_ups(rng, model, _evenly(masked, CLOSE_UPS))))
-    report(f"{PAINTED} images with hair and rulers")
-    base = [shrink(pixels, SIDE) for pixels in _pixels(model, _evenly(train, PAINTED))]
+    masked, painted_on = _evenly(masked, CLOSE_UPS), _evenly(train, PAINTED)
+    report(f"{len(masked)} close-ups")
+    close = _see(model, _cameras(rng, _close_ups(rng, model, masked)))
+    report(f"{len(painted_on)} images with hair and rulers")
+    base = [shrink(pixels, SIDE) for pixels in _pixels(model, painted_on)]
     plain = _see(model, base).features
     painted = {
         name: _see(model, (paint(rng, image) for image in base)).features for name, paint in PAINTERS.items()

@@ -24,7 +24,7 @@ def as_one_channel(model: nn.Module, config: ModelConfig) -> tuple[nn.Module, Mo
     if config.classes != 2:
         raise ModelError(
             f"the network tells {config.classes} classes apart; a bundle holds one map, that of the lesion",
-            hint="train with model.options.classes=2, or use the run folder itself",
+            hint="train with model.options.classes=2; 'dermseg suite evaluate' scores the run folder itself",
         )
     options = {**without_pretrained(config.options), "classes": 1}
     single = build_model(config.architecture, **options)

@@ -110,6 +110,11 @@ class ModelConfig(Strict):
         return int(self.options.get("classes", 1))
 
     @property
+    def from_nothing(self) -> bool:
+        """Whether it is a network of this package that begins with random weights."""
+        return not (self.init_from or self.options.get("pretrained") or "." in self.architecture)
+
+    @property
     def masks(self) -> int:
         """Masks that an image needs: one per channel, but none for the background."""
         return self.classes - 1 if self.outputs == "softmax" else self.classes

@@ -42,3 +42,9 @@ def pick_autocast(name: str, device: torch.device) -> torch.dtype | None:
         fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if fast else None
     return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def lacks_memory(error: RuntimeError) -> bool:
+    """Whether torch had no room; only the allocator of a GPU has an error of its own for that."""
+    words = ("out of memory", "ALLOC_FAILED", "DefaultCPUAllocator")
+    return any(word in str(error) for word in words)

@@ -16,7 +16,7 @@ from dermseg.errors import TrainingError
 from dermseg.models import build_model, without_pretrained
 from dermseg.training.check import check_run
 from dermseg.training.config import RunConfig
-from dermseg.training.device import pick_device
+from dermseg.training.device import lacks_memory, pick_device
 from dermseg.training.environment import keep_freed_memory
 from dermseg.training.step import Step
 
@@ -133,10 +133,13 @@ def _measure(step: Step, batch: int, size: int, config: RunConfig) -> Trial:
                 start = time.perf_counter()
             float(step([(images, masks)]))
         speed = (_STEPS - 1) * batch / (time.perf_counter() - start)
-    except torch.cuda.OutOfMemoryError:
+    except RuntimeError as error:
+        if not lacks_memory(error):
+            raise
         step.optimizer.zero_grad(set_to_none=True)
         gc.collect()
-        torch.cuda.empty_cache()
+        if cuda:
+            torch.cuda.empty_cache()
         return Trial(batch, False)
     used = torch.cuda.max_memory_allocated(step.device) if cuda else _resident()
     room = torch.cuda.get_device_properties(step.device).total_memory if cuda else None

@@ -11,8 +11,26 @@ from dermseg.errors import UsageError
 from dermseg.files import atomic_write, check_writable, write_json
 from dermseg.locks import lock_file
 from dermseg.training.checkpoint import BEST, CONFIG, LAST
-from dermseg.training.config import RunConfig
+from dermseg.training.config import RunConfig, load_config
 from dermseg.training.environment import describe_environment
+
+
+def run_config(folder: Path) -> RunConfig:
+    """The configuration of a run folder.
+
+    Raises
+    ------
+    UsageError
+        It is none.
+    ConfigError
+        See ``load_config``.
+    """
+    if not (folder / CONFIG).is_file():
+        hint = "the folder that 'dermseg train' wrote, runs/NAME or that of its -o"
+        if folder.is_file() and (folder.parent / CONFIG).is_file():
+            hint = f"its folder: {folder.parent}"
+        raise UsageError(f"is no run folder: there is no {CONFIG} in it", file=folder, hint=hint)
+    return load_config(folder / CONFIG)
 
 
 def begin(config: RunConfig, folder: Path) -> None:

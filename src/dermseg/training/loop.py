@@ -37,10 +37,10 @@ from dermseg.training.environment import keep_freed_memory
 from dermseg.training.folder import check_best
 from dermseg.training.log import RunLog
 from dermseg.training.mirror import Mirror
-from dermseg.training.norms import recover_norms
+from dermseg.training.norms import quicken_norms, recover_norms
 from dermseg.training.optim import WeightAverage, lr_factor, set_lr
 from dermseg.training.plugins import build_augmentation
-from dermseg.training.progress import Progress, beginning, ending
+from dermseg.training.progress import Progress, beginning, ending, finished
 from dermseg.training.resolve import check_same_run, digest_ids, without_start
 from dermseg.training.rows import open_cache, source_names
 from dermseg.training.start import find_start
@@ -94,6 +94,8 @@ class Trainer:
         self.augmentation = build_augmentation(config.augmentation, config.data.cache_size)
         torch.manual_seed(config.seed)
         model = build_model(config.model.architecture, **config.model.options)
+        if self.config.model.from_nothing:  # also where it goes on from a checkpoint
+            quicken_norms(model)
         start = find_start(config.model.init_from) if config.model.init_from else None
         if start:
             start.load(model)
@@ -132,7 +134,7 @@ class Trainer:
                 f"{sum(len(s.cache) for s in self.train_sources):,} images, {total:,} steps "
                 f"on {self.device}{ranks}"
             )
-            for line in beginning(self.config, total):
+            for line in finished(p, self.folder) if p.finished else beginning(self.config, total):
                 self.display.line(line)
             self.display.start(total, p.step)
             while p.epoch < t.epochs and not p.finished:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
+from dermseg.training.checkpoint import CONFIG
 from dermseg.training.config import RunConfig, TrainingConfig
 
 FEW_STEPS = 300  # of the optimizer: fewer from ImageNet or random weights hardly learn anything
@@ -100,6 +102,11 @@ def beginning(config: RunConfig, steps: int) -> list[str]:
             f"warning: {steps} steps are few to learn from; go on from a trained model "
             "(--from default), or take more training.epochs or a smaller training.batch_size"
         )
+    if config.model.outputs == "softmax" and config.model.classes > 2:
+        lines.append(
+            f"warning: a network that tells {config.model.classes} classes apart cannot be exported: "
+            "a bundle has one map, that of the lesion; with model.options.classes=2 it can"
+        )
     lines += [
         f"warning: data.val.{number}.{key} has no effect: validation takes each image once; limit takes fewer"
         for number, source in enumerate(config.data.val)
@@ -113,6 +120,12 @@ def beginning(config: RunConfig, steps: int) -> list[str]:
             f"(training.image_size), with no more to see in them; --set data.cache_size={largest}"
         )
     return lines
+
+
+def finished(p: Progress, folder: Path) -> list[str]:
+    """What a person should know who resumes a run that has come to its end, a line each."""
+    longer = f"dermseg train {folder / CONFIG} --from {folder} -o ANOTHER"
+    return [f"the run has come to its end, after {p.epoch} epochs; to train longer: {longer}"]
 
 
 def ending(p: Progress, t: TrainingConfig) -> list[str]:

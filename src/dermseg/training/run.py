@@ -9,6 +9,7 @@ from dermseg.errors import DermsegError, TrainingError, UsageError
 from dermseg.training.check import check_run
 from dermseg.training.checkpoint import LAST
 from dermseg.training.config import RunConfig
+from dermseg.training.device import lacks_memory
 from dermseg.training.distributed import join
 from dermseg.training.folder import begin, check_folder, claim
 from dermseg.training.loop import Trainer
@@ -39,7 +40,8 @@ def train(
         ``resume`` is off, or no run, or one without its checkpoint, and ``resume`` is on; or another process
         is training in it. The mirror holds another run of its name.
     TrainingError
-        The loss is no longer finite, the checkpoint cannot be read, or another rank is gone.
+        The loss is no longer finite, the checkpoint cannot be read, there is not enough memory, or another
+        rank is gone.
     """
     with join(config.training.device) as world, ExitStack() as held:
         problem: DermsegError | None = None
@@ -66,4 +68,15 @@ def train(
             raise TrainingError(
                 "not every rank sees the checkpoint", file=folder, hint="put the run folder on a shared disk"
             )
-        return Trainer(config, folder, resume=there, quiet=quiet, world=world, mirror=mirror).run()
+        try:
+            return Trainer(config, folder, resume=there, quiet=quiet, world=world, mirror=mirror).run()
+        except RuntimeError as error:
+            if not lacks_memory(error):
+                raise
+            raise TrainingError(
+                f"there is not enough memory to train (training.batch_size={config.training.batch_size}): "
+                + str(error).splitlines()[0],
+                file=folder,
+                hint="end other programs, then --resume; or begin anew, with another -o and a smaller "
+                "training.batch_size: dermseg train CONFIG --find-batch-size says which fits",
+            ) from error

@@ -60,8 +60,8 @@ def train(
     import cv2
 
     from dermseg.training.checkpoint import CONFIG
-    from dermseg.training.config import load_config
     from dermseg.training.distributed import torchrun_world
+    from dermseg.training.folder import run_config
     from dermseg.training.run import train as run_training
     from dermseg.training.start import load_run
 
@@ -71,9 +71,10 @@ def train(
         if config or output or from_ or set_ or find_batch_size:
             raise UsageError(
                 "--resume takes its settings from the run",
-                hint="leave CONFIG, -o, --from, --set and --find-batch-size out",
+                hint="leave CONFIG, -o, --from, --set, --find-batch-size out; other settings are a new run: "
+                f"dermseg train {resume / CONFIG} --from {resume} -o ANOTHER --set KEY=VALUE",
             )
-        folder, settings = resume, load_config(resume / CONFIG)
+        folder, settings = resume, run_config(resume)
     else:
         if config is None and from_ is None:
             raise UsageError(
