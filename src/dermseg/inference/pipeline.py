@@ -8,9 +8,7 @@ Decisions
 - Each network call has one thread then. Two calls side by side do 1.6 times the work of one call on two
   threads, and batches gain nothing: 20 ms of CPU per image whether 1 or 8 go into a call. (A runtime that
   does gain from batches would collect the calls of the threads inside its session.)
-- A process has a thread more than CPUs: while one waits for the interpreter lock, another has work for its
-  CPU. Folders of hundreds of photographs take a tenth less time so.
-- One process serves about eight CPUs before its threads do little but wait for that lock; more CPUs get more
+- One process serves about eight threads before they wait for the interpreter lock; more CPUs get more
   processes (`processes`).
 - Results do not depend on any of this: ONNX Runtime gives the same bits with 1, 2, 3 and 4 threads per call.
 """
@@ -60,7 +58,7 @@ def plan_work(
         How many there are. Fewer images than CPUs get several threads inside each network call, at most
         ``MOST_THREADS``.
     workers
-        Images at once; None takes the CPUs, and one more in each process.
+        Images at once; None takes the CPUs.
     processes
         Processes that share them; None takes one per 8 workers where each has at least 200 images to do.
     cpus
@@ -75,12 +73,11 @@ def plan_work(
         if value is not None and value < 1:
             raise UsageError(f"--{name} must be at least 1, got {value}")
     cpus = available_cpus() if cpus is None else cpus
-    spare = 1 if workers is None and 1 < cpus < images else 0
     workers = max(1, min(cpus if workers is None else workers, images))
     if processes is None:
         processes = min(-(-workers // THREADS_PER_PROCESS), max(1, images // IMAGES_PER_PROCESS))
     processes = min(processes, workers)
-    return Plan(processes, -(-workers // processes) + spare, max(1, min(cpus // workers, MOST_THREADS)))
+    return Plan(processes, -(-workers // processes), max(1, min(cpus // workers, MOST_THREADS)))
 
 
 def run_threads(

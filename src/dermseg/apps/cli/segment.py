@@ -86,8 +86,7 @@ def segment(
         ),
     ] = "mask,overlay",
     workers: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Images worked on at once; default: the CPUs and one more."),
+        int | None, typer.Option(metavar="N", help="Images worked on at once; default: the CPUs.")
     ] = None,
     max_megapixels: Annotated[float, typer.Option(metavar="MP", help="Refuse larger images.")] = 100.0,
     allow_truncated: Annotated[
