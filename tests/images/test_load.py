@@ -343,6 +343,11 @@ def test_bombs_do_not_go_off() -> None:
     scan = progressive.rfind(b"\xff\xda")
     with pytest.raises(ImageError, match="scans"):
         load_image(progressive[:scan] + progressive[scan:-2] * 200 + b"\xff\xd9")
+    plain = bytearray(FILES["JPEG"])
+    scan = plain.rfind(b"\xff\xda")
+    plain[scan + 4] = 1  # a scan for each channel: the decoder waits for more of them
+    with pytest.raises(ImageError, match="scans"):
+        load_image(bytes(plain[:scan] + plain[scan:-2] * 200 + b"\xff\xd9"))
 
 
 def test_what_stands_behind_a_jpeg_is_not_counted_as_scans() -> None:
