@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dermseg.errors import ConfigError
 from dermseg.models.blocks import DoubleConv, Upsampling, focal_bias_, init_weights, resize_to, upsampler
-from dermseg.models.network import SegmentationNetwork
+from dermseg.models.unet_encoder import UNetEncoder
 
 
 class AttentionGate(nn.Module):
@@ -42,7 +41,7 @@ class AttentionGate(nn.Module):
         return mixed
 
 
-class AttentionUNet(SegmentationNetwork):
+class AttentionUNet(UNetEncoder):
     """U-Net with an attention gate on every skip connection.
 
     Parameters
@@ -64,15 +63,7 @@ class AttentionUNet(SegmentationNetwork):
         dropout: float = 0.2,
         upsample: Upsampling = "transposed",
     ) -> None:
-        super().__init__()
-        if len(widths) < 2:
-            raise ConfigError(f"attention_unet needs at least 2 widths, got {list(widths)}")
-        self.size_multiple = 2 ** (len(widths) - 1)
-        self.pool = nn.MaxPool2d(2)
-        self.dropout = nn.Dropout2d(dropout)
-        self.down = nn.ModuleList(
-            DoubleConv(cin, cout) for cin, cout in zip((3, *widths), widths, strict=False)
-        )
+        super().__init__("attention_unet", widths, dropout)
         self.gates, self.up, self.merge = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for below, level in zip(widths[:0:-1], widths[-2::-1], strict=True):
             up, channels = upsampler(below, level, upsample)
@@ -82,14 +73,6 @@ class AttentionUNet(SegmentationNetwork):
         self.head = nn.Conv2d(widths[0], classes, 1)
         init_weights(self)
         focal_bias_(self.head)
-
-    def encode(self, x: Tensor) -> list[Tensor]:
-        """Feature maps from full resolution to the bottleneck."""
-        features = []
-        for i, block in enumerate(self.down):
-            x = block(x if i == 0 else self.pool(x))
-            features.append(x)
-        return features
 
     def decode(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Logits ``(N, classes, *size)`` from the maps of ``encode``."""
@@ -102,9 +85,7 @@ class AttentionUNet(SegmentationNetwork):
 
     def feature_layers(self) -> dict[str, nn.Module]:
         """Encoder levels, bottleneck, then gate and merged map of each decoder level."""
-        *levels, bottleneck = self.down
-        named: dict[str, nn.Module] = {f"encoder_{i}": block for i, block in enumerate(levels, start=1)}
-        named["bottleneck"] = bottleneck
+        named = self.encoder_layers()
         for i, (gate, merge) in enumerate(zip(self.gates, self.merge, strict=True), start=1):
             named |= {f"gate_{i}": gate, f"decoder_{i}": merge}
         return named

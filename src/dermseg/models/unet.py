@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dermseg.errors import ConfigError
 from dermseg.models.blocks import DoubleConv, Upsampling, focal_bias_, init_weights, resize_to, upsampler
-from dermseg.models.network import SegmentationNetwork
+from dermseg.models.unet_encoder import UNetEncoder
 
 
-class UNet(SegmentationNetwork):
+class UNet(UNetEncoder):
     """U-Net with configurable widths.
 
     Parameters
@@ -38,16 +37,7 @@ class UNet(SegmentationNetwork):
         dropout: float = 0.2,
         upsample: Upsampling = "transposed",
     ) -> None:
-        super().__init__()
-        if len(widths) < 2:
-            raise ConfigError(f"unet needs at least 2 widths, got {list(widths)}")
-        # exported graphs take sizes that are multiples of this; in torch any size works
-        self.size_multiple = 2 ** (len(widths) - 1)
-        self.down = nn.ModuleList(
-            DoubleConv(cin, cout) for cin, cout in zip((3, *widths), widths, strict=False)
-        )
-        self.pool = nn.MaxPool2d(2)
-        self.dropout = nn.Dropout2d(dropout)
+        super().__init__("unet", widths, dropout)
         self.up = nn.ModuleList()
         self.merge = nn.ModuleList()
         for below, level in zip(widths[:0:-1], widths[-2::-1], strict=True):
@@ -57,14 +47,6 @@ class UNet(SegmentationNetwork):
         self.head = nn.Conv2d(widths[0], classes, 1)
         init_weights(self)
         focal_bias_(self.head)
-
-    def encode(self, x: Tensor) -> list[Tensor]:
-        """Feature maps from full resolution to the bottleneck."""
-        features = []
-        for i, block in enumerate(self.down):
-            x = block(x if i == 0 else self.pool(x))
-            features.append(x)
-        return features
 
     def decode(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Logits ``(N, classes, *size)`` from the maps of ``encode``."""
@@ -79,7 +61,4 @@ class UNet(SegmentationNetwork):
 
     def feature_layers(self) -> dict[str, nn.Module]:
         """Encoder levels, bottleneck, decoder levels."""
-        *levels, bottleneck = self.down
-        named: dict[str, nn.Module] = {f"encoder_{i}": block for i, block in enumerate(levels, start=1)}
-        named["bottleneck"] = bottleneck
-        return named | {f"decoder_{i}": block for i, block in enumerate(self.merge, start=1)}
+        return self.encoder_layers() | {f"decoder_{i}": block for i, block in enumerate(self.merge, start=1)}

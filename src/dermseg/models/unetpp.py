@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from dermseg.errors import ConfigError
 from dermseg.models.blocks import DoubleConv, Upsampling, focal_bias_, init_weights, resize_to, upsampler
-from dermseg.models.network import SegmentationNetwork
+from dermseg.models.unet_encoder import UNetEncoder
 
 
-class UNetPlusPlus(SegmentationNetwork):
+class UNetPlusPlus(UNetEncoder):
     """UNet++ with configurable widths.
 
     Parameters
@@ -50,19 +50,11 @@ class UNetPlusPlus(SegmentationNetwork):
         upsample: Upsampling = "bilinear",
         deep_supervision: bool = True,
     ) -> None:
-        super().__init__()
-        if len(widths) < 2:
-            raise ConfigError(f"unetpp needs at least 2 widths, got {list(widths)}")
+        super().__init__("unetpp", widths, dropout)
         self.options = {"classes": classes, "dropout": dropout, "upsample": upsample}
         self.widths = tuple(widths)
         self.deep_supervision = deep_supervision
         self.depth = len(widths) - 1
-        self.size_multiple = 2**self.depth
-        self.pool = nn.MaxPool2d(2)
-        self.dropout = nn.Dropout2d(dropout)
-        self.down = nn.ModuleList(
-            DoubleConv(cin, cout) for cin, cout in zip((3, *widths), widths, strict=False)
-        )
         self.up = nn.ModuleDict()
         self.nodes = nn.ModuleDict()
         for j in range(1, self.depth + 1):
@@ -76,14 +68,6 @@ class UNetPlusPlus(SegmentationNetwork):
         for head in self.heads.values():
             assert isinstance(head, nn.Conv2d)
             focal_bias_(head)
-
-    def encode(self, x: Tensor) -> list[Tensor]:
-        """The nodes ``X(i, 0)``, from full resolution to the bottleneck."""
-        features = []
-        for i, block in enumerate(self.down):
-            x = block(x if i == 0 else self.pool(x))
-            features.append(x)
-        return features
 
     def decode(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Logits ``(N, classes, *size)`` of the deepest head from the maps of ``encode``."""
