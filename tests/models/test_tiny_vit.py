@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dermseg.errors import ConfigError, ModelError
+from dermseg.export.mc_dropout import mc_dropout_part
 from dermseg.export.onnx import fold_batch_norm, store_as_bytes, store_as_fp16, to_onnx
 from dermseg.inference.session import OrtSession
 from dermseg.models import build_model
 from dermseg.models.stored import read_parameters, unfold
 from dermseg.models.tiny_vit import PLACE, Attention, TinyViT, load_mobile_sam
+from dermseg.uncertainty.mc_dropout import McSession, draw_masks
 
 
 def lively(model: Any) -> Any:
@@ -96,6 +100,24 @@ def test_the_exported_graph_computes_the_same(network: Any, graph: bytes, form: 
     found = OrtSession(form(graph), 1)(x.numpy())
     bound = {bytes: 1e-5, store_as_fp16: 0.01, store_as_bytes: 0.1}[form] * np.abs(expected).max()
     assert np.abs(found - expected).max() < bound
+
+
+@pytest.mark.parametrize("size, written", [((64, 96), None), ((64, 96), (64, 96)), ((72, 80), (72, 80))])
+def test_dropout_acts_on_two_maps_of_one_stride(
+    network: Any, graph: bytes, size: tuple[int, int], written: tuple[int, int] | None
+) -> None:
+    session = McSession(graph + mc_dropout_part(graph, written), rate=0.3, threads=1)
+    masks = draw_masks(session.channels, 0.3, passes=5, seed=1)
+    x = image(*size)
+    found = session.with_masks(x[0].numpy(), *masks)
+    model, given = deepcopy(network), iter(masks)
+    model.dropout = nn.Identity()
+    model.dropout.register_forward_hook(lambda _, __, y: y * torch.from_numpy(next(given))[:, :, None, None])
+    with torch.inference_mode():
+        features = [f.expand(5, -1, -1, -1) for f in model.encode(x)]
+        expected = model.decode(features, (found.shape[-2], found.shape[-1])).numpy()
+    assert found.shape == (5, 1, size[0] // 4, size[1] // 4) and np.ptp(found, axis=0).max() > 0.01
+    assert np.abs(found - expected).max() < 1e-4 * max(1.0, float(np.abs(expected).max()))
 
 
 def test_eight_bits_are_a_quarter_and_near(graph: bytes) -> None:
