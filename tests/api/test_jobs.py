@@ -132,6 +132,10 @@ def test_the_same_idempotency_key_gives_the_same_job(
     assert {a.json()["id"] for a in again} == {first.json()["id"]}
     other = client.post("/v1/jobs?tta=true", content=body, headers=headers)
     assert other.status_code == 409 and other.json()["type"].endswith("idempotency")
+    assert "parameters" in other.json()["detail"]
+    # As a zip that is made anew: before, it was "other content", and so was that of the documentation.
+    anew = client.post("/v1/jobs", content=pack(photographs | {"a.txt": b""}), headers=headers)
+    assert anew.status_code == 409 and "zip -X" in anew.json()["hint"]
     assert client.post("/v1/jobs", content=body, headers={**ZIP, "Idempotency-Key": "a b"}).status_code == 422
     # Another key's jobs are its own: neither seen nor shared.
     theirs = client.post("/v1/jobs", content=body, headers={**headers, **bearer("viewer")})

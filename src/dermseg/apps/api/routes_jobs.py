@@ -141,8 +141,15 @@ async def submit(
         remove_files(folder)
         if kept.state == "deleted":
             raise Problem(409, "idempotency", "this idempotency key belongs to a job that was deleted")
-        if (kept.input_sha256, kept.options) != (digest, options):
-            raise Problem(409, "idempotency", "this idempotency key belongs to a job with other content")
+        if kept.input_sha256 != digest:
+            raise Problem(
+                409,
+                "idempotency",
+                "this idempotency key belongs to a job with another zip",
+                hint="send the same file again; a zip that is made anew may hold other times (zip -X: none)",
+            )
+        if kept.options != options:
+            raise Problem(409, "idempotency", "this idempotency key belongs to a job with other parameters")
     request.state.log = {"job": kept.id, "images": kept.images}
     return _answer(kept, status=202 if new else 200, headers={"Location": f"/v1/jobs/{kept.id}"})
 
