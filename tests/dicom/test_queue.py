@@ -282,6 +282,25 @@ def test_certificates_that_do_not_fit_are_named(certificates: Tls, tmp_path: Pat
             assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "send",
+    [
+        {"web": {"url": "http://x", "user": "u", "password_file": "gone"}},
+        {"web": {"url": "http://x", "token_env": "DERMSEG_NO_SUCH_TOKEN"}},
+        {"dimse": {"ae_title": "A", "host": "h", "tls": dict.fromkeys(Tls.model_fields, "gone")}},
+    ],
+)
+def test_a_secret_that_is_missing_is_said_at_the_start(tmp_path: Path, send: dict[str, Any]) -> None:
+    """Before, images were accepted, and the sending of each was tried for 30 hours."""
+    path = tmp_path / "pacs.yaml"
+    path.write_text(json.dumps({"folder": "q", "listen": {"port": free_port()}, "send": send}))
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(ConfigError, match=r"No such file|SUCH_TOKEN is empty"):
+        service.listen(load_config(path), stop)
+    assert not (tmp_path / "q").exists()
+
+
 @pytest.mark.parametrize("secure", [False, True])
 def test_received_segmented_and_sent_with_retries(
     files: ModuleType, tiny_bundle: Path, tmp_path: Path, certificates: Tls, secure: bool
