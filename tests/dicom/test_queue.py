@@ -191,6 +191,7 @@ def test_delays_double_up_to_a_limit() -> None:
         ("folder: q\nsend: {web: {url: ftp://x}}", "no address"),
         ("folder: q\nsend: {web: {url: 'http://me:secret@x'}}", "no user or password"),
         ("folder: q\nresults: [masks]\nsend: {web: {url: 'http://x'}}", "dicom-seg"),
+        ("folder: q\naudit_key: k\nsend: {web: {url: 'http://x'}}", "no audit log"),
         ("folder: [", "is not YAML"),
     ],
 )
