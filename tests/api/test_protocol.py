@@ -57,6 +57,17 @@ def test_a_second_head_has_the_same_time(connect: Callable[[], socket.socket]) -
         assert answer(connection)[0] == 408
 
 
+def test_an_offer_of_http_2_is_passed_over_in_silence(
+    connect: Callable[[], socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Java's client makes one; before, the log advised to install libraries for WebSockets."""
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n\r\n"
+    with connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n" + offer)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    assert [record.levelname for record in caplog.records if record.levelname != "INFO"] == []
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
