@@ -104,8 +104,11 @@ def test_a_job_gives_what_the_command_writes(
     assert len(said[0]) == 1 and said[0] == said[1]
     # Four records, one for each mask; none for the torn file. And nothing is kept but the result.
     records = [json.loads(line) for line in (tmp_path / "state" / "audit.jsonl").read_text().splitlines()]
-    assert [r["subject"] for r in records if r["event"] == "result"] == [
-        f"job/{job}/{i}" for i in (1, 2, 3, 4)
+    results = [(r["subject"], r["output_sha256"]) for r in records if r["event"] == "result"]
+    assert len(results) == 4 and results == [
+        (f"job/{job}/{number}", hashlib.sha256(found[row["mask"]]).hexdigest())
+        for number, row in enumerate(rows[0], 1)
+        if row["mask"]
     ]
     assert names_in(tmp_path / "state" / "jobs" / job) == ["result.zip"]
 
