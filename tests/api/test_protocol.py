@@ -148,6 +148,18 @@ def test_nothing_of_a_body_is_read_without_a_key(connect: Callable[[], socket.so
         assert b" 401 " in connection.recv(65536).split(b"\r\n")[0]
 
 
+def test_what_a_stopping_server_gives_up_may_be_sent_again(serve: Callable[..., Any]) -> None:
+    """Before, it was a 500 in plain text: a fault of the server."""
+    client = serve(shutdown_timeout_s=1)
+    with socket.create_connection(("127.0.0.1", client.base_url.port), timeout=20) as connection:
+        head = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n" + AUTH
+        connection.sendall(head + b"\r\nthe rest takes minutes")
+        time.sleep(0.2)
+        serve()  # ends the first one
+        status, problem = answer(connection)
+    assert (status, problem["type"]) == (503, "urn:dermseg:problem:stopping")
+
+
 def test_idle_connections_outlive_those_of_proxies() -> None:
     """Else nginx and load balancers answer 502 now and then: they keep connections for 60 s."""
     from dermseg.apps.api.server import make_server
