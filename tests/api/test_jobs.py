@@ -104,8 +104,11 @@ def test_a_job_gives_what_the_command_writes(
     assert len(said[0]) == 1 and said[0] == said[1]
     # Four records, one for each mask; none for the torn file. And nothing is kept but the result.
     records = [json.loads(line) for line in (tmp_path / "state" / "audit.jsonl").read_text().splitlines()]
-    assert [r["subject"] for r in records if r["event"] == "result"] == [
-        f"job/{job}/{i}" for i in (1, 2, 3, 4)
+    results = [(r["subject"], r["output_sha256"]) for r in records if r["event"] == "result"]
+    assert len(results) == 4 and results == [
+        (f"job/{job}/{number}", hashlib.sha256(found[row["mask"]]).hexdigest())
+        for number, row in enumerate(rows[0], 1)
+        if row["mask"]
     ]
     assert names_in(tmp_path / "state" / "jobs" / job) == ["result.zip"]
 
@@ -132,6 +135,10 @@ def test_the_same_idempotency_key_gives_the_same_job(
     assert {a.json()["id"] for a in again} == {first.json()["id"]}
     other = client.post("/v1/jobs?tta=true", content=body, headers=headers)
     assert other.status_code == 409 and other.json()["type"].endswith("idempotency")
+    assert "parameters" in other.json()["detail"]
+    # As a zip that is made anew: before, it was "other content", and so was that of the documentation.
+    anew = client.post("/v1/jobs", content=pack(photographs | {"a.txt": b""}), headers=headers)
+    assert anew.status_code == 409 and "zip -X" in anew.json()["hint"]
     assert client.post("/v1/jobs", content=body, headers={**ZIP, "Idempotency-Key": "a b"}).status_code == 422
     # Another key's jobs are its own: neither seen nor shared.
     theirs = client.post("/v1/jobs", content=body, headers={**headers, **bearer("viewer")})
@@ -144,7 +151,7 @@ def test_the_same_idempotency_key_gives_the_same_job(
     assert len(names_in(tmp_path / "state" / "jobs")) == 2
 
 
-def test_a_result_is_fetched_in_parts(client: Client, photographs: dict[str, bytes]) -> None:
+def test_a_result_is_fetched_in_parts(client: Client, photographs: dict[str, bytes], tmp_path: Path) -> None:
     """As download managers and gateways do: they ask for the size first, and go on where they broke off."""
     job = client.post("/v1/jobs", content=pack(photographs), headers=ZIP).json()["id"]
     url = f"/v1/jobs/{wait(client, job)['id']}/result"
@@ -161,6 +168,10 @@ def test_a_result_is_fetched_in_parts(client: Client, photographs: dict[str, byt
     for unknown in ("lines=1-2", "bytes=abc", "bytes=5-1"):  # passed over (RFC 9110, 14.2)
         answer = client.get(url, headers={"Range": unknown})
         assert (answer.status_code, answer.content) == (200, whole)
+    # As of a backup without its largest files: before, "the job failed".
+    (tmp_path / "state" / "jobs" / job / "result.zip").unlink()
+    gone = client.get(url)
+    assert gone.status_code == 410 and "removed" in gone.json()["detail"]
 
 
 def bomb_directory() -> bytes:
@@ -376,6 +387,22 @@ def test_a_job_that_ends_the_server_again_and_again_fails(
     ended = client.get(f"/v1/jobs/{job}").json()
     assert ended["state"] == state, ended
     assert state == "done" or "more memory" in ended["problem"]
+
+
+def test_a_job_whose_zip_was_lost_says_so(
+    client: Client, photographs: dict[str, bytes], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """As of a backup of the database alone: before, with the server's path and advice about globs."""
+    free, take = threading.Event(), JobStore.next
+    monkeypatch.setattr(JobStore, "next", lambda store: take(store) if free.is_set() else None)
+    jobs = [client.post("/v1/jobs", content=pack(photographs), headers=ZIP).json()["id"]]
+    shutil.rmtree(tmp_path / "state" / "jobs" / jobs[0])
+    free.set()
+    jobs.append(client.post("/v1/jobs", content=pack(photographs), headers=ZIP).json()["id"])
+    wait(client, jobs[1])
+    lost = client.get(f"/v1/jobs/{jobs[0]}").json()
+    assert lost["state"] == "failed" and "no longer on the server" in lost["problem"]
+    assert "input.zip" not in lost["problem"]
 
 
 def test_a_server_back_with_another_model_records_its_own_masks(

@@ -57,6 +57,17 @@ def test_a_second_head_has_the_same_time(connect: Callable[[], socket.socket]) -
         assert answer(connection)[0] == 408
 
 
+def test_an_offer_of_http_2_is_passed_over_in_silence(
+    connect: Callable[[], socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Java's client makes one; before, the log advised to install libraries for WebSockets."""
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n\r\n"
+    with connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n" + offer)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    assert [record.levelname for record in caplog.records if record.levelname != "INFO"] == []
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
@@ -135,6 +146,18 @@ def test_nothing_of_a_body_is_read_without_a_key(connect: Callable[[], socket.so
         connection.sendall(b"POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n")
         connection.settimeout(10)
         assert b" 401 " in connection.recv(65536).split(b"\r\n")[0]
+
+
+def test_what_a_stopping_server_gives_up_may_be_sent_again(serve: Callable[..., Any]) -> None:
+    """Before, it was a 500 in plain text: a fault of the server."""
+    client = serve(shutdown_timeout_s=1)
+    with socket.create_connection(("127.0.0.1", client.base_url.port), timeout=20) as connection:
+        head = b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n" + AUTH
+        connection.sendall(head + b"\r\nthe rest takes minutes")
+        time.sleep(0.2)
+        serve()  # ends the first one
+        status, problem = answer(connection)
+    assert (status, problem["type"]) == (503, "urn:dermseg:problem:stopping")
 
 
 def test_idle_connections_outlive_those_of_proxies() -> None:

@@ -216,6 +216,7 @@ def test_a_form_needs_exactly_the_image(encoded: Make, client: Client) -> None:
     kind = {"Content-Type": "multipart/form-data; boundary=b"}
     answer = client.post("/v1/segment", content=2 * part, headers=kind)
     assert answer.status_code == 400 and "one field" in answer.json()["detail"]
+    assert "in the address" in answer.json()["hint"]  # where parameters were sent as further fields
     assert client.post("/v1/segment", files={"image": ("Anna Miller.png", data)}).status_code == 200
     # What curl says unless told otherwise, what iPhones and many programs say; the content decides.
     for said in ("application/x-www-form-urlencoded", "image/heic", "image/jpg"):

@@ -91,7 +91,9 @@ def test_what_a_full_disk_says_does_not_name_the_image(queue: Queue, monkeypatch
     assert raised.value.message == f"the image cannot be kept: {os.strerror(errno.ENOSPC)}"
 
 
-def test_states_retries_and_dead_letters(queue: Queue) -> None:
+def test_states_retries_and_dead_letters(
+    queue: Queue, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     queue.add("1.1", "k", "CAM", b"a")
     queue.add("1.2", "k", "CAM", b"b")
     first = queue.take("received")
@@ -104,6 +106,11 @@ def test_states_retries_and_dead_letters(queue: Queue) -> None:
     assert made is not None
     queue.move(made, "dead", "refused")
     assert queue.listed("dead")[0].reason == "refused" and queue.take("received") is None
+    (tmp_path / "pacs.yaml").write_text("folder: q\nsend: {web: {url: 'http://x'}}")
+    with pytest.raises(SystemExit):
+        main(["dicom", "queue", str(tmp_path / "pacs.yaml"), "--json"])
+    (letter,) = json.loads(capsys.readouterr().out)["dead_letters"]
+    assert letter["reason"] == "refused" and Path(letter["file"]).read_bytes() == b"b"
     assert queue.revive() == 1
     revived = queue.take("made")  # back to where it failed
     assert revived is not None and revived.attempts == 0
@@ -114,6 +121,24 @@ def test_states_retries_and_dead_letters(queue: Queue) -> None:
     assert queue.add("1.2", "k", "CAM", b"b")
     again = queue.take("received")
     assert again is not None and again.id > revived.id  # numbers do not begin again
+
+
+def test_a_dead_letter_is_given_up(queue: Queue, tmp_path: Path) -> None:
+    """Before, there was no way: its image stayed for good, and so did exit code 1."""
+    (tmp_path / "pacs.yaml").write_text("folder: q\nsend: {web: {url: 'http://x'}}")
+    for uid in ("1.1", "1.2"):
+        queue.add(uid, "k", "CAM", b"damaged")
+    for job in queue.listed("received"):
+        queue.made_path(job, "dicom-seg").write_bytes(b"made")
+        queue.move(job, "dead", "refused")
+    ends = []
+    for number in ("1", "2", "2"):
+        with pytest.raises(SystemExit) as end:
+            main(["dicom", "queue", str(tmp_path / "pacs.yaml"), "--drop", number])
+        assert not queue.received_path(f"1.{number}").exists()
+        ends.append((end.value.code, len(list((tmp_path / "q" / "made").iterdir()))))
+    assert ends == [(1, 1), (0, 0), (2, 0)] and queue.counts()["ignored"] == 2
+    assert not queue.add("1.1", "k", "CAM", b"damaged")  # a watched archive still lists it
 
 
 def test_a_clock_that_was_set_back_keeps_nobody_waiting(
@@ -190,7 +215,8 @@ def test_delays_double_up_to_a_limit() -> None:
         ("folder: q\nsend: {dimse: {ae_title: 'SIXTEEN LETTERS+', host: h, port: 99999}}", "65535"),
         ("folder: q\nsend: {web: {url: ftp://x}}", "no address"),
         ("folder: q\nsend: {web: {url: 'http://me:secret@x'}}", "no user or password"),
-        ("folder: q\nresults: [masks]\nsend: {web: {url: 'http://x'}}", "dicom-seg"),
+        ("folder: q\nresults: [masks]\nsend: {web: {url: 'http://x'}}", r"'dicom-seg', .* \(got 'masks'\)$"),
+        ("folder: q\naudit_key: k\nsend: {web: {url: 'http://x'}}", "no audit log"),
         ("folder: [", "is not YAML"),
     ],
 )
@@ -280,6 +306,25 @@ def test_certificates_that_do_not_fit_are_named(certificates: Tls, tmp_path: Pat
             with pytest.raises(ConfigError, match=reason) as error:
                 certificates.model_copy(update={name: path}).context(server=server)
             assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        {"web": {"url": "http://x", "user": "u", "password_file": "gone"}},
+        {"web": {"url": "http://x", "token_env": "DERMSEG_NO_SUCH_TOKEN"}},
+        {"dimse": {"ae_title": "A", "host": "h", "tls": dict.fromkeys(Tls.model_fields, "gone")}},
+    ],
+)
+def test_a_secret_that_is_missing_is_said_at_the_start(tmp_path: Path, send: dict[str, Any]) -> None:
+    """Before, images were accepted, and the sending of each was tried for 30 hours."""
+    path = tmp_path / "pacs.yaml"
+    path.write_text(json.dumps({"folder": "q", "listen": {"port": free_port()}, "send": send}))
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(ConfigError, match=r"No such file|SUCH_TOKEN is empty"):
+        service.listen(load_config(path), stop)
+    assert not (tmp_path / "q").exists()
 
 
 @pytest.mark.parametrize("secure", [False, True])

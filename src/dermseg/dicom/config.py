@@ -191,6 +191,12 @@ class PacsConfig(Strict):
     audit: Path | None = Field(default=None, description="append-only log of every result")
     audit_key: Path | None = None
 
+    @model_validator(mode="after")
+    def _key_has_log(self) -> PacsConfig:
+        if self.audit_key is not None and self.audit is None:
+            raise ValueError("audit_key is set and audit is not, so there would be no audit log")
+        return self
+
     @property
     def record_days(self) -> int | None:
         """How long finished work is remembered; None is for good.

@@ -34,6 +34,20 @@ class SendError(DermsegError):
         self.final = final
 
 
+def check_target(target: Send) -> None:
+    """See, before images are accepted, that the secret or the certificates for the archive are there.
+
+    Raises
+    ------
+    ConfigError
+        One is missing, cannot be read or does not fit.
+    """
+    if target.web is not None:
+        web_client(target.web)
+    elif target.dimse is not None and target.dimse.tls is not None:
+        target.dimse.tls.context(server=False)
+
+
 def send(objects: Sequence[Dataset], target: Send) -> None:
     """Send objects in order; returns when the archive has them all.
 

@@ -12,6 +12,7 @@ from typing import Any
 from dermseg.dicom.config import PacsConfig
 from dermseg.dicom.queue import Queue
 from dermseg.dicom.receive import Receiver
+from dermseg.dicom.send import check_target
 from dermseg.dicom.watch import Watcher
 from dermseg.dicom.work import Worker, log
 from dermseg.errors import ConfigError
@@ -23,6 +24,8 @@ def listen(config: PacsConfig, stop: threading.Event) -> None:
 
     Raises
     ------
+    ConfigError
+        A secret or certificate that the configuration names is missing or does not fit.
     UsageError
         The port is taken, or another process works in the folder.
     """
@@ -42,7 +45,7 @@ def watch(config: PacsConfig, stop: threading.Event) -> None:
     Raises
     ------
     ConfigError
-        The configuration names no archive to watch.
+        The configuration names no archive to watch, or a secret or certificate is missing.
     UsageError
         Another process works in the folder.
     """
@@ -58,6 +61,7 @@ def watch(config: PacsConfig, stop: threading.Event) -> None:
 def _working(config: PacsConfig) -> Iterator[tuple[Queue, Worker]]:
     for name in ("pynetdicom", "pydicom", "dicomweb_client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # theirs may hold names and values
+    check_target(config.send)
     model = load_model(config.model, variant=config.variant)
     queue = Queue(config.folder)
     try:

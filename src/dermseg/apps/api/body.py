@@ -164,7 +164,12 @@ def image_part(body: bytes, kind: Message) -> bytes:
 
 
 def _one_field() -> Problem:
-    return Problem(400, "multipart", f"the form must have one field, '{FIELD}', with the file")
+    return Problem(
+        400,
+        "multipart",
+        f"the form must have one field, '{FIELD}', with the file",
+        hint="parameters stand in the address: /v1/segment?measure=true",
+    )
 
 
 def _too_large(limit: int) -> Problem:

@@ -80,7 +80,7 @@ class Gate:
             await self.app(scope, receive, send_with_headers)
         except ClientDisconnect:
             pass
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             problem = problem_of(error)
             if status != CLIENT_GONE:  # the answer has begun: nothing can be said any more
                 raise RuntimeError("failed amid the answer") from None

@@ -6,6 +6,7 @@ expected only its kind and the line of code are logged, and why a disk refused.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sqlite3
@@ -92,6 +93,8 @@ def problem_of(error: BaseException) -> Problem:
     """The problem that an exception is; an unexpected one is logged and becomes a plain 500."""
     if isinstance(error, Problem):
         return error
+    if isinstance(error, asyncio.CancelledError):  # told to stop, the server has waited long enough
+        return Problem(503, "stopping", "the server is about to stop", retry_after=5)
     if isinstance(error, RequestValidationError):
         errors = [
             {"where": ".".join(map(str, e["loc"])), "what": e["msg"], "kind": e["type"]}

@@ -78,6 +78,9 @@ class GuardedProtocol(H11Protocol):
         status = getattr(error, "error_status_hint", 400)
         self._refuse(status if status in (431, 501, 505) else 400, msg)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: Java's client offers HTTP/2 with every first request, and takes HTTP/1.1 as well."""
+
     def _head_too_slow(self) -> None:
         if not self.transport.is_closing() and self.conn.their_state is h11.IDLE:
             self._refuse(408, "the request did not come in time")

@@ -141,8 +141,15 @@ async def submit(
         remove_files(folder)
         if kept.state == "deleted":
             raise Problem(409, "idempotency", "this idempotency key belongs to a job that was deleted")
-        if (kept.input_sha256, kept.options) != (digest, options):
-            raise Problem(409, "idempotency", "this idempotency key belongs to a job with other content")
+        if kept.input_sha256 != digest:
+            raise Problem(
+                409,
+                "idempotency",
+                "this idempotency key belongs to a job with another zip",
+                hint="send the same file again; a zip that is made anew may hold other times (zip -X: none)",
+            )
+        if kept.options != options:
+            raise Problem(409, "idempotency", "this idempotency key belongs to a job with other parameters")
     request.state.log = {"job": kept.id, "images": kept.images}
     return _answer(kept, status=202 if new else 200, headers={"Location": f"/v1/jobs/{kept.id}"})
 
@@ -193,8 +200,10 @@ async def result(request: Request, job_id: _ID) -> Response:
     path = services.runner.folder / job.id / RESULT
     if job.state in UNFINISHED:
         raise Problem(409, "unfinished", "the job is not done yet", retry_after=1)
-    if job.state != "done" or not path.is_file():
+    if job.state == "failed":
         raise Problem(410, "gone", "there is no result: the job failed", hint=job.problem)
+    if not path.is_file():
+        raise Problem(410, "gone", "the result was removed from the disk", hint="send the zip as a new job")
     return RangedFile(path, media_type=ZIP, filename=f"{job.id}.zip")
 
 

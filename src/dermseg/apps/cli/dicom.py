@@ -150,6 +150,10 @@ def queue_(
     config: ConfigArgument,
     *,
     retry: Annotated[bool, typer.Option("--retry", help="Put dead letters back into the queue.")] = False,
+    drop: Annotated[
+        list[int] | None,
+        typer.Option(metavar="JOB", help="Give up a dead letter and remove its files; repeat for several."),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Show what waits, what is done, what failed for good.
@@ -159,8 +163,12 @@ def queue_(
     from dermseg.dicom.config import load_config
     from dermseg.dicom.queue import Queue
 
-    queue = Queue(load_config(config).folder, own=False)
+    settings = load_config(config)
+    queue = Queue(settings.folder, own=False)
     try:
+        for number in drop or []:
+            if not queue.drop(number, keep_received=settings.listen.storage_commitment):
+                raise UsageError(f"--drop {number}: there is no dead letter of that number")
         revived = queue.revive() if retry else 0
         counts, dead = queue.counts(), queue.listed("dead")
     finally:
@@ -168,10 +176,14 @@ def queue_(
     if retry:
         say(f"{revived} dead letters are tried again")
     say(", ".join(f"{number} {state}" for state, number in counts.items()))
-    for job in dead[:20]:
+    letters = [
+        {"job": job.id, "reason": job.reason, "file": str(queue.received_path(job.image_uid))} for job in dead
+    ]
+    for job, letter in zip(dead[:20], letters, strict=False):
         say(f"  job {job.id}, from {job.origin}: {job.reason}")
+        say(f"    {letter['file']}")
     if json_:
-        print_json({**counts, "dead_letters": [{"job": job.id, "reason": job.reason} for job in dead]})
+        print_json({**counts, "dead_letters": letters})
     if dead:
         raise typer.Exit(1)
 
