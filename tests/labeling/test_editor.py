@@ -510,6 +510,9 @@ def test_one_lesion_of_several_takes_the_place_of_what_the_model_proposed_in_its
         assert document.layer("lesion")[50, 50] and document.status == "proposed", (
             "one step, to be taken back"
         )
+        narrow(document, "click", "lesion", second, erase=True)  # with the right button
+        assert document.layer("lesion")[50, 50] and not document.layer("lesion")[50, 200]
+        document.undo()
         narrow(document, "click", "lesion", tools.cut(document.layer("lesion")))
         assert document.status == "corrected", "a person has pointed at it"
 

@@ -193,6 +193,8 @@ def test_box_and_click_ask_the_model_for_one_lesion(qtbot: Any, show: Open, phot
             qtbot.mouseClick(window.canvas, LEFT, pos=at(window, x, y))
         qtbot.waitUntil(lambda: document.last_step == name, timeout=60_000)  # noqa: B023
         assert lesion(window)[y, x]
+    qtbot.mouseClick(window.canvas, Qt.MouseButton.RightButton, pos=at(window, x, y))
+    qtbot.waitUntil(lambda: not lesion(window)[y, x], timeout=60_000)
 
 
 def test_keyboard_alone_paints(qtbot: Any, show: Open, photographs: Path) -> None:
