@@ -23,7 +23,7 @@ pytest.importorskip("pytestqt", reason="needs pytest-qt (make test-system)")
 from PIL import Image
 from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
 from PySide6.QtGui import QAction, QDragEnterEvent, QDropEvent, QKeyEvent
-from PySide6.QtWidgets import QApplication, QLineEdit, QMessageBox
+from PySide6.QtWidgets import QApplication, QLabel, QLineEdit, QMessageBox, QToolBar
 
 from dermseg.apps.cli.main import main
 from dermseg.apps.desktop import texts as words
@@ -193,6 +193,8 @@ def test_box_and_click_ask_the_model_for_one_lesion(qtbot: Any, show: Open, phot
             qtbot.mouseClick(window.canvas, LEFT, pos=at(window, x, y))
         qtbot.waitUntil(lambda: document.last_step == name, timeout=60_000)  # noqa: B023
         assert lesion(window)[y, x]
+    qtbot.mouseClick(window.canvas, Qt.MouseButton.RightButton, pos=at(window, x, y))
+    qtbot.waitUntil(lambda: not lesion(window)[y, x], timeout=60_000)
 
 
 def test_keyboard_alone_paints(qtbot: Any, show: Open, photographs: Path) -> None:
@@ -509,6 +511,7 @@ def test_a_polygon_under_way_is_not_lost(qtbot: Any, show: Open, photographs: Pa
         assert window.menus.tools["polygon"].isChecked() and np.array_equal(lesion(window), before)
     assert "approved" not in window.file_list.item(0).text()
     key(qtbot, window, Qt.Key.Key_Return, CTRL)
+    assert not window.message.text()
     assert (
         lesion(window)[25, 450]
         and not lesion(window)[45, 415]
@@ -533,6 +536,7 @@ def test_moving_the_image_twice_in_a_row_closes_no_polygon(qtbot: Any, show: Ope
         qtbot.mouseClick(window.canvas, LEFT, pos=at(window, *point))
     qtbot.mouseDClick(window.canvas, middle, pos=at(window, 200, 200))
     qtbot.mouseRelease(window.canvas, middle, pos=at(window, 200, 200))
+    qtbot.mouseDClick(window.canvas, Qt.MouseButton.BackButton, pos=at(window, 200, 200))
     qtbot.keyPress(window.canvas, Qt.Key.Key_Space)
     qtbot.mouseDClick(window.canvas, LEFT, pos=at(window, 200, 200))
     qtbot.mouseRelease(window.canvas, LEFT, pos=at(window, 200, 200))
@@ -861,6 +865,12 @@ def test_german_is_complete(show: Open) -> None:
     shown = {action.objectName() for action in window.findChildren(QAction) if action.objectName()}
     assert len(shown) > 30 and not shown - set(words.GERMAN)
     assert window.menuBar().actions()[0].text() == "Datei"
+    tips = [action.toolTip() for action in window.findChildren(QToolBar)[0].actions() if action.text()]
+    assert tips[-1] == "Freigeben und weiter (A)" and tips[2].startswith(
+        "Polygon (G): seine Ecken anklicken;"
+    )
+    said = [part.split(": ")[-1] for tip in tips[:-2] for part in tip.splitlines()]
+    assert len(said) == 13 and not set(said) - set(words.GERMAN.values())
     assert window.message.text().startswith("Bilder oder einen Ordner hierher ziehen"), (
         "an empty window says what to do"
     )
@@ -911,6 +921,8 @@ def test_painting_repaints_only_what_changed(qtbot: Any, show: Open, tmp_path: P
     shown = frame.copy()
     window.canvas.refresh()
     assert np.array_equal(shown, frame), "what was drawn in parts is what is drawn as a whole"
+    window.canvas.widen(10)
+    assert "1,200" in [label.text() for label in window.sliders.findChildren(QLabel)], "wider than the slider"
 
 
 def test_two_windows_never_work_on_one_image(qtbot: Any, show: Open, photographs: Path) -> None:
@@ -1109,14 +1121,17 @@ app.exec()
     assert 0 < lesion(window).sum() < painted
 
 
-@pytest.mark.parametrize(("model", "code"), [("nowhere", 2), ("photos", 1)])
-def test_a_model_that_is_not_there_ends_before_the_window(
-    monkeypatch: pytest.MonkeyPatch, photographs: Path, tmp_path: Path, model: str, code: int
+@pytest.mark.parametrize(
+    ("option", "named", "code"),
+    [("--model", "nowhere", 2), ("--model", "photos", 1), ("--second", "nowhere", 2)],
+)
+def test_a_model_or_reader_that_is_not_there_ends_before_the_window(
+    monkeypatch: pytest.MonkeyPatch, photographs: Path, option: str, named: str, code: int
 ) -> None:
     monkeypatch.setattr("dermseg.apps.desktop.app.run", lambda *_, **__: pytest.fail("a window opens"))
-    chosen = photographs if model == "photos" else model
+    chosen = photographs if named == "photos" else named
     with pytest.raises(SystemExit) as end:
-        main(["desktop", str(photographs), "--model", str(chosen)])
+        main(["desktop", str(photographs), option, str(chosen)])
     assert end.value.code == code
 
 

@@ -105,7 +105,7 @@ class Assistant:
         lines = (problem, found if result.status == "ok" else texts("Nothing found"))
         window.say("; ".join(line for line in lines if line))
 
-    def ask(self, kind: str, box: Box) -> None:
+    def ask(self, kind: str, box: Box, erase: bool) -> None:
         """Ask for one lesion: ``box`` says inside which box, ``click`` at which point."""
         session, threshold = self._window.session, self.threshold
         opened = session.opened
@@ -119,10 +119,10 @@ class Assistant:
             return segment_click(session.model(), opened.pixels, (box[0], box[1]), threshold=threshold)
 
         label = session.label
-        self.worker.submit(ask, lambda patch: self._narrowed(label, kind, patch))
+        self.worker.submit(ask, lambda patch: self._narrowed(label, kind, patch, erase))
 
-    def _narrowed(self, label: str, kind: str, patch: Patch) -> None:
-        """Take over the lesion that was meant."""
+    def _narrowed(self, label: str, kind: str, patch: Patch, erase: bool) -> None:
+        """Take over the lesion that was meant, or take it away."""
         window = self._window
         opened = window.session.opened
         if opened is None:
@@ -131,7 +131,7 @@ class Assistant:
         if not patch.mask.any():
             window.say(window.texts("Nothing found"))
             return
-        window.guarded(lambda: narrow(document, kind, label, patch))
+        window.guarded(lambda: narrow(document, kind, label, patch, erase=erase))
         window.say("")
         window.show_layers()
         window.edited()

@@ -70,14 +70,15 @@ def segment_click(
     return Patch(found.x + patch.x, found.y + patch.y, found.mask)
 
 
-def narrow(document: Document, name: str, label: str, patch: Patch) -> None:
+def narrow(document: Document, name: str, label: str, patch: Patch, *, erase: bool = False) -> None:
     """One lesion was meant: what the model proposed in its class makes room for it, as one step of undo.
 
-    What a person has drawn or approved stays, and so do the other classes.
+    What a person has drawn or approved stays, and so do the other classes. ``erase`` takes that lesion away
+    instead, and all the rest stays.
     """
     document.settle()  # a stroke may be under way by now
-    untouched = document.status == "proposed"
+    untouched = document.status == "proposed" and not erase
     if untouched:
         document.paint(label, cut(document.layer(label)), erase=True)
-    if document.apply(name, label, patch) is None and untouched:
+    if document.apply(name, label, patch, erase=erase) is None and untouched:
         document.set_status("corrected")  # a person has pointed at what the model had proposed

@@ -17,7 +17,7 @@ from dermseg.labeling.editor.tools import Point
 
 Tool = Literal["brush", "eraser", "polygon", "lasso", "fill", "box", "click"]
 TOOLS: tuple[Tool, ...] = ("brush", "eraser", "polygon", "lasso", "fill", "box", "click")
-Ask = Callable[[Literal["box", "click"], Box], None]
+Ask = Callable[[Literal["box", "click"], Box, bool], None]
 
 
 class Pen:
@@ -31,7 +31,8 @@ class Pen:
     points
         Of a polygon, lasso or box under way, for the view to show.
     on_ask
-        Called when the model is wanted: for a box, or for a click (a box of one pixel).
+        Called when the model is wanted: for a box, or for a click (a box of one pixel); and whether what it
+        finds is to be taken away.
     """
 
     def __init__(self, document: Document, pixels: NDArray[np.uint8], label: str = "lesion") -> None:
@@ -42,7 +43,7 @@ class Pen:
         self.radius = max(2.0, max(document.size) / 100)
         self.tolerance = 12.0
         self.points: list[Point] = []
-        self.on_ask: Ask = lambda kind, box: None
+        self.on_ask: Ask = lambda kind, box, erase: None
         self._erase = False
         self._down = False
 
@@ -71,7 +72,7 @@ class Pen:
             patch = tools.smart_fill(self.pixels, at, self.tolerance)
             return self._apply("smart fill", patch)
         if self.tool == "click":
-            self.on_ask("click", (round(at[0]), round(at[1]), 1, 1))
+            self.on_ask("click", (round(at[0]), round(at[1]), 1, 1), self._erase)
             return []
         if self.tool == "polygon":
             self.points.append(at)
@@ -109,7 +110,7 @@ class Pen:
             width = min(round(max(x0, x1)) + 1, columns) - left
             height = min(round(max(y0, y1)) + 1, rows) - top
             if min(width, height) > 4:
-                self.on_ask("box", (left, top, width, height))
+                self.on_ask("box", (left, top, width, height), self._erase)
             return []
         self.document.finish(self.tool)
         return []
