@@ -135,7 +135,7 @@ def test_images_that_cannot_be_compared_are_listed(
     assert summary["protocol"]["images_without_mask"] == 1
     assert "1 without a mask left out" in summary["protocol"]["text"]
     assert json.loads((out / "comparison.json").read_text()) == summary
-    assert "failed: broken: " in said and "1 images of split 'test' have no mask" in said
+    assert "failed: broken: " in said and "1 image of split 'test' has no mask" in said
     page = (out / "report.html").read_text("utf-8")
     assert "Not scored" in page and "These are in no figure." in page
 

@@ -163,7 +163,7 @@ def test_given_splits_are_honoured_and_their_leak_is_told(
     code, _, err = run("data", *words)
     assert (code, "names none of the 29 images" in err, (tmp_path / "x.csv").exists()) == (2, True, False)
     code, _, err = run("data", "split", tmp_path / "clean.csv", "-o", tmp_path / "new.csv")
-    assert code == 0 and "1 images were excluded; they are split as all others" in err
+    assert code == 0 and "1 image was excluded; it is split as all others" in err
 
 
 def test_two_data_sets_in_one_index_and_folds(tmp_path: Path, zips: tuple[Path, Path], run: Run) -> None:
@@ -254,7 +254,7 @@ def test_photographs_that_come_again_keep_their_outlines(
     assert run("data", "import", "folder", "photos", "-o", index, "--append", "--allow-unmasked")[0] == 0
     code, out, err = run("data", "check", index, "--json")  # to which training sends who would train on it
     assert (code, json.loads(out)["without_mask"]) == (0, ["photos/new"])
-    assert "1 images have no mask, and training takes none such: photos/new" in err
+    assert "1 image has no mask, and training takes none such: photos/new" in err
     rows = read_index(index)
     assert [row.masks for row in rows] == [*(row.masks for row in before), ()] and rows[0].masks
     drawn = (photos / "2.json").rename(tmp_path / "2.json")  # with the files of LabelMe that are there

@@ -68,7 +68,7 @@ def test_select_split() -> None:
     assert select_split(rows, "all") == ([rows[0], rows[2]], 2)
     with pytest.raises(DataError, match=r"no image has split 'tset' \(splits in this index: calib"):
         select_split(rows, "tset")
-    with pytest.raises(DataError, match="none of the 1 images"):
+    with pytest.raises(DataError, match="no image of split"):
         select_split(rows, "calib")
 
 

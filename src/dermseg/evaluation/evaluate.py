@@ -123,7 +123,7 @@ def select_split(rows: Sequence[IndexRow], split: str) -> tuple[list[IndexRow], 
         )
     with_masks = [row for row in chosen if row.masks]
     if not with_masks:
-        raise DataError(f"none of the {len(chosen)} images of split '{split}' has a mask")
+        raise DataError(f"no image of split '{split}' has a mask ({len(chosen)} have none)")
     return with_masks, len(chosen) - len(with_masks)
 
 

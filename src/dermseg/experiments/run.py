@@ -39,6 +39,7 @@ from dermseg.training.check import check_run
 from dermseg.training.checkpoint import BEST, CONFIG
 from dermseg.training.config import ModelConfig, RunConfig, expand
 from dermseg.training.run import train
+from dermseg.words import counted
 
 
 def run_suite(
@@ -159,7 +160,7 @@ def evaluate_run(folder: Path, test: TestConfig) -> Path:
     summary: dict[str, Any] = {
         **evaluation.summary(),
         "protocol": {
-            "text": f"{evaluation.n} images of {test.name}, split {test.split}{left_out}, "
+            "text": f"{counted(evaluation.n, 'image')} of {test.name}, split {test.split}{left_out}, "
             f"{_masks(model.config.model)}at the mask's own size, "
             "threshold 0.5, no post-processing, means over images",
             "index": one_or_all([str(index) for index in indexes]),

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from dermseg.errors import DermsegError, UsageError
+from dermseg.words import counted
 
 # Typer shows Python's type beside an argument ("INPUT <list[str]>"), whose sentence says more.
 setattr(typer.core.TyperArgument, "display_type_rich", lambda self, ctx: None)  # noqa: B010
@@ -74,7 +75,8 @@ def say_left_out(split: str, without_mask: int, failures: Sequence[Mapping[str, 
         As ``Failure.to_dict`` gives them.
     """
     if without_mask:
-        say(f"{without_mask} images of split '{split}' have no mask and were left out")
+        one, many = f"image of split '{split}' has", f"images of split '{split}' have"
+        say(f"{counted(without_mask, one, many)} no mask, left out")
     for failure in failures:
         say(f"failed: {failure['image_id']}: {failure['reason']}")
     if failures:

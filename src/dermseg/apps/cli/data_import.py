@@ -22,6 +22,7 @@ from dermseg.apps.cli.data_common import (
     say_replaced,
 )
 from dermseg.errors import DataError, UsageError
+from dermseg.words import counted
 
 
 def import_(
@@ -168,9 +169,9 @@ def import_(
         "splits": count_splits(rows),
     }
     say(
-        f"{output}: {len(imported.rows)} pairs of '{imported.kind}' imported, "
+        f"{output}: {counted(len(imported.rows), 'pair')} of '{imported.kind}' imported, "
         f"{len(imported.rejected)} left out; "
-        f"{summary['images']} images in {summary['groups']} groups"
+        f"{counted(summary['images'], 'image')} in {counted(summary['groups'], 'group')}"
     )
     say_replaced(replaced)
     if imported.proposals:
@@ -184,10 +185,10 @@ def import_(
             "and not all inside: if the lesion is black in them, invert them (the higher value is lesion)"
         )
     if imported.without_split:
-        say(f"{imported.without_split} images are not in the split file and belong to no split")
+        say(f"{counted(imported.without_split, 'image is', 'images are')} not in the split file: in no split")
     say_absent(imported.not_in_data)
     if imported.without_metadata:
-        say(f"{imported.without_metadata} images are not in the metadata")
+        say(f"{counted(imported.without_metadata, 'image is', 'images are')} not in the metadata")
     say_leaks(leaks, "--exclude-leaks takes them out of training")
     if json_:
         print_json(summary)
@@ -242,7 +243,7 @@ def download_(
             {name: value is not None for name, value in of_files.items()}, f"has no effect on {source}"
         )
         report = download_archive(output, search=search, collections=collections, limit=limit)
-        say(f"{output}: {report['images']} images, {report['bytes'] / 1e6:.0f} MB")
+        say(f"{output}: {counted(report['images'], 'image')}, {report['bytes'] / 1e6:.0f} MB")
         if json_:
             print_json(report)
         return

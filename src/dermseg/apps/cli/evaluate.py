@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dermseg.apps.cli.common import JsonOption, ModelOption, new_app, print_json, say, say_left_out
+from dermseg.words import counted
 
 if TYPE_CHECKING:
     from dermseg.data.index import IndexRow
@@ -204,8 +205,8 @@ def _protocol(
     masks = "first mask of each" if reference == "first" else "mean over all masks of each"
     how = "" if model.session.runtime == "onnxruntime" else f", {model.session.runtime}"
     text = (
-        f"{n} images of {', '.join(datasets)}, split {split}, {masks}, at the mask's own size, threshold "
-        f"{used:g}{', test-time augmentation' if tta else ''}{how}, means over images"
+        f"{counted(n, 'image')} of {', '.join(datasets)}, split {split}, {masks}, at the mask's own size, "
+        f"threshold {used:g}{', test-time augmentation' if tta else ''}{how}, means over images"
     )
     return {
         "text": text,

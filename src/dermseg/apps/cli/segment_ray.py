@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dermseg.apps.cli.common import say
 from dermseg.apps.cli.progress import JsonProgress, PlainProgress, say_counts, say_failures, say_stopped
 from dermseg.errors import MissingExtraError, UsageError
+from dermseg.words import counted
 
 if TYPE_CHECKING:
     from dermseg.scale.ray_engine import RayResult
@@ -129,6 +130,6 @@ def _tell(result: RayResult) -> None:
     if result.counts["failed"]:
         say_failures(result, result.failures, "results.parquet")
     if result.unfinished:
-        say(f"{result.unfinished} images were given up; the same command with --resume tries them again")
+        say(f"{counted(result.unfinished, 'image')} given up; the same command with --resume tries again")
         for problem in result.problems[:5]:
             say(f"  {problem}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dermseg.apps.cli.common import JsonOption, ModelOption, new_app, print_json, say, say_left_out
+from dermseg.words import counted
 
 app = new_app()
 
@@ -89,5 +90,5 @@ def evaluate(
         print_json(summary)
         return
     for name, block in summary.items():
-        say(f"{name}: {block['n']} images, {block['failures']} failures")
+        say(f"{name}: {counted(block['n'], 'image')}, {counted(block['failures'], 'failure')}")
         say(format_trust(block))
