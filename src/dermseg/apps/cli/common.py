@@ -45,6 +45,14 @@ def log_line(event: str, **values: Any) -> None:
     sys.stderr.flush()
 
 
+def note(text: str, *, as_log: bool) -> None:
+    """A remark on stderr, as a line of ``--log-json`` where that is asked for."""
+    if as_log:
+        log_line("note", message=text)
+    else:
+        say(text)
+
+
 def print_json(data: Any) -> None:
     """The one machine-readable object on stdout. NaN is refused: unknown is null."""
     sys.stdout.write(json.dumps(data, indent=2, allow_nan=False) + "\n")
