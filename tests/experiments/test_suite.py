@@ -543,6 +543,10 @@ def test_mistakes_in_a_suite_are_named(suite_file: Path) -> None:
             r"suite\.yaml: bad--seed0: unknown setting 'training\.rate'",
         ),
         ({"set": {"data.train.0.split": "held-out"}}, "held-out"),
+        (
+            {"axes": {"data": {"100 %": {}, "1 %": {"fraction": 0.01}}}},
+            r"1-pct--seed0: fraction 0\.01 of the 12 images .*fraction 0\.083 is one",
+        ),
         ({"evaluate": [{"name": "none", "index": "nowhere.csv"}]}, "nowhere.csv"),
     ],
 )

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dermseg.data.index import merge, read_index
-from dermseg.errors import DermsegError, UsageError
+from dermseg.errors import ConfigError, DermsegError, UsageError
 from dermseg.evaluation.evaluate import select_split
 from dermseg.evaluation.output import METRICS_FILE, write_folder
 from dermseg.experiments.left_out import check_left_out, check_not_seen
@@ -24,7 +24,7 @@ from dermseg.experiments.settled import (
     images_of,
     one_or_all,
 )
-from dermseg.experiments.subsets import INDEXES, fold_index, fraction_index
+from dermseg.experiments.subsets import INDEXES, fold_index, fraction_index, size_of
 from dermseg.experiments.suite import (
     Cell,
     SuiteConfig,
@@ -88,10 +88,23 @@ def _check_cell(suite: SuiteConfig, cell: Cell, config: RunConfig, scratch: Path
         for part, whole in ((cut.data.train, config.data.train), (cut.data.val, config.data.val)):
             named |= {made.index: str(expand(source.index)) for made, source in zip(part, whole, strict=True)}
         check_run(cut)
+        if cell.fraction is not None:
+            _check_fraction(cell.fraction, cut)
     except DermsegError as error:
         error.message = f"{cell.name}: {error.message}"
         error.file = named.get(error.file, error.file)  # the folds looked at here are gone in a moment
         raise
+
+
+def _check_fraction(fraction: float, config: RunConfig) -> None:
+    for source in config.data.train:
+        images = sum(row.split == source.split for row in read_index(expand(source.index)))
+        if not size_of(fraction, images):
+            raise ConfigError(
+                f"fraction {fraction:g} of the {images} images of split '{source.split}' is none of them",
+                file=expand(source.index),
+                hint=f"fraction {1 / images:.2g} is one",
+            )
 
 
 def _train(
