@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import JsonOption, new_app, print_json, refuse_unused, say, say_left_out
+from dermseg.apps.cli.common import JsonOption, goes_on, new_app, print_json, refuse_unused, say, say_left_out
 from dermseg.errors import UsageError
 from dermseg.words import counted
 
@@ -139,7 +139,7 @@ def _evaluations(
         if _finished(name):
             yield read_per_image(Path(name) / PER_IMAGE)
             continue
-        with ImageCounter(f"evaluating {called}", len(rows)) as progress:
+        with goes_on("Nothing was compared."), ImageCounter(f"evaluating {called}", len(rows)) as progress:
             evaluation = evaluate_rows(load_model(name), rows, progress=progress.advance)
         if output is not None:
             evaluation.write_csv(output / f"{table_stem(called)}.{PER_IMAGE}")

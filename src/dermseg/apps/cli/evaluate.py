@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import JsonOption, ModelOption, new_app, print_json, say, say_left_out
+from dermseg.apps.cli.common import JsonOption, ModelOption, goes_on, new_app, print_json, say, say_left_out
 from dermseg.words import counted
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ def evaluate(
         check_test_log(log_test)
     if output is not None:
         prepare_folder(output, overwrite=overwrite)
-    with ImageCounter("evaluating", len(rows)) as progress:
+    kept = "Nothing was written: means of the first images are not those of the split."
+    with goes_on(kept), ImageCounter("evaluating", len(rows)) as progress:
         evaluation = evaluate_rows(
             loaded,
             rows,
