@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from dermseg.scale.ray_engine import RayResult
 
 _LINE_EVERY_S = 5.0
+_MANY = 1000  # images of which table and report take seconds
+_ENDING = "writing table and report"
 
 
 class PlainProgress:
@@ -65,6 +67,8 @@ class PlainProgress:
         """Say where things stand, if it is time to."""
         if entry is None and self.before:
             say(f"resuming: {self.before} of {counted(self.total, 'image')} done")
+        if self.done == self.total >= _MANY:
+            say(_ENDING)
         self.tick()
 
     def tick(self) -> None:
@@ -111,7 +115,8 @@ class BarProgress(PlainProgress):
 
     def show(self, entry: Entry | None) -> None:
         """Move the bar."""
-        self._bar.update(self._task, completed=self.done, description=self.state())
+        what = _ENDING if self.done == self.total else self.state()
+        self._bar.update(self._task, completed=self.done, description=what)
 
 
 class JsonProgress(PlainProgress):
