@@ -178,6 +178,8 @@ def test_a_folder_that_may_not_be_looked_into_is_listed(
         ("a.jpg", "a_mask.png"),
         ("photos/a.jpg", "gt/a.png"),
         ("imagesTr/a_0000.png", "labelsTr/a.png"),  # nnU-Net
+        ("Images/SUB/a.JPG", "masks/sub/A_Mask.PNG"),  # Windows
+        ("bilder/a.jpg", "masks/A.png"),
     ],
 )
 @pytest.mark.parametrize("form", ["data", "data.zip"])
@@ -192,6 +194,15 @@ def test_names_that_meet_in_several_folders(tmp_path: Path) -> None:
     files = {f"{visit}/images/1.jpg": picture(n) for n, visit in enumerate("ab")}
     files |= {f"{visit}/masks/1.png": outline() for visit in "ab"}
     assert [r.image_id for r in import_dataset([fill(tmp_path / "d", files)]).rows] == ["a/1", "b/1"]
+
+
+def test_names_in_one_case_are_two_where_both_are_there(tmp_path: Path) -> None:
+    files = {"images/a.jpg": picture(1), "images/B.jpg": picture(2), "images/b.jpg": picture(3)}
+    result = import_dataset(
+        [fill(tmp_path / "d.zip", {**files, "masks/A.png": outline(), "masks/b.png": outline()})]
+    )
+    assert [row.image_id for row in result.rows] == ["a", "b"]
+    assert [item.image_id for item in result.rejected] == ["B"]
 
 
 def test_several_masks_of_one_image(tmp_path: Path) -> None:

@@ -311,7 +311,13 @@ def test_folders_of_other_names_are_named(tmp_path: Path, run: Run) -> None:
     code, _, err = run("data", "import", "folder", tmp_path / "voc", *target)
     assert code == 2 and "--images FOLDER --masks FOLDER say which are which" in err
     images, masks = (tmp_path / "voc" / name for name in ("JPEGImages", "SegmentationClass"))
-    assert run("data", "import", "folder", "--images", images, "--masks", masks, *target)[0] == 0
+    named = ("data", "import", "folder", "--images", images, "--masks", masks, *target)
+    (masks / "1.png").rename(masks / "mask_1.png")  # and then nothing more was said
+    code, _, err = run(*named)
+    assert code == 2 and "a mask is called like its image (a.jpg and a_mask.png" in err
+    assert "say which are which" not in err
+    (masks / "mask_1.png").rename(masks / "1.png")
+    assert run(*named)[0] == 0
 
 
 @pytest.mark.parametrize("black", [False, True])

@@ -79,6 +79,8 @@ def import_(
     from dermseg.data.sources import FOLDER, KINDS, LAYOUTS
     from dermseg.data.sources.converted import CONVERTERS, LABELME
     from dermseg.data.sources.importer import import_dataset, write_rejected
+    from dermseg.data.sources.opened import NO_MASK
+    from dermseg.data.sources.pairing import NO_IMAGE
     from dermseg.data.sources.tables import read_metadata, read_splits
     from dermseg.data.splits import assign_groups, find_leaks, keep_known
     from dermseg.data.splits import exclude_leaks as mark_leaks
@@ -122,8 +124,9 @@ def import_(
         say(f"... and {len(imported.rejected) - 5} more, all in {rejected_path}")
     if not imported.rows:
         hint = "the file lists the reasons"
-        if imported.kind == FOLDER and not masks:
-            hint += "; --images FOLDER --masks FOLDER say which are which"
+        if imported.kind == FOLDER and any(r.reason in (NO_IMAGE, NO_MASK) for r in imported.rejected):
+            hint += "; a mask is called like its image (a.jpg and a_mask.png, or masks/a.png)"
+            hint += "" if masks else "; --images FOLDER --masks FOLDER say which are which"
         raise DataError("no usable image-mask pair", file=rejected_path, hint=hint)
     told = imported.kind in CONVERTERS and imported.kind != LABELME  # which images have no mask
     layout = None if metadata or licence else LAYOUTS.get(imported.kind)
