@@ -169,6 +169,24 @@ def test_a_folder_that_may_not_be_looked_into_is_listed(
     assert {item.file for item in result.rejected if "looked into" in item.reason} == set(map(str, closed))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_linked_folders_are_named(tmp_path: Path) -> None:
+    """A data set on another disk, linked: there was nothing, and no word why."""
+    disk = fill(tmp_path / "disk", {"images/a.jpg": picture(1), "masks/a.png": outline()})
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "isic").symlink_to(disk)
+    with pytest.raises(
+        DataError, match="isic: there is no file to import; this is a linked folder, which is not"
+    ):
+        import_dataset([data])
+    assert [row.image_id for row in import_dataset([data / "isic"]).rows] == ["a"]
+    fill(data, {"b.jpg": picture(2), "b_mask.png": outline()})
+    result = import_dataset([data])
+    assert [row.image_id for row in result.rows] == ["b"]
+    assert [(Path(item.file).name, "linked" in item.reason) for item in result.rejected] == [("isic", True)]
+
+
 @pytest.mark.parametrize(
     ("image", "mask"),
     [
