@@ -301,6 +301,18 @@ def test_a_download_names_the_table_of_its_lesions(
     assert err.rstrip().endswith(words)
 
 
+def test_several_masks_of_an_image_are_told(tmp_path: Path, run: Run) -> None:
+    """Masks of two lesions: the second one was skin in training, without a word."""
+    (tmp_path / "two").mkdir()
+    assert cv2.imwrite(str(tmp_path / "two" / "1.png"), photograph(1))
+    for i, column in enumerate((5, 50), 1):
+        mask = np.zeros((60, 80), np.uint8)
+        mask[20:40, column : column + 20] = 255
+        assert cv2.imwrite(str(tmp_path / "two" / f"1_mask{i}.png"), mask)
+    code, _, err = run("data", "import", "folder", tmp_path / "two", "-o", tmp_path / "two.csv")
+    assert code == 0 and "1 image has several masks: they count as drawings of one lesion" in err
+
+
 def test_folders_of_other_names_are_named(tmp_path: Path, run: Run) -> None:
     mask = np.zeros((60, 80), np.uint8)
     mask[20:40, 20:60] = 255

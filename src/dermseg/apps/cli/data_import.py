@@ -187,6 +187,12 @@ def import_(
             f"{imported.frames} of {len(imported.rows)} masks say that all the edge of the image is lesion, "
             "and not all inside: if the lesion is black in them, invert them (the higher value is lesion)"
         )
+    drawings = sum(len(row.masks) > 1 for row in imported.rows)
+    if drawings and imported.kind == FOLDER:
+        say(
+            f"{counted(drawings, 'image has', 'images have')} several masks: they count as drawings of one "
+            "lesion, of which the first is taken; several lesions of an image belong into one mask"
+        )
     if imported.without_split:
         say(f"{counted(imported.without_split, 'image is', 'images are')} not in the split file: in no split")
     say_absent(imported.not_in_data)
