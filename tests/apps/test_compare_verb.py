@@ -77,6 +77,15 @@ def test_evaluate_with_bad_photographs(
     assert {path.name for path in out.iterdir()} == names - {"robustness.csv"}
     del summary["robustness"]
     assert json.loads((out / "metrics.json").read_text()) == summary
+    monkeypatch.setattr("dermseg.evaluation.evaluate.evaluate_rows", stopped)
+    code, _, said = run(*words, "-o", out, "--overwrite")
+    assert (code, said) == (
+        130,
+        "Stopped. Nothing was written: means of the first images are not those of the split.\n",
+    )
+    assert json.loads((out / "metrics.json").read_text()) == summary
+    code, _, said = run("compare", tiny_bundle, "default", "--data", index)
+    assert (code, said) == (130, "Stopped. Nothing was compared.\n")
 
 
 def test_metadata_of_other_images_are_refused_before_the_work(
@@ -135,7 +144,7 @@ def test_images_that_cannot_be_compared_are_listed(
     assert summary["protocol"]["images_without_mask"] == 1
     assert "1 without a mask left out" in summary["protocol"]["text"]
     assert json.loads((out / "comparison.json").read_text()) == summary
-    assert "failed: broken: " in said and "1 images of split 'test' have no mask" in said
+    assert "failed: broken: " in said and "1 image of split 'test' has no mask" in said
     page = (out / "report.html").read_text("utf-8")
     assert "Not scored" in page and "These are in no figure." in page
 

@@ -355,3 +355,17 @@ def test_a_narrow_terminal_shows_how_many_are_done(
         progress(None, Counter(ok=200))
         progress(Entry(Row("a.jpg", "failed"), (), {}), Counter(ok=200, failed=16))
     assert "216 of 1234 images, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [BarProgress, PlainProgress])
+def test_what_follows_the_last_of_many_images_is_said(
+    kind: type[PlainProgress], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 10,000 images table and report took 40 seconds, without a word."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: kind is BarProgress)
+    monkeypatch.setenv("TERM", "xterm")
+    with kind(10_000) as progress:
+        progress(Entry(Row("a.jpg", "ok"), (), {}), Counter(ok=9999))
+        assert "writing" not in capsys.readouterr().err
+        progress(Entry(Row("b.jpg", "ok"), (), {}), Counter(ok=10_000))
+    assert "writing table and report" in capsys.readouterr().err

@@ -169,6 +169,24 @@ def test_a_folder_that_may_not_be_looked_into_is_listed(
     assert {item.file for item in result.rejected if "looked into" in item.reason} == set(map(str, closed))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_linked_folders_are_named(tmp_path: Path) -> None:
+    """A data set on another disk, linked: there was nothing, and no word why."""
+    disk = fill(tmp_path / "disk", {"images/a.jpg": picture(1), "masks/a.png": outline()})
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "isic").symlink_to(disk)
+    with pytest.raises(
+        DataError, match="isic: there is no file to import; this is a linked folder, which is not"
+    ):
+        import_dataset([data])
+    assert [row.image_id for row in import_dataset([data / "isic"]).rows] == ["a"]
+    fill(data, {"b.jpg": picture(2), "b_mask.png": outline()})
+    result = import_dataset([data])
+    assert [row.image_id for row in result.rows] == ["b"]
+    assert [(Path(item.file).name, "linked" in item.reason) for item in result.rejected] == [("isic", True)]
+
+
 @pytest.mark.parametrize(
     ("image", "mask"),
     [
@@ -178,6 +196,8 @@ def test_a_folder_that_may_not_be_looked_into_is_listed(
         ("a.jpg", "a_mask.png"),
         ("photos/a.jpg", "gt/a.png"),
         ("imagesTr/a_0000.png", "labelsTr/a.png"),  # nnU-Net
+        ("Images/SUB/a.JPG", "masks/sub/A_Mask.PNG"),  # Windows
+        ("bilder/a.jpg", "masks/A.png"),
     ],
 )
 @pytest.mark.parametrize("form", ["data", "data.zip"])
@@ -192,6 +212,15 @@ def test_names_that_meet_in_several_folders(tmp_path: Path) -> None:
     files = {f"{visit}/images/1.jpg": picture(n) for n, visit in enumerate("ab")}
     files |= {f"{visit}/masks/1.png": outline() for visit in "ab"}
     assert [r.image_id for r in import_dataset([fill(tmp_path / "d", files)]).rows] == ["a/1", "b/1"]
+
+
+def test_names_in_one_case_are_two_where_both_are_there(tmp_path: Path) -> None:
+    files = {"images/a.jpg": picture(1), "images/B.jpg": picture(2), "images/b.jpg": picture(3)}
+    result = import_dataset(
+        [fill(tmp_path / "d.zip", {**files, "masks/A.png": outline(), "masks/b.png": outline()})]
+    )
+    assert [row.image_id for row in result.rows] == ["a", "b"]
+    assert [item.image_id for item in result.rejected] == ["B"]
 
 
 def test_several_masks_of_one_image(tmp_path: Path) -> None:

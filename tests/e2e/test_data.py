@@ -163,7 +163,7 @@ def test_given_splits_are_honoured_and_their_leak_is_told(
     code, _, err = run("data", *words)
     assert (code, "names none of the 29 images" in err, (tmp_path / "x.csv").exists()) == (2, True, False)
     code, _, err = run("data", "split", tmp_path / "clean.csv", "-o", tmp_path / "new.csv")
-    assert code == 0 and "1 images were excluded; they are split as all others" in err
+    assert code == 0 and "1 image was excluded; it is split as all others" in err
 
 
 def test_two_data_sets_in_one_index_and_folds(tmp_path: Path, zips: tuple[Path, Path], run: Run) -> None:
@@ -254,7 +254,7 @@ def test_photographs_that_come_again_keep_their_outlines(
     assert run("data", "import", "folder", "photos", "-o", index, "--append", "--allow-unmasked")[0] == 0
     code, out, err = run("data", "check", index, "--json")  # to which training sends who would train on it
     assert (code, json.loads(out)["without_mask"]) == (0, ["photos/new"])
-    assert "1 images have no mask, and training takes none such: photos/new" in err
+    assert "1 image has no mask, and training takes none such: photos/new" in err
     rows = read_index(index)
     assert [row.masks for row in rows] == [*(row.masks for row in before), ()] and rows[0].masks
     drawn = (photos / "2.json").rename(tmp_path / "2.json")  # with the files of LabelMe that are there
@@ -301,6 +301,18 @@ def test_a_download_names_the_table_of_its_lesions(
     assert err.rstrip().endswith(words)
 
 
+def test_several_masks_of_an_image_are_told(tmp_path: Path, run: Run) -> None:
+    """Masks of two lesions: the second one was skin in training, without a word."""
+    (tmp_path / "two").mkdir()
+    assert cv2.imwrite(str(tmp_path / "two" / "1.png"), photograph(1))
+    for i, column in enumerate((5, 50), 1):
+        mask = np.zeros((60, 80), np.uint8)
+        mask[20:40, column : column + 20] = 255
+        assert cv2.imwrite(str(tmp_path / "two" / f"1_mask{i}.png"), mask)
+    code, _, err = run("data", "import", "folder", tmp_path / "two", "-o", tmp_path / "two.csv")
+    assert code == 0 and "1 image has several masks: they count as drawings of one lesion" in err
+
+
 def test_folders_of_other_names_are_named(tmp_path: Path, run: Run) -> None:
     mask = np.zeros((60, 80), np.uint8)
     mask[20:40, 20:60] = 255
@@ -311,7 +323,13 @@ def test_folders_of_other_names_are_named(tmp_path: Path, run: Run) -> None:
     code, _, err = run("data", "import", "folder", tmp_path / "voc", *target)
     assert code == 2 and "--images FOLDER --masks FOLDER say which are which" in err
     images, masks = (tmp_path / "voc" / name for name in ("JPEGImages", "SegmentationClass"))
-    assert run("data", "import", "folder", "--images", images, "--masks", masks, *target)[0] == 0
+    named = ("data", "import", "folder", "--images", images, "--masks", masks, *target)
+    (masks / "1.png").rename(masks / "mask_1.png")  # and then nothing more was said
+    code, _, err = run(*named)
+    assert code == 2 and "a mask is called like its image (a.jpg and a_mask.png" in err
+    assert "say which are which" not in err
+    (masks / "mask_1.png").rename(masks / "1.png")
+    assert run(*named)[0] == 0
 
 
 @pytest.mark.parametrize("black", [False, True])

@@ -103,6 +103,24 @@ def test_json_logs_and_a_second_run(tiny_bundle: Path, tmp_path: Path) -> None:
     assert same.returncode == 0 and json.loads(same.stdout)["processed"] == 0
 
 
+def test_a_model_without_margins_gives_the_maps_alone(
+    tiny_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photo(tmp_path / "in/a.png")
+    command = ["segment", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", str(tiny_bundle)]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--uncertainty", "--margin", "0.1"])
+    assert ended.value.code == 1 and "no margins were fitted" in capsys.readouterr().err
+    for more in ([], ["--resume"]):  # nothing that it should have written is missing
+        with pytest.raises(SystemExit) as ended:
+            main([*command, "--uncertainty", *more])
+        told = capsys.readouterr().err
+        assert (ended.value.code, "maps without margins: none were fitted" in told) == (0, True), told
+    assert "0 of them now" in told
+    assert (tmp_path / "out/uncertainty/a_mean.png").exists() and not (tmp_path / "out/margins").exists()
+    assert "no margins were fitted" in (tmp_path / "out/report.html").read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

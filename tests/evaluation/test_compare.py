@@ -102,7 +102,7 @@ def test_the_same_twice_is_no_difference() -> None:
 
 def test_refuses_other_images_and_other_references() -> None:
     a = table(0.0)
-    with pytest.raises(DataError, match="1 images are in one evaluation only: i29"):
+    with pytest.raises(DataError, match="1 image is in one evaluation only: i29"):
         compare({"a": a, "b": Evaluation(a.scores[:-1])})
     other = ImageScore("i00", Counts(1, 1, 1, 1), "d")
     with pytest.raises(DataError, match="other references: i00"):

@@ -12,7 +12,7 @@ from PIL import Image
 from dermseg.data.index import IndexRow
 from dermseg.errors import DataError
 from dermseg.evaluation.counts import Counts
-from dermseg.evaluation.evaluate import evaluate_function, evaluate_pairs, select_split
+from dermseg.evaluation.evaluate import _batches, evaluate_function, evaluate_pairs, select_split
 from dermseg.evaluation.figure import (
     PREDICTION_RGB,
     REFERENCE_RGB,
@@ -68,8 +68,17 @@ def test_select_split() -> None:
     assert select_split(rows, "all") == ([rows[0], rows[2]], 2)
     with pytest.raises(DataError, match=r"no image has split 'tset' \(splits in this index: calib"):
         select_split(rows, "tset")
-    with pytest.raises(DataError, match="none of the 1 images"):
+    with pytest.raises(DataError, match="no image of split"):
         select_split(rows, "calib")
+
+
+def test_few_large_photographs_are_held_at_once() -> None:
+    """Eight of 24 megapixels took 1.3 GB."""
+    sizes = [(0, 0)] * 9 + [(6000, 4000)] * 3 + [(9000, 9000), (640, 480)]
+    rows = [IndexRow(str(i), "x.jpg", width=w, height=h) for i, (w, h) in enumerate(sizes)]
+    batches = list(_batches(rows, 48_000_000))
+    assert [len(batch) for batch in batches] == [8, 3, 1, 1, 1]
+    assert [row for batch in batches for row in batch] == rows
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 11, 12, 40])

@@ -281,7 +281,7 @@ def test_images_that_cannot_be_scored_are_listed(
         found = json.loads(said.out)
         assert (end.value.code, found["failed"]) == (1, 0), said.err
         assert {failure["image_id"] for failure in found["not_scored"]} == {"broken"}
-        assert "broken: " in said.err and "no mask and were left out" in said.err
+        assert "broken: " in said.err and "no mask, left out" in said.err
     assert found["images_without_mask"] == {"apart-test": 1, "drawn": 1}
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "Images that could not be scored" in page and "broken.png" in page
@@ -543,6 +543,10 @@ def test_mistakes_in_a_suite_are_named(suite_file: Path) -> None:
             r"suite\.yaml: bad--seed0: unknown setting 'training\.rate'",
         ),
         ({"set": {"data.train.0.split": "held-out"}}, "held-out"),
+        (
+            {"axes": {"data": {"100 %": {}, "1 %": {"fraction": 0.01}}}},
+            r"1-pct--seed0: fraction 0\.01 of the 12 images .*fraction 0\.083 is one",
+        ),
         ({"evaluate": [{"name": "none", "index": "nowhere.csv"}]}, "nowhere.csv"),
     ],
 )

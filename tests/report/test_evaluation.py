@@ -245,7 +245,7 @@ def test_a_mean_of_fewer_images_says_of_how_many() -> None:
     calibrated = {**table.scores[0].measures, "hd95_mm": 0.5}  # the others have no millimetres
     table = Evaluation([replace(table.scores[0], measures=calibrated), *table.scores[1:]])
     lines = {line.split()[0]: line for line in format_summary(summarise(table)).splitlines() if line}
-    assert lines["hd95_mm"].endswith("of 1 images") and not lines["hd95_px"].endswith("images")
+    assert lines["hd95_mm"].endswith("of 1 image") and " of " not in lines["hd95_px"]
 
 
 def test_card_sections_hold_every_figure() -> None:

@@ -383,7 +383,8 @@ def test_a_start_that_fails_leaves_the_folder_free(
     assert store.read(JOB) is None
     with pytest.raises(DermsegError, match="no Ray at auto"):
         run()
-    claim(store, describe_job(describe_model(model), BatchOptions().as_dict(), listed), resume=False)
+    options = BatchOptions(margin=0.1)  # the level that is taken where none is given
+    claim(store, describe_job(describe_model(model), options.as_dict(), listed), resume=False)
     with pytest.raises(DermsegError, match="no Ray at auto"):
         run(resume=True)
     assert store.read(JOB) is not None  # of a run before

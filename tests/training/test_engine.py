@@ -240,10 +240,14 @@ def test_the_batch_size_finder_stops_where_memory_ends(
     monkeypatch.setattr(find_batch, "LARGEST", 64)
     monkeypatch.setattr(find_batch, "_free", lambda: int((25 - held[0]) * 1e9))
     monkeypatch.setattr(find_batch, "_measure", measure)
-    trials = find_batch.find_batch_size(load_config(tiny_config[0]))
+    trials = find_batch.find_batch_size(load_config(tiny_config[0], ["data.train.0.at_least=64"]))
     tried = [1, 2, 4, 8, 16, 32, 24, 28, 26]
     assert [(t.batch_size, t.fits) for t in trials] == [(n, n <= 24) for n in tried]
     assert find_batch.largest(trials).batch_size == 24
+    # a batch is never larger than an epoch
+    held[0] = 0.0
+    trials = find_batch.find_batch_size(load_config(tiny_config[0], ["data.train.0.per_epoch=11"]))
+    assert [(t.batch_size, t.fits) for t in trials] == [(n, True) for n in (1, 2, 4, 8, 11)]
     # one image of 32 px leaves a batch norm a single number per channel: not the end
     one = [
         "model.architecture=encoder_unet",

@@ -124,7 +124,7 @@ def test_it_is_measured_on_the_test_split(fitted: Path, capsys: pytest.CaptureFi
     main_ok("uncertainty", "evaluate", "--data", fitted / "index.csv", "--model", fitted / "bundle", "--json")
     told = capsys.readouterr()
     block = json.loads(told.out)["drawn"]
-    assert "1 images of split 'test' have no mask and were left out" in told.err
+    assert "1 image of split 'test' has no mask, left out" in told.err
     assert block["n"] == 30 and -1 <= block["pearson"]["value"] <= 1
     assert block["band_ece"]["after"]["value"] < block["band_ece"]["before"]["value"]
     assert block["interval_coverage"]["value"] > 0.7
@@ -227,7 +227,7 @@ def test_what_the_images_do_not_say_is_unknown(
     command = ("uncertainty", "evaluate", "--data", tmp_path / "index.csv", "--model", fitted / "bundle")
     main_ok(*command)
     said = capsys.readouterr().err
-    assert "auroc_failure               unknown" in said and "1 images of split 'test' have no mask" in said
+    assert "auroc_failure               unknown" in said and "1 image of split 'test' has no mask" in said
     main_ok(*command, "--json")
     block = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["bare"]
     assert block["dice"]["value"] == 1 and block["auroc_failure"]["value"] is None

@@ -21,6 +21,7 @@ from dermseg.data.index import EXCLUDED, IndexRow
 from dermseg.data.sources.base import GLOBAL_ID, GLOBAL_NAME
 from dermseg.data.sources.tables import SplitTable
 from dermseg.errors import DataError
+from dermseg.words import counted
 
 DEFAULT_RATIOS = {"train": 0.70, "val": 0.15, "test": 0.15}
 # Who keeps its images when a group lies in several splits: the one that is reported on first.
@@ -219,7 +220,7 @@ def split_groups(
     sizes = Counter(group_of(row) for row in rows)
     if len(sizes) < len(ratios):
         raise DataError(
-            f"{len(rows)} images make {len(sizes)} groups, which is too few for {len(ratios)} splits",
+            f"{counted(len(rows), 'image')} in {counted(len(sizes), 'group')}, too few for {len(ratios)}",
             hint="rows of one patient, lesion or near-duplicate group stay together",
         )
     of_group: dict[str, set[str]] = defaultdict(set)

@@ -28,6 +28,7 @@ from dermseg.evaluation.calibration import CALIBRATION_METRICS
 from dermseg.evaluation.intervals import estimate, has_bootstrap, holm, wilcoxon_p
 from dermseg.evaluation.strata import STRATUM_METRICS, Stratum, group_figures, stratify
 from dermseg.evaluation.table import Evaluation, Failure, ImageScore, Key
+from dermseg.words import counted
 
 _Row = TypeVar("_Row", ImageScore, Failure)
 
@@ -139,13 +140,14 @@ def check_same(a: Evaluation, b: Evaluation) -> None:
     if mine.keys() != theirs.keys():
         names = sorted(image_id for _, image_id in mine.keys() ^ theirs.keys())
         raise DataError(
-            f"{len(names)} images are in one evaluation only: {', '.join(names[:5])}",
+            f"{counted(len(names), 'image is', 'images are')} in one evaluation only: {', '.join(names[:5])}",
             hint="evaluate both models on the same split, with the same references",
         )
     other = sorted(key[1] for key in mine if mine[key] != theirs[key])
     if other:
         raise DataError(
-            f"{len(other)} images were compared with other references: {', '.join(other[:5])}",
+            f"{counted(len(other), 'image was', 'images were')} compared with other references: "
+            f"{', '.join(other[:5])}",
             hint="evaluate both models with the same index and the same --reference",
         )
 

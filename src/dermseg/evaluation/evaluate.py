@@ -35,6 +35,9 @@ Mask = NDArray[np.bool_]
 Probability = NDArray[np.float32]
 References = Literal["first", "all"]
 _BATCH = 8  # images that go through the network together
+_PIXELS = (
+    24_000_000  # of the images of a batch, for each CPU: of large photographs eight would fill the memory
+)
 
 
 def evaluate_pairs(pairs: Iterable[tuple[str, Mask, Mask]]) -> Evaluation:
@@ -123,7 +126,7 @@ def select_split(rows: Sequence[IndexRow], split: str) -> tuple[list[IndexRow], 
         )
     with_masks = [row for row in chosen if row.masks]
     if not with_masks:
-        raise DataError(f"none of the {len(chosen)} images of split '{split}' has a mask")
+        raise DataError(f"no image of split '{split}' has a mask ({len(chosen)} have none)")
     return with_masks, len(chosen) - len(with_masks)
 
 
@@ -158,8 +161,7 @@ def evaluate_rows(
     scores: list[ImageScore] = []
     failures: list[Failure] = []
     with ThreadPoolExecutor(available_cpus()) as pool:
-        for start in range(0, len(rows), _BATCH):
-            batch = rows[start : start + _BATCH]
+        for batch in _batches(rows, _PIXELS * available_cpus()):
             loaded = list(pool.map(partial(_load, min_side=model.min_side), batch))
             images = [image for image in loaded if isinstance(image, LoadedImage)]
             results = iter(model.segment_batch(images, threshold=threshold, tta=tta))
@@ -173,6 +175,21 @@ def evaluate_rows(
             if progress is not None:
                 progress(len(batch))
     return Evaluation(scores, failures)
+
+
+def _batches(rows: Sequence[IndexRow], pixels: int) -> Iterator[list[IndexRow]]:
+    """Rows in their order, at most `_BATCH` together and of more than one at most so many pixels."""
+    batch: list[IndexRow] = []
+    held = 0
+    for row in rows:
+        size = row.width * row.height
+        if batch and (len(batch) == _BATCH or held + size > pixels):
+            yield batch
+            batch, held = [], 0
+        batch.append(row)
+        held += size
+    if batch:
+        yield batch
 
 
 def _load(row: IndexRow, min_side: int) -> LoadedImage | DermsegError:

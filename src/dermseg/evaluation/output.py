@@ -19,6 +19,7 @@ from dermseg.evaluation.robustness import Robustness
 from dermseg.evaluation.strata import skin_tone_summary, stratum_figures
 from dermseg.evaluation.table import MEASURES, Evaluation
 from dermseg.files import check_writable, write_json
+from dermseg.words import counted
 
 PER_IMAGE, METRICS_FILE, FIGURE, PAGE = "per_image.csv", "metrics.json", "examples.png", "report.html"
 ROBUSTNESS, COMPARISON, FAILURES = "robustness.csv", "comparison.json", "failures.jpg"
@@ -91,7 +92,7 @@ def summarise(evaluation: Evaluation, robustness: Robustness | None = None) -> d
 
 def format_summary(summary: Mapping[str, Any]) -> str:
     """The summary as lines for people."""
-    lines = [f"{summary['n']} images" + _failed_images(summary), ""]
+    lines = [counted(summary["n"], "image") + _failed_images(summary), ""]
     names = (*METRICS, *(name for name in MEASURES if name in summary))
     intervals = {"ci95_clustered": "95 % interval (t)", "bca95": "95 % interval (BCa)"}
     if all(summary[name]["bca95"] is None for name in names):
@@ -101,7 +102,8 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     for name in names:
         found = summary[name]
         ends = "".join(f"{_ends(found[key]):<24}" for key in intervals)
-        fewer = "" if found["n"] == summary["n"] else f"of {found['n']} images"  # without a scale, say
+        n = found["n"]
+        fewer = "" if n == summary["n"] else f"of {counted(n, 'image')}"  # without a scale, say
         lines.append(f"  {name:<20}{found['mean']:>8.4f}   {ends}{fewer}".rstrip())
     share = summary["failed_below_065_ci95"]
     around = "unknown" if share is None else f"{share[0]:.1%} to {share[1]:.1%} of images"
@@ -140,7 +142,8 @@ def format_trust(block: Mapping[str, Any]) -> str:
         lines.append(f"  margins, level {margins['alpha']:g}")
         lines += [_figure(name, found, 4) for name, found in margins.items() if _is_figure(found)]
         lines += [
-            f"    {f'{name}, worst':<30}{worst['value']:.4f}  {worst['stratum']}, {worst['n']} images"
+            f"    {f'{name}, worst':<30}{worst['value']:.4f}  {worst['stratum']}, "
+            f"{counted(worst['n'], 'image')}"
             for name, worst in margins["worst"].items()
             if worst is not None
         ]

@@ -60,7 +60,10 @@ def score_sources(
         raise UsageError(
             f"{len(pairing.missing)} of {len(pairing.missing) + len(pairing.pairs) + len(pairing.ambiguous)} "
             f"references have no prediction: {names}{', ...' if len(pairing.missing) > 5 else ''}",
-            hint="add them, or --allow-missing counts each as an empty mask",
+            hint="add them, or --allow-missing counts each as an empty mask"
+            if pairing.pairs or not pairing.extra
+            else f"no prediction is called like one of them, but for endings as _segmentation and _pred: the "
+            f"first is {pairing.extra[0]}",
         )
     scores: list[ImageScore] = []
     failures = [Failure(image_id, reason) for image_id, reason in pairing.ambiguous]

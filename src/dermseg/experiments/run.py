@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dermseg.data.index import merge, read_index
-from dermseg.errors import DermsegError, UsageError
+from dermseg.errors import ConfigError, DermsegError, UsageError
 from dermseg.evaluation.evaluate import select_split
 from dermseg.evaluation.output import METRICS_FILE, write_folder
 from dermseg.experiments.left_out import check_left_out, check_not_seen
@@ -24,7 +24,7 @@ from dermseg.experiments.settled import (
     images_of,
     one_or_all,
 )
-from dermseg.experiments.subsets import INDEXES, fold_index, fraction_index
+from dermseg.experiments.subsets import INDEXES, fold_index, fraction_index, size_of
 from dermseg.experiments.suite import (
     Cell,
     SuiteConfig,
@@ -39,6 +39,7 @@ from dermseg.training.check import check_run
 from dermseg.training.checkpoint import BEST, CONFIG
 from dermseg.training.config import ModelConfig, RunConfig, expand
 from dermseg.training.run import train
+from dermseg.words import counted
 
 
 def run_suite(
@@ -87,10 +88,23 @@ def _check_cell(suite: SuiteConfig, cell: Cell, config: RunConfig, scratch: Path
         for part, whole in ((cut.data.train, config.data.train), (cut.data.val, config.data.val)):
             named |= {made.index: str(expand(source.index)) for made, source in zip(part, whole, strict=True)}
         check_run(cut)
+        if cell.fraction is not None:
+            _check_fraction(cell.fraction, cut)
     except DermsegError as error:
         error.message = f"{cell.name}: {error.message}"
         error.file = named.get(error.file, error.file)  # the folds looked at here are gone in a moment
         raise
+
+
+def _check_fraction(fraction: float, config: RunConfig) -> None:
+    for source in config.data.train:
+        images = sum(row.split == source.split for row in read_index(expand(source.index)))
+        if not size_of(fraction, images):
+            raise ConfigError(
+                f"fraction {fraction:g} of the {images} images of split '{source.split}' is none of them",
+                file=expand(source.index),
+                hint=f"fraction {1 / images:.2g} is one",
+            )
 
 
 def _train(
@@ -159,7 +173,7 @@ def evaluate_run(folder: Path, test: TestConfig) -> Path:
     summary: dict[str, Any] = {
         **evaluation.summary(),
         "protocol": {
-            "text": f"{evaluation.n} images of {test.name}, split {test.split}{left_out}, "
+            "text": f"{counted(evaluation.n, 'image')} of {test.name}, split {test.split}{left_out}, "
             f"{_masks(model.config.model)}at the mask's own size, "
             "threshold 0.5, no post-processing, means over images",
             "index": one_or_all([str(index) for index in indexes]),

@@ -51,12 +51,17 @@ def take_fraction(rows: Sequence[IndexRow], areas: Sequence[float], fraction: fl
         offset = rng.random()
         for place, k in enumerate(rng.permutation(len(members))):
             places[members[k]] = (place + offset) / len(members)
-    wanted, taken = round(fraction * len(rows)), set[int]()
+    wanted, taken = size_of(fraction, len(rows)), set[int]()
     for name in sorted(places, key=lambda name: (places[name], name)):
         if len(taken) >= wanted:
             break
         taken.update(groups[name])
     return [row for i, row in enumerate(rows) if i in taken]
+
+
+def size_of(fraction: float, images: int) -> int:
+    """How many of so many images a fraction is, before groups are kept whole."""
+    return round(fraction * images)
 
 
 def fraction_index(index: Path, split: str, fraction: float, folder: Path) -> Path:

@@ -172,7 +172,7 @@ def binarize(values: npt.NDArray[Any], *, lossy: bool = False) -> tuple[BoolMask
         raise MaskError(
             f"is not a binary mask: {len(levels)} different values from {low:g} to {high:g}, "
             f"{middle:.1%} of the pixels between black and white",
-            hint="'dermseg measure' takes a label map where its name ends in _labels"
+            hint="save the lesion as 0 and 255; 'dermseg measure' takes label maps called NAME_labels"
             if low == 0 and high == len(levels) - 1 < MAX_LABELS
             else "a mask has two values, such as 0 and 255",
         )

@@ -13,6 +13,7 @@ from dermseg.errors import UsageError
 from dermseg.images.find import find_images
 from dermseg.images.names import typed_name
 from dermseg.images.sources import ImageSource
+from dermseg.words import counted
 
 JOURNAL, RUN = "journal.jsonl", "run.json"  # in the output folders of ``dermseg segment``
 # Folders that say what lies in them; the last two of each are those of nnU-Net.
@@ -79,7 +80,7 @@ class Roles(NamedTuple):
         """What is left out, in words, with the first names: a photograph may be called like a mask."""
         why = {"masks of other inputs, by name": self.masks, "results of an earlier run": self.results}
         return [
-            f"{len(files)} file{' is' if len(files) == 1 else 's are'} left out: {what} "
+            f"{counted(len(files), 'file is', 'files are')} left out: {what} "
             f"({_first(file.name for file in files)})"
             for what, files in why.items()
             if files
@@ -150,7 +151,7 @@ def find_photographs(
     roles = tell_apart(find_images(inputs, exclude=exclude, linked=linked))
     remarks = roles.remarks()
     if linked:
-        folders = f"{len(linked)} linked folder{' is' if len(linked) == 1 else 's are'}"
+        folders = counted(len(linked), "linked folder is", "linked folders are")
         remarks.append(f"{folders} not looked into unless named: {_first(map(str, linked))}")
     if not roles.photographs:
         raise UsageError("no photograph in what was named", hint="; ".join(remarks))

@@ -26,12 +26,11 @@ from dermseg.inference.folder import claim_folder, done_names, plan_files
 from dermseg.inference.header import Header, stamp_inputs
 from dermseg.inference.journal import Entry, Journal
 from dermseg.inference.machine import describe_machine, library_versions
-from dermseg.inference.options import DEFAULTS, BatchOptions, describe_model, open_segmenter
+from dermseg.inference.options import DEFAULTS, BatchOptions, describe_model, open_segmenter, settle_margin
 from dermseg.inference.outputs import RESULTS, write_results
 from dermseg.inference.pipeline import Plan, plan_work, run_threads
 from dermseg.inference.predictor import Model
 from dermseg.inference.stages import STAGES, Encoder, Segmenter
-from dermseg.uncertainty.margins import check_margins
 from dermseg.version import __version__
 
 
@@ -97,15 +96,14 @@ def run_batch(
         `out` cannot be used: another run, other options than the run to resume, foreign files. Or the model
         has no margins at the level asked for.
     ModelError
-        Margins are asked for and none were fitted for the model.
+        Margins of a level are asked for and none were fitted for the model.
     OutputError
         The disk is full or `out` cannot be written to.
     """
     started = datetime.now(UTC)
     clock = time.perf_counter()
     plan = plan_work(len(sources), processes=1) if plan is None else plan
-    if options.uncertainty:
-        check_margins(model.trust, options.margin, model.card.name)
+    options = settle_margin(options, model)
     header = Header(__version__, describe_model(model), options.as_dict(), stamp_inputs(sources))
     order = tuple(source.name for source in sources)
     journal = claim_folder(out, header, resume=resume, overwrite=overwrite)

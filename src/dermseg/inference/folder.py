@@ -38,6 +38,7 @@ def plan_files(header: Header) -> dict[str, dict[str, str]]:
             options["save"],
             labels=options["lesions"] == "all",
             uncertainty=options.get("uncertainty", False),
+            margins=options.get("margin") is not None,
         )
         for name, stem in plan_stems(names).items()
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from dermseg.inference.outputs import ENCODED_KINDS
 from dermseg.inference.postprocess import Lesions
 from dermseg.inference.predictor import Model
 from dermseg.inference.stages import Encoder, Segmenter
-from dermseg.uncertainty.margins import DEFAULT_ALPHA
+from dermseg.uncertainty.margins import DEFAULT_ALPHA, check_margins
 from dermseg.uncertainty.opinions import open_opinions
 
 
@@ -38,7 +38,7 @@ class BatchOptions:
     uncertainty
         Also write maps of several passes, and the margins.
     margin
-        Level of the margins.
+        Level of the margins; None takes the usual one, and draws none where none were fitted for the model.
     """
 
     threshold: float | None = None
@@ -48,7 +48,7 @@ class BatchOptions:
     max_megapixels: float = 100.0
     allow_truncated: bool = False
     uncertainty: bool = False
-    margin: float = DEFAULT_ALPHA
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0.0 < self.threshold < 1.0:
@@ -64,6 +64,23 @@ class BatchOptions:
 
 
 DEFAULTS = BatchOptions()
+
+
+def settle_margin(options: BatchOptions, model: Model) -> BatchOptions:
+    """The options with the level of the margins that are drawn; None where maps alone are possible.
+
+    Raises
+    ------
+    ModelError
+        A level is asked for and nothing was fitted for the model.
+    UsageError
+        The model has no margin at the level.
+    """
+    if options.margin is None and not (options.uncertainty and model.trust is None):
+        options = replace(options, margin=DEFAULT_ALPHA)
+    if options.uncertainty and options.margin is not None:
+        check_margins(model.trust, options.margin, model.card.name)
+    return options
 
 
 def describe_model(model: Model) -> dict[str, Any]:

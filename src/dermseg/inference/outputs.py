@@ -214,10 +214,15 @@ def _fold(name: str) -> str:
 
 
 def output_files(
-    stem: str, save: Iterable[str], *, labels: bool = False, uncertainty: bool = False
+    stem: str, save: Iterable[str], *, labels: bool = False, uncertainty: bool = False, margins: bool = True
 ) -> dict[str, str]:
-    """Kind -> path relative to OUT, for the kinds in `save`, the label map and the maps of uncertainty."""
-    kinds = [*save, *(["labels"] if labels else []), *((*MAPS, *MARGINS) if uncertainty else ())]
+    """Kind -> path relative to OUT, for the kinds in `save`, the label map and the maps of uncertainty.
+
+    ``margins`` come with the maps of uncertainty where the model has some.
+    """
+    kinds = [*save, *(["labels"] if labels else [])]
+    if uncertainty:
+        kinds += [*MAPS, *(MARGINS if margins else ())]
     return {kind: f"{LAYOUT[kind][0]}/{stem}{LAYOUT[kind][1]}" for kind in kinds}
 
 

@@ -197,6 +197,7 @@ class Model:
         if isinstance(images, _NAMED) or (isinstance(images, np.ndarray) and images.ndim == 3):
             # a text is a sequence of texts, an image one of rows
             raise UsageError("segment_batch takes a list of images, got one", hint="segment(image)")
+        _check_choices(threshold, lesions)  # before the network has run
         if not len(images):
             return []
         size = self.card.preprocessing
@@ -253,10 +254,7 @@ class Model:
         UsageError
             ``threshold`` or ``lesions`` out of range.
         """
-        if threshold is not None and not 0.0 < threshold < 1.0:
-            raise UsageError(f"threshold must lie between 0 and 1, got {threshold}")
-        if lesions not in (None, "largest", "all"):
-            raise UsageError(f"lesions must be 'largest' or 'all', got '{lesions}'")
+        _check_choices(threshold, lesions)
         cleaned = postprocess.clean(
             probability, self.card.postprocessing, threshold=threshold, lesions=lesions
         )
@@ -324,6 +322,13 @@ class Model:
             source = Path(image) if isinstance(image, PathLike) else image
             image = load_image(source, min_side=self.min_side)
         return image.pixels, (image.info.height, image.info.width)
+
+
+def _check_choices(threshold: float | None, lesions: Lesions | None) -> None:
+    if threshold is not None and not 0.0 < threshold < 1.0:
+        raise UsageError(f"threshold must lie between 0 and 1, got {threshold}")
+    if lesions not in (None, "largest", "all"):
+        raise UsageError(f"lesions must be 'largest' or 'all', got '{lesions}'")
 
 
 def load_model(

@@ -150,10 +150,9 @@ class Segmenter:
                 )
                 result = self.model.judge(result, gate_view, None if features is None else features[0])
                 margins = None
-                if maps is not None and self.model.trust is not None:
-                    margins = draw_margins(
-                        result.mask, self.model.trust, self.options.margin, spacing_mm=info.spacing_mm
-                    )
+                level = self.options.margin
+                if maps is not None and self.model.trust is not None and level is not None:
+                    margins = draw_margins(result.mask, self.model.trust, level, spacing_mm=info.spacing_mm)
             with timed(stages, "write"):
                 view_mask = resize_mask(result.mask, pixels.shape[:2])
                 made, notes = self._call_encoders(source, result, pixels, view_mask, files)

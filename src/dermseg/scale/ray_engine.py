@@ -23,7 +23,7 @@ from dermseg.files import json_text
 from dermseg.images.names import printable_name
 from dermseg.images.roles import RUN
 from dermseg.inference.machine import describe_machine, library_versions
-from dermseg.inference.options import BatchOptions, describe_model
+from dermseg.inference.options import BatchOptions, describe_model, settle_margin
 from dermseg.inference.outputs import LAYOUT, plan_stems
 from dermseg.inference.predictor import Model
 from dermseg.scale.cluster import connect
@@ -109,7 +109,9 @@ def run_on_ray(
     Raises
     ------
     UsageError
-        `out` holds another job.
+        `out` holds another job, or the model has no margins at the level asked for.
+    ModelError
+        Margins of a level are asked for and none were fitted for the model.
     DermsegError
         `out` cannot be written to, or is another folder on another machine, or Ray or its workers cannot
         start.
@@ -118,6 +120,7 @@ def run_on_ray(
     stop = stop or threading.Event()
     store = Store(out)
     described = describe_model(model)
+    options = settle_margin(options, model)
     job = describe_job(described, options.as_dict(), listed)
     new = claim(store, job, resume=resume)
     size = part_size(len(listed))

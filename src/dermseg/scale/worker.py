@@ -102,7 +102,11 @@ class PartWorker:
             (
                 image.source(),
                 output_files(
-                    stem, options.save, labels=options.lesions == "all", uncertainty=options.uncertainty
+                    stem,
+                    options.save,
+                    labels=options.lesions == "all",
+                    uncertainty=options.uncertainty,
+                    margins=options.margin is not None,
                 ),
             )
             for image, stem in zip(listed, stems, strict=True)

@@ -26,8 +26,13 @@ from dermseg.training.teachers import find_teachers
 from dermseg.training.validation import Validation
 
 
-def check_run(config: RunConfig, world: World | None = None) -> None:
+def check_run(config: RunConfig, world: World | None = None) -> int:
     """Look at everything a run needs, without decoding an image or writing a file.
+
+    Returns
+    -------
+    int
+        How many images an epoch takes.
 
     Raises
     ------
@@ -64,6 +69,7 @@ def check_run(config: RunConfig, world: World | None = None) -> None:
     _check_network(config.model, t, batches)
     if t.compile:
         _check_compiler(device)
+    return images
 
 
 def _check_loss(config: RunConfig, device: torch.device) -> None:

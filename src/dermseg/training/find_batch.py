@@ -38,6 +38,8 @@ class Trial:
 def find_batch_size(config: RunConfig, report: Callable[[Trial], None] = lambda _: None) -> list[Trial]:
     """Try batches of 1, 2, 4 ... at the run's largest image size, then halve the gap to what does not fit.
 
+    None is larger than an epoch, of which a larger batch would hold no more images.
+
     On a GPU a batch fits when its steps run and leave a tenth of the memory free. On the CPU running out of
     memory ends the process, so the next size is tried only if the memory of those before, continued as a
     straight line, leaves that tenth.
@@ -54,7 +56,7 @@ def find_batch_size(config: RunConfig, report: Callable[[Trial], None] = lambda 
     TrainingError
         Not even one image fits.
     """
-    check_run(config)
+    most = min(LARGEST, check_run(config))
     t = config.training
     device = pick_device(t.device)
     if t.threads:
@@ -77,7 +79,7 @@ def find_batch_size(config: RunConfig, report: Callable[[Trial], None] = lambda 
         report(trial)
         return trial.fits
 
-    fits, too_large = 0, LARGEST + 1
+    fits, too_large = 0, most + 1
     batch = 1
     while batch < too_large:
         try:
@@ -89,10 +91,10 @@ def find_batch_size(config: RunConfig, report: Callable[[Trial], None] = lambda 
             batch = 2
             continue
         if fit:
-            fits, batch = batch, batch * 2
+            fits, batch = batch, min(2 * batch, most) if batch < most else too_large
         else:
             too_large = batch
-    while too_large - fits > max(1, fits // 8) and too_large <= LARGEST:
+    while too_large - fits > max(1, fits // 8) and too_large <= most:
         middle = (fits + too_large) // 2
         if attempt(middle):
             fits = middle

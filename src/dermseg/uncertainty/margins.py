@@ -30,6 +30,7 @@ Mask = NDArray[np.bool_]
 
 DEFAULT_ALPHA = 0.1
 GRID_SIDE = 256
+NO_MARGINS = f"maps without margins: none were fitted for this model ({FIT_HINT})"
 _LINE = (255, 255, 255)
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from dermseg.errors import DermsegError, UsageError
+from dermseg.words import counted
 
 # Typer shows Python's type beside an argument ("INPUT <list[str]>"), whose sentence says more.
 setattr(typer.core.TyperArgument, "display_type_rich", lambda self, ctx: None)  # noqa: B010
@@ -42,6 +43,14 @@ def log_line(event: str, **values: Any) -> None:
     line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **values}
     sys.stderr.write(json.dumps(line) + "\n")
     sys.stderr.flush()
+
+
+def note(text: str, *, as_log: bool) -> None:
+    """A remark on stderr, as a line of ``--log-json`` where that is asked for."""
+    if as_log:
+        log_line("note", message=text)
+    else:
+        say(text)
 
 
 def print_json(data: Any) -> None:
@@ -74,7 +83,8 @@ def say_left_out(split: str, without_mask: int, failures: Sequence[Mapping[str, 
         As ``Failure.to_dict`` gives them.
     """
     if without_mask:
-        say(f"{without_mask} images of split '{split}' have no mask and were left out")
+        one, many = f"image of split '{split}' has", f"images of split '{split}' have"
+        say(f"{counted(without_mask, one, many)} no mask, left out")
     for failure in failures:
         say(f"failed: {failure['image_id']}: {failure['reason']}")
     if failures:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import JsonOption, new_app, print_json, refuse_unused, say, say_left_out
+from dermseg.apps.cli.common import JsonOption, goes_on, new_app, print_json, refuse_unused, say, say_left_out
 from dermseg.errors import UsageError
+from dermseg.words import counted
 
 if TYPE_CHECKING:
     from dermseg.data.index import IndexRow
@@ -87,7 +88,8 @@ def compare(
     if without_mask:
         where += f"; {without_mask} without a mask left out"
     summary["protocol"] = {
-        "text": f"{summary['n']} images ({where}), paired by name and reference, means over images",
+        "text": f"{counted(summary['n'], 'image')} ({where}), paired by name and reference, "
+        "means over images",
         "data": None if data is None else f"{data.absolute().parent.name}/{data.name}",
         "split": None if data is None else split,
         "images_without_mask": None if data is None else without_mask,
@@ -137,7 +139,7 @@ def _evaluations(
         if _finished(name):
             yield read_per_image(Path(name) / PER_IMAGE)
             continue
-        with ImageCounter(f"evaluating {called}", len(rows)) as progress:
+        with goes_on("Nothing was compared."), ImageCounter(f"evaluating {called}", len(rows)) as progress:
             evaluation = evaluate_rows(load_model(name), rows, progress=progress.advance)
         if output is not None:
             evaluation.write_csv(output / f"{table_stem(called)}.{PER_IMAGE}")
@@ -190,7 +192,8 @@ def _format(pair: dict[str, Any], test: str) -> str:
         digits = 2 if name.endswith("_px") else 4  # more would leave hundreds of pixels no room
         t, bca = (_ends(difference[key], digits) for key in ("ci95_clustered", "bca95"))
         whole = pair["metrics"]["dice"]["difference"]["n"]
-        fewer = "" if difference["n"] == whole else f", of {difference['n']} images"  # without a scale, say
+        n = difference["n"]
+        fewer = "" if n == whole else f", of {counted(n, 'image')}"  # without a scale, say
         lines.append(
             f"  {name:<20}{found['a']:>8.{digits}f}{found['b']:>9.{digits}f}"
             f"{difference['mean']:>+10.{digits}f}   {t:<22}{bca:<22}"

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from dermseg.apps.cli.common import draws_bars, say
+from dermseg.words import counted
 
 _LINE_EVERY_S = 10.0
 T = TypeVar("T")
@@ -57,7 +58,7 @@ class ImageCounter:
             self._bar.update(self._task, advance=number, speed=speed)
         elif now - self._last >= _LINE_EVERY_S and self.done < self.total:
             self._last = now
-            say(f"{self.what}: {self.done} of {self.total} images, {speed}")
+            say(f"{self.what}: {self.done} of {counted(self.total, 'image')}, {speed}")
 
     def reach(self, done: int, total: int) -> None:
         """Say that so many of so many are done, for work that finds its total on the way."""

@@ -24,6 +24,7 @@ from dermseg.apps.cli.data_import import download_, import_
 from dermseg.apps.cli.data_stats import stats_
 from dermseg.errors import DataError, UsageError
 from dermseg.files import check_writable
+from dermseg.words import counted
 
 app = new_app()
 
@@ -98,14 +99,16 @@ def split_(
     if not rows:
         raise DataError("the index is empty", file=indexes[0])
     if splits is None and (out := sum(row.split == EXCLUDED for row in rows)):
-        say(f"{out} images were excluded; they are split as all others (take out their rows if not wanted)")
+        what = counted(out, "image was excluded; it is", "images were excluded; they are")
+        say(f"{what} split as all others (take the rows out if not wanted)")
     if splits is None and (alone := sum(not (row.subject or row.lesion) for row in rows)):
         say(
             f"of {alone} images no patient and no lesion is known: those of one person may come into several "
             "splits, unless they are near-duplicates ('dermseg data import --metadata' takes a table)"
         )
     if twice := sum(map(len, read)) - len(rows):
-        say(f"{twice} images are in several of the indexes; the last one's rows are taken")
+        what = counted(twice, "image is", "images are")
+        say(f"{what} in several of the indexes; the last one's rows are taken")
     if splits is not None:
         given = read_splits(splits, split_column or "split")
         rows = apply_splits(rows, given)
@@ -140,8 +143,8 @@ def split_(
         result.append({"index": str(target), "splits": counts})
         say(f"{target}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
         if empty := [name for name in expected if name not in counts]:
-            groups = len({row.group for row in rows})
-            say(f"{target}: no image for {' and '.join(empty)}: {groups} groups are few for such shares")
+            few = counted(len({row.group for row in rows}), "group is", "groups are")
+            say(f"{target}: no image for {' and '.join(empty)}: {few} few for such shares")
     say_leaks(leaks, "--exclude-leaks takes them out of training")
     if json_:
         print_json(
@@ -181,10 +184,12 @@ def check_(
         say(f"... and {len(report.troubles) - 20} more (--json lists all)")
     if undrawn := report.without_mask:
         some = ", ".join(undrawn[:20]) + (", ... (--json lists all)" if len(undrawn) > 20 else "")
-        say(f"{len(undrawn)} images have no mask, and training takes none such: {some}")
+        what = counted(len(undrawn), "image has", "images have")
+        say(f"{what} no mask, and training takes none such: {some}")
     say_leaks(report.leaks, "'dermseg data split' makes splits that do not leak")
     verdict = "as the index says" if report.ok else "NOT as the index says"
-    say(f"{report.images} images and {report.masks} masks: {verdict}; {len(report.leaks)} groups leak")
+    leak = counted(len(report.leaks), "group leaks", "groups leak")
+    say(f"{counted(report.images, 'image')} and {counted(report.masks, 'mask')}: {verdict}; {leak}")
     if json_:
         print_json(
             {
@@ -257,7 +262,7 @@ def export_(
     names = comma_list(labels or "lesion")
     with progress("writing") as step:
         files = export_rows(rows, format_, output, labels=names, shard_size=shard_size or 1000, progress=step)
-    say(f"{output}: {len(rows)} images in {len(files)} files")
+    say(f"{output}: {counted(len(rows), 'image')} in {counted(len(files), 'file')}")
     if json_:
         print_json({"images": len(rows), "files": [str(file) for file in files]})
 
@@ -285,6 +290,6 @@ def synth_(
         )
     with progress("drawing") as step:
         rows = write_synthetic(output, number, seed=seed, size=(int(height), int(width)), progress=step)
-    say(f"{output}: {len(rows)} images with masks, and index.csv")
+    say(f"{output}: {counted(len(rows), 'image')} with masks, and index.csv")
     if json_:
         print_json({"images": len(rows), "index": str(output / "index.csv"), "seed": seed})

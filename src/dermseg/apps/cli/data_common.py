@@ -13,6 +13,7 @@ import typer
 from dermseg.apps.cli.common import say
 from dermseg.errors import UsageError
 from dermseg.files import check_table
+from dermseg.words import counted
 
 if TYPE_CHECKING:
     from dermseg.data.index import IndexRow
@@ -79,7 +80,8 @@ def say_absent(names: Sequence[str]) -> None:
     """Say which names of a split file are no image's: one that is misspelt leaves its image in no split."""
     if names:
         some = ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
-        say(f"{len(names)} images of the split file are not in the index: {some}")
+        what = counted(len(names), "image of the split file is", "images of the split file are")
+        say(f"{what} not in the index: {some}")
 
 
 def leaks_json(leaks: Sequence[Leak]) -> list[dict[str, Any]]:
@@ -90,4 +92,4 @@ def say_leaks(leaks: Sequence[Leak], hint: str) -> None:
     for leak in leaks[:10]:
         say(f"leak: group {leak.group} lies in {' and '.join(leak.splits)}: {', '.join(leak.images)}")
     if leaks:
-        say(f"{len(leaks)} groups lie in several splits; {hint}")
+        say(f"{counted(len(leaks), 'group lies', 'groups lie')} in several splits; {hint}")

@@ -22,6 +22,7 @@ from dermseg.apps.cli.data_common import (
     say_replaced,
 )
 from dermseg.errors import DataError, UsageError
+from dermseg.words import counted
 
 
 def import_(
@@ -78,6 +79,8 @@ def import_(
     from dermseg.data.sources import FOLDER, KINDS, LAYOUTS
     from dermseg.data.sources.converted import CONVERTERS, LABELME
     from dermseg.data.sources.importer import import_dataset, write_rejected
+    from dermseg.data.sources.opened import NO_MASK
+    from dermseg.data.sources.pairing import NO_IMAGE
     from dermseg.data.sources.tables import read_metadata, read_splits
     from dermseg.data.splits import assign_groups, find_leaks, keep_known
     from dermseg.data.splits import exclude_leaks as mark_leaks
@@ -121,8 +124,9 @@ def import_(
         say(f"... and {len(imported.rejected) - 5} more, all in {rejected_path}")
     if not imported.rows:
         hint = "the file lists the reasons"
-        if imported.kind == FOLDER and not masks:
-            hint += "; --images FOLDER --masks FOLDER say which are which"
+        if imported.kind == FOLDER and any(r.reason in (NO_IMAGE, NO_MASK) for r in imported.rejected):
+            hint += "; a mask is called like its image (a.jpg and a_mask.png, or masks/a.png)"
+            hint += "" if masks else "; --images FOLDER --masks FOLDER say which are which"
         raise DataError("no usable image-mask pair", file=rejected_path, hint=hint)
     told = imported.kind in CONVERTERS and imported.kind != LABELME  # which images have no mask
     layout = None if metadata or licence else LAYOUTS.get(imported.kind)
@@ -168,9 +172,9 @@ def import_(
         "splits": count_splits(rows),
     }
     say(
-        f"{output}: {len(imported.rows)} pairs of '{imported.kind}' imported, "
+        f"{output}: {counted(len(imported.rows), 'pair')} of '{imported.kind}' imported, "
         f"{len(imported.rejected)} left out; "
-        f"{summary['images']} images in {summary['groups']} groups"
+        f"{counted(summary['images'], 'image')} in {counted(summary['groups'], 'group')}"
     )
     say_replaced(replaced)
     if imported.proposals:
@@ -183,11 +187,17 @@ def import_(
             f"{imported.frames} of {len(imported.rows)} masks say that all the edge of the image is lesion, "
             "and not all inside: if the lesion is black in them, invert them (the higher value is lesion)"
         )
+    drawings = sum(len(row.masks) > 1 for row in imported.rows)
+    if drawings and imported.kind == FOLDER:
+        say(
+            f"{counted(drawings, 'image has', 'images have')} several masks: they count as drawings of one "
+            "lesion, of which the first is taken; several lesions of an image belong into one mask"
+        )
     if imported.without_split:
-        say(f"{imported.without_split} images are not in the split file and belong to no split")
+        say(f"{counted(imported.without_split, 'image is', 'images are')} not in the split file: in no split")
     say_absent(imported.not_in_data)
     if imported.without_metadata:
-        say(f"{imported.without_metadata} images are not in the metadata")
+        say(f"{counted(imported.without_metadata, 'image is', 'images are')} not in the metadata")
     say_leaks(leaks, "--exclude-leaks takes them out of training")
     if json_:
         print_json(summary)
@@ -242,7 +252,7 @@ def download_(
             {name: value is not None for name, value in of_files.items()}, f"has no effect on {source}"
         )
         report = download_archive(output, search=search, collections=collections, limit=limit)
-        say(f"{output}: {report['images']} images, {report['bytes'] / 1e6:.0f} MB")
+        say(f"{output}: {counted(report['images'], 'image')}, {report['bytes'] / 1e6:.0f} MB")
         if json_:
             print_json(report)
         return

@@ -9,6 +9,15 @@ import typer
 
 from dermseg.apps.cli.common import JsonOption, print_json, say
 from dermseg.apps.cli.data_common import WorkersOption, progress
+from dermseg.words import counted
+
+_COUNTED = {
+    "images": "image",
+    "masks": "mask",
+    "groups": "group",
+    "subjects": "known patient",
+    "lesions": "known lesion",
+}
 
 
 def stats_(
@@ -50,16 +59,15 @@ def _show_stats(figures: dict[str, Any]) -> None:
     ]
     lines += [
         "",
-        f"{figures['images']} images, {figures['masks']} masks, {figures['groups']} groups, "
-        f"{figures['subjects']} known patients, {figures['lesions']} known lesions",
+        ", ".join(counted(figures[name], one) for name, one in _COUNTED.items()),
         "",
         *_align(spread),
         "",
-        *(f"{number} images: {licence}" for licence, number in figures["licences"].items()),
+        *(f"{counted(number, 'image')}: {licence}" for licence, number in figures["licences"].items()),
     ]
     typer.echo("\n".join(lines))
     if figures["unreadable"]:
-        say(f"{figures['unreadable']} masks could not be read; 'dermseg data check' says why")
+        say(f"{counted(figures['unreadable'], 'mask')} could not be read; 'dermseg data check' says why")
 
 
 def _align(rows: list[tuple[str, ...]]) -> list[str]:

@@ -11,6 +11,7 @@ import typer
 
 from dermseg.apps.cli.common import JsonOption, new_app, print_json, say
 from dermseg.errors import UsageError
+from dermseg.words import counted
 
 app = new_app()
 
@@ -103,7 +104,8 @@ def deidentify_(
         for text in (*outcome.warnings, *([outcome.error] if outcome.error else [])):
             say(f"{sources[outcome.number - 1].name}: {text}")
     done = len(run.outcomes) - run.failed
-    say(f"{done} of {len(run.outcomes)} files without identity in {output}; report: {output / REPORT}")
+    of = counted(len(run.outcomes), "file")
+    say(f"{done} of {of} without identity in {output}; report: {output / REPORT}")
     if json_:
         print_json({"files": len(run.outcomes), "left_out": run.failed, "report": str(output / REPORT)})
     if run.interrupted:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import JsonOption, ModelOption, new_app, print_json, say, say_left_out
+from dermseg.apps.cli.common import JsonOption, ModelOption, goes_on, new_app, print_json, say, say_left_out
+from dermseg.words import counted
 
 if TYPE_CHECKING:
     from dermseg.data.index import IndexRow
@@ -104,7 +105,8 @@ def evaluate(
         check_test_log(log_test)
     if output is not None:
         prepare_folder(output, overwrite=overwrite)
-    with ImageCounter("evaluating", len(rows)) as progress:
+    kept = "Nothing was written: means of the first images are not those of the split."
+    with goes_on(kept), ImageCounter("evaluating", len(rows)) as progress:
         evaluation = evaluate_rows(
             loaded,
             rows,
@@ -204,8 +206,8 @@ def _protocol(
     masks = "first mask of each" if reference == "first" else "mean over all masks of each"
     how = "" if model.session.runtime == "onnxruntime" else f", {model.session.runtime}"
     text = (
-        f"{n} images of {', '.join(datasets)}, split {split}, {masks}, at the mask's own size, threshold "
-        f"{used:g}{', test-time augmentation' if tta else ''}{how}, means over images"
+        f"{counted(n, 'image')} of {', '.join(datasets)}, split {split}, {masks}, at the mask's own size, "
+        f"threshold {used:g}{', test-time augmentation' if tta else ''}{how}, means over images"
     )
     return {
         "text": text,

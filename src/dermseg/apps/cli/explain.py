@@ -17,6 +17,7 @@ from dermseg.apps.cli.common import (
     say,
 )
 from dermseg.errors import DermsegError, UsageError
+from dermseg.words import counted
 
 app = new_app()
 
@@ -77,7 +78,7 @@ def explain(
                 empty += [{"file": source.name, "layer": name} for name in nothing]
                 for name in nothing:
                     say(f"{source.name}: nothing in layer {name} speaks for the outline; its map is empty")
-    say(f"{output}: {len(sources) - len(failed)} images, layers {', '.join(chosen)}")
+    say(f"{output}: {counted(len(sources) - len(failed), 'image')}, layers {', '.join(chosen)}")
     if json_:
         print_json(
             {

@@ -27,6 +27,7 @@ from dermseg.apps.cli.data_common import (
 )
 from dermseg.apps.cli.label_simulate import simulate_
 from dermseg.errors import DataError, UsageError
+from dermseg.words import counted
 
 if TYPE_CHECKING:
     from dermseg.images.sources import ImageSource
@@ -135,7 +136,8 @@ def rank_(
     why = {f"in {labelled}": len(indexed), "by a LabelMe file beside them": len(saved)}
     if indexed or saved:
         how = ", ".join(f"{count} {where}" for where, count in why.items() if count)
-        say(f"{len(given) - len(sources)} of {len(given)} images are labelled already and left out: {how}")
+        fewer = len(given) - len(sources)
+        say(f"{fewer} of {counted(len(given), 'image')} labelled already and left out: {how}")
     if not sources:
         raise UsageError(f"all {len(given)} images are labelled already", hint="name images that are not")
     loaded = load_model(model)
@@ -169,7 +171,7 @@ def rank_(
     ]
     cells = [list({**row, "file": cell_name(str(row["file"]))}.values()) for row in table]
     write_table(output, ["rank", "file", "uncertainty", "disagreement"], cells)
-    say(f"{output}: {len(table)} of {len(sources)} images by {chosen}")
+    say(f"{output}: {len(table)} of {counted(len(sources), 'image')} by {chosen}")
     if json_:
         print_json(
             {
@@ -240,7 +242,8 @@ def import_(
     rows = assign_groups(rows)
     leaks = find_leaks(rows)
     write_index(rows, output)
-    say(f"{output}: {len(found.rows)} images; {found.proposals} untouched proposals were left out")
+    untouched = counted(found.proposals, "untouched proposal")
+    say(f"{output}: {counted(len(found.rows), 'image')}; {untouched} left out")
     say_replaced(replaced)
     say_leaks(leaks, "'dermseg data split' makes splits that do not leak")
     if json_:

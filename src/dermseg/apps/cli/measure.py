@@ -13,6 +13,7 @@ import typer
 
 from dermseg.apps.cli.common import JsonOption, new_app, print_json, say
 from dermseg.errors import DermsegError, UsageError
+from dermseg.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,11 +149,11 @@ def measure(
     elif output is None:
         sys.stdout.write(table)
     if interrupted:
-        say(f"Stopped. What is written holds the first {progress.done} of {len(sources)} masks.")
+        say(f"Stopped. What is written holds the first {progress.done} of {counted(len(sources), 'mask')}.")
         raise KeyboardInterrupt
     if output is not None and not as_json:
         without = f", {colourless} of them without colours" if colourless else ""
-        say(f"{len(sources) - failed} of {len(sources)} masks measured{without}: {output}")
+        say(f"{len(sources) - failed} of {counted(len(sources), 'mask')} measured{without}: {output}")
     raise typer.Exit(1 if failed or colourless else 0)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from dermseg.apps.cli.common import new_app, print_json, say
 from dermseg.errors import MissingExtraError, ModelError
+from dermseg.words import counted
 
 if TYPE_CHECKING:
     from dermseg.inference.bundle import Bundle
@@ -140,7 +141,7 @@ def _card_lines(bundle: Bundle) -> list[str]:
             )
             if value
         ]
-        lines.append(f"  {metric.dataset} {metric.split}, {metric.n} images: {', '.join(values)}")
+        lines.append(f"  {metric.dataset} {metric.split}, {counted(metric.n, 'image')}: {', '.join(values)}")
     lines += [f"  use           {card.intended_use}"] if card.intended_use else []
     lines += [f"  limit         {text}" for text in card.limitations]
     return [line for line in lines if line]

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dermseg.apps.cli.common import draws_bars, log_line, say
 from dermseg.inference.journal import Entry
+from dermseg.words import counted
 
 if TYPE_CHECKING:
     from dermseg.inference.batch import BatchResult
     from dermseg.scale.ray_engine import RayResult
 
 _LINE_EVERY_S = 5.0
+_MANY = 1000  # images of which table and report take seconds
+_ENDING = "writing table and report"
 
 
 class PlainProgress:
@@ -63,7 +66,9 @@ class PlainProgress:
     def show(self, entry: Entry | None) -> None:
         """Say where things stand, if it is time to."""
         if entry is None and self.before:
-            say(f"resuming: {self.before} of {self.total} images are done")
+            say(f"resuming: {self.before} of {counted(self.total, 'image')} done")
+        if self.done == self.total >= _MANY:
+            say(_ENDING)
         self.tick()
 
     def tick(self) -> None:
@@ -75,7 +80,7 @@ class PlainProgress:
 
     def state(self) -> str:
         """How many are done; rate, time left and failures as far as they are known."""
-        parts = [f"{self.done} of {self.total} images"]
+        parts = [f"{self.done} of {counted(self.total, 'image')}"]
         if self.rate is not None and self.seconds_left is not None:
             parts += [f"{self.rate:.1f} images/s", f"{format_seconds(self.seconds_left)} left"]
         if self.failed:
@@ -110,7 +115,8 @@ class BarProgress(PlainProgress):
 
     def show(self, entry: Entry | None) -> None:
         """Move the bar."""
-        self._bar.update(self._task, completed=self.done, description=self.state())
+        what = _ENDING if self.done == self.total else self.state()
+        self._bar.update(self._task, completed=self.done, description=what)
 
 
 class JsonProgress(PlainProgress):
@@ -148,14 +154,14 @@ def format_seconds(seconds: float) -> str:
 
 def say_stopped(result: BatchResult | RayResult, images: int) -> None:
     """That a batch of so many images was interrupted."""
-    say(f"Stopped: {result.counts['images']} of {images} images are done.")
+    say(f"Stopped: {result.counts['images']} of {counted(images, 'image')} done.")
     say("  The same command with --resume goes on from there.")
 
 
 def say_counts(result: BatchResult | RayResult, where: str) -> None:
     """What became of the images, and how long it took; ``where`` is what shows their verdicts."""
     counts = result.counts
-    images = f"{counts['images']} image{'' if counts['images'] == 1 else 's'}"
+    images = counted(counts["images"], "image")
     left = f", {result.processed} of them now" if result.processed < counts["images"] else ""
     rate = f", {result.images_per_second:.1f} images/s" if result.images_per_second else ""
     say(f"{images}: {counts['ok']} with a lesion, {counts['no_lesion']} without, {counts['failed']} failed")

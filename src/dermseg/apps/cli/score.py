@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dermseg.apps.cli.common import JsonOption, new_app, print_json, say
+from dermseg.words import counted
 
 app = new_app()
 
@@ -69,14 +70,15 @@ def score(
     with ImageCounter("scoring", total) as progress:
         evaluation, notes = score_sources(pairing, missing_is_empty=allow_missing, progress=progress.advance)
     called = [path.absolute().name for path in (predictions, references)]  # '.' has a name too
+    missing = counted(len(pairing.missing), "missing prediction")
     summary = {
         **summarise(evaluation),
         "missing": [image_id for image_id, _ in pairing.missing],
         "extra": pairing.extra,
         "notes": notes,
         "protocol": {
-            "text": f"{evaluation.n} images, masks compared at the references' own size, means over images"
-            + (f", {len(pairing.missing)} missing predictions counted as empty" if pairing.missing else ""),
+            "text": f"{counted(evaluation.n, 'image')}, masks compared at the references' own size, "
+            "means over images" + (f", {missing} counted as empty" if pairing.missing else ""),
             "predictions": called[0],
             "references": called[1],
             "resolution": "reference",
@@ -96,10 +98,11 @@ def score(
     for failure in evaluation.failures:
         say(f"failed: {failure.image_id}: {failure.reason}")
     if pairing.missing:
-        say(f"{len(pairing.missing)} missing predictions were counted as empty masks")
+        say(f"{missing} counted as empty")
     if pairing.extra:
-        say(f"{len(pairing.extra)} predictions without a reference were left out, first: {pairing.extra[0]}")
+        extra = counted(len(pairing.extra), "prediction")
+        say(f"{extra} without a reference left out, first: {pairing.extra[0]}")
     if notes:
-        say(f"{len(notes)} notes on masks, first: {notes[0]}")
+        say(f"{counted(len(notes), 'note')} on masks, first: {notes[0]}")
     if evaluation.failures:
         raise typer.Exit(1)

@@ -15,8 +15,8 @@ import typer
 from dermseg.apps.cli.common import (
     InputsArgument,
     ModelOption,
-    log_line,
     new_app,
+    note,
     print_json,
     refuse_unused,
     say,
@@ -185,10 +185,7 @@ def segment(
             raise UsageError(f"the results would go into '{given}'", hint="choose another folder with -o")
     sources, remarks = find_photographs(inputs, exclude=result_folders(out))
     for remark in remarks:
-        if log_json:
-            log_line("note", message=remark)
-        else:
-            say(remark)
+        note(remark, as_log=log_json)
     bundle = load_bundle(model)
     if check_runtime(runtime) == AUTO:
         # An earlier run goes on with what it began with, whatever is measured today.
@@ -207,11 +204,14 @@ def segment(
         from dermseg.inference.options import BatchOptions
         from dermseg.inference.predictor import Model
         from dermseg.report.batch import write_batch_report
+        from dermseg.uncertainty.margins import NO_MARGINS
 
         options = BatchOptions(**chosen, save=parse_save(save))
         network = Model(
             bundle, variant=named, runtime=runtime, threads=plan.network_threads, session=opening.result()
         )
+    if uncertainty and margin is None and network.trust is None:
+        note(NO_MARGINS, as_log=log_json)
     cv2.setNumThreads(1)  # images run side by side already; more threads would only wait for each other
     with stop_on_interrupt() as stop, make_progress(len(sources), log_json=log_json) as progress:
         result = run_batch(

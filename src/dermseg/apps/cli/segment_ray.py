@@ -9,9 +9,10 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from dermseg.apps.cli.common import say
+from dermseg.apps.cli.common import note, say
 from dermseg.apps.cli.progress import JsonProgress, PlainProgress, say_counts, say_failures, say_stopped
 from dermseg.errors import MissingExtraError, UsageError
+from dermseg.words import counted
 
 if TYPE_CHECKING:
     from dermseg.scale.ray_engine import RayResult
@@ -56,6 +57,7 @@ def segment_on_ray(
     from dermseg.inference.predictor import load_model
     from dermseg.scale.manifest import list_inputs
     from dermseg.scale.ray_engine import run_on_ray
+    from dermseg.uncertainty.margins import NO_MARGINS
 
     if overwrite:
         raise UsageError(
@@ -73,6 +75,8 @@ def segment_on_ray(
     listed = list_inputs(inputs, exclude=[] if is_url(output) else result_folders(Path(output)))
     # Not what is fastest on this machine: all machines must give the same masks.
     network = load_model(model, variant=variant, runtime=None if runtime == "auto" else runtime, threads=1)
+    if options.uncertainty and options.margin is None and network.trust is None:
+        note(NO_MARGINS, as_log=log_json)
     bundle = model if is_bundled_name(model) else str(Path(model).absolute())
     progress = JsonProgress(len(listed)) if log_json else PlainProgress(len(listed))
 
@@ -129,6 +133,6 @@ def _tell(result: RayResult) -> None:
     if result.counts["failed"]:
         say_failures(result, result.failures, "results.parquet")
     if result.unfinished:
-        say(f"{result.unfinished} images were given up; the same command with --resume tries them again")
+        say(f"{counted(result.unfinished, 'image')} given up; the same command with --resume tries again")
         for problem in result.problems[:5]:
             say(f"  {problem}")

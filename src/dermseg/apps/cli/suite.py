@@ -18,6 +18,7 @@ from dermseg.apps.cli.common import (
     say_left_out,
 )
 from dermseg.errors import UsageError
+from dermseg.words import counted
 
 app = new_app()
 SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="YAML file of the suite.")]
@@ -68,7 +69,7 @@ def run(
     with goes_on("The same command goes on from there."):
         failed = run_suite(config, suite, folder, quiet=quiet, report=say)
     written = write_report(folder, config.name, indexes(config))
-    say(f"{folder}: {total - len(failed)} of {total} runs, {written[3].name}")
+    say(f"{folder}: {total - len(failed)} of {counted(total, 'run')}, {written[3].name}")
     outcomes = collect(folder)
     failures, without_mask = not_scored(outcomes), count_without_mask(outcomes)
     if as_json:
@@ -82,7 +83,7 @@ def run(
             }
         )
     for test, count in without_mask.items():
-        say(f"{test}: {count} images have no mask and were left out")
+        say(f"{test}: {counted(count, 'image has', 'images have')} no mask, left out")
     for failure in failures:
         say(f"failed: {failure['test']}: {failure['image_id']}: {failure['reason']}")
     if failed or failures:

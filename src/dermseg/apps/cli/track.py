@@ -15,6 +15,7 @@ from dermseg.apps.cli.common import InputsArgument, JsonOption, ModelOption, new
 from dermseg.apps.cli.measure import COLUMNS as MEASURED
 from dermseg.apps.cli.measure import colour_columns, parse_spacing, reading_columns, to_csv
 from dermseg.errors import UsageError
+from dermseg.words import counted
 
 if TYPE_CHECKING:
     from dermseg.inference.following import Comparison, Followed, Photograph, Visit
@@ -144,7 +145,8 @@ def track(
         raise KeyboardInterrupt
     if output is not None or not changes:
         say(
-            f"{len(readings) - failed} of {len(readings)} photographs measured, {len(changes)} comparisons; "
+            f"{len(readings) - failed} of {counted(len(readings), 'photograph')} measured, "
+            f"{counted(len(changes), 'comparison')}; "
             f"more than an unchanged lesion differs: {sizes} in size, {contrasts} in contrast"
             + (f": {output}" if output else "")
         )

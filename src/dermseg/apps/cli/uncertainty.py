@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dermseg.apps.cli.common import JsonOption, ModelOption, new_app, print_json, say, say_left_out
+from dermseg.apps.cli.common import JsonOption, ModelOption, goes_on, new_app, print_json, say, say_left_out
+from dermseg.words import counted
 
 app = new_app()
 
@@ -81,7 +82,8 @@ def evaluate(
     rows = regroup([row for index in data for row in read_index(index)])
     rows, without_mask = select_split(rows, split)
     say_left_out(split, without_mask, ())  # one that cannot be read ends it
-    with ImageCounter("measuring", len(rows)) as progress:
+    kept = "Nothing is said: figures of the first images are not those of the split."
+    with goes_on(kept), ImageCounter("measuring", len(rows)) as progress:
         looks = collect(loaded, rows, session=session, progress=progress.advance)
         judged = judge(loaded, looks, margin)
     summary = summarise(judged, margin)
@@ -89,5 +91,5 @@ def evaluate(
         print_json(summary)
         return
     for name, block in summary.items():
-        say(f"{name}: {block['n']} images, {block['failures']} failures")
+        say(f"{name}: {counted(block['n'], 'image')}, {counted(block['failures'], 'failure')}")
         say(format_trust(block))

@@ -37,7 +37,9 @@ def draw() -> None:
         name = choose_model(key="batch_model")
         every = st.toggle("All lesions", key="batch_every", help="Keep every lesion, not only the largest.")
         tta = st.toggle("Average over flips and turns", help="Steadier; up to 8 times the time.")
-        doubt = st.toggle("Uncertainty maps", help="Also in the zip; needs a model with fitted margins.")
+        doubt = st.toggle(
+            "Uncertainty maps", help="Also in the zip; with margins where some were fitted for the model."
+        )
     uploads = ask_files("Images, or zips of images", key="batch_files", many=True)
     if not uploads:
         st.session_state.pop("finished", None)

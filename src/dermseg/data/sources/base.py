@@ -111,23 +111,19 @@ def list_entries(inputs: Sequence[str | Path]) -> list[Entry]:
     return entries
 
 
-def closed_folders(inputs: Sequence[str | Path]) -> list[Path]:
-    """Folders below the inputs, or among them, that may not be looked into: nothing in them is an entry."""
-    return [
-        Path(folder)
-        for item in inputs
-        if Path(item).is_dir()
-        for folder in _folders_below(item)
-        if not os.access(folder, os.R_OK | os.X_OK)
-    ]
-
-
-def _folders_below(folder: str | Path) -> Iterator[str]:
-    closed: list[str] = []
-    for place, folders, _ in os.walk(folder, onerror=lambda error: closed.append(error.filename)):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        yield place
-    yield from closed
+def unseen_folders(inputs: Sequence[str | Path]) -> Iterator[tuple[Path, str]]:
+    """Folders below the inputs, or among them, of which nothing is an entry, each with the reason."""
+    for item in inputs:
+        closed: list[str] = []
+        for place, folders, _ in os.walk(item, onerror=lambda error: closed.append(error.filename)):  # noqa: B023
+            folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+            for path in (Path(place, name) for name in folders):
+                if path.is_symlink():
+                    yield path, "is a linked folder, which is not looked into unless it is named itself"
+            closed.append(place)
+        for place in closed:
+            if Path(item).is_dir() and not os.access(place, os.R_OK | os.X_OK):
+                yield Path(place), "is a folder that cannot be looked into"
 
 
 def _list_folder(folder: Path) -> Iterator[Entry]:

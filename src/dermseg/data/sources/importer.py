@@ -10,7 +10,7 @@ from dermseg.data.duplicates import Fingerprint
 from dermseg.data.index import IndexRow, write_table
 from dermseg.data.proposals import PROPOSED
 from dermseg.data.sources import FOLDER, KINDS, LAYOUTS, detect
-from dermseg.data.sources.base import Candidate, Entry, Found, closed_folders, list_entries
+from dermseg.data.sources.base import Candidate, Entry, Found, list_entries, unseen_folders
 from dermseg.data.sources.converted import CONVERTERS, LABELME, SHARDS, entry_id, not_drawn_on, part_proposals
 from dermseg.data.sources.dicom import DICOM, pair_dicom
 from dermseg.data.sources.opened import open_candidate
@@ -120,6 +120,9 @@ def import_dataset(
         raise DataError(f"unknown kind of data set '{kind}'", hint=f"one of: auto, {', '.join(KINDS)}")
     entries = list_entries(inputs)
     mask_entries = list_entries(masks) if masks else None
+    unseen = list(unseen_folders([*inputs, *masks]))
+    if unseen and not entries:
+        raise DataError(f"there is no file to import; this {unseen[0][1]}", file=unseen[0][0])
     if kind == "auto":
         kind = detect(entries, mask_entries)
     layout = LAYOUTS.get(kind)
@@ -149,8 +152,7 @@ def import_dataset(
     result = Imported(kind, proposals=len(untouched))
     for image_id, entry, reason in found.rejected:
         result.rejected.append(Rejected(dataset, image_id, entry.source.label, reason))
-    for place in closed_folders([*inputs, *masks]):
-        result.rejected.append(Rejected(dataset, "", str(place), "is a folder that cannot be looked into"))
+    result.rejected += [Rejected(dataset, "", str(place), reason) for place, reason in unseen]
 
     def check(candidate: Candidate) -> tuple[IndexRow, Fingerprint, bool] | Rejected:
         try:

@@ -14,6 +14,7 @@ from dermseg.errors import DataError, DermsegError, MaskError
 from dermseg.images.load import load_image
 from dermseg.images.masks import is_frame, load_mask
 
+NO_MASK = "no mask for this image"
 _SEPARATOR = ";"  # joins masks in the index, so no location may hold it
 
 
@@ -25,7 +26,7 @@ def open_candidate(
     With several classes a mask may be empty: not every class is on every image.
     """
     if not candidate.masks and not allow_unmasked:
-        raise MaskError("no mask for this image", file=candidate.image.source.label)
+        raise MaskError(NO_MASK, file=candidate.image.source.label)
     root = Path.cwd()
     locations = [locate(entry.source, root) for entry in (candidate.image, *candidate.masks)]
     _check_names(candidate, locations)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from dermseg.data.sources.base import (
@@ -25,6 +25,7 @@ from dermseg.images.roles import IMAGE_FOLDERS, MASK_FOLDERS
 from dermseg.images.sources import same_bytes
 
 _PARTS = {"training": "train", "validation": "val", "test": "test", "test_v2": "test"}
+NO_IMAGE = "mask without an image"
 _TAKEN = "the same image id was found before"
 _BESIDE = "{}; if it is the mask, call it '{}_mask{}' or move it into a folder 'masks'"
 _TWO_IMAGES = (
@@ -85,7 +86,7 @@ def pair_by_layout(layout: Layout, entries: Iterable[Entry], masks: Iterable[Ent
         _join(found, image_id, own, of_image.get(image_id, []), part=same[0][0], copies=masks is None)
     for image_id, _, entry in references:
         if image_id not in known:
-            found.rejected.append((image_id, entry, "mask without an image"))
+            found.rejected.append((image_id, entry, NO_IMAGE))
     return found
 
 
@@ -164,14 +165,13 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
         by_key.setdefault(_key(entry), []).append(entry)
     at_root = {_root(entry) for entry in pictures}
     stems = Counter(key.name for key in by_key)
-    by_stem = {key.name: key for key in by_key if stems[key.name] == 1}
+    owner_of = _owners(by_key)
     of_key: dict[PurePosixPath, list[Entry]] = {}
     for entry in references:
         keys = _key(entry), _key(entry, mask=True)  # as it is called, else without what marks a mask
-        owners = (key if key in by_key else by_stem.get(key.name) for key in keys)
-        owner = next((owner for owner in owners if owner is not None), None)
+        owner = owner_of(keys)
         if owner is None:
-            found.rejected.append((keys[1].name, entry, "mask without an image"))
+            found.rejected.append((keys[1].name, entry, NO_IMAGE))
         else:
             of_key.setdefault(owner, []).append(entry)
     for key, images in by_key.items():
@@ -181,10 +181,35 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
         # an image with a mask from its own folder takes none from another folder of images and masks
         if masks is None and any(_root(entry) in roots for entry in own):
             strange = [entry for entry in own if _root(entry) in at_root - roots]
-            found.rejected.extend((image_id, entry, "mask without an image") for entry in strange)
+            found.rejected.extend((image_id, entry, NO_IMAGE) for entry in strange)
             own = [entry for entry in own if entry not in strange]
         _join(found, image_id, images, own, copies=False)
     return found
+
+
+def _owners(
+    images: Iterable[PurePosixPath],
+) -> Callable[[Sequence[PurePosixPath]], PurePosixPath | None]:
+    """Finds the image that one of some keys means: the same path, else the only one of that name.
+
+    Where none is, upper and lower case are one: programs on Windows write ``a_mask.png`` of ``A.JPG``.
+    """
+    tables: list[dict[str, list[PurePosixPath]]] = [{}, {}, {}, {}]
+    for key in images:
+        for table, name in zip(tables, _names(key), strict=True):
+            table.setdefault(name, []).append(key)
+
+    def find(keys: Sequence[PurePosixPath]) -> PurePosixPath | None:
+        names = [_names(key) for key in keys]
+        tried = (tables[i].get(name[i], ()) for case in ((0, 1), (2, 3)) for name in names for i in case)
+        return next((found[0] for found in tried if len(found) == 1), None)
+
+    return find
+
+
+def _names(key: PurePosixPath) -> tuple[str, str, str, str]:
+    """Path and bare name, as they are and in one case."""
+    return str(key), key.name, str(key).casefold(), key.name.casefold()
 
 
 def _root(entry: Entry) -> Path:
