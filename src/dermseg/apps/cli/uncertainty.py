@@ -16,7 +16,7 @@ Data = Annotated[list[Path], typer.Option("--data", metavar="INDEX", help="Index
 
 @app.callback()
 def uncertainty() -> None:
-    """Fit and measure predicted Dice, calibration and margins of a bundle."""
+    """Fit and measure expected Dice, calibration and margins of a bundle."""
 
 
 @app.command()
