@@ -28,6 +28,8 @@ from dermseg.report.svg import Axis, interval_bar, scatter
 _LONG = "a_name_without_a_place_to_break" * 6
 _WIDEST = "Math.max(...[...document.querySelectorAll('td')].map(cell => cell.getBoundingClientRect().right))"
 
+_CUT = "[...document.querySelectorAll('td')].filter(c => c.scrollWidth > c.clientWidth).map(c => c.innerText)"
+
 
 @pytest.fixture
 def report(tmp_path: Path) -> str:
@@ -75,6 +77,7 @@ def test_a_batch_is_read_without_scrolling_to_the_side(browser: Any, batch: str,
     page.goto(batch)
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.evaluate(_WIDEST) <= width
+    assert page.evaluate(_CUT) == [], "the last digits of sizes stood beyond the edge of phones"
     remark = page.locator("td.message", has_text="several lesions").first
     assert remark.is_visible()
     least = {1101: 180, 1280: 200, 1600: 250}.get(width, 0)  # a narrow column makes rows of a whole screen
