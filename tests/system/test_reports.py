@@ -147,6 +147,33 @@ def test_a_long_name_makes_no_page_wider_than_the_screen(browser: Any, report: s
     page.close()
 
 
+def test_titles_and_remarks_of_a_wide_table_are_read_without_scrolling(browser: Any, tmp_path: Path) -> None:
+    """On phones they were as wide as the table: their ends stood beyond the edge."""
+    remark = "Too small for figures: brown (7), dark (1). Not known of 20 images. " * 3
+    head = [f"a column's title {i}" for i in range(9)]
+    wide = spanning_table(
+        head, [("Contrast of lesion to skin (tenths of the images)", [["1.00"] * 9], remark)]
+    )
+    wide += table(head, [["1.00"] * 9], caption="Confusion matrix over the pixels of all images")
+    file = tmp_path / "report.html"
+    file.write_text(render_page("x", "", [Section("Groups", wide)]), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(file.as_uri())
+    assert page.evaluate("document.querySelector('table').offsetWidth") > 390
+    for there in (0, 300):
+        page.evaluate(f"document.querySelectorAll('.scroll').forEach(box => box.scrollLeft = {there})")
+        for words in ("Contrast of", "Too small", "Confusion matrix"):
+            ends = page.evaluate(
+                """words => { const range = document.createRange();
+                range.selectNodeContents([...document.querySelectorAll('caption, caption *, td, td *')]
+                    .filter(e => e.textContent.startsWith(words)).at(-1));
+                const box = range.getBoundingClientRect(); return [box.left, box.right]; }""",
+                words,
+            )
+            assert ends[0] >= 0 and ends[1] <= 390, (words, there, ends)
+    page.close()
+
+
 @pytest.mark.parametrize(("media", "width"), [("screen", 1180), ("print", 718)])
 def test_a_comparison_shows_all_columns(browser: Any, tmp_path: Path, media: str, width: int) -> None:
     """Each name in its head took the room of the first column: differences stood beyond the edge."""
