@@ -86,6 +86,32 @@ def test_a_batch_is_read_without_scrolling_to_the_side(browser: Any, batch: str,
     page.close()
 
 
+_CONTRAST = """colours => { const light = colour => colour.match(/[0-9.]+/g).slice(0, 3).map(c => c / 255)
+    .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0.05);
+  const [a, b] = colours.map(light); return Math.max(a, b) / Math.min(a, b); }"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_has_a_meaning_stands_out(browser: Any, batch: str, tmp_path: Path, scheme: str) -> None:
+    """WCAG 1.4.11 asks for 3:1: the frame of the search field and the line of the mean had 1.4."""
+    file = tmp_path / "report.html"
+    bar = interval_bar(0.01, (0.0, 0.02), Axis("difference", -0.05, 0.05), "0.01", mark=0.0)
+    file.write_text(render_page("x", "", [Section("Groups", bar)]), encoding="utf-8")
+    page = browser.new_page(color_scheme=scheme)
+    for address, what, colour in (
+        (batch, "#search", "borderTopColor"),
+        (file.as_uri(), "svg line", "stroke"),
+    ):
+        page.goto(address)
+        found = page.locator(what).first.evaluate(
+            "(e, colour) => [getComputedStyle(e)[colour], getComputedStyle(document.body).backgroundColor]",
+            colour,
+        )
+        assert page.evaluate(_CONTRAST, found) >= 3
+    page.close()
+
+
 def test_the_tools_leave_room_on_a_low_screen(browser: Any, batch: str) -> None:
     """1280 x 1024 at 400 %: what stays at the top would fill all of it."""
     page = browser.new_page(viewport={"width": 320, "height": 256})
