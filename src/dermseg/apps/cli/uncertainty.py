@@ -60,7 +60,7 @@ def evaluate(
     margin: Annotated[float, typer.Option(metavar="A", help="Level of the margins, as in segment.")] = 0.1,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure all of it on images with reference masks.
+    """Measure on images with reference masks how well they hold.
 
     Expected Dice, calibration, margins and Monte-Carlo dropout.
     """
