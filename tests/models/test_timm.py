@@ -1,4 +1,4 @@
-"""Encoders of timm, in an environment of their own; see docs/training.md for the command."""
+"""Encoders of timm, in an environment of their own; see CONTRIBUTING.md for the command."""
 
 from __future__ import annotations
 

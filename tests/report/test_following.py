@@ -10,7 +10,7 @@ import numpy as np
 
 from dermseg.images.sources import as_source
 from dermseg.inference.following import Comparison, Followed, Photograph, Visit
-from dermseg.measure.change import Change
+from dermseg.measure.change import Change, ContrastChange
 from dermseg.report.following import FollowingPage
 
 
@@ -31,6 +31,22 @@ def test_a_course_shows_the_range_of_each_change() -> None:
     across = [line for line in lines if len({point.split(",")[0] for point in line.split()}) == 1]
     assert len(lines) == 2 and len(across) == 1
     assert "Bars: the range" in html and ">90<" in html
+
+
+def test_a_lesion_that_has_changed_in_contrast_only_is_told_first() -> None:
+    """The page's first line said that nothing had changed, and a phone showed no change at all."""
+    view, nothing = np.full((30, 40, 3), 180, np.uint8), np.zeros((30, 40), bool)
+    visits = tuple(Visit(Photograph(as_source(f"{n}.jpg")), "ok", view=view, lesion=nothing) for n in (1, 2))
+    size, contrast = (
+        Change("skin", 1.0, 0.05, 0.02, (-0.1, 0.2), exceeds=False),
+        ContrastChange(-15, None, True),
+    )
+    page = FollowingPage()
+    page.add(Followed("arm", visits, (Comparison(0, 1, size, None, None, contrast),)))
+    html = page.render()
+    assert "Size: 0 changed by more than" in html and "1 did not. Contrast: 1 changed by more" in html
+    assert re.findall("<th [^>]*>(.*?)</th>", html)[:3] == ["lesion", "area", "range"]
+    assert "<b>\u221215</b>" in html
 
 
 def test_photographs_of_one_name_are_told_apart_by_their_folders() -> None:

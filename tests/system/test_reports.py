@@ -28,14 +28,17 @@ from dermseg.report.svg import Axis, interval_bar, scatter
 _LONG = "a_name_without_a_place_to_break" * 6
 _WIDEST = "Math.max(...[...document.querySelectorAll('td')].map(cell => cell.getBoundingClientRect().right))"
 
+_CUT = "[...document.querySelectorAll('td')].filter(c => c.scrollWidth > c.clientWidth).map(c => c.innerText)"
+
 
 @pytest.fixture
 def report(tmp_path: Path) -> str:
     remark = '<div class="remark">no scale: no millimetres, and the skin around shows too little</div>'
-    row = [named(_LONG), "2", "180", "+12.0 %", "+1.0 % to +24.0 %", "+6.0 %", "millimetres", "+1", remark]
+    row = [named(_LONG), "2", "180", "+12.0 %", "-28.0 % to +102.1 %", "+6.0 %", "millimetres", "+1", remark]
+    usual = [named("HAM_0003308"), *row[1:]]
     figures = picture(np.zeros((300, 300, 3), np.uint8), _LONG, "area")
     file = tmp_path / "report.html"
-    sections = [Section("Changes", table([f"column {i}" for i in range(9)], [row], words=(6, 8)))]
+    sections = [Section("Changes", table([f"column {i}" for i in range(9)], [row, usual], words=(6, 8)))]
     sections.append(Section("Photographs", f'<div class="gallery">{figures}</div>'))
     plot = scatter([0.5], [0.5], Axis("x", 0, 1), Axis("y", 0, 1), "x and y")
     sections.append(
@@ -58,7 +61,7 @@ def batch(tmp_path: Path) -> str:
         Row(f"{_LONG}.jpg", "ok", confidence=0.5, verdict="review", message=remark, **found),
         Row("cat.jpg", "ok", confidence=0.2, verdict="reject", message=remark, **found),
         Row("a.jpg", "ok", confidence=0.9, verdict="accept", **found),
-        Row("skin.jpg", "no_lesion", confidence=0.0, verdict="accept", **found),
+        Row("ISIC_0012204.jpg", "no_lesion", confidence=0.0, verdict="accept", **found),
         failed_row("broken.jpg", "the file is truncated"),
     ]
     counts = {"images": 5, "ok": 3, "no_lesion": 1, "failed": 1, "review": 1, "reject": 1}
@@ -75,10 +78,37 @@ def test_a_batch_is_read_without_scrolling_to_the_side(browser: Any, batch: str,
     page.goto(batch)
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.evaluate(_WIDEST) <= width
+    assert page.evaluate(_CUT) == [], "the last digits of sizes stood beyond the edge of phones"
     remark = page.locator("td.message", has_text="several lesions").first
     assert remark.is_visible()
     least = {1101: 180, 1280: 200, 1600: 250}.get(width, 0)  # a narrow column makes rows of a whole screen
     assert remark.bounding_box()["width"] >= least
+    page.close()
+
+
+_CONTRAST = """colours => { const light = colour => colour.match(/[0-9.]+/g).slice(0, 3).map(c => c / 255)
+    .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0.05);
+  const [a, b] = colours.map(light); return Math.max(a, b) / Math.min(a, b); }"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_has_a_meaning_stands_out(browser: Any, batch: str, tmp_path: Path, scheme: str) -> None:
+    """WCAG 1.4.11 asks for 3:1: the frame of the search field and the line of the mean had 1.4."""
+    file = tmp_path / "report.html"
+    bar = interval_bar(0.01, (0.0, 0.02), Axis("difference", -0.05, 0.05), "0.01", mark=0.0)
+    file.write_text(render_page("x", "", [Section("Groups", bar)]), encoding="utf-8")
+    page = browser.new_page(color_scheme=scheme)
+    for address, what, colour in (
+        (batch, "#search", "borderTopColor"),
+        (file.as_uri(), "svg line", "stroke"),
+    ):
+        page.goto(address)
+        found = page.locator(what).first.evaluate(
+            "(e, colour) => [getComputedStyle(e)[colour], getComputedStyle(document.body).backgroundColor]",
+            colour,
+        )
+        assert page.evaluate(_CONTRAST, found) >= 3
     page.close()
 
 
@@ -144,6 +174,33 @@ def test_a_long_name_makes_no_page_wider_than_the_screen(browser: Any, report: s
     page.close()
 
 
+def test_titles_and_remarks_of_a_wide_table_are_read_without_scrolling(browser: Any, tmp_path: Path) -> None:
+    """On phones they were as wide as the table: their ends stood beyond the edge."""
+    remark = "Too small for figures: brown (7), dark (1). Not known of 20 images. " * 3
+    head = [f"a column's title {i}" for i in range(9)]
+    wide = spanning_table(
+        head, [("Contrast of lesion to skin (tenths of the images)", [["1.00"] * 9], remark)]
+    )
+    wide += table(head, [["1.00"] * 9], caption="Confusion matrix over the pixels of all images")
+    file = tmp_path / "report.html"
+    file.write_text(render_page("x", "", [Section("Groups", wide)]), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(file.as_uri())
+    assert page.evaluate("document.querySelector('table').offsetWidth") > 390
+    for there in (0, 300):
+        page.evaluate(f"document.querySelectorAll('.scroll').forEach(box => box.scrollLeft = {there})")
+        for words in ("Contrast of", "Too small", "Confusion matrix"):
+            ends = page.evaluate(
+                """words => { const range = document.createRange();
+                range.selectNodeContents([...document.querySelectorAll('caption, caption *, td, td *')]
+                    .filter(e => e.textContent.startsWith(words)).at(-1));
+                const box = range.getBoundingClientRect(); return [box.left, box.right]; }""",
+                words,
+            )
+            assert ends[0] >= 0 and ends[1] <= 390, (words, there, ends)
+    page.close()
+
+
 @pytest.mark.parametrize(("media", "width"), [("screen", 1180), ("print", 718)])
 def test_a_comparison_shows_all_columns(browser: Any, tmp_path: Path, media: str, width: int) -> None:
     """Each name in its head took the room of the first column: differences stood beyond the edge."""
@@ -172,12 +229,18 @@ def test_a_comparison_shows_all_columns(browser: Any, tmp_path: Path, media: str
     page.close()
 
 
-def test_what_is_printed_has_all_columns(browser: Any, report: str) -> None:
+def test_what_is_printed_has_all_columns(browser: Any, report: str, batch: str) -> None:
     """On paper nobody scrolls: 718 pixels are what A4 shows."""
     page = browser.new_page(viewport={"width": 718, "height": 1000})
-    page.goto(report)
-    page.emulate_media(media="print")
-    assert page.evaluate(_WIDEST) <= 718
+    for address, usual in ((batch, "ISIC_0012204.jpg"), (report, "HAM_0003308")):
+        page.goto(address)
+        page.emulate_media(media="print")
+        assert page.evaluate(_WIDEST) <= 718
+        lines = page.get_by_text(usual).first.evaluate(
+            "e => { const range = document.createRange(); range.selectNode(e.firstChild); "
+            "return range.getClientRects().length; }"
+        )
+        assert lines == 1, "a name of the usual length is not broken"
     key = "getComputedStyle(document.querySelector('.key i')).printColorAdjust"
     assert page.evaluate(key) == "exact", "browsers leave backgrounds out, and with them the legend's colours"
     page.close()

@@ -14,11 +14,11 @@ from dermseg.report.visit_pictures import draw_visits, short_name, signed, signe
 
 MOST = 200  # lesions whose pictures are shown
 _EXPLANATION = (
-    "The range says within what the change lies, by how much measurements of a lesion that is the same "
-    "differ between two photographs in 9 of 10 cases. A larger change is marked; it may still come from the "
-    "outline, so look at it. Contrast is how far the lesion's colour is from its skin's (delta E), against "
-    "the first usable photograph; what an unchanged lesion would not show is marked too. Nothing here says "
-    "what a change means."
+    "Of each lesion the last photograph that can be compared, against the first. The range says within what "
+    "the change lies, by how much measurements of an unchanged lesion differ between two photographs in 9 of "
+    "10 cases. A change that exceeds this is in bold; it may still come from the outline, so look at it. "
+    "Contrast is how far the lesion's colour is from its skin's (delta E). Nothing here says what a change "
+    "means."
 )
 
 
@@ -28,13 +28,15 @@ class FollowingPage:
     def __init__(self) -> None:
         self._rows: list[tuple[float, list[str]]] = []
         self._pictured: list[tuple[float, int, str]] = []
-        self._counts = {"lesions": 0, "photographs": 0, "exceeds": 0, "within": 0, "unknown": 0}
+        kinds = ("lesions", "photographs", "exceeds", "within", "unknown", "contrast")
+        self._counts = dict.fromkeys(kinds, 0)
 
     def add(self, followed: Followed) -> None:
         """Put a lesion on the page."""
         last = _latest(followed)
         seen = "unknown" if last is None or last.change.exceeds is None else None
         self._counts[seen or ("exceeds" if last and last.change.exceeds else "within")] += 1
+        self._counts["contrast"] += bool(last and last.contrast and last.contrast.exceeds)
         self._counts["lesions"] += 1
         self._counts["photographs"] += len(followed.visits)
         rank = _rank(last)
@@ -45,17 +47,9 @@ class FollowingPage:
 
     def render(self) -> str:
         """The page as text."""
-        head = [
-            "lesion",
-            "photographs",
-            "days",
-            "area",
-            "range",
-            "diameter",
-            "scale by",
-            "contrast",
-            "remark",
-        ]
+        # What has changed comes first: of a wide table a phone shows the first columns.
+        changes, rest = ["area", "range", "contrast", "diameter"], ["scale by", "days", "photographs"]
+        head = ["lesion", *changes, *rest, "remark"]
         rows = [row for _, row in sorted(self._rows, key=lambda row: row[0])]
         left_out = len(rows) - len(self._pictured)
         pictures = "".join(html for _, _, html in self._pictured)
@@ -65,7 +59,7 @@ class FollowingPage:
             "Lesions over time",
             self._lead(),
             [
-                Section("Changes", note(_EXPLANATION) + table(head, rows, words=(6, 8))),
+                Section("Changes", note(_EXPLANATION) + table(head, rows, words=(5, 8))),
                 Section("Photographs", _KEY + pictures),
             ],
         )
@@ -78,8 +72,9 @@ class FollowingPage:
         ]
         if found["unknown"]:
             parts.append(f"of {found['unknown']:,} it cannot be told")
+        sizes, contrasts = ", ".join(parts), f"{found['contrast']:,} changed by more than that"
         lesions = f"{found['lesions']:,} lesion{'' if found['lesions'] == 1 else 's'}"
-        return f"{lesions} in {found['photographs']:,} photographs: {', '.join(parts)}."
+        return f"{lesions} in {found['photographs']:,} photographs. Size: {sizes}. Contrast: {contrasts}."
 
 
 _KEY = (
@@ -106,22 +101,23 @@ def _rank(last: Comparison | None) -> float:
 
 def _row(followed: Followed, last: Comparison | None) -> list[str]:
     """A lesion's line: its last photograph against its first."""
-    cells = [named(followed.lesion or DASH), f"{len(followed.visits)}"]
+    name, photographs = named(followed.lesion or DASH), f"{len(followed.visits):,}"
     if last is None:
-        return [*cells, *[DASH] * 6, _remark([_why_nothing(followed)])]
+        return [name, *[DASH] * 6, photographs, _remark([_why_nothing(followed)])]
     change = last.change
     marked = ("<b>", "</b>") if change.exceeds else ("", "")
     ends = DASH
     if change.area_range is not None:
         ends = " to ".join(signed_percent(value) for value in change.area_range)
     return [
-        *cells,
-        _days(followed.visits[last.first], followed.visits[last.second]),
+        name,
         DASH if change.area is None else signed_percent(change.area).join(marked),
         ends,
+        _contrast(last.contrast),
         DASH if change.diameter is None else signed_percent(change.diameter),
         {"spacing": "millimetres", "skin": "skin", None: DASH}[change.scale_from],
-        _contrast(last.contrast),
+        _days(followed.visits[last.first], followed.visits[last.second]),
+        photographs,
         _remark([*change.notes, *_another_first(followed, last), *_not_compared(followed)]),
     ]
 

@@ -65,7 +65,7 @@ def table(
         f"<tr>{''.join(f'<td{kind}>{cell}</td>' for cell, kind in zip(row, kinds, strict=True))}</tr>"
         for row in rows
     )
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    title = f"<caption>{_across(caption)}</caption>" if caption else ""
     return _scrolling(f"<table>{title}{_head(head, kinds)}<tbody>{body}</tbody></table>", caption)
 
 
@@ -85,6 +85,11 @@ def _scrolling(table: str, name: str = "") -> str:
     return f'<div class="scroll" tabindex="0" role="group" aria-label="{label}">{table}</div>\n'
 
 
+def _across(text: str) -> str:
+    """Words over a whole table: no wider than the screen, which a table may be."""
+    return f'<span class="across">{escape(text)}</span>'
+
+
 def spanning_table(head: Sequence[str], parts: Sequence[tuple[str, Sequence[Sequence[str]], str]]) -> str:
     """One table of several parts, so that their columns line up.
 
@@ -92,7 +97,7 @@ def spanning_table(head: Sequence[str], parts: Sequence[tuple[str, Sequence[Sequ
     """
 
     def across(kind: str, text: str) -> str:
-        return f'<tr class="{kind}"><td colspan="{len(head)}">{escape(text)}</td></tr>' if text else ""
+        return f'<tr class="{kind}"><td colspan="{len(head)}">{_across(text)}</td></tr>' if text else ""
 
     bodies = "".join(
         f"<tbody>{across('title', title)}"

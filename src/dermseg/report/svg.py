@@ -134,7 +134,7 @@ def interval_bar(mean: float, ends: Sequence[float] | None, x: Axis, words: str,
 
     parts = [
         f'<line x1="{at(mark):.1f}" x2="{at(mark):.1f}" y1="0" y2="{height}" '
-        'stroke="var(--line)" stroke-width="2"/>'
+        'stroke="var(--soft)" stroke-width="1"/>'
     ]
     if ends is not None:
         parts.append(

@@ -22,7 +22,9 @@ _COUNTED = {
 
 def stats_(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="The index.")],
-    areas: Annotated[bool, typer.Option("--areas/--no-areas", help="Read the masks.")] = True,
+    areas: Annotated[
+        bool, typer.Option("--areas/--no-areas", help="Read the masks, for the areas of lesions.")
+    ] = True,
     workers: WorkersOption = 2,
     json_: JsonOption = False,
 ) -> None:

@@ -33,7 +33,8 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split to score; 'all' takes all but 'excluded'.")] = "test",
     model: ModelOption = "default",
     variant: Annotated[
-        str | None, typer.Option(help="Variant of the model ('dermseg models info' lists them).")
+        str | None,
+        typer.Option(metavar="NAME", help="Variant of the model ('dermseg models info' lists them)."),
     ] = None,
     runtime: Annotated[
         str | None,

@@ -33,8 +33,8 @@ def export(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="Of fp16 (where none is given), fp32, int8-weights, int8, openvino; the first of the first "
-            "three is the default.",
+            help="Files to write, with commas: fp16 (where none is given), fp32, int8-weights, int8, "
+            "openvino. The first of fp16, fp32 and int8-weights is the bundle's default.",
         ),
     ] = None,
     end_to_end: Annotated[

@@ -96,7 +96,7 @@ def rank_(
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="CSV table to write.")] = Path("rank.csv"),
     strategy: Annotated[
-        str, typer.Option("--by", help="uncertainty, disagreement, diversity, mixed or random.")
+        str, typer.Option("--by", help="Order by uncertainty, disagreement, diversity, mixed or random.")
     ] = "mixed",
     number: Annotated[int | None, typer.Option("-n", "--number", min=1, help="Only the first N.")] = None,
     model: ModelOption = "default",
@@ -108,7 +108,7 @@ def rank_(
             help="Labelled already: left out, and diversity keeps away from these.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of --by random.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of --by random.")] = 0,
     overwrite: OverwriteOption = False,
     json_: JsonOption = False,
 ) -> None:

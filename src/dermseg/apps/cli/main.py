@@ -26,27 +26,27 @@ from dermseg.apps.cli.streams import prepare_streams
 from dermseg.errors import DermsegError, MissingExtraError, UsageError
 from dermseg.version import __version__
 
-# verb -> (module that holds ``app``, one line of help)
+# verb -> (module that holds ``app``, one line of help), from what all use to what few do
 VERBS: dict[str, tuple[str, str]] = {
     "segment": ("dermseg.apps.cli.segment", "Find the lesion in images: masks, overlays, table, report."),
+    "measure": ("dermseg.apps.cli.measure", "Measure the lesions in masks."),
+    "track": ("dermseg.apps.cli.track", "Follow lesions over time: change between photographs."),
+    "dashboard": ("dermseg.apps.cli.dashboard", "Outline lesions in a browser on this machine."),
+    "desktop": ("dermseg.apps.cli.desktop", "Draw and correct outlines in a window, with the model's help."),
     "score": ("dermseg.apps.cli.score", "Compare masks with reference masks."),
     "evaluate": ("dermseg.apps.cli.evaluate", "Run a model on a data set and score it."),
     "compare": ("dermseg.apps.cli.compare", "Compare models on the same images, paired."),
-    "measure": ("dermseg.apps.cli.measure", "Measure the lesions in masks."),
-    "track": ("dermseg.apps.cli.track", "Follow lesions over time: change between photographs."),
     "data": ("dermseg.apps.cli.data", "Import, split, check, download and generate data."),
+    "label": ("dermseg.apps.cli.label", "Propose outlines for people to correct; say what to label next."),
     "train": ("dermseg.apps.cli.train", "Train a network from a configuration file."),
     "suite": ("dermseg.apps.cli.suite", "Train and compare many models: fractions, folds, seeds."),
     "export": ("dermseg.apps.cli.export", "Turn a training run into a model bundle."),
     "uncertainty": ("dermseg.apps.cli.uncertainty", "Fit and measure what a model says of its own outlines."),
     "explain": ("dermseg.apps.cli.explain", "Show what an outline rests on: Grad-CAM."),
-    "label": ("dermseg.apps.cli.label", "Propose outlines for people to correct; say what to label next."),
-    "desktop": ("dermseg.apps.cli.desktop", "Draw and correct outlines in a window, with the model's help."),
     "dicom": ("dermseg.apps.cli.dicom", "DICOM: to PNG, de-identify, and segment beside a PACS."),
-    "models": ("dermseg.apps.cli.models", "List, show and verify architectures and bundles."),
-    "dashboard": ("dermseg.apps.cli.dashboard", "Outline lesions in a browser on this machine."),
     "serve": ("dermseg.apps.cli.serve", "Answer over HTTP: images in, masks out, batch jobs, audit log."),
     "audit": ("dermseg.apps.cli.audit", "Check and read the log of clinical results."),
+    "models": ("dermseg.apps.cli.models", "List, show and verify architectures and bundles."),
     "doctor": ("dermseg.apps.cli.doctor", "Say what is installed and whether it works."),
 }
 # Third-party modules a verb may miss, and the extra that brings them.
@@ -112,6 +112,7 @@ def usage() -> str:
     return (
         "Usage: dermseg VERB [OPTIONS] ...\n\n"
         "Find, measure and follow skin lesions in images. Not a medical device.\n\n"
+        "To begin: dermseg segment photos/ -o out, then open out/report.html.\n\n"
         f"Verbs:\n{verbs}\n\n"
         "dermseg VERB --help explains a verb; dermseg --version prints the version.\n"
     )

@@ -108,9 +108,9 @@ def measure(
 ) -> None:
     """Measure the lesion in each mask, or each lesion of label maps (named *_labels).
 
-    Of OUT of 'dermseg segment --lesions all' each lesion is measured, a row for each; of OUT/masks all that
-    is in one image together. Millimetres appear only where the spacing is given, or known from DICOM,
-    colours only with --images.
+    'dermseg measure out -o readings.csv' measures what 'dermseg segment photos/ -o out' has found; after
+    'segment --lesions all' there is a row for each lesion ('out/masks': all of an image in one row).
+    Millimetres appear only where the spacing is given, or known from DICOM, colours only with --images.
     Without --output and --json the table goes to stdout as CSV.
     """
     from dermseg.apps.cli.counter import ImageCounter

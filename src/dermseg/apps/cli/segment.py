@@ -41,17 +41,16 @@ def segment(
         str, typer.Option("-o", "--output", metavar="OUT", help="Folder for everything that is written.")
     ],
     *,
-    model: ModelOption = "default",
-    variant: Annotated[
-        str | None, typer.Option(help="Variant of the model ('dermseg models info' lists them).")
-    ] = None,
-    runtime: Annotated[
-        str,
+    resume: Annotated[
+        bool,
         typer.Option(
-            metavar="NAME",
-            help="onnxruntime, openvino, cuda or torch; auto takes the fastest that is installed.",
+            "--resume", help="Go on with the run in OUT; failed images are tried again, new ones done."
         ),
-    ] = "auto",
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove what an earlier run wrote in OUT, then start.")
+    ] = False,
+    model: ModelOption = "default",
     threshold: Annotated[
         float | None,
         typer.Option(metavar="P", help="Lesion is where the probability is at least P (0 to 1)."),
@@ -80,21 +79,33 @@ def segment(
         str,
         typer.Option(
             metavar="KINDS",
-            help="Of mask (PNG, the input's size), overlay (JPEG to look at, at most 1800 px), "
-            "probability (16-bit PNG, the input's size), labelme (outlines to correct); of DICOM inputs also "
-            "dicom-seg, dicom-probability (segmentations), dicom-sr (measurements), dicom-sc (overlay).",
+            help="What to write, with commas: mask (PNG, the input's size), overlay (JPEG to look at, at "
+            "most 1800 px), probability (16-bit PNG, the input's size), labelme (outlines to correct); of "
+            "DICOM also dicom-seg (segmentation), dicom-sr (measurements), dicom-sc (overlay), "
+            "dicom-probability.",
         ),
     ] = "mask,overlay",
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Images worked on at once; default: the CPUs.")
-    ] = None,
-    max_megapixels: Annotated[float, typer.Option(metavar="MP", help="Refuse larger images.")] = 100.0,
     allow_truncated: Annotated[
         bool,
         typer.Option(
             "--allow-truncated", help="Use what is there of JPEG, PNG and BMP files that are cut off."
         ),
     ] = False,
+    max_megapixels: Annotated[float, typer.Option(metavar="MP", help="Refuse larger images.")] = 100.0,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Images worked on at once; default: the CPUs.")
+    ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Variant of the model ('dermseg models info' lists them)."),
+    ] = None,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="onnxruntime, openvino, cuda or torch; auto takes the fastest that is installed.",
+        ),
+    ] = "auto",
     engine: Annotated[
         str,
         typer.Option(
@@ -102,21 +113,12 @@ def segment(
             help="ray: on a cluster; INPUT may be manifests (.txt, .csv, .parquet), OUT a URL.",
         ),
     ] = "local",
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on with the run in OUT; failed images are tried again, new ones done."
-        ),
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Remove what an earlier run wrote in OUT, then start.")
-    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON on stdout.")] = False,
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Log as JSON lines on stderr, one per image, no progress bar.")
     ] = False,
 ) -> None:
-    """Find the lesion in images.
+    """Find the lesion in images: 'dermseg segment photos/ -o out', then open out/report.html.
 
     Writes masks/, overlays/, results.csv, report.html and run.json into OUT. Ctrl-C, or any other end,
     loses nothing: the same command with --resume goes on. Exit code 0: all done; 1: some images failed

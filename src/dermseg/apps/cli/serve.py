@@ -39,7 +39,8 @@ def serve(
         typer.Option(
             metavar="BUNDLE",
             envvar="DERMSEG_MODEL",
-            help="Bundle's name, folder or zip, the first by default; repeat for several. Default: default.",
+            help="Bundle's name, folder or zip; repeat for several. Requests that name none get the "
+            "first. Default: default.",
         ),
     ] = None,
     runtime: Annotated[

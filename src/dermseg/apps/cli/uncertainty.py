@@ -17,7 +17,7 @@ Data = Annotated[list[Path], typer.Option("--data", metavar="INDEX", help="Index
 
 @app.callback()
 def uncertainty() -> None:
-    """Fit and measure predicted Dice, calibration and margins of a bundle."""
+    """Fit and measure expected Dice, calibration and margins of a bundle."""
 
 
 @app.command()
@@ -61,7 +61,7 @@ def evaluate(
     margin: Annotated[float, typer.Option(metavar="A", help="Level of the margins, as in segment.")] = 0.1,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure all of it on images with reference masks.
+    """Measure on images with reference masks how well they hold.
 
     Expected Dice, calibration, margins and Monte-Carlo dropout.
     """
