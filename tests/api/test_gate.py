@@ -356,6 +356,8 @@ def test_what_no_browser_sends_as_an_origin_is_refused(tmp_path: Path, given: st
         Settings(state=tmp_path, cors_origins=(given,))
     assert len(error.value.errors()) == 1
     assert Settings(state=tmp_path, cors_origins=(right, "*", "null")).cors_origins[0] == right
+    with pytest.raises(ValidationError, match="spaces between them"):
+        Settings(state=tmp_path, cors_origins=(f"{right},{right}",))
 
 
 def test_without_keys_no_web_page_gets_at_the_server(

@@ -91,6 +91,11 @@ class Settings(Strict):
     def _as_browsers_say(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         """What a browser would never send as an origin would allow nothing, in silence."""
         for origin in origins:
+            if len(origin.replace(",", " ").split()) > 1:
+                raise ValueError(
+                    f"'{origin}' is more than one: repeat the option, or put spaces between them in "
+                    "DERMSEG_CORS_ORIGIN"
+                )
             parts = urlsplit(origin.strip().lower())
             host = parts.netloc.rpartition("@")[2].removesuffix(_USUAL_PORTS.get(parts.scheme, ":"))
             plain = f"{parts.scheme}://{host}" if parts.scheme and host else "https://pacs.example"
