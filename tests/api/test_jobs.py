@@ -151,7 +151,7 @@ def test_the_same_idempotency_key_gives_the_same_job(
     assert len(names_in(tmp_path / "state" / "jobs")) == 2
 
 
-def test_a_result_is_fetched_in_parts(client: Client, photographs: dict[str, bytes]) -> None:
+def test_a_result_is_fetched_in_parts(client: Client, photographs: dict[str, bytes], tmp_path: Path) -> None:
     """As download managers and gateways do: they ask for the size first, and go on where they broke off."""
     job = client.post("/v1/jobs", content=pack(photographs), headers=ZIP).json()["id"]
     url = f"/v1/jobs/{wait(client, job)['id']}/result"
@@ -168,6 +168,10 @@ def test_a_result_is_fetched_in_parts(client: Client, photographs: dict[str, byt
     for unknown in ("lines=1-2", "bytes=abc", "bytes=5-1"):  # passed over (RFC 9110, 14.2)
         answer = client.get(url, headers={"Range": unknown})
         assert (answer.status_code, answer.content) == (200, whole)
+    # As of a backup without its largest files: before, "the job failed".
+    (tmp_path / "state" / "jobs" / job / "result.zip").unlink()
+    gone = client.get(url)
+    assert gone.status_code == 410 and "removed" in gone.json()["detail"]
 
 
 def bomb_directory() -> bytes:

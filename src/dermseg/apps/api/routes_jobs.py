@@ -200,8 +200,10 @@ async def result(request: Request, job_id: _ID) -> Response:
     path = services.runner.folder / job.id / RESULT
     if job.state in UNFINISHED:
         raise Problem(409, "unfinished", "the job is not done yet", retry_after=1)
-    if job.state != "done" or not path.is_file():
+    if job.state == "failed":
         raise Problem(410, "gone", "there is no result: the job failed", hint=job.problem)
+    if not path.is_file():
+        raise Problem(410, "gone", "the result was removed from the disk", hint="send the zip as a new job")
     return RangedFile(path, media_type=ZIP, filename=f"{job.id}.zip")
 
 
