@@ -389,6 +389,22 @@ def test_a_job_that_ends_the_server_again_and_again_fails(
     assert state == "done" or "more memory" in ended["problem"]
 
 
+def test_a_job_whose_zip_was_lost_says_so(
+    client: Client, photographs: dict[str, bytes], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """As of a backup of the database alone: before, with the server's path and advice about globs."""
+    free, take = threading.Event(), JobStore.next
+    monkeypatch.setattr(JobStore, "next", lambda store: take(store) if free.is_set() else None)
+    jobs = [client.post("/v1/jobs", content=pack(photographs), headers=ZIP).json()["id"]]
+    shutil.rmtree(tmp_path / "state" / "jobs" / jobs[0])
+    free.set()
+    jobs.append(client.post("/v1/jobs", content=pack(photographs), headers=ZIP).json()["id"])
+    wait(client, jobs[1])
+    lost = client.get(f"/v1/jobs/{jobs[0]}").json()
+    assert lost["state"] == "failed" and "no longer on the server" in lost["problem"]
+    assert "input.zip" not in lost["problem"]
+
+
 def test_a_server_back_with_another_model_records_its_own_masks(
     serve: Callable[..., Client],
     photographs: dict[str, bytes],

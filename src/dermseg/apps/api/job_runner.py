@@ -195,6 +195,8 @@ class JobRunner:
         model = self._models.get(options["model"])
         if model is None:
             raise UsageError(f"this server no longer has the model '{options['model']}'")
+        if not (folder / INPUT).is_file():  # of a database that came back from a backup, without the rest
+            raise UsageError("the zip is no longer on the server", hint="send it as a new job")
         sources = list_images(folder / INPUT)
         batch = BatchOptions(
             threshold=options["threshold"],
