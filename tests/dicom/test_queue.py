@@ -91,7 +91,9 @@ def test_what_a_full_disk_says_does_not_name_the_image(queue: Queue, monkeypatch
     assert raised.value.message == f"the image cannot be kept: {os.strerror(errno.ENOSPC)}"
 
 
-def test_states_retries_and_dead_letters(queue: Queue) -> None:
+def test_states_retries_and_dead_letters(
+    queue: Queue, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     queue.add("1.1", "k", "CAM", b"a")
     queue.add("1.2", "k", "CAM", b"b")
     first = queue.take("received")
@@ -104,6 +106,11 @@ def test_states_retries_and_dead_letters(queue: Queue) -> None:
     assert made is not None
     queue.move(made, "dead", "refused")
     assert queue.listed("dead")[0].reason == "refused" and queue.take("received") is None
+    (tmp_path / "pacs.yaml").write_text("folder: q\nsend: {web: {url: 'http://x'}}")
+    with pytest.raises(SystemExit):
+        main(["dicom", "queue", str(tmp_path / "pacs.yaml"), "--json"])
+    (letter,) = json.loads(capsys.readouterr().out)["dead_letters"]
+    assert letter["reason"] == "refused" and Path(letter["file"]).read_bytes() == b"b"
     assert queue.revive() == 1
     revived = queue.take("made")  # back to where it failed
     assert revived is not None and revived.attempts == 0

@@ -168,10 +168,14 @@ def queue_(
     if retry:
         say(f"{revived} dead letters are tried again")
     say(", ".join(f"{number} {state}" for state, number in counts.items()))
-    for job in dead[:20]:
+    letters = [
+        {"job": job.id, "reason": job.reason, "file": str(queue.received_path(job.image_uid))} for job in dead
+    ]
+    for job, letter in zip(dead[:20], letters, strict=False):
         say(f"  job {job.id}, from {job.origin}: {job.reason}")
+        say(f"    {letter['file']}")
     if json_:
-        print_json({**counts, "dead_letters": [{"job": job.id, "reason": job.reason} for job in dead]})
+        print_json({**counts, "dead_letters": letters})
     if dead:
         raise typer.Exit(1)
 
