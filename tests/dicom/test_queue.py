@@ -123,6 +123,24 @@ def test_states_retries_and_dead_letters(
     assert again is not None and again.id > revived.id  # numbers do not begin again
 
 
+def test_a_dead_letter_is_given_up(queue: Queue, tmp_path: Path) -> None:
+    """Before, there was no way: its image stayed for good, and so did exit code 1."""
+    (tmp_path / "pacs.yaml").write_text("folder: q\nsend: {web: {url: 'http://x'}}")
+    for uid in ("1.1", "1.2"):
+        queue.add(uid, "k", "CAM", b"damaged")
+    for job in queue.listed("received"):
+        queue.made_path(job, "dicom-seg").write_bytes(b"made")
+        queue.move(job, "dead", "refused")
+    ends = []
+    for number in ("1", "2", "2"):
+        with pytest.raises(SystemExit) as end:
+            main(["dicom", "queue", str(tmp_path / "pacs.yaml"), "--drop", number])
+        assert not queue.received_path(f"1.{number}").exists()
+        ends.append((end.value.code, len(list((tmp_path / "q" / "made").iterdir()))))
+    assert ends == [(1, 1), (0, 0), (2, 0)] and queue.counts()["ignored"] == 2
+    assert not queue.add("1.1", "k", "CAM", b"damaged")  # a watched archive still lists it
+
+
 def test_a_clock_that_was_set_back_keeps_nobody_waiting(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,8 @@ Decisions
 - A job is one image (SOP Instance UID) and one way of working (hash of model and options). The pair is
   unique: what is sent twice is worked on once, and a new model may work on it again.
 - States: ``received`` -> ``made`` (result files lie in ``made/``) -> ``sent``; ``dead`` after too many
-  failures or where trying again cannot help; ``ignored`` for dermseg's own results that come back.
+  failures or where trying again cannot help; ``ignored`` for dermseg's own results that come back, and for
+  dead letters that were given up.
 - Nothing is done exactly once by keeping count. A step that a crash cut off is done again, and gives the
   same objects with the same UIDs, so the archive has each of them once.
 - No number of a job is given twice, though finished jobs are forgotten: logs name them.
@@ -229,12 +230,29 @@ class Queue:
         """A job is ``sent``; the file of its image goes unless another job needs it."""
         with self._files:
             self.move(job, "sent")
-            others = self._rows(
-                "SELECT 1 FROM jobs WHERE image_uid = ? AND state IN ('received', 'made', 'dead')",
-                (job.image_uid,),
+            self._release(job.image_uid, keep_received)
+
+    def drop(self, number: int, *, keep_received: bool) -> bool:
+        """Give up a dead letter: it is not worked on again, and its files go. Whether there was that one."""
+        with self._files:
+            found = self._rows(
+                "UPDATE jobs SET state = 'ignored', changed = ? WHERE id = ? AND state = 'dead' "
+                "RETURNING image_uid",
+                (time.time(), number),
             )
-            if not keep_received and not others:
-                self.received_path(job.image_uid).unlink(missing_ok=True)
+            if found:
+                self._release(found[0][0], keep_received)
+                for path in (self.folder / "made").glob(f"{number}-*"):
+                    path.unlink(missing_ok=True)
+        return bool(found)
+
+    def _release(self, image_uid: str, keep_received: bool) -> None:
+        """Remove the file of an image unless another job needs it."""
+        others = self._rows(
+            "SELECT 1 FROM jobs WHERE image_uid = ? AND state IN ('received', 'made', 'dead')", (image_uid,)
+        )
+        if not keep_received and not others:
+            self.received_path(image_uid).unlink(missing_ok=True)
 
     def postpone(self, job: Job, seconds: float, reason: str) -> None:
         """Try again later."""

@@ -150,6 +150,10 @@ def queue_(
     config: ConfigArgument,
     *,
     retry: Annotated[bool, typer.Option("--retry", help="Put dead letters back into the queue.")] = False,
+    drop: Annotated[
+        list[int] | None,
+        typer.Option(metavar="JOB", help="Give up a dead letter and remove its files; repeat for several."),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Show what waits, what is done, what failed for good.
@@ -159,8 +163,12 @@ def queue_(
     from dermseg.dicom.config import load_config
     from dermseg.dicom.queue import Queue
 
-    queue = Queue(load_config(config).folder, own=False)
+    settings = load_config(config)
+    queue = Queue(settings.folder, own=False)
     try:
+        for number in drop or []:
+            if not queue.drop(number, keep_received=settings.listen.storage_commitment):
+                raise UsageError(f"--drop {number}: there is no dead letter of that number")
         revived = queue.revive() if retry else 0
         counts, dead = queue.counts(), queue.listed("dead")
     finally:
