@@ -83,9 +83,11 @@ def check(model: type[_Model], raw: dict[str, Any], path: Path, *, hint: str | N
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(
-            "; ".join(_explain(e, model) for e in error.errors()), file=path, hint=hint
-        ) from None
+        errors = error.errors()
+        # Of a list whose items are wrong pydantic also says that it is too short.
+        around = {e["loc"][:depth] for e in errors for depth in range(len(e["loc"]))}
+        told = "; ".join(_explain(e, model) for e in errors if e["loc"] not in around)
+        raise ConfigError(told, file=path, hint=hint) from None
 
 
 class Attached(Protocol):

@@ -215,7 +215,7 @@ def test_delays_double_up_to_a_limit() -> None:
         ("folder: q\nsend: {dimse: {ae_title: 'SIXTEEN LETTERS+', host: h, port: 99999}}", "65535"),
         ("folder: q\nsend: {web: {url: ftp://x}}", "no address"),
         ("folder: q\nsend: {web: {url: 'http://me:secret@x'}}", "no user or password"),
-        ("folder: q\nresults: [masks]\nsend: {web: {url: 'http://x'}}", "dicom-seg"),
+        ("folder: q\nresults: [masks]\nsend: {web: {url: 'http://x'}}", r"'dicom-seg', .* \(got 'masks'\)$"),
         ("folder: q\naudit_key: k\nsend: {web: {url: 'http://x'}}", "no audit log"),
         ("folder: [", "is not YAML"),
     ],
