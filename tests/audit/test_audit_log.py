@@ -118,6 +118,9 @@ def test_without_the_key_no_new_chain_can_be_made(tmp_path: Path) -> None:
     forged = tmp_path / "forged.jsonl"
     make(forged).close()
     found = verify(forged, KEY)
+    assert "begun without a key" in str(found.problem)
+    with pytest.raises(AuditError, match=r"without a key.*move LOG and LOG\.head"):
+        AuditLog(forged, KEY)
     assert not found.ok and found.records == 0
 
 

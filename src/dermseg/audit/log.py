@@ -232,6 +232,8 @@ class AuditLog:
             record = decode_line(first + newline, self._key)
         except ValueError as error:
             hint = "give the key it was begun with" if "key" in str(error) else _VERIFY
+            if "without a key" in str(error):
+                hint = "to begin a new log, with the key, move LOG and LOG.head away together"
             raise AuditError(f"record 1 {error}", file=self.path, hint=hint) from None
         if record.get("subject") != key_name(self._key):
             raise AuditError(

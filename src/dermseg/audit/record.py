@@ -31,7 +31,9 @@ EVENTS: tuple[Event, ...] = ("opened", "repaired", "result", "override")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CODE = re.compile(r"[A-Za-z0-9._:/@+-]{1,128}")
 _HASH_FIELD = b',"hash":"'
-_KEYED = b'"event":"opened","actor":"dermseg","subject":"hmac:'  # the first line of a log with a key
+# What the first line of a log with a key says, and of one without.
+_KEYED = b'"event":"opened","actor":"dermseg","subject":"hmac:'
+_UNKEYED = b'"event":"opened","actor":"dermseg","subject":"unkeyed"'
 _TAIL_BYTES = len(_HASH_FIELD) + 64 + len(b'"}')
 
 
@@ -134,6 +136,8 @@ def decode_line(line: bytes, key: bytes | None) -> dict[str, Any]:
         other_key = ", or the key is another one" if key else ""
         if key is None and _KEYED in body:
             other_key = ": it says that the log was begun with a key, and none was given"
+        if key is not None and _UNKEYED in body:
+            other_key = ": it says that the log was begun without a key, and one was given"
         raise ValueError(f"has a hash that is not that of its content{other_key}")
     try:
         data = json.loads(body + b"}")
