@@ -183,7 +183,9 @@ def test_segmentations_go_along_with_their_photograph(
         content = path.read_bytes()
         assert not any(secret in content for secret in (b"P-0815", b"Jane", b"20260102"))
         if dcmread(path).Modality == "SEG":
-            assert segread(path).get_segment_description(1).segment_label == "Lesion"
+            described = segread(path).get_segment_description(1)
+            assert described.segment_label == "Lesion"
+            assert "network_sha256" in described.algorithm_identification.parameters
             assert validate(path) == []
 
 

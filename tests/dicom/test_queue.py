@@ -595,6 +595,8 @@ def test_who_is_refused_is_in_the_log(
             stop.set()
             thread.join()
     events = [json.loads(record.message) for record in caplog.records]
+    # What keeps everybody out: an address of this machine alone.
+    assert {event["address"] for event in events if event["event"] == "listening"} == {"127.0.0.1"}
     *titles, unsafe = [event["reason"] for event in events if event["event"] == "refused"]
     assert titles == [
         "it asked for the AE title OTHER",

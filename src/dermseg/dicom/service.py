@@ -32,7 +32,8 @@ def listen(config: PacsConfig, stop: threading.Event) -> None:
     with _working(config) as (queue, worker):
         receiver = Receiver(queue, worker, config)
         receiver.start()
-        log("listening", ae_title=config.listen.ae_title, port=config.listen.port, **queue.counts())
+        at = config.listen
+        log("listening", ae_title=at.ae_title, address=at.address, port=at.port, **queue.counts())
         try:
             stop.wait()
         finally:

@@ -15,6 +15,8 @@ from pydicom import DataElement, Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
+from dermseg.dicom.identity import is_ours
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -46,6 +48,8 @@ def find_traces(dataset: Dataset, retain: frozenset[str]) -> re.Pattern[str] | N
     """
     words: set[str] = set()
     owned = frozenset().union(*(names for option, names in _OWNED.items() if option not in retain))
+    if is_ours(dataset):
+        owned -= {"DeviceSerialNumber"}  # the network's hash, which the algorithm's parameters name too
     for _, element in walk(dataset):
         if element.is_empty or element.VR == "SQ":
             continue

@@ -59,13 +59,13 @@ def declared_size(request: Request, limit: int) -> int | None:
     return int(text)
 
 
-async def pieces(request: Request, limit: int, *, idle_s: float) -> AsyncIterator[bytes]:
+async def pieces(request: Request, limit: int, *, idle_s: float | None) -> AsyncIterator[bytes]:
     """The body as it comes.
 
     Raises
     ------
     Problem
-        413: more than `limit` bytes; 408: nothing came for so long.
+        413: more than `limit` bytes; 408: nothing came for so long (None: however long).
     """
     total = 0
     stream = request.stream()
@@ -93,9 +93,10 @@ async def read_body(request: Request, limit: int, *, timeout_s: float) -> bytes:
     """
     try:
         async with asyncio.timeout(timeout_s):
-            parts = [piece async for piece in pieces(request, limit, idle_s=timeout_s)]
+            parts = [piece async for piece in pieces(request, limit, idle_s=None)]
     except TimeoutError:
-        raise Problem(408, "slow", "the body did not come in time") from None
+        hint = f"an image must be here within {timeout_s:g} s; over a slow line, send it in a zip to /v1/jobs"
+        raise Problem(408, "slow", "the body did not come in time", hint=hint) from None
     body = b"".join(parts)
     if not body:
         raise Problem(400, "body", "the body is empty", hint="send the bytes of an image file")

@@ -186,6 +186,6 @@ def _name_of(address: str) -> str | None:
 
 
 def _request_id(given: bytes) -> str:
-    """The client's id where it is a UUID, else a new one: free text could be about a patient."""
+    """The client's id as it came where it is a UUID, else a new one: free text could be about a patient."""
     text = given.decode("latin-1")
-    return text.replace("-", "").lower() if _UUID.fullmatch(text) else uuid.uuid4().hex
+    return text if _UUID.fullmatch(text) else uuid.uuid4().hex
