@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import socket
+import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -57,6 +58,12 @@ from dermseg.report.strata import best_interval
 from dermseg.uncertainty.margins import Margins, no_margins
 
 BROKEN = Upload("broken.jpg", b"\xff\xd8 not a photograph")
+
+
+@pytest.fixture(autouse=True)
+def main_module_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamlit's tests put a page in its place, which processes that later tests start would run."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 def disc(height: int, width: int) -> np.ndarray:
