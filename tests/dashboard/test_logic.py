@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import socket
+import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -54,9 +55,15 @@ from dermseg.inference.result import Result
 from dermseg.inference.stages import OutputError
 from dermseg.measure.geometry import measure_lesions, measure_mask
 from dermseg.report.strata import best_interval
-from dermseg.uncertainty.margins import Margins
+from dermseg.uncertainty.margins import Margins, no_margins
 
 BROKEN = Upload("broken.jpg", b"\xff\xd8 not a photograph")
+
+
+@pytest.fixture(autouse=True)
+def main_module_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamlit's tests put a page in its place, which processes that later tests start would run."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 def disc(height: int, width: int) -> np.ndarray:
@@ -130,10 +137,10 @@ def test_margins_promise_nothing_at_another_threshold() -> None:
 def test_margins_that_few_images_do_not_allow_are_not_offered() -> None:
     """Their switch ended the page in a traceback."""
     trust = load_model().trust
-    assert trust is not None and doubts.no_margins(trust) == ""
+    assert trust is not None and no_margins(trust) == ""
     few = trust.outer.model_copy(update={"lambdas": [None] * len(trust.outer.alphas)})
-    assert "allow none of level 0.1" in doubts.no_margins(trust.model_copy(update={"outer": few}))
-    assert "dermseg uncertainty fit" in doubts.no_margins(None)
+    assert "allow none of level 0.1" in no_margins(trust.model_copy(update={"outer": few}))
+    assert "dermseg uncertainty fit" in no_margins(None)
 
 
 def test_a_full_disk_is_said_without_the_words_of_the_command_line() -> None:

@@ -214,6 +214,24 @@ def test_names_that_meet_in_several_folders(tmp_path: Path) -> None:
     assert [r.image_id for r in import_dataset([fill(tmp_path / "d", files)]).rows] == ["a/1", "b/1"]
 
 
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("Train/images", "valid/images", "test/images"), ["train", "val", "test"]),
+        (("images/training", "images/testing"), ["train", "test"]),
+        (("imagesTr", "imagesTs"), ["train", "test"]),
+        (("test/anna/images", "test/bert/images"), ["", ""]),  # a word alone is no split
+    ],
+)
+def test_splits_of_folders_are_kept(tmp_path: Path, folders: tuple[str, ...], splits: list[str]) -> None:
+    """They were lost, and 'data split' mixed what was to be tested on into training."""
+    files = {f"{folder}/{n}.jpg": picture(n) for n, folder in enumerate(folders)}
+    files |= {f"{folder.replace('images', 'labels')}/{n}.png": outline() for n, folder in enumerate(folders)}
+    result = import_dataset([fill(tmp_path / "d", files)])
+    assert [row.split for row in result.rows] == splits and not result.rejected
+    assert {row.split for row in import_dataset([tmp_path / "d"], split="val").rows} == {"val"}
+
+
 def test_names_in_one_case_are_two_where_both_are_there(tmp_path: Path) -> None:
     files = {"images/a.jpg": picture(1), "images/B.jpg": picture(2), "images/b.jpg": picture(3)}
     result = import_dataset(

@@ -103,7 +103,9 @@ def test_figures_table_picture_and_log(bundle: Path, index: Path, tmp_path: Path
     assert printed["dice"]["mean"] > 0.95
     assert printed["dice"]["ci95"][0] < printed["dice"]["mean"] < printed["dice"]["ci95"][1]
     assert printed["failed_below_065"] == 0.0
-    assert [f["image_id"] for f in printed["failures"]] == ["img4"]
+    (failure,) = printed["failures"]
+    assert failure["image_id"] == "img4"
+    assert "the mask has 200 x 100 pixels, its image 200 x 150" in failure["reason"]
     sha256 = json.loads((bundle / "card.json").read_text())["variants"]["fp32"]["sha256"]
     assert (printed["model"]["name"], printed["model"]["sha256"]) == ("dark", sha256)
     expected = "4 images of ellipses, split test, first mask of each, at the mask's own size, threshold 0.5"

@@ -92,6 +92,8 @@ def test_metadata_of_known_tables(tmp_path: Path) -> None:
     assert [s.facts.get("sex") for s in attached.scores] == ["female", None]
     file.write_text("image,sex\nimg000.jpg,male\n")  # as of 'data import --metadata', a file is an image too
     assert attach(Evaluation([score(0)]), read_metadata(file)).scores[0].facts["sex"] == "male"
+    file.write_text("Filename,Age approx,Patient ID\nsub/img000.jpg,55,x\n")  # and its columns are columns
+    assert read_metadata(file) == {("", "sub/img000"): {"age": 55.0}}
     with pytest.raises(DataError, match="names none of the 1 images"):
         attach(Evaluation([score(9)]), table)
 

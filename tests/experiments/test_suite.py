@@ -31,6 +31,7 @@ from dermseg.experiments.run import run_suite
 from dermseg.experiments.settled import DONE
 from dermseg.experiments.subsets import fold_index, fraction_index, take_fraction
 from dermseg.experiments.suite import SuiteConfig, TestConfig, cells, load_suite, run_config
+from dermseg.images.masks import save_mask
 from dermseg.training.start import load_run
 
 SUITES = sorted((Path(__file__).parents[2] / "configs" / "suite").glob("*-*.yaml"))
@@ -264,7 +265,9 @@ def test_images_that_cannot_be_scored_are_listed(
         *rows[-3:],
         replace(rows[0], image_id="broken", image=str(tmp_path / "broken.png"), split="test"),
         replace(rows[1], image_id="bare", masks=(), split="test"),
+        replace(rows[2], image_id="sideways", masks=(str(tmp_path / "sideways.png"),), split="test"),
     ]
+    save_mask(np.ones((64, 48), np.bool_), tmp_path / "sideways.png")
     write_index(apart_rows, apart)
     suite["axes"] = {"model": {"narrow": suite["axes"]["model"]["narrow"]}}
     suite["evaluate"][0]["index"] = str(apart)
@@ -280,7 +283,8 @@ def test_images_that_cannot_be_scored_are_listed(
         said = capsys.readouterr()
         found = json.loads(said.out)
         assert (end.value.code, found["failed"]) == (1, 0), said.err
-        assert {failure["image_id"] for failure in found["not_scored"]} == {"broken"}
+        assert {failure["image_id"] for failure in found["not_scored"]} == {"broken", "sideways"}
+        assert "the mask has 48 x 64 pixels, its image 64 x 48" in said.err
         assert "broken: " in said.err and "no mask, left out" in said.err
     assert found["images_without_mask"] == {"apart-test": 1, "drawn": 1}
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -288,7 +292,7 @@ def test_images_that_cannot_be_scored_are_listed(
     assert "Paired differences" not in page, "a single network is compared with none"
     assert "3 images of drawn, split test (1 without a mask left out)" in page
     (row, _) = csv.DictReader((out / "results.csv").read_text().splitlines())
-    assert (row["n"], row["not_scored"], row["without_mask"]) == ("3", "1", "1")
+    assert (row["n"], row["not_scored"], row["without_mask"]) == ("3", "2", "1")
 
 
 @pytest.mark.parametrize("gone", ["data/images/*", "out/runs/*/best.safetensors"])

@@ -773,7 +773,7 @@ def test_an_export_of_hundreds_of_images_stops_nobody(
     drag(qtbot, window, (10, 10), (60, 12))
     window.save()
     go.set()
-    qtbot.waitUntil(lambda: window.message.text() == "1 images written", timeout=60_000)
+    qtbot.waitUntil(lambda: window.message.text() == "Images written: 1", timeout=60_000)
     assert json.loads(path.read_bytes())["images"][0]["file_name"] == "a.png"
     path.unlink()
     go.clear()

@@ -196,7 +196,7 @@ def test_a_bundle_of_the_package_is_fitted_as_a_copy(
 
 
 def test_what_no_margin_can_be_promised_of_is_measured_without(
-    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fitted on a dozen images there are no margins of the lower levels; that was the end, exit code 2."""
     bundle = open_folder(Path(shutil.copytree(fitted / "bundle", tmp_path / "bundle")))
@@ -204,6 +204,9 @@ def test_what_no_margin_can_be_promised_of_is_measured_without(
     assert trust is not None
     outer = trust.outer.model_copy(update={"lambdas": [None] * len(trust.outer.lambdas)})
     add_attachment(bundle, ATTACHMENT, FILE, trust.model_copy(update={"outer": outer}).to_json())
+    monkeypatch.setattr(fit_trust, "fit_bundle", lambda *_, **__: None)  # it has been
+    main_ok("uncertainty", "fit", bundle.path, "--data", fitted / "index.csv")
+    assert "No margins: the images that this model was fitted on allow none" in capsys.readouterr().err
     command = ("uncertainty", "evaluate", "--data", fitted / "index.csv", "--model", bundle.path)
     main_ok(*command, "--json")
     told = capsys.readouterr()

@@ -213,7 +213,7 @@ def _score_row(
 
 
 def _score_reference(row: IndexRow, image: LoadedImage, result: Result, number: int) -> ImageScore:
-    reference = load_mask(open_mask(row, number))
+    reference = load_mask(open_mask(row, number), size=(result.height, result.width))
     counts = count_pixels(result.mask, reference)
     look = describe_appearance(image.pixels, reference)
     facts: dict[str, Fact] = {

@@ -20,7 +20,7 @@ from dermseg.errors import DataError
 from dermseg.evaluation.counts import Counts
 from dermseg.evaluation.table import Evaluation, Fact, ImageScore, Key
 
-ID_COLUMNS = ("image_id", "isic_id", "image", "image_name")
+ID_COLUMNS = ("image_id", "isic_id", "image", "image_name", "filename", "file")
 COLUMNS: dict[str, tuple[str, ...]] = {
     "diagnosis": ("diagnosis", "dx", "diagnosis_3", "diagnosis_1"),
     "site": ("site", "localization", "anatom_site_general"),
@@ -59,7 +59,8 @@ def read_metadata(path: str | Path) -> dict[Key, dict[str, Fact]]:
         reader = open_table(file, "metadata")
     except FileNotFoundError:
         raise DataError("the metadata cannot be read: no such file", file=file) from None
-    header = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+    header = [name.strip().lower().replace(" ", "_") for name in reader.fieldnames or ()]
+    reader.fieldnames = header
     identity = next((name for name in ID_COLUMNS if name in header), None)
     if identity is None:
         raise DataError(

@@ -64,16 +64,22 @@ class RunModel:
         out: NDArray[np.float32] = lesion_probability(logits.float(), softmax).cpu().numpy()
         return out
 
-    def mask(self, source: ImageSource, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
-        """``bool (H, W)`` of an image file, at its own size or another: threshold 0.5 and nothing else."""
+    def mask(self, source: ImageSource) -> NDArray[np.bool_]:
+        """``bool (H, W)`` of an image file, at its own size: threshold 0.5 and nothing else."""
         pixels = load_image(source).pixels
-        height, width = size or pixels.shape[:2]
+        height, width = pixels.shape[:2]
         mask: NDArray[np.bool_] = upsample(self.probability(pixels), (height, width)) >= THRESHOLD
         return mask
 
-    def reference(self, row: IndexRow) -> NDArray[np.bool_]:
-        """What ``mask`` is to be: the first mask; of exclusive classes all of them together."""
-        first = load_mask(open_mask(row))
+    def reference(self, row: IndexRow, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+        """What ``mask`` is to be: the first mask; of exclusive classes all of them together.
+
+        Raises
+        ------
+        MaskError
+            Not of ``size = (height, width)``.
+        """
+        first = load_mask(open_mask(row), size=size)
         if self.config.model.outputs == "softmax":
             for number in range(1, min(self.config.model.masks, len(row.masks))):
                 first |= load_mask(open_mask(row, number), size=first.shape)
@@ -81,14 +87,15 @@ class RunModel:
 
     def evaluate(self, rows: list[IndexRow]) -> Evaluation:
         """Score the run at the masks' own size, threshold 0.5 and nothing else, so that runs differ by their
-        network alone. What cannot be read is a failed row."""
+        network alone. What cannot be read, or is of another size than its mask, is a failed row."""
         scores: list[ImageScore] = []
         failures: list[Failure] = []
         for row in regroup(rows):
             cluster = cluster_of(row)
             try:
-                reference = self.reference(row)
-                score = score_pair(row.image_id, self.mask(open_image(row), reference.shape), reference)
+                mask = self.mask(open_image(row))
+                height, width = mask.shape
+                score = score_pair(row.image_id, mask, self.reference(row, (height, width)))
             except DermsegError as error:
                 failures.append(Failure(row.image_id, str(error), row.dataset, cluster))
             else:

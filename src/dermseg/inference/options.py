@@ -13,7 +13,7 @@ from dermseg.inference.outputs import ENCODED_KINDS
 from dermseg.inference.postprocess import Lesions
 from dermseg.inference.predictor import Model
 from dermseg.inference.stages import Encoder, Segmenter
-from dermseg.uncertainty.margins import DEFAULT_ALPHA, check_margins
+from dermseg.uncertainty.margins import DEFAULT_ALPHA, check_margins, no_margins
 from dermseg.uncertainty.opinions import open_opinions
 
 
@@ -38,7 +38,7 @@ class BatchOptions:
     uncertainty
         Also write maps of several passes, and the margins.
     margin
-        Level of the margins; None takes the usual one, and draws none where none were fitted for the model.
+        Level of the margins; None takes the usual one, and draws none where the model has none of it.
     """
 
     threshold: float | None = None
@@ -76,7 +76,7 @@ def settle_margin(options: BatchOptions, model: Model) -> BatchOptions:
     UsageError
         The model has no margin at the level.
     """
-    if options.margin is None and not (options.uncertainty and model.trust is None):
+    if options.margin is None and not (options.uncertainty and no_margins(model.trust)):
         options = replace(options, margin=DEFAULT_ALPHA)
     if options.uncertainty and options.margin is not None:
         check_margins(model.trust, options.margin, model.card.name)

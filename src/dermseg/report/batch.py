@@ -24,7 +24,7 @@ def write_batch_report(result: BatchResult) -> None:
     chosen += [text for key, text in (("allow_truncated", "truncated files allowed"),) if options[key]]
     if options["uncertainty"]:
         level = options["margin"]
-        chosen.append("no margins were fitted" if level is None else f"margins (white) of level {level:g}")
+        chosen.append("no margins" if level is None else f"margins (white) of level {level:g}")
     write_report(
         result.out / REPORT,
         partial(read_entries, result.out),

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dermseg.errors import ModelError
+from dermseg.errors import ModelError, UsageError
 from dermseg.images.overlay import CASING, line_widths
 from dermseg.images.resize import area_mean
 from dermseg.inference.postprocess import Cleaned, upsample_mask
@@ -30,7 +30,6 @@ Mask = NDArray[np.bool_]
 
 DEFAULT_ALPHA = 0.1
 GRID_SIDE = 256
-NO_MARGINS = f"maps without margins: none were fitted for this model ({FIT_HINT})"
 _LINE = (255, 255, 255)
 
 
@@ -97,6 +96,18 @@ def draw_margins(
         mm[0],
         mm[1],
     )
+
+
+def no_margins(trust: Trust | None) -> str:
+    """Why a model has no margins that could be drawn, in words; empty where it has."""
+    if trust is None:
+        return "No margins: none were fitted for this model (dermseg uncertainty fit)."
+    try:
+        trust.outer.at(DEFAULT_ALPHA), trust.inner.at(DEFAULT_ALPHA)
+    except UsageError as error:
+        what = f"the images that this model was fitted on allow none of level {DEFAULT_ALPHA:g}"
+        return f"No margins: {what} ({error.hint})."
+    return ""
 
 
 def check_margins(trust: Trust | None, alpha: float, name: str) -> None:

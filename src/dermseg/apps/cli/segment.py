@@ -206,14 +206,14 @@ def segment(
         from dermseg.inference.options import BatchOptions
         from dermseg.inference.predictor import Model
         from dermseg.report.batch import write_batch_report
-        from dermseg.uncertainty.margins import NO_MARGINS
+        from dermseg.uncertainty.margins import no_margins
 
         options = BatchOptions(**chosen, save=parse_save(save))
         network = Model(
             bundle, variant=named, runtime=runtime, threads=plan.network_threads, session=opening.result()
         )
-    if uncertainty and margin is None and network.trust is None:
-        note(NO_MARGINS, as_log=log_json)
+    if uncertainty and margin is None and (why := no_margins(network.trust)):
+        note(why, as_log=log_json)
     cv2.setNumThreads(1)  # images run side by side already; more threads would only wait for each other
     with stop_on_interrupt() as stop, make_progress(len(sources), log_json=log_json) as progress:
         result = run_batch(

@@ -57,7 +57,7 @@ def segment_on_ray(
     from dermseg.inference.predictor import load_model
     from dermseg.scale.manifest import list_inputs
     from dermseg.scale.ray_engine import run_on_ray
-    from dermseg.uncertainty.margins import NO_MARGINS
+    from dermseg.uncertainty.margins import no_margins
 
     if overwrite:
         raise UsageError(
@@ -75,8 +75,8 @@ def segment_on_ray(
     listed = list_inputs(inputs, exclude=[] if is_url(output) else result_folders(Path(output)))
     # Not what is fastest on this machine: all machines must give the same masks.
     network = load_model(model, variant=variant, runtime=None if runtime == "auto" else runtime, threads=1)
-    if options.uncertainty and options.margin is None and network.trust is None:
-        note(NO_MARGINS, as_log=log_json)
+    if options.uncertainty and options.margin is None and (why := no_margins(network.trust)):
+        note(why, as_log=log_json)
     bundle = model if is_bundled_name(model) else str(Path(model).absolute())
     progress = JsonProgress(len(listed)) if log_json else PlainProgress(len(listed))
 

@@ -36,6 +36,7 @@ def fit(
     """
     from dermseg.export.fit_trust import fit_bundle
     from dermseg.inference.bundle import load_bundle
+    from dermseg.uncertainty.margins import no_margins
     from dermseg.uncertainty.trust import load_trust
 
     fit_bundle(bundle, data, caught=caught, report=say)
@@ -48,6 +49,8 @@ def fit(
         say(f"temperature {trust.fitted['temperature']}; expected Dice, of images left out of its fit:")
         for figure, value in trust.dice.figures.items():
             say(f"  {figure:<28}{value:g}")
+    if why := no_margins(trust):
+        say(why)
 
 
 @app.command()

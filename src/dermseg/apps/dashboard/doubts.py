@@ -12,9 +12,8 @@ from dermseg.inference.postprocess import Floats
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
 from dermseg.uncertainty.maps import Uncertainty
-from dermseg.uncertainty.margins import DEFAULT_ALPHA, Margins
+from dermseg.uncertainty.margins import Margins
 from dermseg.uncertainty.opinions import open_opinions
-from dermseg.uncertainty.trust import Trust
 
 if TYPE_CHECKING:
     from dermseg.apps.dashboard.looking import Look
@@ -51,15 +50,6 @@ def uncertainty_layer(maps: Uncertainty, name: str, how: str) -> Layer:
     values = {"Mean": maps.mean, "Standard deviation": maps.std, "Entropy": maps.entropy}[name]
     peak = float(values.max()) if name == "Standard deviation" else 1.0
     return Layer(values, peak, f"{name}: {MAPS[name]} ({how})")
-
-
-def no_margins(trust: Trust | None) -> str:
-    """Why a model has no margins that could be drawn, in words; empty where it has."""
-    if trust is None:
-        return "No margins: none were fitted for this model (dermseg uncertainty fit)."
-    if not trust.possible(DEFAULT_ALPHA):
-        return f"No margins: the images that this model was fitted on allow none of level {DEFAULT_ALPHA:g}."
-    return ""
 
 
 def margin_words(margins: Margins, threshold: float, fitted: float) -> str | None:

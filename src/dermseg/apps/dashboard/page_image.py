@@ -38,7 +38,7 @@ from dermseg.images import encode_mask
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
 from dermseg.measure.geometry import measure_lesions, measure_mask
-from dermseg.uncertainty.margins import DEFAULT_ALPHA, draw_margins, trace_margins
+from dermseg.uncertainty.margins import DEFAULT_ALPHA, draw_margins, no_margins, trace_margins
 
 OUTLINE, PROBABILITY, UNCERTAINTY, GRAD_CAM = "Outline", "Probability", "Uncertainty", "Grad-CAM"
 
@@ -158,7 +158,7 @@ def _draw_picture(
     picture: Pixels = look.picture
     known = look.info.spacing_mm
     measuring = known is None and bool(st.session_state.get("measuring"))
-    margins, trust, why = None, model.trust, doubts.no_margins(model.trust)
+    margins, trust, why = None, model.trust, no_margins(model.trust)
     if kind == OUTLINE and why:
         st.caption(why)
     elif kind == OUTLINE and trust is not None and st.toggle("Margins", key="margins", help=_MARGINS):

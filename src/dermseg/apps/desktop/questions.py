@@ -66,7 +66,7 @@ class Questions:
             self.worker.submit(lambda: files.export_coco(entries, path), self._exported)
 
     def _exported(self, done: files.Exported) -> None:
-        said = self._texts("{number} images written", number=done.written)
+        said = self._texts("Images written: {number}", number=done.written)
         if done.left_out:
             why = self._texts("{number} left out: proposals, or of another image", number=done.left_out)
             said = f"{said}; {why}"

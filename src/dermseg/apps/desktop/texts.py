@@ -100,7 +100,7 @@ GERMAN = {
     "Work that a crash had cut off was brought back": "Nach einem Absturz wiederhergestellt",
     "The other reader has drawn nothing on this image": "Die zweite Beurteilung enthält dieses Bild nicht",
     "Writing {name}": "{name} wird geschrieben",
-    "{number} images written": "{number} Bilder geschrieben",
+    "Images written: {number}": "Geschriebene Bilder: {number}",
     "{number} left out: proposals, or of another image": (
         "{number} ausgelassen: Vorschläge oder zu einem anderen Bild"
     ),

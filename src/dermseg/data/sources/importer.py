@@ -98,7 +98,7 @@ def import_dataset(
         export``), else the kind's own (``folder``: the name of the input).
     split
         A split for all rows, e.g. ``test`` for a data set that is only ever tested on. ``splits`` goes
-        before it, and both before the part that an official layout, a shard or a COCO file names.
+        before it, and both before the part that an official layout, a shard, a COCO file or the folders name.
     allow_unmasked
         Keep images without a mask (to be labelled) instead of leaving them out.
     labels

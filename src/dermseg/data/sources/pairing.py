@@ -25,6 +25,11 @@ from dermseg.images.roles import IMAGE_FOLDERS, MASK_FOLDERS
 from dermseg.images.sources import same_bytes
 
 _PARTS = {"training": "train", "validation": "val", "test": "test", "test_v2": "test"}
+_FOLDER_PARTS = {  # the last two of nnU-Net
+    **dict.fromkeys(("train", "training", "imagestr"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing", "imagests"), "test"),
+}
 NO_IMAGE = "mask without an image"
 _TAKEN = "the same image id was found before"
 _BESIDE = "{}; if it is the mask, call it '{}_mask{}' or move it into a folder 'masks'"
@@ -145,7 +150,8 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
 
     A file is a mask when it lies in a folder called ``masks`` (or the like) or its name ends in
     ``_segmentation``, ``_mask`` ...; every other image file is an image. They belong together when
-    their paths agree but for those words, else when the bare names agree and are unique.
+    their paths agree but for those words, else when the bare names agree and are unique. Folders called
+    ``train``, ``val`` and ``test`` are official splits where there are at least two of them.
     """
     pictures = [entry for entry in entries if is_image_name(entry.path) or is_dicom_name(entry.path)]
     if masks is None:
@@ -166,6 +172,7 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
     at_root = {_root(entry) for entry in pictures}
     stems = Counter(key.name for key in by_key)
     owner_of = _owners(by_key)
+    several_parts = len({part for entry in pictures if (part := _folder_part(entry))}) > 1
     of_key: dict[PurePosixPath, list[Entry]] = {}
     for entry in references:
         keys = _key(entry), _key(entry, mask=True)  # as it is called, else without what marks a mask
@@ -176,6 +183,7 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
             of_key.setdefault(owner, []).append(entry)
     for key, images in by_key.items():
         image_id = key.name if stems[key.name] == 1 else key.as_posix()
+        part = _folder_part(images[0]) if several_parts else ""
         own = of_key.get(key, [])
         roots = {_root(entry) for entry in images}
         # an image with a mask from its own folder takes none from another folder of images and masks
@@ -183,8 +191,14 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
             strange = [entry for entry in own if _root(entry) in at_root - roots]
             found.rejected.extend((image_id, entry, NO_IMAGE) for entry in strange)
             own = [entry for entry in own if entry not in strange]
-        _join(found, image_id, images, own, copies=False)
+        _join(found, image_id, images, own, part=part, copies=False)
     return found
+
+
+def _folder_part(entry: Entry) -> str:
+    return next(
+        (_FOLDER_PARTS[name] for part in entry.path.parts[:-1] if (name := part.lower()) in _FOLDER_PARTS), ""
+    )
 
 
 def _owners(
