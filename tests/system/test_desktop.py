@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ pytest.importorskip("pytestqt", reason="needs pytest-qt (make test-system)")
 
 from PIL import Image
 from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
-from PySide6.QtGui import QAction, QDragEnterEvent, QDropEvent, QKeyEvent
+from PySide6.QtGui import QAction, QContextMenuEvent, QDragEnterEvent, QDropEvent, QKeyEvent
 from PySide6.QtWidgets import QApplication, QLabel, QLineEdit, QMessageBox, QToolBar
 
 from dermseg.apps.cli.main import main
@@ -405,6 +406,25 @@ def test_a_second_reader_without_a_reading_hides_no_warning(
         window.readout.compare()
 
 
+def test_a_folder_of_results_has_no_photograph(show: Open, photographs: Path) -> None:
+    """What `segment` wrote, to be corrected, say: it was a traceback."""
+    shutil.copytree(photographs, photographs / "out" / "overlays")
+    (photographs / "out" / "masks").mkdir()
+    (photographs / "out" / "run.json").write_text("{}")
+    (photographs / "c_lesion.png").write_bytes((photographs / "c.png").read_bytes())  # its close-up, say
+    window = show(photographs, language="de")
+    assert window.left_out.text() == "Einige Dateien sind ausgelassen"
+    assert window.left_out.toolTip().splitlines() == [
+        "1 Datei ist ausgelassen: dem Namen nach Masken anderer (c_lesion.png)",
+        "3 Dateien sind ausgelassen: Ergebnisse eines früheren Laufs "
+        "(out/overlays/a.png, out/overlays/b.png, out/overlays/c.png)",
+    ]
+    window.guarded(lambda: window.open_inputs([photographs / "out"]))
+    said = "kein Foto in dem, was genannt ist (3 Dateien sind ausgelassen: Ergebnisse"
+    assert window.message.text().startswith(said) and window.left_out.text()
+    assert window.session.opened is not None and window.file_list.count() == 3, "what is open stays"
+
+
 def test_output_below_a_file(show: Open, photographs: Path) -> None:
     window = show(None, output=photographs / "a.png" / "x")
     with pytest.raises(UsageError, match=r"'.*a.png' is a file .*-o"):
@@ -503,6 +523,9 @@ def test_a_polygon_under_way_is_not_lost(qtbot: Any, show: Open, photographs: Pa
     key(qtbot, window, Qt.Key.Key_G)
     for point in ((410, 15), (460, 15), (460, 50), (300, 300)):
         qtbot.mouseClick(window.canvas, LEFT, pos=at(window, *point))
+    window.canvas.leaveEvent(None)  # to the panels, say: no line goes to the window's corner
+    picture = window.canvas.grab().toImage()
+    assert len({picture.pixel(x, x) for x in range(12)}) == 1, "there is nothing but the background"
     key(qtbot, window, Qt.Key.Key_Z, CTRL)  # the corner, not the polygon, nor what was drawn before
     for letter in (Qt.Key.Key_A, Qt.Key.Key_N, Qt.Key.Key_B):
         key(qtbot, window, letter)
@@ -520,8 +543,8 @@ def test_a_polygon_under_way_is_not_lost(qtbot: Any, show: Open, photographs: Pa
     for point in ((410, 15), (460, 15), (460, 50)):
         qtbot.mouseClick(window.canvas, Qt.MouseButton.RightButton, pos=at(window, *point))
     key(qtbot, window, Qt.Key.Key_Up, CTRL)  # grow: the polygon still takes away
-    key(qtbot, window, Qt.Key.Key_Return, CTRL)
-    assert not lesion(window)[25, 450]
+    qtbot.mouseClick(window.canvas, LEFT, pos=at(window, 410, 15) + QPoint(3, 3))
+    assert not lesion(window)[25, 450] and not window.canvas.pen.points
     for point in ((410, 55), (460, 55), (460, 90)):
         qtbot.mouseClick(window.canvas, LEFT, pos=at(window, *point))
     window.close()
@@ -560,6 +583,10 @@ def test_nobody_draws_what_they_do_not_see(qtbot: Any, show: Open, photographs: 
     key(qtbot, window, Qt.Key.Key_Up, CTRL)
     assert window.canvas.renderer.layers[0].visible
     assert window.class_list.item(0).checkState() == Qt.CheckState.Checked
+    key(qtbot, window, Qt.Key.Key_O)
+    key(qtbot, window, Qt.Key.Key_A)
+    ready(qtbot, window)
+    assert window.session.row == 1 and window.canvas.renderer.layers, "nor approves it"
 
 
 def test_the_space_bar_moves_the_image_after_a_class_was_clicked(
@@ -630,6 +657,8 @@ def test_a_broken_file_is_one_line(qtbot: Any, show: Open, photographs: Path) ->
     window.open_inputs([photographs])
     qtbot.waitUntil(lambda: "a.png" in window.message.text() and "Loading" not in window.message.text())
     assert "cannot be read" in window.file_list.item(1).text()
+    window.file_list.setCurrentRow(1)
+    qtbot.waitUntil(lambda: "no list 'shapes' (move it away, or name" in window.message.text())
     (photographs / "a.png").write_bytes((photographs / "c.png").read_bytes())  # copied again
     there = window.file_list.visualItemRect(window.file_list.item(0)).center()
     qtbot.mouseClick(window.file_list.viewport(), LEFT, pos=there)
@@ -822,6 +851,12 @@ def test_after_the_camera_the_work_goes_on_where_it_was(
     window.file_list.setCurrentRow(2)  # chosen: that one
     ready(qtbot, window)
     assert window.session.row == 2 and not window.live.on and not window.menus.camera.isChecked()
+    window.toggle_camera("no film")
+    qtbot.waitUntil(lambda: window.message.text() == "camera no film cannot be opened", timeout=60_000)
+    assert not window.live.on and window.file_list.currentRow() == 2
+    window.step(-1)
+    ready(qtbot, window)
+    assert window.session.row == 1
 
 
 def test_what_is_dropped_is_opened_and_never_moved(show: Open, photographs: Path, qtbot: Any) -> None:
@@ -865,7 +900,12 @@ def test_german_is_complete(show: Open) -> None:
     shown = {action.objectName() for action in window.findChildren(QAction) if action.objectName()}
     assert len(shown) > 30 and not shown - set(words.GERMAN)
     assert window.menuBar().actions()[0].text() == "Datei"
-    tips = [action.toolTip() for action in window.findChildren(QToolBar)[0].actions() if action.text()]
+    (bar,) = window.findChildren(QToolBar)
+    where = QPoint(9, 9)
+    asked = QContextMenuEvent(QContextMenuEvent.Reason.Mouse, where, bar.mapToGlobal(where))
+    QApplication.sendEvent(bar, asked)
+    assert QApplication.activePopupWidget() is None, "no menu that hides the bar"
+    tips = [action.toolTip() for action in bar.actions() if action.text()]
     assert tips[-1] == "Freigeben und weiter (A)" and tips[2].startswith(
         "Polygon (G): seine Ecken anklicken;"
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QSize
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QMenu, QToolBar
 
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 _TOOLS: dict[Tool, tuple[str, str, str]] = {
     "brush": ("Brush", "B", "paint"),
     "eraser": ("Eraser", "E", "take away"),
-    "polygon": ("Polygon", "G", "click its corners; double click or Ctrl+Enter closes it, Escape drops it"),
+    "polygon": (
+        "Polygon",
+        "G",
+        "click its corners; the first again or Ctrl+Enter closes it, Escape drops it",
+    ),
     "lasso": ("Lasso", "L", "draw around an area"),
     "fill": ("Smart fill", "F", "click an area of like colour"),
     "box": ("Model in box", "M", "draw a box around one lesion"),
@@ -44,6 +48,7 @@ def build_menus(window: Window) -> Actions:
     """Fill the window's menu bar and its bar of tools."""
     bar = QToolBar(window.texts("Tool"))
     bar.setMovable(False)
+    window.setContextMenuPolicy(Qt.ContextMenuPolicy.NoContextMenu)  # it would offer to hide the bar for good
     bar.setIconSize(QSize(1, 1))
     window.addToolBar(bar)
     camera = _file_menu(window)

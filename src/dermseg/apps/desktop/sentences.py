@@ -43,6 +43,17 @@ _ERRORS = {
     "name files, folders or zips with JPEG, PNG, TIFF, BMP, WebP or DICOM images": (
         "Dateien, Ordner oder Zips mit JPEG-, PNG-, TIFF-, BMP-, WebP- oder DICOM-Bildern nennen"
     ),
+    "no photograph in what was named": "kein Foto in dem, was genannt ist",
+    "1 file is left out: {why}": "1 Datei ist ausgelassen: {why}",
+    "{number} files are left out: {why}": "{number} Dateien sind ausgelassen: {why}",
+    "masks of other inputs, by name ({names})": "dem Namen nach Masken anderer ({names})",
+    "results of an earlier run ({names})": "Ergebnisse eines früheren Laufs ({names})",
+    "1 linked folder is not looked into unless named: {names}": (
+        "in 1 verlinkten Ordner wird nur geschaut, wenn er genannt ist: {names}"
+    ),
+    "{number} linked folders are not looked into unless named: {names}": (
+        "in {number} verlinkte Ordner wird nur geschaut, wenn sie genannt sind: {names}"
+    ),
     "no image has an outline that a person corrected or approved": (
         "kein Bild hat einen Umriss, den jemand korrigiert oder freigegeben hat"
     ),
@@ -80,6 +91,7 @@ _ERRORS = {
     "not enough memory for {what}": "nicht genug Arbeitsspeicher für {what}",
     "unexpected {kind}: {why}": "unerwarteter Fehler {kind}: {why}",
     "not a JSON file": "keine JSON-Datei",
+    "move it away, or name another folder with -o": "die Datei verschieben oder mit -o einen Ordner nennen",
     "not a LabelMe file: it has no list 'shapes'": "keine LabelMe-Datei: die Liste 'shapes' fehlt",
     "is for an image of {found} pixels, not {size}": "gehört zu einem Bild von {found} Pixeln, nicht {size}",
     "turn or scale the image back, or move the file away to begin anew": (

@@ -16,16 +16,15 @@ from dermseg.data.labelme import Annotation, draw_labels, read_labelme, write_la
 from dermseg.data.proposals import is_proposal
 from dermseg.errors import DataError, DermsegError, UsageError
 from dermseg.files import as_on_disk, atomic_write
-from dermseg.images.find import find_images
 from dermseg.images.load import ImageInfo, load_image
 from dermseg.images.masks import save_mask
-from dermseg.images.roles import tell_apart
+from dermseg.images.roles import find_photographs
 from dermseg.images.sources import ImageSource
 from dermseg.labeling.editor.document import Document, Status, status_of
 from dermseg.labeling.editor.journal import ELSEWHERE, Journal, journal_path, read_base, recover
 from dermseg.labeling.editor.shapes import labels_of
 from dermseg.labeling.editor.writable import nearest, why_unwritable
-from dermseg.labeling.owner import adopt, annotation_path, name_image, other_image
+from dermseg.labeling.owner import adopt, annotation_path, name_image, other_image, read_own
 
 _APART = "rename one of the two images, put it into another folder, or name another one with -o"
 
@@ -82,15 +81,22 @@ class Opened:
     read: bytes | None = None
 
 
-def list_images(inputs: Sequence[str | Path], folder: Path | None = None) -> list[Entry]:
+def list_images(
+    inputs: Sequence[str | Path], folder: Path | None = None, remarks: list[str] | None = None
+) -> list[Entry]:
     """Images with their annotation files: beside them, or below a folder (a second reader's, or for zips).
 
     The folder is made where there is none.
 
+    Parameters
+    ----------
+    remarks
+        Takes what was left out, in words.
+
     Raises
     ------
     UsageError
-        No image is found, or the folder is a file or below one.
+        No photograph is found, or the folder is a file or below one.
     DataError
         An image in a zip, and no folder to write to.
     """
@@ -99,7 +105,9 @@ def list_images(inputs: Sequence[str | Path], folder: Path | None = None) -> lis
             f"annotations cannot be written below '{folder}': '{part}' is a file",
             hint="name a folder with -o",
         )
-    sources = tell_apart(find_images(inputs, exclude=[] if folder is None else [folder])).photographs
+    sources, left_out = find_photographs(inputs, exclude=[] if folder is None else [folder])
+    if remarks is not None:
+        remarks += left_out
     if folder is not None:
         with contextlib.suppress(OSError):  # said when an image is opened: it can still be looked at
             folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +123,7 @@ def read_annotation(entry: Entry) -> Annotation | None:
     """What the image's annotation file holds, be it of another image; None where there is no file."""
     path = entry.annotation
     try:
-        return read_labelme(path.read_bytes(), path)
+        return read_own(path)
     except FileNotFoundError:
         return None
     except OSError as error:
