@@ -19,16 +19,19 @@ from dermseg.words import counted
 # Typer shows Python's type beside an argument ("INPUT <list[str]>"), whose sentence says more.
 setattr(typer.core.TyperArgument, "display_type_rich", lambda self, ctx: None)  # noqa: B010
 # And beside an option: "--port <int range>". What is put in stands in capitals, as in README.
-_show_type = typer.core.TyperOption.display_type
+_show_type: Any = getattr(
+    typer.core.TyperOption, "display_type", None
+)  # older versions write capitals themselves
 _PUT_IN = {"str": "TEXT", "path": "PATH", "int": "N", "int range": "N", "float": "X", "float range": "X"}
 
 
-def _put_in(option: Any, ctx: Any) -> str:
-    shown = _show_type(option, ctx).strip("<>")
-    return _PUT_IN.get(shown, shown)  # or choices: "first|all"
+if _show_type is not None:
 
+    def _put_in(option: Any, ctx: Any) -> str:
+        shown = str(_show_type(option, ctx)).strip("<>")
+        return _PUT_IN.get(shown, shown)  # or choices: "first|all"
 
-setattr(typer.core.TyperOption, "display_type", _put_in)  # noqa: B010
+    setattr(typer.core.TyperOption, "display_type", _put_in)  # noqa: B010
 
 _INPUTS = typer.Argument(metavar="INPUT", help="Images, folders, zips or globs ('photos/*.jpg').")
 InputsArgument = Annotated[list[str], _INPUTS]
