@@ -220,7 +220,8 @@ def split_groups(
     sizes = Counter(group_of(row) for row in rows)
     if len(sizes) < len(ratios):
         raise DataError(
-            f"{counted(len(rows), 'image')} in {counted(len(sizes), 'group')}, too few for {len(ratios)}",
+            f"{counted(len(rows), 'image')} in {counted(len(sizes), 'group')}: too few for "
+            f"{counted(len(ratios), 'split')}",
             hint="rows of one patient, lesion or near-duplicate group stay together",
         )
     of_group: dict[str, set[str]] = defaultdict(set)

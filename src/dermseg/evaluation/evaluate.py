@@ -35,9 +35,8 @@ Mask = NDArray[np.bool_]
 Probability = NDArray[np.float32]
 References = Literal["first", "all"]
 _BATCH = 8  # images that go through the network together
-_PIXELS = (
-    24_000_000  # of the images of a batch, for each CPU: of large photographs eight would fill the memory
-)
+# Of the images of a batch, for each CPU: of large photographs eight would fill the memory.
+_PIXELS = 24_000_000
 
 
 def evaluate_pairs(pairs: Iterable[tuple[str, Mask, Mask]]) -> Evaluation:
