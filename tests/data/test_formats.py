@@ -200,6 +200,23 @@ def test_a_photograph_that_cannot_be_exported_leaves_nothing(
     assert not (tmp_path / "out").exists() and list((tmp_path / "there").iterdir()) == []
 
 
+def test_coco_files_in_folders_of_splits(tmp_path: Path) -> None:
+    """As Roboflow lays them out."""
+    for n, folder in enumerate(("train", "valid", "test"), start=1):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / f"{n}.png"), np.full((20, 30, 3), 50 * n, np.uint8))
+        content = {
+            "images": [{"id": 0, "file_name": f"{n}.png", "width": 30, "height": 20}],
+            "annotations": [
+                {"id": 1, "image_id": 0, "category_id": 1, "segmentation": [[2, 2, 12, 2, 12, 12]]}
+            ],
+            "categories": [{"id": 0, "name": "lesions"}, {"id": 1, "name": "lesion"}],
+        }
+        (tmp_path / folder / "_annotations.coco.json").write_text(json.dumps(content))
+    found = import_dataset([tmp_path], folder=tmp_path / "f")
+    assert [(row.image_id, row.split) for row in found.rows] == [("1", "train"), ("2", "val"), ("3", "test")]
+
+
 def test_a_coco_annotation_that_cannot_be_drawn_is_its_images_trouble(tmp_path: Path) -> None:
     for n in (1, 2, 3, 4):
         cv2.imwrite(str(tmp_path / f"{n}.png"), np.full((20, 30, 3), 50 * n, np.uint8))

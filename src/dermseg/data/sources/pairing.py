@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from dermseg.data.sources.base import (
@@ -150,8 +151,7 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
 
     A file is a mask when it lies in a folder called ``masks`` (or the like) or its name ends in
     ``_segmentation``, ``_mask`` ...; every other image file is an image. They belong together when
-    their paths agree but for those words, else when the bare names agree and are unique. Folders called
-    ``train``, ``val`` and ``test`` are official splits where there are at least two of them.
+    their paths agree but for those words, else when the bare names agree and are unique.
     """
     pictures = [entry for entry in entries if is_image_name(entry.path) or is_dicom_name(entry.path)]
     if masks is None:
@@ -172,7 +172,6 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
     at_root = {_root(entry) for entry in pictures}
     stems = Counter(key.name for key in by_key)
     owner_of = _owners(by_key)
-    several_parts = len({part for entry in pictures if (part := _folder_part(entry))}) > 1
     of_key: dict[PurePosixPath, list[Entry]] = {}
     for entry in references:
         keys = _key(entry), _key(entry, mask=True)  # as it is called, else without what marks a mask
@@ -183,7 +182,6 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
             of_key.setdefault(owner, []).append(entry)
     for key, images in by_key.items():
         image_id = key.name if stems[key.name] == 1 else key.as_posix()
-        part = _folder_part(images[0]) if several_parts else ""
         own = of_key.get(key, [])
         roots = {_root(entry) for entry in images}
         # an image with a mask from its own folder takes none from another folder of images and masks
@@ -191,8 +189,19 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
             strange = [entry for entry in own if _root(entry) in at_root - roots]
             found.rejected.extend((image_id, entry, NO_IMAGE) for entry in strange)
             own = [entry for entry in own if entry not in strange]
-        _join(found, image_id, images, own, part=part, copies=False)
+        _join(found, image_id, images, own, copies=False)
     return found
+
+
+def split_by_folders(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Folders called ``train``, ``val`` and ``test`` are splits where there are at least two of them.
+
+    What the files themselves say of an image goes before.
+    """
+    parts = [_folder_part(candidate.image) for candidate in candidates]
+    if len({*parts} - {""}) < 2:
+        return list(candidates)
+    return [c if c.part else replace(c, part=part) for c, part in zip(candidates, parts, strict=True)]
 
 
 def _folder_part(entry: Entry) -> str:
