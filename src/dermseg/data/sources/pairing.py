@@ -31,6 +31,8 @@ _FOLDER_PARTS = {  # the last two of nnU-Net
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing", "imagests"), "test"),
 }
+_UNREAD = frozenset([".npy", ".npz", ".mat", ".nii", ".gz", ".nrrd", ".svg"])  # of masks elsewhere
+_NO_PICTURE = "masks of this kind are not read: save it as PNG, 0 and 255"
 NO_IMAGE = "mask without an image"
 _TAKEN = "the same image id was found before"
 _BESIDE = "{}; if it is the mask, call it '{}_mask{}' or move it into a folder 'masks'"
@@ -153,6 +155,7 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
     ``_segmentation``, ``_mask`` ...; every other image file is an image. They belong together when
     their paths agree but for those words, else when the bare names agree and are unique.
     """
+    entries, masks = list(entries), None if masks is None else list(masks)
     pictures = [entry for entry in entries if is_image_name(entry.path) or is_dicom_name(entry.path)]
     if masks is None:
         # names decide where folders do not: "anna_lesion_2.jpg" may well be a photograph
@@ -166,6 +169,9 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
     else:
         references = [entry for entry in masks if is_image_name(entry.path)]
     found = Found()
+    for entry in entries if masks is None else masks:
+        if entry.path.suffix.lower() in _UNREAD and (masks is not None or is_mask_path(entry.path)):
+            found.rejected.append((_key(entry, mask=True).name, entry, _NO_PICTURE))
     by_key: dict[PurePosixPath, list[Entry]] = {}
     for entry in pictures:
         by_key.setdefault(_key(entry), []).append(entry)
