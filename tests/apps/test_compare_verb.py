@@ -72,8 +72,10 @@ def test_evaluate_with_bad_photographs(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(robustness, "evaluate_robustness", stopped)
+    monkeypatch.setattr("dermseg.apps.cli.common.MANY", 5)
     code, _, said = run(*words, "-o", out, "--overwrite")
     assert (code, "without robustness" in said) == (130, True)
+    assert "computing the intervals of 5 images" in said, "of 10,000 it took 40 seconds without a word"
     assert {path.name for path in out.iterdir()} == names - {"robustness.csv"}
     del summary["robustness"]
     assert json.loads((out / "metrics.json").read_text()) == summary

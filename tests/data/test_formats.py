@@ -200,6 +200,28 @@ def test_a_photograph_that_cannot_be_exported_leaves_nothing(
     assert not (tmp_path / "out").exists() and list((tmp_path / "there").iterdir()) == []
 
 
+def test_coco_files_in_folders_of_splits(tmp_path: Path) -> None:
+    """As Roboflow lays them out; of images of one name each file has its own."""
+    for n, folder in enumerate(("train", "valid", "test"), start=1):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "1.png"), np.full((20, 30, 3), 50 * n, np.uint8))
+        content = {
+            "images": [{"id": 0, "file_name": "1.png", "width": 30, "height": 20}],
+            "annotations": [
+                {"id": 1, "image_id": 0, "category_id": 1, "segmentation": [[2, 2, 12, 2, 12, 12]]}
+            ],
+            "categories": [{"id": 0, "name": "lesions"}, {"id": 1, "name": "lesion"}],
+        }
+        (tmp_path / folder / "_annotations.coco.json").write_text(json.dumps(content))
+    found = import_dataset([tmp_path], folder=tmp_path / "f")
+    places = [(row.image_id, Path(row.image).parent.name, row.split) for row in found.rows]
+    assert places == [("1", "test", "test"), ("train_1", "train", "train"), ("valid_1", "valid", "val")]
+    assert len({row.masks for row in found.rows}) == 3 and not found.rejected
+    shutil.copyfile(tmp_path / "valid/_annotations.coco.json", tmp_path / "valid/again.json")
+    again = import_dataset([tmp_path], folder=tmp_path / "f")
+    assert len(again.rows) == 3 and "the same image id was found before" in again.rejected[0].reason
+
+
 def test_a_coco_annotation_that_cannot_be_drawn_is_its_images_trouble(tmp_path: Path) -> None:
     for n in (1, 2, 3, 4):
         cv2.imwrite(str(tmp_path / f"{n}.png"), np.full((20, 30, 3), 50 * n, np.uint8))

@@ -232,6 +232,14 @@ def test_splits_of_folders_are_kept(tmp_path: Path, folders: tuple[str, ...], sp
     assert {row.split for row in import_dataset([tmp_path / "d"], split="val").rows} == {"val"}
 
 
+def test_masks_of_kinds_that_are_not_read_are_listed(tmp_path: Path) -> None:
+    files = {"images/a.jpg": picture(1), "masks/a.npy": b"", "masks/a.txt": b"", "b.npy": b""}
+    for masks in ((), (tmp_path / "d" / "masks",)):
+        result = import_dataset([fill(tmp_path / "d", files)], masks=masks)
+        reasons = {Path(item.file).name: item.reason for item in result.rejected}
+        assert reasons.keys() == {"a.npy", "a.jpg"} and "save it as PNG" in reasons["a.npy"]
+
+
 def test_names_in_one_case_are_two_where_both_are_there(tmp_path: Path) -> None:
     files = {"images/a.jpg": picture(1), "images/B.jpg": picture(2), "images/b.jpg": picture(3)}
     result = import_dataset(

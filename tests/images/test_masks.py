@@ -140,6 +140,8 @@ def test_what_is_no_mask_is_refused(values: np.ndarray, tmp_path: Path) -> None:
 def test_size_and_damage() -> None:
     with pytest.raises(MaskError, match="80 x 60 pixels, its image 60 x 80"):
         load_mask(encode_mask(MASK), size=(80, 60))
+    with pytest.raises(MaskError, match=r"its image 160 x 120 \(save it at its image's size"):
+        load_mask(encode_mask(MASK), size=(120, 160))
     with pytest.raises(ImageError):
         load_mask(encode_mask(MASK)[:-20])
 

@@ -32,6 +32,7 @@ _ON_ITS_SIDE = (
     "one of the two lies on its side; photographs are turned as their EXIF orientation says: save the mask "
     "upright, too"
 )
+_OTHER_SIZE = "save it at its image's size: each pixel takes the nearest value (no smoothing)"
 FEW = 8  # values, as a label map has; the rim of a resized mask and the ringing of a JPEG mostly have more
 MAX_LABELS = 100  # a photograph often has each of the 256 values, a label map never
 
@@ -100,7 +101,7 @@ def read_mask(source: ImageSource | Path | str | bytes, *, size: tuple[int, int]
         if size is not None and (height, width) != tuple(size):
             raise MaskError(
                 f"the mask has {width} x {height} pixels, its image {size[1]} x {size[0]}",
-                hint=_ON_ITS_SIDE if (width, height) == tuple(size) else None,
+                hint=_ON_ITS_SIDE if (width, height) == tuple(size) else _OTHER_SIZE,
             )
         mask, notes = binarize(_grey_values(decode(header)), lossy=header.format in ("JPEG", "WEBP"))
         mask = orient(mask.view(np.uint8), header.orientation).view(np.bool_)

@@ -41,6 +41,7 @@ ModelOption = Annotated[
     typer.Option("--model", metavar="MODEL", help="Name of a bundled model, or a bundle's folder or zip."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+MANY = 1000  # images of which tables, intervals and reports take seconds
 # What a terminal would obey instead of show; the name of a file may hold it.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -87,6 +88,12 @@ def say(text: str) -> None:
 def draws_bars() -> bool:
     """Whether stderr is a terminal that can write over a line; a shell inside of Emacs cannot."""
     return sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+def say_intervals(images: int) -> None:
+    """Say that the intervals of many images are under way: each is of thousands of resamples."""
+    if images >= MANY:
+        say(f"computing the intervals of {counted(images, 'image')}")
 
 
 def say_left_out(split: str, without_mask: int, failures: Sequence[Mapping[str, str]]) -> None:

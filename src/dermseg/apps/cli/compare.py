@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import JsonOption, goes_on, new_app, print_json, refuse_unused, say, say_left_out
+from dermseg.apps.cli.common import (
+    JsonOption,
+    goes_on,
+    new_app,
+    print_json,
+    refuse_unused,
+    say,
+    say_intervals,
+    say_left_out,
+)
 from dermseg.errors import UsageError
 from dermseg.words import counted
 
@@ -83,6 +92,7 @@ def compare(
     evaluations = align(evaluations)  # first: facts are found by data set and name
     if facts is not None:
         evaluations = {name: attach(evaluation, facts) for name, evaluation in evaluations.items()}
+    say_intervals(max(evaluation.n for evaluation in evaluations.values()))
     summary = compare_evaluations(evaluations)
     where = "finished evaluations" if data is None else f"{data.name}, split {split}"
     if without_mask:

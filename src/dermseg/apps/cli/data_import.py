@@ -187,9 +187,9 @@ def import_(
             f"{imported.frames} of {len(imported.rows)} masks say that all the edge of the image is lesion, "
             "and not all inside: if the lesion is black in them, invert them (the higher value is lesion)"
         )
-    if imported.kind == FOLDER and not (split or splits) and any(row.split for row in imported.rows):
+    if imported.kind not in LAYOUTS and not (split or splits) and any(row.split for row in imported.rows):
         parts = ", ".join(f"{number} {name}" for name, number in count_splits(imported.rows).items())
-        say(f"splits as the folders are called: {parts}")
+        say(f"splits as folders or files are called: {parts}")
     drawings = sum(len(row.masks) > 1 for row in imported.rows)
     if drawings and imported.kind == FOLDER:
         say(

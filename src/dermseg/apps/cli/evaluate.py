@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dermseg.apps.cli.common import JsonOption, ModelOption, goes_on, new_app, print_json, say, say_left_out
+from dermseg.apps.cli.common import (
+    JsonOption,
+    ModelOption,
+    goes_on,
+    new_app,
+    print_json,
+    say,
+    say_intervals,
+    say_left_out,
+)
 from dermseg.words import counted
 
 if TYPE_CHECKING:
@@ -127,6 +136,7 @@ def evaluate(
                 )
             except KeyboardInterrupt:  # what the images gave as they are is written all the same
                 interrupted = True
+    say_intervals(evaluation.n)
     described = describe_model(loaded)
     protocol = _protocol(
         loaded,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from dermseg.apps.cli.common import draws_bars, log_line, say
+from dermseg.apps.cli.common import MANY, draws_bars, log_line, say
 from dermseg.inference.journal import Entry
 from dermseg.words import counted
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from dermseg.scale.ray_engine import RayResult
 
 _LINE_EVERY_S = 5.0
-_MANY = 1000  # images of which table and report take seconds
 _ENDING = "writing table and report"
 
 
@@ -67,7 +66,7 @@ class PlainProgress:
         """Say where things stand, if it is time to."""
         if entry is None and self.before:
             say(f"resuming: {self.before} of {counted(self.total, 'image')} done")
-        if self.done == self.total >= _MANY:
+        if self.done == self.total >= MANY:
             say(_ENDING)
         self.tick()
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dermseg.apps.cli.common import JsonOption, new_app, print_json, say
+from dermseg.apps.cli.common import JsonOption, new_app, print_json, say, say_intervals
 from dermseg.words import counted
 
 app = new_app()
@@ -70,6 +70,7 @@ def score(
     with ImageCounter("scoring", total) as progress:
         evaluation, notes = score_sources(pairing, missing_is_empty=allow_missing, progress=progress.advance)
     called = [path.absolute().name for path in (predictions, references)]  # '.' has a name too
+    say_intervals(evaluation.n)
     missing = counted(len(pairing.missing), "missing prediction")
     summary = {
         **summarise(evaluation),

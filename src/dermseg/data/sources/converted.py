@@ -134,17 +134,21 @@ def convert_coco(entries: Sequence[Entry], store: Store, labels: Sequence[str]) 
                 found.rejected.append((entry.path.stem, entry, error.reason))
     _check_files("COCO", entries)
     chosen = _choose(labels, sorted({name for _, image in read for name, _ in image.regions}), found)
-    taken: set[str] = set()
+    taken: dict[str, Entry] = {}
     for number, (entry, image) in enumerate(read, start=1):
         store.progress(number, len(read))
         path = PurePosixPath(portable_name(image.file_name))
         places = [e for e in by_name.get(path.name, ()) if e.path.parts[-len(path.parts) :] == path.parts]
         places = places or by_name.get(path.name, [])
+        if len(places) > 1:  # train/1.jpg and valid/1.jpg, each with a file beside it
+            places = [e for e in places if e.path.is_relative_to(entry.path.parent)] or places
         if len(places) != 1:
             reason = _ABSENT if not places else "is there more than once"
             found.rejected.append((path.stem, entry, f"its image '{image.file_name}' {reason}"))
             continue
         key = "_".join((*path.parts[:-1], path.stem))
+        if taken.get(key, places[0]) != places[0]:
+            key = "_".join((*entry.path.parts[1:-1], key))
         if key in taken:
             found.rejected.append((key, entry, _TAKEN))
             continue
@@ -155,7 +159,7 @@ def convert_coco(entries: Sequence[Entry], store: Store, labels: Sequence[str]) 
         except DataError as error:
             found.rejected.append((image_id, entry, error.reason))
             continue
-        taken.add(key)
+        taken[key] = places[0]
         part = said.get("split") or _part(entry.path.name, own="image_id" in said)
         written = store.write_masks(key, masks)
         found.candidates.append(Candidate(image_id, places[0], written, part, said))

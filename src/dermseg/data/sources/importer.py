@@ -14,7 +14,7 @@ from dermseg.data.sources.base import Candidate, Entry, Found, list_entries, uns
 from dermseg.data.sources.converted import CONVERTERS, LABELME, SHARDS, entry_id, not_drawn_on, part_proposals
 from dermseg.data.sources.dicom import DICOM, pair_dicom
 from dermseg.data.sources.opened import open_candidate
-from dermseg.data.sources.pairing import pair_by_folder, pair_by_layout, take_apart
+from dermseg.data.sources.pairing import pair_by_folder, pair_by_layout, split_by_folders, take_apart
 from dermseg.data.sources.store import Store
 from dermseg.data.sources.tables import Facts, SplitTable
 from dermseg.data.threads import map_threads
@@ -140,6 +140,8 @@ def import_dataset(
     found.rejected += [(entry_id(entry.path), entry, UNTOUCHED) for entry in untouched]
     if allow_unmasked and kind == LABELME:  # a COCO file lists all of its images
         found.candidates += not_drawn_on(entries, found)
+    if not layout:
+        found.candidates = split_by_folders(found.candidates)
     several = len(labels) > 1 or bool(layout and layout.classes)
     if not found.candidates and not found.rejected:
         raise DataError(

@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from dermseg.data.sources.base import (
@@ -30,6 +31,8 @@ _FOLDER_PARTS = {  # the last two of nnU-Net
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing", "imagests"), "test"),
 }
+_UNREAD = frozenset([".npy", ".npz", ".mat", ".nii", ".gz", ".nrrd", ".svg"])  # of masks elsewhere
+_NO_PICTURE = "masks of this kind are not read: save it as PNG, 0 and 255"
 NO_IMAGE = "mask without an image"
 _TAKEN = "the same image id was found before"
 _BESIDE = "{}; if it is the mask, call it '{}_mask{}' or move it into a folder 'masks'"
@@ -150,9 +153,9 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
 
     A file is a mask when it lies in a folder called ``masks`` (or the like) or its name ends in
     ``_segmentation``, ``_mask`` ...; every other image file is an image. They belong together when
-    their paths agree but for those words, else when the bare names agree and are unique. Folders called
-    ``train``, ``val`` and ``test`` are official splits where there are at least two of them.
+    their paths agree but for those words, else when the bare names agree and are unique.
     """
+    entries, masks = list(entries), None if masks is None else list(masks)
     pictures = [entry for entry in entries if is_image_name(entry.path) or is_dicom_name(entry.path)]
     if masks is None:
         # names decide where folders do not: "anna_lesion_2.jpg" may well be a photograph
@@ -166,13 +169,15 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
     else:
         references = [entry for entry in masks if is_image_name(entry.path)]
     found = Found()
+    for entry in entries if masks is None else masks:
+        if entry.path.suffix.lower() in _UNREAD and (masks is not None or is_mask_path(entry.path)):
+            found.rejected.append((_key(entry, mask=True).name, entry, _NO_PICTURE))
     by_key: dict[PurePosixPath, list[Entry]] = {}
     for entry in pictures:
         by_key.setdefault(_key(entry), []).append(entry)
     at_root = {_root(entry) for entry in pictures}
     stems = Counter(key.name for key in by_key)
     owner_of = _owners(by_key)
-    several_parts = len({part for entry in pictures if (part := _folder_part(entry))}) > 1
     of_key: dict[PurePosixPath, list[Entry]] = {}
     for entry in references:
         keys = _key(entry), _key(entry, mask=True)  # as it is called, else without what marks a mask
@@ -183,7 +188,6 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
             of_key.setdefault(owner, []).append(entry)
     for key, images in by_key.items():
         image_id = key.name if stems[key.name] == 1 else key.as_posix()
-        part = _folder_part(images[0]) if several_parts else ""
         own = of_key.get(key, [])
         roots = {_root(entry) for entry in images}
         # an image with a mask from its own folder takes none from another folder of images and masks
@@ -191,8 +195,19 @@ def pair_by_folder(entries: Iterable[Entry], masks: Iterable[Entry] | None = Non
             strange = [entry for entry in own if _root(entry) in at_root - roots]
             found.rejected.extend((image_id, entry, NO_IMAGE) for entry in strange)
             own = [entry for entry in own if entry not in strange]
-        _join(found, image_id, images, own, part=part, copies=False)
+        _join(found, image_id, images, own, copies=False)
     return found
+
+
+def split_by_folders(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Folders called ``train``, ``val`` and ``test`` are splits where there are at least two of them.
+
+    What the files themselves say of an image goes before.
+    """
+    parts = [_folder_part(candidate.image) for candidate in candidates]
+    if len({*parts} - {""}) < 2:
+        return list(candidates)
+    return [c if c.part else replace(c, part=part) for c, part in zip(candidates, parts, strict=True)]
 
 
 def _folder_part(entry: Entry) -> str:
