@@ -535,6 +535,8 @@ def test_moving_the_image_twice_in_a_row_closes_no_polygon(qtbot: Any, show: Ope
         qtbot.mouseClick(window.canvas, LEFT, pos=at(window, *point))
     qtbot.mouseDClick(window.canvas, middle, pos=at(window, 200, 200))
     qtbot.mouseRelease(window.canvas, middle, pos=at(window, 200, 200))
+    qtbot.mouseDClick(window.canvas, Qt.MouseButton.BackButton, pos=at(window, 200, 200))
+    qtbot.mouseRelease(window.canvas, Qt.MouseButton.BackButton, pos=at(window, 200, 200))
     qtbot.keyPress(window.canvas, Qt.Key.Key_Space)
     qtbot.mouseDClick(window.canvas, LEFT, pos=at(window, 200, 200))
     qtbot.mouseRelease(window.canvas, LEFT, pos=at(window, 200, 200))

@@ -122,7 +122,7 @@ class Canvas(View):
     # -- mouse
 
     def mousePressEvent(self, event: QMouseEvent) -> None:  # noqa: N802
-        """Left: the tool. Right: the tool takes away. Middle, or left with the space bar: move the image."""
+        """Left: the tool. Right: the tool takes away. Another, or one with the space bar: move the image."""
         self._cursor = event.position()
         if self._moves_image(event):
             self._grabbed = event.position()
@@ -158,7 +158,10 @@ class Canvas(View):
             self.mousePressEvent(event)
 
     def _moves_image(self, event: QMouseEvent) -> bool:
-        return event.button() == Qt.MouseButton.MiddleButton or self._space_pans
+        # A mouse has more buttons at its side, which a hand presses unawares.
+        return (
+            event.button() not in (Qt.MouseButton.LeftButton, Qt.MouseButton.RightButton) or self._space_pans
+        )
 
     def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802
         """Zoom; with Ctrl, the tool's width."""
