@@ -511,6 +511,7 @@ def test_a_polygon_under_way_is_not_lost(qtbot: Any, show: Open, photographs: Pa
         assert window.menus.tools["polygon"].isChecked() and np.array_equal(lesion(window), before)
     assert "approved" not in window.file_list.item(0).text()
     key(qtbot, window, Qt.Key.Key_Return, CTRL)
+    assert not window.message.text()
     assert (
         lesion(window)[25, 450]
         and not lesion(window)[45, 415]

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from dermseg.apps.desktop.window import Window
 
 
+def unclosed() -> UsageError:
+    """A polygon is under way, and something else is wanted."""
+    return UsageError("a polygon is under way", hint="Ctrl+Enter closes it, Escape drops it")
+
+
 class Editing:
     """Hands tools, classes and settings to the pen and the document, and has the window show what follows.
 
@@ -48,7 +53,7 @@ class Editing:
         """
         pen = self._window.canvas.pen
         if pen is not None and pen.unclosed:
-            raise UsageError("a polygon is under way", hint="Ctrl+Enter closes it, Escape drops it")
+            raise unclosed()
 
     def choose_tool(self, tool: Tool) -> None:
         """Take another tool.

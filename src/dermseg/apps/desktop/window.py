@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QLabel, QMainWindow, QSplitter
 from dermseg.apps.desktop.assistant import Assistant
 from dermseg.apps.desktop.canvas import Canvas
 from dermseg.apps.desktop.drop import Drop
-from dermseg.apps.desktop.editing import Editing
+from dermseg.apps.desktop.editing import Editing, unclosed
 from dermseg.apps.desktop.live import Live
 from dermseg.apps.desktop.menus import build_menus
 from dermseg.apps.desktop.panels import ClassList, FileList, Message, Sliders, Table, dock
@@ -265,6 +265,8 @@ class Window(QMainWindow):
         if opened is None:
             return
         busy = self.canvas.pen is not None and self.canvas.pen.busy
+        if not busy and self.message.text() == self.texts.error(unclosed()):
+            self.say("")  # closed or dropped, it is under way no more
         self.menus.undo.setEnabled(opened.document.can_undo or busy)
         self.menus.redo.setEnabled(opened.document.can_redo)
         self._show_status(self.session.row)
