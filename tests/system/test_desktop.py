@@ -23,7 +23,7 @@ pytest.importorskip("pytestqt", reason="needs pytest-qt (make test-system)")
 from PIL import Image
 from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
 from PySide6.QtGui import QAction, QDragEnterEvent, QDropEvent, QKeyEvent
-from PySide6.QtWidgets import QApplication, QLineEdit, QMessageBox
+from PySide6.QtWidgets import QApplication, QLabel, QLineEdit, QMessageBox
 
 from dermseg.apps.cli.main import main
 from dermseg.apps.desktop import texts as words
@@ -916,6 +916,8 @@ def test_painting_repaints_only_what_changed(qtbot: Any, show: Open, tmp_path: P
     shown = frame.copy()
     window.canvas.refresh()
     assert np.array_equal(shown, frame), "what was drawn in parts is what is drawn as a whole"
+    window.canvas.widen(10)
+    assert "1,200" in [label.text() for label in window.sliders.findChildren(QLabel)], "wider than the slider"
 
 
 def test_two_windows_never_work_on_one_image(qtbot: Any, show: Open, photographs: Path) -> None:

@@ -120,14 +120,14 @@ class Sliders(QWidget):
             row.addWidget(slider)
             row.addWidget(self._values[name])
             form.addRow(texts(name), row)
-            self._show_value(name)
+            self._show_value(name, self.value(name))
 
-    def _show_value(self, name: str) -> None:
+    def _show_value(self, name: str, value: float) -> None:
         decimals = 2 if _RANGES[name][2] > 1 else 0
-        self._values[name].setText(_number(self.value(name), self._texts, decimals))
+        self._values[name].setText(_number(value, self._texts, decimals))
 
     def _emit(self, name: str, value: int) -> None:
-        self._show_value(name)
+        self._show_value(name, self.value(name))
         self.changed.emit(name, value / _RANGES[name][2])
 
     def value(self, name: str) -> float:
@@ -140,12 +140,13 @@ class Sliders(QWidget):
         return min(max(round(value * steps), lowest), highest) / steps
 
     def set_value(self, name: str, value: float, *, quiet: bool = False) -> None:
-        """Move a slider; ``quiet`` without saying so."""
+        """Move a slider; ``quiet`` without saying so. Of a value beyond its end the number is right."""
         slider = self._sliders[name]
         was = slider.blockSignals(quiet)
         slider.setValue(round(value * _RANGES[name][2]))
         slider.blockSignals(was)
-        self._show_value(name)
+        if quiet:  # of the tool on a large image, say; what keys move ends where the slider does
+            self._show_value(name, value)
 
     def move(self, name: str, by: float) -> None:  # type: ignore[override]
         """Move a slider by so much, as its keys do."""
