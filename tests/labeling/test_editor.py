@@ -517,6 +517,20 @@ def test_one_lesion_of_several_takes_the_place_of_what_the_model_proposed_in_its
         assert document.status == "corrected", "a person has pointed at it"
 
 
+@pytest.mark.parametrize("saved", [True, False])
+def test_of_an_image_that_was_turned_the_file_that_does_not_fit_is_named(tmp_path: Path, saved: bool) -> None:
+    (path,) = draw_visits(tmp_path, "a.png")
+    (entry,) = files.list_images([path])
+    opened = files.open_image(entry)
+    opened.document.apply("brush", "lesion", tools.brush((5, 5), (30, 5), 4, (240, 320)))
+    if saved:
+        files.save(opened)
+    cv2.imwrite(str(path), np.rot90(synthesize(1, (240, 320))[0]))
+    with pytest.raises(DataError, match="turn or scale the image back, or move") as caught:
+        files.open_image(entry)
+    assert caught.value.file == str(entry.annotation if saved else opened.journal.path)
+
+
 def test_one_output_folder_for_two_visits_never_mixes_their_annotations(tmp_path: Path) -> None:
     first, _ = draw_visits(tmp_path, "visit1/IMG_1.png", "visit2/IMG_1.png")
     out = tmp_path / "linked"

@@ -82,6 +82,9 @@ _ERRORS = {
     "not a JSON file": "keine JSON-Datei",
     "not a LabelMe file: it has no list 'shapes'": "keine LabelMe-Datei: die Liste 'shapes' fehlt",
     "is for an image of {found} pixels, not {size}": "gehört zu einem Bild von {found} Pixeln, nicht {size}",
+    "turn or scale the image back, or move the file away to begin anew": (
+        "das Bild zurückdrehen oder -skalieren, oder die Datei verschieben, um neu zu beginnen"
+    ),
     "belongs to '{other}', not to this image": "gehört zu '{other}', nicht zu diesem Bild",
     "rename one of the two images, put it into another folder, or name another one with -o": (
         "eines der beiden Bilder umbenennen, in einen anderen Ordner legen oder mit -o einen anderen nennen"

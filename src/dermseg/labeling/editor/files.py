@@ -184,7 +184,11 @@ def open_image(entry: Entry) -> Opened:
     _check_own(document.annotation, entry)
     if document.size != (height, width):
         found = f"{document.size[1]}x{document.size[0]}"
-        raise DataError(f"is for an image of {found} pixels, not {width}x{height}", file=entry.annotation)
+        raise DataError(
+            f"is for an image of {found} pixels, not {width}x{height}",
+            file=path if recovered else entry.annotation,
+            hint="turn or scale the image back, or move the file away to begin anew",
+        )
     journal = Journal(path, document, entry.root)
     journal.problem = why_unwritable(entry.annotation.parent, entry.root)
     return Opened(entry, loaded.pixels, loaded.info, document, journal, recovered, read)
