@@ -23,7 +23,7 @@ pytest.importorskip("pytestqt", reason="needs pytest-qt (make test-system)")
 from PIL import Image
 from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
 from PySide6.QtGui import QAction, QDragEnterEvent, QDropEvent, QKeyEvent
-from PySide6.QtWidgets import QApplication, QLabel, QLineEdit, QMessageBox
+from PySide6.QtWidgets import QApplication, QLabel, QLineEdit, QMessageBox, QToolBar
 
 from dermseg.apps.cli.main import main
 from dermseg.apps.desktop import texts as words
@@ -866,6 +866,12 @@ def test_german_is_complete(show: Open) -> None:
     shown = {action.objectName() for action in window.findChildren(QAction) if action.objectName()}
     assert len(shown) > 30 and not shown - set(words.GERMAN)
     assert window.menuBar().actions()[0].text() == "Datei"
+    tips = [action.toolTip() for action in window.findChildren(QToolBar)[0].actions() if action.text()]
+    assert tips[-1] == "Freigeben und weiter (A)" and tips[2].startswith(
+        "Polygon (G): seine Ecken anklicken;"
+    )
+    said = [part.split(": ")[-1] for tip in tips[:-2] for part in tip.splitlines()]
+    assert len(said) == 13 and not set(said) - set(words.GERMAN.values())
     assert window.message.text().startswith("Bilder oder einen Ordner hierher ziehen"), (
         "an empty window says what to do"
     )

@@ -16,15 +16,17 @@ from dermseg.labeling.editor.pen import TOOLS, Tool
 if TYPE_CHECKING:
     from dermseg.apps.desktop.window import Window
 
-_TOOL_NAMES: dict[Tool, tuple[str, str]] = {
-    "brush": ("Brush", "B"),
-    "eraser": ("Eraser", "E"),
-    "polygon": ("Polygon", "G"),
-    "lasso": ("Lasso", "L"),
-    "fill": ("Smart fill", "F"),
-    "box": ("Model in box", "M"),
-    "click": ("Model at click", "K"),
+# name, key, and what to do with it
+_TOOLS: dict[Tool, tuple[str, str, str]] = {
+    "brush": ("Brush", "B", "paint"),
+    "eraser": ("Eraser", "E", "take away"),
+    "polygon": ("Polygon", "G", "click its corners; double click or Ctrl+Enter closes it, Escape drops it"),
+    "lasso": ("Lasso", "L", "draw around an area"),
+    "fill": ("Smart fill", "F", "click an area of like colour"),
+    "box": ("Model in box", "M", "draw a box around one lesion"),
+    "click": ("Model at click", "K", "click one lesion"),
 }
+_RIGHT = "The right button takes away instead of adding"
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,13 @@ def build_menus(window: Window) -> Actions:
     bar.setIconSize(QSize(1, 1))
     window.addToolBar(bar)
     camera = _file_menu(window)
-    undo, redo = _edit_menu(window)
+    undo, redo, approve = _edit_menu(window)
     tools = _tool_menu(window, bar)
     masks = _view_menu(window)
-    _model_menu(window, bar)
+    bar.addSeparator()
+    for action in (_model_menu(window), approve):
+        action.setToolTip(f"{action.text()} ({action.shortcut().toString()})")
+        bar.addAction(action)
     for number in range(1, 10):
         action = QAction(window)
         action.setShortcut(QKeySequence(str(number)))
@@ -86,7 +91,7 @@ def _file_menu(window: Window) -> QAction:
     return camera
 
 
-def _edit_menu(window: Window) -> tuple[QAction, QAction]:
+def _edit_menu(window: Window) -> tuple[QAction, QAction, QAction]:
     add = partial(_add, window, _menu(window, "Edit"))
     undo = add("Undo", "Ctrl+Z", window.editing.undo)
     redo = add("Redo", "Ctrl+Shift+Z Ctrl+Y", window.editing.redo)
@@ -94,10 +99,11 @@ def _edit_menu(window: Window) -> tuple[QAction, QAction]:
     add("Next class", "C", window.editing.next_class)
     add("Grow", "Ctrl+Up", lambda: window.editing.grow(1))
     add("Shrink", "Ctrl+Down", lambda: window.editing.grow(-1))
-    add("Approve and go on", "A", window.approve).setAutoRepeat(False)  # a key held down sees no image
+    approve = add("Approve and go on", "A", window.approve)
+    approve.setAutoRepeat(False)  # a key held down sees no image
     add("Next image", "N PgDown", lambda: window.step(1))
     add("Previous image", "V PgUp", lambda: window.step(-1))
-    return undo, redo
+    return undo, redo, approve
 
 
 def _tool_menu(window: Window, bar: QToolBar) -> dict[Tool, QAction]:
@@ -105,9 +111,10 @@ def _tool_menu(window: Window, bar: QToolBar) -> dict[Tool, QAction]:
     group = QActionGroup(window)
     tools = {}
     for tool in TOOLS:
-        name, key = _TOOL_NAMES[tool]
+        name, key, how = _TOOLS[tool]
         action = add(name, key, partial(window.editing.choose_tool, tool), checkable=True)
-        action.setToolTip(f"{window.texts(name)} ({key})")
+        right = "" if tool == "eraser" else f"\n{window.texts(_RIGHT)}"
+        action.setToolTip(f"{window.texts(name)} ({key}): {window.texts(how)}{right}")
         group.addAction(action)
         bar.addAction(action)
         tools[tool] = action
@@ -130,9 +137,9 @@ def _view_menu(window: Window) -> QAction:
     return masks
 
 
-def _model_menu(window: Window, bar: QToolBar) -> None:
+def _model_menu(window: Window) -> QAction:
     add = partial(_add, window, _menu(window, "Model"))
-    bar.addSeparator()
-    bar.addAction(add("Propose", "P", lambda: window.assistant.propose(window.session.label)))
+    propose = add("Propose", "P", lambda: window.assistant.propose(window.session.label))
     add("Higher threshold", "T", lambda: window.sliders.move("Threshold", 0.05))
     add("Lower threshold", "Shift+T", lambda: window.sliders.move("Threshold", -0.05))
+    return propose

@@ -45,6 +45,16 @@ GERMAN = {
     "Smart fill": "Zauberstab",
     "Model in box": "Modell im Rahmen",
     "Model at click": "Modell am Klick",
+    "paint": "malen",
+    "take away": "wegnehmen",
+    "click its corners; double click or Ctrl+Enter closes it, Escape drops it": (
+        "seine Ecken anklicken; Doppelklick oder Strg+Eingabe schließt es, Esc verwirft es"
+    ),
+    "draw around an area": "um eine Fläche fahren",
+    "click an area of like colour": "eine Fläche ähnlicher Farbe anklicken",
+    "draw a box around one lesion": "einen Rahmen um eine Läsion ziehen",
+    "click one lesion": "eine Läsion anklicken",
+    "The right button takes away instead of adding": "Die rechte Taste nimmt weg, statt hinzuzufügen",
     "Wider": "Breiter",
     "Narrower": "Schmaler",
     "Propose": "Vorschlagen",
