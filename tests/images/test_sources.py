@@ -302,6 +302,14 @@ def test_reference_masks_beside_their_images_are_told_apart(tmp_path: Path) -> N
     assert [s.name for s in masks] == ["masks/a_segmentation.png", "c_mask.PNG"]
 
 
+def test_a_labelme_file_beside_its_photograph_is_none(tmp_path: Path) -> None:
+    """Half of the rows were unreadable images, where all files of a folder were dropped on the window."""
+    names = ["a.JPG", "a.json", "b.png", "c.json", "d/b.json"]
+    images, masks, _ = tell_apart([ImageSource(name, tmp_path / name) for name in names])
+    assert [s.name for s in images] == ["a.JPG", "b.png", "c.json", "d/b.json"]
+    assert [s.name for s in masks] == ["a.json"]
+
+
 def test_masks_in_a_folder_of_their_own_may_have_the_names_of_their_images(tmp_path: Path) -> None:
     """README's layout of one's own data: 'segment data/' outlined the masks too."""
     masks = ["masks/a.png", "anna/Masks/b.png", "gt/c.png"]

@@ -92,7 +92,8 @@ def tell_apart(sources: Sequence[ImageSource]) -> Roles:
     Data sets come as images beside masks: ``X_segmentation``, ``X_mask``, ``X_lesion`` or ``X_labels`` is a
     reference mask where an image ``X`` is there too, in whatever folder, as are the superpixels and attribute
     masks of ISIC and the regions of PH2, and so is ``masks/X`` beside ``X`` or ``images/X``; a file of such
-    a name on its own is a photograph.
+    a name on its own is a photograph. ``X.json`` beside ``X.jpg`` holds its outlines, and comes along where a
+    shell is given ``photos/*``, or all files of a folder are dropped on a window.
     What ``dermseg segment`` wrote into an output folder is none, though its overlays look like it; what else
     lies there is, for the output may be the folder of the photographs. Nor are the masks that an import of
     outlines wrote (``INDEX-files/masks``) below the folders that were named, and ``X.LAYER.png`` with
@@ -116,8 +117,12 @@ def tell_apart(sources: Sequence[ImageSource]) -> Roles:
 
     roles = Roles([], [], [])
     others: list[ImageSource] = []
+    outlined = {s.path.with_suffix("") for s in sources if s.path.suffix.lower() != ".json"}
     for source in sources:
-        (roles.results if is_result(source) else others).append(source)
+        if source.path.suffix.lower() == ".json" and source.path.with_suffix("") in outlined:
+            roles.masks.append(source)
+        else:
+            (roles.results if is_result(source) else others).append(source)
     stems = {_stem(source) for source in others}
     places = [_place(source) for source in others]
     pictures = {place for place, in_masks in places if not in_masks}
