@@ -1122,14 +1122,17 @@ app.exec()
     assert 0 < lesion(window).sum() < painted
 
 
-@pytest.mark.parametrize(("model", "code"), [("nowhere", 2), ("photos", 1)])
-def test_a_model_that_is_not_there_ends_before_the_window(
-    monkeypatch: pytest.MonkeyPatch, photographs: Path, tmp_path: Path, model: str, code: int
+@pytest.mark.parametrize(
+    ("option", "named", "code"),
+    [("--model", "nowhere", 2), ("--model", "photos", 1), ("--second", "nowhere", 2)],
+)
+def test_a_model_or_reader_that_is_not_there_ends_before_the_window(
+    monkeypatch: pytest.MonkeyPatch, photographs: Path, option: str, named: str, code: int
 ) -> None:
     monkeypatch.setattr("dermseg.apps.desktop.app.run", lambda *_, **__: pytest.fail("a window opens"))
-    chosen = photographs if model == "photos" else model
+    chosen = photographs if named == "photos" else named
     with pytest.raises(SystemExit) as end:
-        main(["desktop", str(photographs), "--model", str(chosen)])
+        main(["desktop", str(photographs), option, str(chosen)])
     assert end.value.code == code
 
 

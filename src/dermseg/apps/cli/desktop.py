@@ -43,6 +43,10 @@ def desktop(
     """Look at images, let the model propose outlines, correct them, save them as LabelMe JSON."""
     if language not in (None, "en", "de"):
         raise UsageError(f"--language '{language}' is not known", hint="en or de")
+    if second is not None and not second.is_dir():  # else the window says that they have drawn nothing
+        raise UsageError(
+            f"--second '{second}' is no folder", hint="name that of another reader's annotations"
+        )
     try:
         from dermseg.apps.desktop.app import run
     except ModuleNotFoundError as error:
