@@ -561,6 +561,10 @@ def test_nobody_draws_what_they_do_not_see(qtbot: Any, show: Open, photographs: 
     key(qtbot, window, Qt.Key.Key_Up, CTRL)
     assert window.canvas.renderer.layers[0].visible
     assert window.class_list.item(0).checkState() == Qt.CheckState.Checked
+    key(qtbot, window, Qt.Key.Key_O)
+    key(qtbot, window, Qt.Key.Key_A)
+    ready(qtbot, window)
+    assert window.session.row == 1 and window.canvas.renderer.layers, "nor approves it"
 
 
 def test_the_space_bar_moves_the_image_after_a_class_was_clicked(

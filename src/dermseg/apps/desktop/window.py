@@ -139,6 +139,7 @@ class Window(QMainWindow):
         self.say(self.texts("Work that a crash had cut off was brought back") if opened.recovered else "")
         self.setWindowTitle(f"{opened.entry.name} - dermseg")
         self.edited()
+        self.menus.masks.setChecked(True)  # no outline is approved unseen, because those before were hidden
         self.show_layers()
         if opened.document.status == "new" and not opened.recovered:
             self.assistant.propose()
