@@ -635,6 +635,8 @@ def test_a_broken_file_is_one_line(qtbot: Any, show: Open, photographs: Path) ->
     window.open_inputs([photographs])
     qtbot.waitUntil(lambda: "a.png" in window.message.text() and "Loading" not in window.message.text())
     assert "cannot be read" in window.file_list.item(1).text()
+    window.file_list.setCurrentRow(1)
+    qtbot.waitUntil(lambda: "no list 'shapes' (move it away, or name" in window.message.text())
     (photographs / "a.png").write_bytes((photographs / "c.png").read_bytes())  # copied again
     there = window.file_list.visualItemRect(window.file_list.item(0)).center()
     qtbot.mouseClick(window.file_list.viewport(), LEFT, pos=there)

@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from dermseg.data.labelme import Annotation
+from dermseg.data.labelme import Annotation, read_labelme
 from dermseg.data.sources.beside import ZIP_FIELD, find_named
 from dermseg.errors import DataError, ImageError
 from dermseg.images.names import typed_name
@@ -33,6 +33,21 @@ def annotation_path(source: ImageSource, folder: Path | None) -> Path:
             "an image in a zip has no folder to write to", file=source.path, hint="name one with -o"
         )
     return source.path.with_suffix(".json")
+
+
+def read_own(file: Path) -> Annotation:
+    """The LabelMe file where that of an image belongs.
+
+    Raises
+    ------
+    DataError
+        It is none: archives put what they know of an image there, too.
+    """
+    try:
+        return read_labelme(file.read_bytes(), file)
+    except DataError as error:
+        hint = error.hint or "move it away, or name another folder with -o"
+        raise DataError(error.message, file=file, hint=hint) from None
 
 
 def name_image(annotation: Annotation, source: ImageSource, folder: Path) -> Annotation:

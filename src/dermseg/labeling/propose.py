@@ -23,7 +23,7 @@ from dermseg.images.sources import ImageSource
 from dermseg.inference.postprocess import Lesions
 from dermseg.inference.predictor import Model
 from dermseg.inference.result import Result
-from dermseg.labeling.owner import annotation_path, name_image, other_image
+from dermseg.labeling.owner import annotation_path, name_image, other_image, read_own
 
 EPSILON = 0.5  # pixels: fewer points to drag, and no pixel of the outline moves visibly
 
@@ -149,7 +149,7 @@ def propose(
 
 def _propose(model: Model, source: ImageSource, file: Path, label: str, lesions: Lesions | None) -> Proposal:
     if file.exists():
-        there = read_labelme(file.read_bytes(), file)
+        there = read_own(file)
         if other := other_image(there, source, file.parent):
             hint = "rename one of them, or name another folder with -o"
             raise DataError(f"{file.name} is the file of {other} already", hint=hint)

@@ -80,6 +80,7 @@ _ERRORS = {
     "not enough memory for {what}": "nicht genug Arbeitsspeicher für {what}",
     "unexpected {kind}: {why}": "unerwarteter Fehler {kind}: {why}",
     "not a JSON file": "keine JSON-Datei",
+    "move it away, or name another folder with -o": "die Datei verschieben oder mit -o einen Ordner nennen",
     "not a LabelMe file: it has no list 'shapes'": "keine LabelMe-Datei: die Liste 'shapes' fehlt",
     "is for an image of {found} pixels, not {size}": "gehört zu einem Bild von {found} Pixeln, nicht {size}",
     "turn or scale the image back, or move the file away to begin anew": (

@@ -25,7 +25,7 @@ from dermseg.labeling.editor.document import Document, Status, status_of
 from dermseg.labeling.editor.journal import ELSEWHERE, Journal, journal_path, read_base, recover
 from dermseg.labeling.editor.shapes import labels_of
 from dermseg.labeling.editor.writable import nearest, why_unwritable
-from dermseg.labeling.owner import adopt, annotation_path, name_image, other_image
+from dermseg.labeling.owner import adopt, annotation_path, name_image, other_image, read_own
 
 _APART = "rename one of the two images, put it into another folder, or name another one with -o"
 
@@ -115,7 +115,7 @@ def read_annotation(entry: Entry) -> Annotation | None:
     """What the image's annotation file holds, be it of another image; None where there is no file."""
     path = entry.annotation
     try:
-        return read_labelme(path.read_bytes(), path)
+        return read_own(path)
     except FileNotFoundError:
         return None
     except OSError as error:
