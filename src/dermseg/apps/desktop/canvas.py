@@ -91,7 +91,8 @@ class Canvas(View):
         for colour, width in ((QColor(0, 0, 0, 160), 3.0), (QColor(255, 255, 255), 1.2)):
             painter.setPen(QPen(colour, width))
             if pen.tool in ("polygon", "lasso") and pen.points:
-                painter.drawPolyline(QPolygonF([self._on_screen(p) for p in pen.points] + [self._cursor]))
+                ahead = [self._cursor] if self._cursor.x() >= 0 else []  # elsewhere while the mouse is away
+                painter.drawPolyline(QPolygonF([self._on_screen(p) for p in pen.points] + ahead))
             elif pen.tool == "box" and len(pen.points) == 2:
                 painter.drawRect(QRectF(self._on_screen(pen.points[0]), self._on_screen(pen.points[1])))
             elif pen.tool in ("brush", "eraser") and self._cursor.x() >= 0:
