@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -33,6 +34,7 @@ _ARROWS = {
     Qt.Key.Key_Up: (0, -1),
     Qt.Key.Key_Down: (0, 1),
 }
+_NEAR = 6.0  # screen pixels around the first corner of a polygon, where a click closes it
 
 
 class Canvas(View):
@@ -93,6 +95,8 @@ class Canvas(View):
             if pen.tool in ("polygon", "lasso") and pen.points:
                 ahead = [self._cursor] if self._cursor.x() >= 0 else []  # elsewhere while the mouse is away
                 painter.drawPolyline(QPolygonF([self._on_screen(p) for p in pen.points] + ahead))
+                if pen.unclosed:
+                    painter.drawEllipse(self._on_screen(pen.points[0]), _NEAR, _NEAR)
             elif pen.tool == "box" and len(pen.points) == 2:
                 painter.drawRect(QRectF(self._on_screen(pen.points[0]), self._on_screen(pen.points[1])))
             elif pen.tool in ("brush", "eraser") and self._cursor.x() >= 0:
@@ -106,6 +110,10 @@ class Canvas(View):
         if self.renderer is None:
             return QPointF()
         return QPointF(*self.renderer.to_screen(*point)) / self.devicePixelRatioF()
+
+    def _near(self, point: Point) -> bool:
+        away = self._on_screen(point) - self._cursor
+        return math.hypot(away.x(), away.y()) <= _NEAR
 
     def _update_cursor(self) -> None:
         """The tool's mark lies on top of the frame: what it covers must be copied again."""
@@ -127,6 +135,8 @@ class Canvas(View):
         self._cursor = event.position()
         if self._moves_image(event):
             self._grabbed = event.position()
+        elif self.pen is not None and self.pen.unclosed and self._near(self.pen.points[0]):
+            self.close_shape()  # as in LabelMe
         elif self.pen is not None:
             self.pressed.emit()
             erase = event.button() == Qt.MouseButton.RightButton

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 _TOOLS: dict[Tool, tuple[str, str, str]] = {
     "brush": ("Brush", "B", "paint"),
     "eraser": ("Eraser", "E", "take away"),
-    "polygon": ("Polygon", "G", "click its corners; double click or Ctrl+Enter closes it, Escape drops it"),
+    "polygon": (
+        "Polygon",
+        "G",
+        "click its corners; the first again or Ctrl+Enter closes it, Escape drops it",
+    ),
     "lasso": ("Lasso", "L", "draw around an area"),
     "fill": ("Smart fill", "F", "click an area of like colour"),
     "box": ("Model in box", "M", "draw a box around one lesion"),

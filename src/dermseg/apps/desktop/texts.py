@@ -47,8 +47,8 @@ GERMAN = {
     "Model at click": "Modell am Klick",
     "paint": "malen",
     "take away": "wegnehmen",
-    "click its corners; double click or Ctrl+Enter closes it, Escape drops it": (
-        "seine Ecken anklicken; Doppelklick oder Strg+Eingabe schließt es, Esc verwirft es"
+    "click its corners; the first again or Ctrl+Enter closes it, Escape drops it": (
+        "seine Ecken anklicken; die erste noch einmal oder Strg+Eingabe schließt es, Esc verwirft es"
     ),
     "draw around an area": "um eine Fläche fahren",
     "click an area of like colour": "eine Fläche ähnlicher Farbe anklicken",
