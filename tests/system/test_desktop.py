@@ -22,7 +22,7 @@ pytest.importorskip("pytestqt", reason="needs pytest-qt (make test-system)")
 
 from PIL import Image
 from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
-from PySide6.QtGui import QAction, QDragEnterEvent, QDropEvent, QKeyEvent
+from PySide6.QtGui import QAction, QContextMenuEvent, QDragEnterEvent, QDropEvent, QKeyEvent
 from PySide6.QtWidgets import QApplication, QLabel, QLineEdit, QMessageBox, QToolBar
 
 from dermseg.apps.cli.main import main
@@ -875,7 +875,12 @@ def test_german_is_complete(show: Open) -> None:
     shown = {action.objectName() for action in window.findChildren(QAction) if action.objectName()}
     assert len(shown) > 30 and not shown - set(words.GERMAN)
     assert window.menuBar().actions()[0].text() == "Datei"
-    tips = [action.toolTip() for action in window.findChildren(QToolBar)[0].actions() if action.text()]
+    (bar,) = window.findChildren(QToolBar)
+    where = QPoint(9, 9)
+    asked = QContextMenuEvent(QContextMenuEvent.Reason.Mouse, where, bar.mapToGlobal(where))
+    QApplication.sendEvent(bar, asked)
+    assert QApplication.activePopupWidget() is None, "no menu that hides the bar"
+    tips = [action.toolTip() for action in bar.actions() if action.text()]
     assert tips[-1] == "Freigeben und weiter (A)" and tips[2].startswith(
         "Polygon (G): seine Ecken anklicken;"
     )

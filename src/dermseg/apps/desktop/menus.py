@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QSize
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QMenu, QToolBar
 
@@ -48,6 +48,7 @@ def build_menus(window: Window) -> Actions:
     """Fill the window's menu bar and its bar of tools."""
     bar = QToolBar(window.texts("Tool"))
     bar.setMovable(False)
+    window.setContextMenuPolicy(Qt.ContextMenuPolicy.NoContextMenu)  # it would offer to hide the bar for good
     bar.setIconSize(QSize(1, 1))
     window.addToolBar(bar)
     camera = _file_menu(window)
