@@ -491,6 +491,18 @@ def test_a_card_fetches_no_picture(
     assert "a fine model" in text.value and "![" not in text.value
 
 
+def test_a_gallery_of_several_pages_says_how_many() -> None:
+    testing = pytest.importorskip("streamlit.testing.v1", reason="needs the extra 'dashboard'")
+    text = (
+        "from dermseg.apps.dashboard.page_batch import PAGE, Entry, _draw_gallery\n"
+        "from dermseg.inference.outputs import Row\n"
+        "_draw_gallery([Entry(Row(f'{n}.jpg', 'failed'), (), {}) for n in range(2 * PAGE + 1)])"
+    )
+    page = testing.AppTest.from_string(text).run()
+    assert not page.exception and page.number_input[0].label == "Page, of 3"
+    assert len(page.number_input[0].set_value(3).run().caption) == 1
+
+
 def test_web_pages_of_other_places_get_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("streamlit", reason="needs the extra 'dashboard'")
     from streamlit import config, net_util

@@ -116,7 +116,7 @@ def _draw_finished(finished: Finished) -> None:
 
 def _draw_gallery(entries: list[Entry]) -> None:
     pages = -(-len(entries) // PAGE)
-    page = st.number_input("Page", 1, pages, 1) if pages > 1 else 1
+    page = st.number_input(f"Page, of {pages}", 1, pages, 1) if pages > 1 else 1
     shown = entries[(page - 1) * PAGE : page * PAGE]
     for start in range(0, len(shown), COLUMNS):
         for column, entry in zip(st.columns(COLUMNS), shown[start : start + COLUMNS], strict=False):
