@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -403,6 +404,19 @@ def test_a_second_reader_without_a_reading_hides_no_warning(
         assert window.message.text().count("has drawn nothing") == 1
         assert "nothing can be saved here" in window.message.text()
         window.readout.compare()
+
+
+def test_a_folder_of_results_has_no_photograph(show: Open, photographs: Path) -> None:
+    """What `segment` wrote, to be corrected, say: it was a traceback."""
+    shutil.copytree(photographs, photographs / "out" / "overlays")
+    (photographs / "out" / "masks").mkdir()
+    (photographs / "out" / "run.json").write_text("{}")
+    window = show(photographs)
+    window.guarded(lambda: window.open_inputs([photographs / "out"]))
+    assert (
+        "no photograph" in window.message.text() and "3 files are left out: results" in window.message.text()
+    )
+    assert window.session.opened is not None and window.file_list.count() == 3, "what is open stays"
 
 
 def test_output_below_a_file(show: Open, photographs: Path) -> None:

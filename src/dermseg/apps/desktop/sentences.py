@@ -43,6 +43,7 @@ _ERRORS = {
     "name files, folders or zips with JPEG, PNG, TIFF, BMP, WebP or DICOM images": (
         "Dateien, Ordner oder Zips mit JPEG-, PNG-, TIFF-, BMP-, WebP- oder DICOM-Bildern nennen"
     ),
+    "no photograph in what was named": "kein Foto in dem, was genannt ist",
     "no image has an outline that a person corrected or approved": (
         "kein Bild hat einen Umriss, den jemand korrigiert oder freigegeben hat"
     ),

@@ -16,10 +16,9 @@ from dermseg.data.labelme import Annotation, draw_labels, read_labelme, write_la
 from dermseg.data.proposals import is_proposal
 from dermseg.errors import DataError, DermsegError, UsageError
 from dermseg.files import as_on_disk, atomic_write
-from dermseg.images.find import find_images
 from dermseg.images.load import ImageInfo, load_image
 from dermseg.images.masks import save_mask
-from dermseg.images.roles import tell_apart
+from dermseg.images.roles import find_photographs
 from dermseg.images.sources import ImageSource
 from dermseg.labeling.editor.document import Document, Status, status_of
 from dermseg.labeling.editor.journal import ELSEWHERE, Journal, journal_path, read_base, recover
@@ -90,7 +89,7 @@ def list_images(inputs: Sequence[str | Path], folder: Path | None = None) -> lis
     Raises
     ------
     UsageError
-        No image is found, or the folder is a file or below one.
+        No photograph is found, or the folder is a file or below one.
     DataError
         An image in a zip, and no folder to write to.
     """
@@ -99,7 +98,7 @@ def list_images(inputs: Sequence[str | Path], folder: Path | None = None) -> lis
             f"annotations cannot be written below '{folder}': '{part}' is a file",
             hint="name a folder with -o",
         )
-    sources = tell_apart(find_images(inputs, exclude=[] if folder is None else [folder])).photographs
+    sources, _ = find_photographs(inputs, exclude=[] if folder is None else [folder])
     if folder is not None:
         with contextlib.suppress(OSError):  # said when an image is opened: it can still be looked at
             folder.mkdir(parents=True, exist_ok=True)
