@@ -411,11 +411,17 @@ def test_a_folder_of_results_has_no_photograph(show: Open, photographs: Path) ->
     shutil.copytree(photographs, photographs / "out" / "overlays")
     (photographs / "out" / "masks").mkdir()
     (photographs / "out" / "run.json").write_text("{}")
-    window = show(photographs)
+    (photographs / "c_lesion.png").write_bytes((photographs / "c.png").read_bytes())  # its close-up, say
+    window = show(photographs, language="de")
+    assert window.left_out.text() == "Einige Dateien sind ausgelassen"
+    assert window.left_out.toolTip().splitlines() == [
+        "1 Datei ist ausgelassen: dem Namen nach Masken anderer (c_lesion.png)",
+        "3 Dateien sind ausgelassen: Ergebnisse eines früheren Laufs "
+        "(out/overlays/a.png, out/overlays/b.png, out/overlays/c.png)",
+    ]
     window.guarded(lambda: window.open_inputs([photographs / "out"]))
-    assert (
-        "no photograph" in window.message.text() and "3 files are left out: results" in window.message.text()
-    )
+    said = "kein Foto in dem, was genannt ist (3 Dateien sind ausgelassen: Ergebnisse"
+    assert window.message.text().startswith(said) and window.left_out.text()
     assert window.session.opened is not None and window.file_list.count() == 3, "what is open stays"
 
 

@@ -44,6 +44,16 @@ _ERRORS = {
         "Dateien, Ordner oder Zips mit JPEG-, PNG-, TIFF-, BMP-, WebP- oder DICOM-Bildern nennen"
     ),
     "no photograph in what was named": "kein Foto in dem, was genannt ist",
+    "1 file is left out: {why}": "1 Datei ist ausgelassen: {why}",
+    "{number} files are left out: {why}": "{number} Dateien sind ausgelassen: {why}",
+    "masks of other inputs, by name ({names})": "dem Namen nach Masken anderer ({names})",
+    "results of an earlier run ({names})": "Ergebnisse eines früheren Laufs ({names})",
+    "1 linked folder is not looked into unless named: {names}": (
+        "in 1 verlinkten Ordner wird nur geschaut, wenn er genannt ist: {names}"
+    ),
+    "{number} linked folders are not looked into unless named: {names}": (
+        "in {number} verlinkte Ordner wird nur geschaut, wenn sie genannt sind: {names}"
+    ),
     "no image has an outline that a person corrected or approved": (
         "kein Bild hat einen Umriss, den jemand korrigiert oder freigegeben hat"
     ),

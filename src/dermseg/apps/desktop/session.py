@@ -86,15 +86,16 @@ class Session:
             self._own_threshold = load_bundle(self._model_name).card.postprocessing.threshold
         return self._own_threshold
 
-    def find(self, inputs: Sequence[str | Path]) -> list[Entry]:
-        """Look for images, for ``take``.
+    def find(self, inputs: Sequence[str | Path]) -> tuple[list[Entry], list[str]]:
+        """Look for images, for ``take``; and what was left out, in words.
 
         Raises
         ------
         UsageError
             There are none, or annotations cannot be written where they should be.
         """
-        return list_images(inputs, self.output)
+        remarks: list[str] = []
+        return list_images(inputs, self.output, remarks), remarks
 
     def take(self, entries: list[Entry]) -> None:
         """Take other images."""

@@ -105,6 +105,7 @@ GERMAN = {
         "{number} ausgelassen: Vorschläge oder zu einem anderen Bild"
     ),
     "Live: {rate:.0f} frames/s": "Live: {rate:.0f} Bilder/s",
+    "Some files are left out": "Einige Dateien sind ausgelassen",
     "Not a medical device": "Kein Medizinprodukt",
     "The work on {name} is in no file": "Die Arbeit an {name} ist in keiner Datei",
     "Write over {name}?": "{name} überschreiben?",

@@ -49,7 +49,7 @@ class Window(QMainWindow):
         self.canvas, self.other = Canvas(), Canvas()
         self.file_list, self.class_list = FileList(texts), ClassList()
         self.sliders, self.readings, self.differences = Sliders(texts), Table(2), Table(4)
-        self.message = Message()
+        self.message, self.left_out = Message(), QLabel()
         self.assistant, self.ask, self.live = Assistant(self), Questions(self), Live(self)
         self.editing, self.readout = Editing(self), Readout(self)
         self._workers = (self.loader, self.assistant.worker, self.readout.worker, self.ask.worker)
@@ -77,6 +77,8 @@ class Window(QMainWindow):
         self.difference_dock = dock(self, t("Disagreement"), self.differences, right)
         self.difference_dock.hide()
         self.statusBar().addWidget(self.message, 1)
+        self.left_out.setContentsMargins(0, 0, 24, 0)
+        self.statusBar().addPermanentWidget(self.left_out)
         self.statusBar().addPermanentWidget(QLabel(t("Not a medical device")))
 
     def _connect(self) -> None:
@@ -96,8 +98,10 @@ class Window(QMainWindow):
 
     def open_inputs(self, inputs: Sequence[str | Path]) -> None:
         """Take files, folders, globs or zips, and go on where the work stopped, else with the first image."""
-        entries = self.session.find(inputs)  # first: where there are none, what is open stays
+        entries, remarks = self.session.find(inputs)  # first: where there are none, what is open stays
         self._leave()
+        self.left_out.setText(self.texts("Some files are left out") if remarks else "")
+        self.left_out.setToolTip("\n".join(map(self.texts.error, remarks)))
         self.session.take(entries)
         self.file_list.show_names([entry.name for entry in self.session.entries])
         states = [self._show_status(row) for row in range(len(self.session.entries))]

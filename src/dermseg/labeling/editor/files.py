@@ -81,10 +81,17 @@ class Opened:
     read: bytes | None = None
 
 
-def list_images(inputs: Sequence[str | Path], folder: Path | None = None) -> list[Entry]:
+def list_images(
+    inputs: Sequence[str | Path], folder: Path | None = None, remarks: list[str] | None = None
+) -> list[Entry]:
     """Images with their annotation files: beside them, or below a folder (a second reader's, or for zips).
 
     The folder is made where there is none.
+
+    Parameters
+    ----------
+    remarks
+        Takes what was left out, in words.
 
     Raises
     ------
@@ -98,7 +105,9 @@ def list_images(inputs: Sequence[str | Path], folder: Path | None = None) -> lis
             f"annotations cannot be written below '{folder}': '{part}' is a file",
             hint="name a folder with -o",
         )
-    sources, _ = find_photographs(inputs, exclude=[] if folder is None else [folder])
+    sources, left_out = find_photographs(inputs, exclude=[] if folder is None else [folder])
+    if remarks is not None:
+        remarks += left_out
     if folder is not None:
         with contextlib.suppress(OSError):  # said when an image is opened: it can still be looked at
             folder.mkdir(parents=True, exist_ok=True)
