@@ -852,6 +852,12 @@ def test_after_the_camera_the_work_goes_on_where_it_was(
     window.file_list.setCurrentRow(2)  # chosen: that one
     ready(qtbot, window)
     assert window.session.row == 2 and not window.live.on and not window.menus.camera.isChecked()
+    window.toggle_camera("no film")
+    qtbot.waitUntil(lambda: window.message.text() == "camera no film cannot be opened", timeout=60_000)
+    assert not window.live.on and window.file_list.currentRow() == 2
+    window.step(-1)
+    ready(qtbot, window)
+    assert window.session.row == 1
 
 
 def test_what_is_dropped_is_opened_and_never_moved(show: Open, photographs: Path, qtbot: Any) -> None:

@@ -40,7 +40,7 @@ class Live:
         self._window.file_list.setCurrentRow(-1)
         self._camera = Camera(source, self._window.session.model, self._window)
         self._camera.frame.connect(self._show)
-        self._camera.failed.connect(self._window.report)
+        self._camera.failed.connect(self._failed)
         self._camera.start()
 
     def stop(self) -> None:
@@ -51,6 +51,13 @@ class Live:
             self._window.menus.camera.setChecked(False)
             self._window.canvas.show_image(None)
             self._window.say("")
+
+    def _failed(self, why: str) -> None:
+        """Without a picture the list stands where it was; of a film that has ended the last one is seen."""
+        if self._camera is not None and self._window.canvas.renderer is None:
+            self.stop()
+            self._window.file_list.put_back(self.before)
+        self._window.report(why)
 
     def _show(self, pixels: NDArray[np.uint8], mask: NDArray[np.bool_], rate: float) -> None:
         if self._camera is None:
