@@ -54,7 +54,15 @@ def test_propose_correct_and_import(
     file.write_text(json.dumps(content))
     assert _run("label", "propose", photographs) == 0, "a person's file is kept"
     assert json.loads(file.read_bytes()) == content
+    foreign = [photographs / f"facts-{number}.json" for number in range(7)]
+    for path in foreign:
+        path.write_text("{}")
+    capsys.readouterr()
     assert _run("label", "import", photographs, "-o", tmp_path / "index.csv") == 0
+    said = capsys.readouterr().err
+    assert said.count("left out: ") == 5 and "... and 2 more, all in" in said and "2 untouched" in said
+    for path in foreign:
+        path.unlink()
     (row,) = read_index(tmp_path / "index.csv")
     assert row.image_id == "sub_a" and row.split == "train"
     assert load_mask(open_mask(row)).sum() == 51 * 41
