@@ -89,7 +89,9 @@ def test_propose_correct_and_import(
     assert report["failed"] == 1 and set(report["failures"][0]) == {"file", "message"}
 
 
-def test_segment_saves_outlines_that_people_can_correct(photographs: Path, tmp_path: Path) -> None:
+def test_segment_saves_outlines_that_people_can_correct(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     assert _run("segment", photographs, "-o", out, "--save", "mask,labelme", "--lesions", "all") == 0
     file = out / "labelme" / "sub" / "a.json"
@@ -99,7 +101,12 @@ def test_segment_saves_outlines_that_people_can_correct(photographs: Path, tmp_p
     mask = load_mask(out / "masks" / "sub" / "a_segmentation.png")
     drawn = draw_labels(annotation, ["lesion"])
     assert 2 * (drawn & mask).sum() / (drawn.sum() + mask.sum()) > 0.995
-    assert _run("segment", photographs, "-o", out, "--save", "mask", "--overwrite") == 0
+    again, written = ("segment", photographs, "-o", out, "--save", "mask", "--overwrite"), file.read_bytes()
+    file.write_bytes(written.replace(b'"proposed": true', b'"approved": true'))
+    assert _run(*again) == 2 and file.exists(), "a person's work does not"
+    assert f"corrected: 1, such as {Path('sub', 'a.json')}" in capsys.readouterr().err
+    file.write_bytes(written)
+    assert _run(*again) == 0
     assert not file.exists(), "what belongs to the run goes with it"
 
 
