@@ -54,13 +54,18 @@ def test_propose_correct_and_import(
     file.write_text(json.dumps(content))
     assert _run("label", "propose", photographs) == 0, "a person's file is kept"
     assert json.loads(file.read_bytes()) == content
-    foreign = [photographs / f"facts-{number}.json" for number in range(7)]
+    other = photographs / "b.json"
+    proposed = other.read_text()
+    other.write_text(json.dumps({**json.loads(proposed), "shapes": [], "flags": {"approved": True}}))
+    foreign = [photographs / f"facts-{number}.json" for number in range(6)]
     for path in foreign:
         path.write_text("{}")
     capsys.readouterr()
     assert _run("label", "import", photographs, "-o", tmp_path / "index.csv") == 0
     said = capsys.readouterr().err
-    assert said.count("left out: ") == 5 and "... and 2 more, all in" in said and "2 untouched" in said
+    assert said.count("left out: ") == 5 and "... and 2 more, all in" in said and "1 untouched" in said
+    assert f"{other},it has no outline in the image" in (tmp_path / "index.rejected.csv").read_text()
+    other.write_text(proposed)
     for path in foreign:
         path.unlink()
     (row,) = read_index(tmp_path / "index.csv")
