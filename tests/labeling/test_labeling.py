@@ -54,7 +54,20 @@ def test_propose_correct_and_import(
     file.write_text(json.dumps(content))
     assert _run("label", "propose", photographs) == 0, "a person's file is kept"
     assert json.loads(file.read_bytes()) == content
+    other = photographs / "b.json"
+    proposed = other.read_text()
+    other.write_text(json.dumps({**json.loads(proposed), "shapes": [], "flags": {"approved": True}}))
+    foreign = [photographs / f"facts-{number}.json" for number in range(6)]
+    for path in foreign:
+        path.write_text("{}")
+    capsys.readouterr()
     assert _run("label", "import", photographs, "-o", tmp_path / "index.csv") == 0
+    said = capsys.readouterr().err
+    assert said.count("left out: ") == 5 and "... and 2 more, all in" in said and "1 untouched" in said
+    assert f"{other},it has no outline in the image" in (tmp_path / "index.rejected.csv").read_text()
+    other.write_text(proposed)
+    for path in foreign:
+        path.unlink()
     (row,) = read_index(tmp_path / "index.csv")
     assert row.image_id == "sub_a" and row.split == "train"
     assert load_mask(open_mask(row)).sum() == 51 * 41
@@ -81,7 +94,9 @@ def test_propose_correct_and_import(
     assert report["failed"] == 1 and set(report["failures"][0]) == {"file", "message"}
 
 
-def test_segment_saves_outlines_that_people_can_correct(photographs: Path, tmp_path: Path) -> None:
+def test_segment_saves_outlines_that_people_can_correct(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     assert _run("segment", photographs, "-o", out, "--save", "mask,labelme", "--lesions", "all") == 0
     file = out / "labelme" / "sub" / "a.json"
@@ -91,7 +106,12 @@ def test_segment_saves_outlines_that_people_can_correct(photographs: Path, tmp_p
     mask = load_mask(out / "masks" / "sub" / "a_segmentation.png")
     drawn = draw_labels(annotation, ["lesion"])
     assert 2 * (drawn & mask).sum() / (drawn.sum() + mask.sum()) > 0.995
-    assert _run("segment", photographs, "-o", out, "--save", "mask", "--overwrite") == 0
+    again, written = ("segment", photographs, "-o", out, "--save", "mask", "--overwrite"), file.read_bytes()
+    file.write_bytes(written.replace(b'"proposed": true', b'"approved": true'))
+    assert _run(*again) == 2 and file.exists(), "a person's work does not"
+    assert f"corrected: 1, such as {Path('sub', 'a.json')}" in capsys.readouterr().err
+    file.write_bytes(written)
+    assert _run(*again) == 0
     assert not file.exists(), "what belongs to the run goes with it"
 
 

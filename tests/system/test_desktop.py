@@ -560,6 +560,7 @@ def test_moving_the_image_twice_in_a_row_closes_no_polygon(qtbot: Any, show: Ope
     qtbot.mouseDClick(window.canvas, middle, pos=at(window, 200, 200))
     qtbot.mouseRelease(window.canvas, middle, pos=at(window, 200, 200))
     qtbot.mouseDClick(window.canvas, Qt.MouseButton.BackButton, pos=at(window, 200, 200))
+    qtbot.mouseRelease(window.canvas, Qt.MouseButton.BackButton, pos=at(window, 200, 200))
     qtbot.keyPress(window.canvas, Qt.Key.Key_Space)
     qtbot.mouseDClick(window.canvas, LEFT, pos=at(window, 200, 200))
     qtbot.mouseRelease(window.canvas, LEFT, pos=at(window, 200, 200))
@@ -747,10 +748,18 @@ def test_work_of_many_days_goes_on_where_it_stopped(qtbot: Any, show: Open, phot
     window.close()
     again = show(photographs)  # b.png has a proposal only
     assert again.session.row == 1
+    for row in (2, 1):  # a.png is approved
+        key(qtbot, again, Qt.Key.Key_N, Qt.KeyboardModifier.ShiftModifier)
+        ready(qtbot, again)
+        assert again.session.row == again.file_list.currentRow() == row
     drag(qtbot, again, (100, 100), (140, 120))
     again.close()
     last = show(photographs)
     assert last.session.row == 1, "corrected, and not approved"
+    last.approve()
+    ready(qtbot, last)
+    key(qtbot, last, Qt.Key.Key_N, Qt.KeyboardModifier.ShiftModifier)
+    assert last.session.row == 2 and last.message.text() == "No other image is left to approve"
     last.close()
     (photographs / "a.json").unlink()
     journal.write_bytes(left)  # as a crash leaves it

@@ -101,13 +101,22 @@ class LabelmeEncoder:
 def saved_by_person(source: ImageSource) -> bool:
     """Whether a LabelMe file that a person made or saved lies beside the image (no member of a zip)."""
     file = source.path.with_suffix(".json")
-    if source.member is not None:
-        return False
+    annotation = None if source.member is not None else _read_corrected(file)
+    return annotation is not None and other_image(annotation, source, file.parent) is None
+
+
+def corrected_below(folder: Path) -> list[Path]:
+    """The LabelMe files in a folder that a person made or saved."""
+    return [file for file in sorted(folder.rglob("*.json")) if _read_corrected(file) is not None]
+
+
+def _read_corrected(file: Path) -> Annotation | None:
+    """What a person drew; None where that is nothing."""
     try:
         annotation = read_labelme(file.read_bytes(), file)
     except (OSError, DataError):
-        return False
-    return not is_proposal(annotation) and other_image(annotation, source, file.parent) is None
+        return None
+    return None if is_proposal(annotation) else annotation
 
 
 def propose(

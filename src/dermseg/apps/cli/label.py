@@ -233,8 +233,11 @@ def import_(
         )
     rejected = output.with_suffix(".rejected.csv")
     write_rejected(found.rejected, rejected)
-    for item in [item for item in found.rejected if item.reason != UNTOUCHED][:5]:
+    refused = [item for item in found.rejected if item.reason != UNTOUCHED]
+    for item in refused[:5]:
         say(f"left out: {item.file}: {item.reason}")
+    if len(refused) > 5:
+        say(f"... and {len(refused) - 5} more, all in {rejected}")
     if not found.rows:
         raise DataError("no usable label of a person", file=rejected, hint="the file lists the reasons")
     rows = merge(old, keep_known(old, found.rows, splits=split is not None, masks=True))

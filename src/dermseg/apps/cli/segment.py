@@ -185,6 +185,8 @@ def segment(
     for given in inputs:
         if len(left_out(fixed_part(given), written)) < len(written):
             raise UsageError(f"the results would go into '{given}'", hint="choose another folder with -o")
+    if overwrite and (out / "labelme").is_dir():
+        _keep_corrected(out / "labelme")
     sources, remarks = find_photographs(inputs, exclude=result_folders(out))
     for remark in remarks:
         note(remark, as_log=log_json)
@@ -237,6 +239,19 @@ def segment(
     else:
         _tell(result, options.save)
     _end(summary, as_json=as_json)
+
+
+def _keep_corrected(folder: Path) -> None:
+    """Hours of work would go with the run that they were begun from."""
+    from dermseg.labeling.propose import corrected_below
+
+    if corrected := corrected_below(folder):
+        some = f"{len(corrected)}, such as {corrected[0].relative_to(folder)}"
+        raise UsageError(
+            f"--overwrite would remove outlines that people have corrected: {some}",
+            file=folder,
+            hint="move the folder away, or choose another one with -o",
+        )
 
 
 def _end(summary: dict[str, Any], *, as_json: bool) -> None:

@@ -108,6 +108,7 @@ def _edit_menu(window: Window) -> tuple[QAction, QAction, QAction]:
     approve.setAutoRepeat(False)  # a key held down sees no image
     add("Next image", "N PgDown", lambda: window.step(1))
     add("Previous image", "V PgUp", lambda: window.step(-1))
+    add("Next not approved", "Shift+N", window.step_to_unapproved)
     return undo, redo, approve
 
 

@@ -31,6 +31,8 @@ GERMAN = {
     "Approve and go on": "Freigeben und weiter",
     "Next image": "Nächstes Bild",
     "Previous image": "Voriges Bild",
+    "Next not approved": "Nächstes nicht freigegebenes",
+    "No other image is left to approve": "Kein anderes Bild ist noch freizugeben",
     "Whole image": "Ganzes Bild",
     "Full size": "Volle Größe",
     "Zoom in": "Vergrößern",

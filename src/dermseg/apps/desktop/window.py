@@ -198,6 +198,16 @@ class Window(QMainWindow):
         if 0 <= row < self.file_list.count():
             self.file_list.setCurrentRow(row)
 
+    def step_to_unapproved(self) -> None:
+        """Go to the next image that is not approved, behind the last one from the first."""
+        count, at = self.file_list.count(), self.file_list.currentRow()
+        others = ((at + by) % count for by in range(1, count))
+        row = next((row for row in others if row not in self.file_list.approved), None)
+        if row is None:
+            self.say(self.texts("No other image is left to approve"))
+        else:
+            self.file_list.setCurrentRow(row)
+
     def save(self) -> None:
         """Write the open image's annotation."""
         opened = self.session.opened

@@ -88,6 +88,9 @@ def convert_labelme(entries: Sequence[Entry], store: Store, labels: Sequence[str
             continue
         taken.add(image_id)
         masks = [draw_labelme(annotation, names) for names in chosen]
+        if len(masks) == 1 and not masks[0].any():  # named by the file that people know, not by its mask
+            found.rejected.append((image_id, entry, "it has no outline in the image"))
+            continue
         written = store.write_masks(image_id, masks)
         found.candidates.append(Candidate(image_id, image, written, stored=stored_in(image)))
     return found
