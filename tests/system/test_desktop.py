@@ -36,6 +36,7 @@ from dermseg.apps.desktop.texts import Texts
 from dermseg.apps.desktop.theme import CLASS_COLOURS
 from dermseg.apps.desktop.view import View
 from dermseg.apps.desktop.window import Window
+from dermseg.apps.desktop.worker import Worker
 from dermseg.data.labelme import draw_labels, read_labelme
 from dermseg.data.proposals import is_proposal
 from dermseg.data.synthetic import synthesize
@@ -822,6 +823,10 @@ def test_an_export_of_hundreds_of_images_stops_nobody(
         window.ask.worker, "stop", lambda: (go.set(), stop()) if not window.isVisible() else 0
     )
     qtbot.waitUntil(path.is_file, timeout=60_000)
+    worker, done = Worker(), threading.Event()
+    worker.submit(done.set, lambda _: None)
+    worker.stop()  # before it has begun
+    assert done.is_set()
 
 
 @pytest.fixture

@@ -66,10 +66,10 @@ class Worker(QThread):
         self.busy.emit(False)
 
     def stop(self) -> None:
-        """End the thread, after the job it is at."""
+        """End the thread, after what it was asked for and was not cancelled."""
         with self._ready:
             self._ticket += 1
-            self._waiting, self._stop = None, True
+            self._stop = True
             self._ready.notify()
         self.wait()
 
@@ -78,7 +78,7 @@ class Worker(QThread):
         while True:
             with self._ready:
                 self._ready.wait_for(lambda: self._stop or self._waiting is not None)
-                if self._stop or self._waiting is None:
+                if self._waiting is None:
                     return
                 ticket, job = self._waiting
                 self._waiting = None
