@@ -71,6 +71,16 @@ def test_the_source_archive_is_the_whole_project(tmp_path: Path) -> None:
     assert not wanted - names
 
 
+def test_a_clone_on_windows_has_the_bytes_that_the_cards_know() -> None:
+    """Git for Windows changes the line ends of text where nothing forbids it."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    for name in ("src/dermseg/bundles/default/trust.json", "containers/install.sh"):
+        command = ["git", "-c", "core.autocrlf=true", "cat-file", "--filters", f":{name}"]
+        content = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
+        assert b"\n" in content and b"\r" not in content
+
+
 def test_other_systems_run_the_tests_that_make_test_runs() -> None:
     """Those of ``tests/system`` need Debian's packages, /proc and SIGKILL."""
     for file in ("Makefile", ".github/workflows/ci.yml"):
