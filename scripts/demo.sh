@@ -31,7 +31,8 @@ fi
 if [ -n "$stale" ]; then
     echo "== installing dermseg in $venv"
     mkdir -p "$demo"
-    [ -d "$venv" ] || "$python" -m venv "$venv"
+    # Debian's Python leaves one without pip behind where python3-venv is missing.
+    [ -d "$venv" ] || "$python" -m venv "$venv" || { rm -rf "$venv"; exit 1; }
 fi
 bin=$venv/bin
 [ -d "$bin" ] || bin=$venv/Scripts # Windows

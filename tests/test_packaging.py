@@ -197,6 +197,30 @@ def test_make_clean_keeps_a_trained_bundle(tmp_path: Path) -> None:
     assert left == {"Makefile", *kept}
 
 
+@pytest.mark.skipif(os.name == "nt" or shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("command", ["make venv", "sh scripts/demo.sh"])
+def test_an_environment_that_could_not_be_made_is_made_again(command: str, tmp_path: Path) -> None:
+    """Debian's Python leaves one behind where python3-venv is missing; that was installed then, in vain."""
+    for name in ("Makefile", "pyproject.toml", "scripts/demo.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    python = tmp_path / "python"
+    python.write_text(
+        """#!/bin/sh
+        case $2 in
+        venv) echo venv >>made; mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; cp has-python3-venv "$3/pip" ;;
+        pip) test -e "$(dirname "$0")/../pip" ;;
+        esac
+        """
+    )
+    python.chmod(0o755)
+    for _ in range(2):
+        environment = {**os.environ, "PYTHON": str(python)}
+        subprocess.run(command.split(), cwd=tmp_path, env=environment, check=False, capture_output=True)
+        (tmp_path / "has-python3-venv").touch()
+    assert (tmp_path / "made").read_text() == "venv\n" * 2
+
+
 @pytest.mark.parametrize(
     ("program", "module", "port"),
     [("api", "serve", "DERMSEG_PORT=8000"), ("dashboard", "dashboard", "DERMSEG_PORT=8501")],
