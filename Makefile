@@ -1,7 +1,7 @@
 # What people and continuous integration run. Nothing here needs root. GNU make, a POSIX shell, Python >= 3.11.
 #
 #   make demo                          sample images, or IMAGES=<folder, zip or glob>
-#   make test TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
+#   make test TORCH="torch --extra-index-url https://download.pytorch.org/whl/cpu"
 #   make test VENV=~/my-venv           a virtual environment of your own; missing packages are installed in it
 
 PYTHON ?= python3

@@ -89,6 +89,13 @@ def test_other_systems_run_the_tests_that_make_test_runs() -> None:
         assert found and all("--ignore=tests/system" in line for line in found)
 
 
+def test_commands_for_the_small_torch_find_everything_else_where_it_is() -> None:
+    """PyTorch's index alone has neither the versions in constraints.txt nor uv."""
+    for file in ("Makefile", ".github/workflows/ci.yml", "CONTRIBUTING.md"):
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert "--extra-index-url https://download.pytorch.org" in text and " --index-url" not in text
+
+
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel's content in a folder outside the repository; dependencies come from this environment."""
