@@ -36,7 +36,7 @@ venv: $(READY) ## Make the development environment
 # The stamp is newer than the requirements, or pip runs again. The package itself is installed editable.
 $(READY): pyproject.toml $(wildcard constraints.txt)
 	@echo "== development environment in $(VENV)"
-	@test -d "$(VENV)" || $(PYTHON) -m venv "$(VENV)" || { rm -rf "$(VENV)"; exit 1; }
+	@sh scripts/venv.sh "$(VENV)" "$(PYTHON)"
 	@$(IN_VENV) python -m pip install -qq --upgrade "pip>=25.1"
 	@$(IN_VENV) python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) $(TORCH)
 	@$(IN_VENV) python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) \

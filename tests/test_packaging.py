@@ -208,23 +208,37 @@ def test_make_clean_keeps_a_trained_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["make venv", "sh scripts/demo.sh"])
 def test_an_environment_that_could_not_be_made_is_made_again(command: str, tmp_path: Path) -> None:
     """Debian's Python leaves one behind where python3-venv is missing; that was installed then, in vain."""
-    for name in ("Makefile", "pyproject.toml", "scripts/demo.sh"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     python = tmp_path / "python"
     python.write_text(
         """#!/bin/sh
         case $2 in
+        import*) test ! -e too-old ;;
         venv) echo venv >>made; mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; cp has-python3-venv "$3/pip" ;;
         pip) test -e "$(dirname "$0")/../pip" ;;
         esac
         """
     )
     python.chmod(0o755)
-    for _ in range(2):
-        environment = {**os.environ, "PYTHON": str(python)}
-        subprocess.run(command.split(), cwd=tmp_path, env=environment, check=False, capture_output=True)
-        (tmp_path / "has-python3-venv").touch()
+
+    def run() -> str:
+        return subprocess.run(
+            command.split(),
+            cwd=tmp_path,
+            env={**os.environ, "PYTHON": str(python)},
+            check=False,
+            capture_output=True,
+            text=True,
+        ).stderr
+
+    (tmp_path / "too-old").touch()
+    assert "is older than Python 3.11" in run() and not (tmp_path / "made").exists()
+    (tmp_path / "too-old").unlink()
+    run()
+    (tmp_path / "has-python3-venv").touch()
+    run()
     assert (tmp_path / "made").read_text() == "venv\n" * 2
 
 
