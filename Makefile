@@ -1,7 +1,7 @@
 # What people and continuous integration run. Nothing here needs root. GNU make, a POSIX shell, Python >= 3.11.
 #
 #   make demo                          sample images, or IMAGES=<folder, zip or glob>
-#   make test TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
+#   make test TORCH="torch --extra-index-url https://download.pytorch.org/whl/cpu"
 #   make test VENV=~/my-venv           a virtual environment of your own; missing packages are installed in it
 
 PYTHON ?= python3
@@ -36,7 +36,7 @@ venv: $(READY) ## Make the development environment
 # The stamp is newer than the requirements, or pip runs again. The package itself is installed editable.
 $(READY): pyproject.toml $(wildcard constraints.txt)
 	@echo "== development environment in $(VENV)"
-	@test -d "$(VENV)" || $(PYTHON) -m venv "$(VENV)"
+	@sh scripts/venv.sh "$(VENV)" "$(PYTHON)"
 	@$(IN_VENV) python -m pip install -qq --upgrade "pip>=25.1"
 	@$(IN_VENV) python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) $(TORCH)
 	@$(IN_VENV) python -m pip install -qq $(if $(wildcard constraints.txt),-c constraints.txt) \

@@ -18,11 +18,6 @@ stamp=$venv/.dermseg-ready
 count=12
 seed=2026
 
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    echo "error: $python is older than Python 3.11; try: make demo PYTHON=python3.12" >&2
-    exit 2
-}
-
 # Installed once, and again when the sources or requirements are newer than that.
 stale=yes
 if [ -e "$stamp" ]; then
@@ -31,7 +26,7 @@ fi
 if [ -n "$stale" ]; then
     echo "== installing dermseg in $venv"
     mkdir -p "$demo"
-    [ -d "$venv" ] || "$python" -m venv "$venv"
+    sh scripts/venv.sh "$venv" "$python"
 fi
 bin=$venv/bin
 [ -d "$bin" ] || bin=$venv/Scripts # Windows

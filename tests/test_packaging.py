@@ -71,12 +71,29 @@ def test_the_source_archive_is_the_whole_project(tmp_path: Path) -> None:
     assert not wanted - names
 
 
+def test_a_clone_on_windows_has_the_bytes_that_the_cards_know() -> None:
+    """Git for Windows changes the line ends of text where nothing forbids it."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    for name in ("src/dermseg/bundles/default/trust.json", "containers/install.sh"):
+        command = ["git", "-c", "core.autocrlf=true", "cat-file", "--filters", f":{name}"]
+        content = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
+        assert b"\n" in content and b"\r" not in content
+
+
 def test_other_systems_run_the_tests_that_make_test_runs() -> None:
     """Those of ``tests/system`` need Debian's packages, /proc and SIGKILL."""
     for file in ("Makefile", ".github/workflows/ci.yml"):
         lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
         found = [line for line in lines if "pytest -n" in line]
         assert found and all("--ignore=tests/system" in line for line in found)
+
+
+def test_commands_for_the_small_torch_find_everything_else_where_it_is() -> None:
+    """PyTorch's index alone has neither the versions in constraints.txt nor uv."""
+    for file in ("Makefile", ".github/workflows/ci.yml", "CONTRIBUTING.md"):
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert "--extra-index-url https://download.pytorch.org" in text and " --index-url" not in text
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +202,44 @@ def test_make_clean_keeps_a_trained_bundle(tmp_path: Path) -> None:
     subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
     left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
     assert left == {"Makefile", *kept}
+
+
+@pytest.mark.skipif(os.name == "nt" or shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("command", ["make venv", "sh scripts/demo.sh"])
+def test_an_environment_that_could_not_be_made_is_made_again(command: str, tmp_path: Path) -> None:
+    """Debian's Python leaves one behind where python3-venv is missing; that was installed then, in vain."""
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    python = tmp_path / "python"
+    python.write_text(
+        """#!/bin/sh
+        case $2 in
+        import*) test ! -e too-old ;;
+        venv) echo venv >>made; mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; cp has-python3-venv "$3/pip" ;;
+        pip) test -e "$(dirname "$0")/../pip" ;;
+        esac
+        """
+    )
+    python.chmod(0o755)
+
+    def run() -> str:
+        return subprocess.run(
+            command.split(),
+            cwd=tmp_path,
+            env={**os.environ, "PYTHON": str(python)},
+            check=False,
+            capture_output=True,
+            text=True,
+        ).stderr
+
+    (tmp_path / "too-old").touch()
+    assert "is older than Python 3.11" in run() and not (tmp_path / "made").exists()
+    (tmp_path / "too-old").unlink()
+    run()
+    (tmp_path / "has-python3-venv").touch()
+    run()
+    assert (tmp_path / "made").read_text() == "venv\n" * 2
 
 
 @pytest.mark.parametrize(

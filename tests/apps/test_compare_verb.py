@@ -14,6 +14,8 @@ import pytest
 
 from dermseg.apps.cli.compare import _format, label, table_stem
 from dermseg.evaluation import robustness
+from dermseg.report import comparison
+from dermseg.report.page import decimal
 
 pytest.importorskip("scipy", reason="scipy comes with the extra [stats]")
 
@@ -101,7 +103,12 @@ def test_metadata_of_other_images_are_refused_before_the_work(
 
 
 def test_compare_models_then_their_results(
-    tiny_bundle: Path, strict: Path, index: Path, tmp_path: Path, run: Run
+    tiny_bundle: Path,
+    strict: Path,
+    index: Path,
+    tmp_path: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folders = []
     for model in (tiny_bundle, strict):
@@ -128,6 +135,10 @@ def test_compare_models_then_their_results(
         assert (code, f"{more[0]} has no effect on finished evaluations" in said) == (2, True), said
     _, _, said = run("compare", *folders, shutil.copytree(folders[0], tmp_path / "third"))
     assert said.count("Wilcoxon's p after Holm") == 3, "of several, the figures of one column are others"
+
+    monkeypatch.setattr(comparison, "ends", lambda _: f"{decimal(-0.01)} to {decimal(0.02)}")
+    _, _, said = run("compare", *folders)
+    assert "-0.0100 to 0.0200" in said and said.isascii(), "as figures of the table, in any encoding"
 
 
 def test_images_that_cannot_be_compared_are_listed(

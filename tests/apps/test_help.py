@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -45,3 +47,16 @@ def test_what_is_put_in_is_in_capitals() -> None:
     for words, command in commands():
         for argument in (p for p in command.params if p.param_type_name == "argument"):
             assert argument.metavar and argument.metavar.isupper(), (words, argument.name)
+
+
+def test_older_typers_have_their_own_words_beside_an_option() -> None:
+    """Before Typer 0.29 options have no ``display_type``: no verb started with those."""
+    code = """
+import typer.core
+for kind in typer.core.TyperOption.__mro__:
+    if "display_type" in vars(kind):
+        del kind.display_type
+import dermseg.apps.cli.common
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -19,18 +19,16 @@ from dermseg.words import counted
 # Typer shows Python's type beside an argument ("INPUT <list[str]>"), whose sentence says more.
 setattr(typer.core.TyperArgument, "display_type_rich", lambda self, ctx: None)  # noqa: B010
 # And beside an option: "--port <int range>". What is put in stands in capitals, as in README.
-_show_type: Any = getattr(
-    typer.core.TyperOption, "display_type", None
-)  # older versions write capitals themselves
 _PUT_IN = {"str": "TEXT", "path": "PATH", "int": "N", "int range": "N", "float": "X", "float range": "X"}
+_show_type: Any = getattr(typer.core.TyperOption, "display_type", None)
 
 
-if _show_type is not None:
+def _put_in(option: Any, ctx: Any) -> str:
+    shown: str = _show_type(option, ctx).strip("<>")
+    return _PUT_IN.get(shown, shown)  # or choices: "first|all"
 
-    def _put_in(option: Any, ctx: Any) -> str:
-        shown = str(_show_type(option, ctx)).strip("<>")
-        return _PUT_IN.get(shown, shown)  # or choices: "first|all"
 
+if _show_type is not None:  # Typers before 0.29 have no such method: capitals there are click's own
     setattr(typer.core.TyperOption, "display_type", _put_in)  # noqa: B010
 
 _INPUTS = typer.Argument(metavar="INPUT", help="Images, folders, zips or globs ('photos/*.jpg').")

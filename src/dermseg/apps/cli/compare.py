@@ -73,6 +73,7 @@ def compare(
     from dermseg.evaluation.output import COMPARISON, PAGE, describe_intervals, prepare_folder
     from dermseg.files import atomic_write, write_json
     from dermseg.report.comparison import render_comparison, verdict
+    from dermseg.report.page import MINUS
 
     labels = label(names)
     if all(map(_finished, names)):  # or it would seem that they were run on it
@@ -112,7 +113,8 @@ def compare(
     else:
         for pair in summary["pairs"]:
             say(_format(pair, "Wilcoxon's p" if len(summary["pairs"]) == 1 else "Wilcoxon's p after Holm"))
-            say(verdict(pair) + "\n")
+            # With the hyphen of the figures above: Windows' own encodings do not have the page's minus.
+            say(verdict(pair).replace(MINUS, "-") + "\n")
         say(describe_intervals(summary))
     say_left_out(split, without_mask, summary["failures"])
 
