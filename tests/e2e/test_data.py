@@ -164,6 +164,7 @@ def test_given_splits_are_honoured_and_their_leak_is_told(
     assert (code, "names none of the 29 images" in err, (tmp_path / "x.csv").exists()) == (2, True, False)
     code, _, err = run("data", "split", tmp_path / "clean.csv", "-o", tmp_path / "new.csv")
     assert code == 0 and "1 image was excluded; it is split as all others" in err
+    assert "the splits that the index had are not kept: 1 test, 27 train" in err
 
 
 def test_two_data_sets_in_one_index_and_folds(tmp_path: Path, zips: tuple[Path, Path], run: Run) -> None:

@@ -98,6 +98,9 @@ def split_(
     rows = merge(*read)
     if not rows:
         raise DataError("the index is empty", file=indexes[0])
+    if splits is None and (before := [row for row in rows if row.split not in ("", EXCLUDED)]):
+        parts = ", ".join(f"{number} {name}" for name, number in count_splits(before).items())
+        say(f"the splits that the index had are not kept: {parts}")
     if splits is None and (out := sum(row.split == EXCLUDED for row in rows)):
         what = counted(out, "image was excluded; it is", "images were excluded; they are")
         say(f"{what} split as all others (take the rows out if not wanted)")
