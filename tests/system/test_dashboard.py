@@ -154,7 +154,8 @@ def segment(folder: Path, *images: Path) -> dict[str, bytes]:
 
 
 def area(page: Any) -> float:
-    text = page.get_by_test_id("stMetric").filter(has_text="Lesion").inner_text()
+    # the last: while Streamlit draws the page anew, what it replaces may stand there for a moment
+    text = page.get_by_test_id("stMetric").filter(has_text="Lesion").last.inner_text()
     return float(re.search(r"([\d.]+) %", text)[1])  # type: ignore[index]
 
 
