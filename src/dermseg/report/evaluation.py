@@ -34,6 +34,7 @@ from dermseg.report.page import (
 )
 from dermseg.report.robustness import robustness_section
 from dermseg.report.strata import best_interval, strata_section
+from dermseg.words import counted
 
 
 def render_evaluation(
@@ -73,7 +74,7 @@ def render_evaluation(
 
 
 def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
+    return counted(n, what, sep=",")
 
 
 def _glance(summary: Mapping[str, Any]) -> str:

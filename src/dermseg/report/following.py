@@ -11,6 +11,7 @@ from dermseg.measure.change import ContrastChange
 from dermseg.report import svg
 from dermseg.report.page import DASH, Section, named, note, picture, plots, render_page, table
 from dermseg.report.visit_pictures import draw_visits, short_name, signed, signed_percent
+from dermseg.words import counted
 
 MOST = 200  # lesions whose pictures are shown
 _EXPLANATION = (
@@ -73,7 +74,7 @@ class FollowingPage:
         if found["unknown"]:
             parts.append(f"of {found['unknown']:,} it cannot be told")
         sizes, contrasts = ", ".join(parts), f"{found['contrast']:,} changed by more than that"
-        lesions = f"{found['lesions']:,} lesion{'' if found['lesions'] == 1 else 's'}"
+        lesions = counted(found["lesions"], "lesion", sep=",")
         return f"{lesions} in {found['photographs']:,} photographs. Size: {sizes}. Contrast: {contrasts}."
 
 

@@ -25,6 +25,7 @@ from typing import Any
 from dermseg.files import atomic_open
 from dermseg.inference.journal import Entry
 from dermseg.version import __version__
+from dermseg.words import counted
 
 # What the page's table needs of a row; the rest is in results.csv.
 _FIELDS = (
@@ -111,7 +112,6 @@ def _json(data: Any) -> str:
 
 def _lead(counts: Mapping[str, int]) -> str:
     """The sentence a reader wants first: how many, and what needs a look."""
-    images = counts["images"]
     parts = [f"lesion found in {counts['ok']:,}"]
     if counts["no_lesion"]:
         parts.append(f"none found in {counts['no_lesion']:,}")
@@ -119,4 +119,4 @@ def _lead(counts: Mapping[str, int]) -> str:
         parts.append(f"{counts['failed']:,} failed")
     named = {"review": "to review", "reject": "rejected"}  # by the input gate, where the model has one
     parts += [f"{counts[key]:,} {words}" for key, words in named.items() if counts.get(key)]
-    return f"{images:,} image{'' if images == 1 else 's'}: {', '.join(parts)}."
+    return f"{counted(counts['images'], 'image', sep=',')}: {', '.join(parts)}."

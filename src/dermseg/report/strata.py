@@ -8,6 +8,7 @@ from typing import Any
 
 from dermseg.report import svg
 from dermseg.report.page import Section, decimal, ends, note, percent, spanning_table
+from dermseg.words import counted
 
 TITLE = "Groups of images"
 QUESTION = "Is it as good for small lesions, low contrast, dark skin, old people? "
@@ -89,7 +90,7 @@ def left_out(stratum: Mapping[str, Any]) -> str:
     small = [f"{group['name']} ({count(group)})" for group in stratum["groups"] if group["refused"]]
     parts = [f"Too small for figures: {', '.join(small)}."] if small else []
     if stratum["unknown"]:
-        parts.append(f"Not known of {stratum['unknown']:,} image{'' if stratum['unknown'] == 1 else 's'}.")
+        parts.append(f"Not known of {counted(stratum['unknown'], 'image', sep=',')}.")
     return " ".join(parts)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from dermseg.words import counted
+
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 10, 42
 _LONGEST = 44  # letters that the height of a plot has room for
 # Told apart by hue, lightness and dash, for readers who do not see all hues.
@@ -68,7 +70,7 @@ def histogram(
     for i, count in enumerate(counts):
         if count:
             low, high = x.low + i * width, x.low + (i + 1) * width
-            words = f"{_text(low)} to {_text(high)}: {count} image{'' if count == 1 else 's'}"
+            words = f"{_text(low)} to {_text(high)}: {counted(count, 'image')}"
             plot.bar(low, high, count, words)
     for mark in marks:
         plot.line([mark, mark], [y.low, y.high], "var(--ink)", "4 3", 1.5)

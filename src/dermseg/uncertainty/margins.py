@@ -103,7 +103,7 @@ def no_margins(trust: Trust | None) -> str:
     if trust is None:
         return "No margins: none were fitted for this model (dermseg uncertainty fit)."
     try:
-        trust.outer.at(DEFAULT_ALPHA), trust.inner.at(DEFAULT_ALPHA)
+        check_margins(trust, DEFAULT_ALPHA, "")
     except UsageError as error:
         what = f"the images that this model was fitted on allow none of level {DEFAULT_ALPHA:g}"
         return f"No margins: {what} ({error.hint})."

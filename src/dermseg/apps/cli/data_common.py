@@ -17,6 +17,7 @@ from dermseg.words import counted
 
 if TYPE_CHECKING:
     from dermseg.data.index import IndexRow
+    from dermseg.data.sources.importer import Rejected
     from dermseg.data.splits import Leak
 
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Threads that decode.")]
@@ -65,6 +66,14 @@ def may_write(path: Path, allowed: bool, option: str) -> None:
 
 def count_splits(rows: Sequence[IndexRow]) -> dict[str, int]:
     return dict(sorted(Counter(row.split or "unassigned" for row in rows).items()))
+
+
+def say_rejected(rejected: Sequence[Rejected], table: Path) -> None:
+    """Say what an import left out; ``table`` lists all of it."""
+    for item in rejected[:5]:
+        say(f"left out: {item.file}: {item.reason}")
+    if len(rejected) > 5:
+        say(f"... and {len(rejected) - 5} more, all in {table}")
 
 
 def say_replaced(number: int) -> None:

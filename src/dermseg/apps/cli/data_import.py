@@ -19,6 +19,7 @@ from dermseg.apps.cli.data_common import (
     progress,
     say_absent,
     say_leaks,
+    say_rejected,
     say_replaced,
 )
 from dermseg.errors import DataError, UsageError
@@ -118,10 +119,7 @@ def import_(
         )
     rejected_path = output.with_suffix(".rejected.csv")
     write_rejected(imported.rejected, rejected_path)
-    for item in imported.rejected[:5]:
-        say(f"left out: {item.file}: {item.reason}")
-    if len(imported.rejected) > 5:
-        say(f"... and {len(imported.rejected) - 5} more, all in {rejected_path}")
+    say_rejected(imported.rejected, rejected_path)
     if not imported.rows:
         hint = "the file lists the reasons"
         if imported.kind == FOLDER and any(r.reason in (NO_IMAGE, NO_MASK) for r in imported.rejected):

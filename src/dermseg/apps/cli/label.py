@@ -23,6 +23,7 @@ from dermseg.apps.cli.data_common import (
     may_write,
     progress,
     say_leaks,
+    say_rejected,
     say_replaced,
 )
 from dermseg.apps.cli.label_simulate import simulate_
@@ -233,11 +234,7 @@ def import_(
         )
     rejected = output.with_suffix(".rejected.csv")
     write_rejected(found.rejected, rejected)
-    refused = [item for item in found.rejected if item.reason != UNTOUCHED]
-    for item in refused[:5]:
-        say(f"left out: {item.file}: {item.reason}")
-    if len(refused) > 5:
-        say(f"... and {len(refused) - 5} more, all in {rejected}")
+    say_rejected([item for item in found.rejected if item.reason != UNTOUCHED], rejected)
     if not found.rows:
         raise DataError("no usable label of a person", file=rejected, hint="the file lists the reasons")
     rows = merge(old, keep_known(old, found.rows, splits=split is not None, masks=True))
